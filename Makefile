@@ -1,0 +1,104 @@
+# martd: build it, make real marts with dbt, serve them, test everything.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+export PARQUET_DIR ?= $(CURDIR)/data/parquet
+LISTEN ?= 127.0.0.1:8321
+VARS ?= {}
+PYTHON ?= python3
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+MARTD := $(TARGET_DIR)/release/martd
+VENV := .venv
+DBT := $(CURDIR)/$(VENV)/bin/dbt
+DBT_SOURCES := $(shell find dbt -type f \( -name '*.sql' -o -name '*.yml' \) -not -path 'dbt/target/*')
+LEDGER := $(PARQUET_DIR)/mart/_build.json
+
+# The official library, as it is published for Node.js: the only place that has it as a package.
+DUCKDB_PACKAGE := @duckdb/node-bindings-linux-x64@1.5.6-r.1
+DUCKDB_SHA512 := 21772b64913a904a8cd19e30c1d5671811d7fdface4b7dd53cd0300d743f43e16cf386f4e7c41ef78721ac208870d2651bc6375072145387817824315b998dd5
+DUCKDB_LIB_DIR ?= $(CURDIR)/target/duckdb
+export DUCKDB_LIB_DIR
+DUCKDB := $(DUCKDB_LIB_DIR)/libduckdb.so
+
+.PHONY: help
+help: ## Show this help
+	@echo "martd: serves a directory of Parquet marts as one consistent database"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')"
+
+.PHONY: run
+run: build $(LEDGER) ## Build everything, make marts with dbt, and serve them
+	@scripts/run $(MARTD) $(LISTEN)
+
+.PHONY: build
+build: $(DUCKDB) need-cargo need-cc ## Build target/release/martd
+	cargo build --release --locked
+
+.PHONY: dbt
+dbt: $(VENV)/ready ## Rebuild the marts; a running martd picks them up
+	@mkdir -p "$(PARQUET_DIR)/mart"
+	cd dbt && $(DBT) build --vars '$(VARS)'
+
+$(LEDGER): $(VENV)/ready $(DBT_SOURCES)
+	@$(MAKE) --no-print-directory dbt
+	@touch "$@"
+
+.PHONY: check
+check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check; \
+		else echo "cargo deny is not installed: skipped (cargo install cargo-deny)"; fi
+	@if cargo machete --version >/dev/null 2>&1; then cargo machete; \
+		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
+
+.PHONY: test
+test: check test-rust test-dbt ## Run everything that can be tested here
+
+.PHONY: test-rust
+test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
+	@if cargo nextest --version >/dev/null 2>&1; \
+		then cargo nextest run --locked --no-fail-fast; else cargo test --locked --no-fail-fast; fi
+
+.PHONY: test-dbt
+test-dbt: $(VENV)/ready
+	$(VENV)/bin/python -m unittest discover --start-directory dbt/checks
+
+.PHONY: duckdb
+duckdb: $(DUCKDB) ## Fetch DuckDB's shared library (done by build)
+
+$(DUCKDB):
+	@[ "$$(uname -sm)" = "Linux x86_64" ] || { echo "make: no library is known for $$(uname -sm);" \
+		"set DUCKDB_LIB_DIR to a folder with DuckDB 1.5.6's libduckdb.so," \
+		"or build with DUCKDB_DOWNLOAD_LIB=1 cargo build" >&2; exit 1; }
+	@$(call need,npm,Node.js with npm)
+	@mkdir -p "$(@D)"
+	@scripts/fetch-duckdb "$(DUCKDB_PACKAGE)" "$(DUCKDB_SHA512)" "$@"
+
+$(VENV)/ready: dbt/requirements.txt
+	@$(call need,$(PYTHON),Python 3.11 or later with venv)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: $(PYTHON) is $$($(PYTHON) --version); dbt needs 3.11 or later" \
+		"(set PYTHON)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement dbt/requirements.txt
+	@touch $@
+
+.PHONY: need-cargo need-cc
+need-cargo:
+	@$(call need,cargo,Rust 1.88 or later with cargo)
+need-cc:
+	@$(call need,cc,a C toolchain such as gcc)
+
+.PHONY: clean
+clean: ## Remove what was built and the marts in data/
+	rm -rf target $(VENV) data dbt/target dbt/logs
+
+need = command -v $(1) >/dev/null || { echo "make: $(1) is missing: install $(2)" >&2; exit 1; }

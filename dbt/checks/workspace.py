@@ -1,0 +1,85 @@
+"""A copy of the dbt project in a directory of its own, and real dbt runs over it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import duckdb
+
+PROJECT = Path(__file__).resolve().parent.parent
+DBT = Path(sys.executable).with_name("dbt")
+
+
+class Workspace:
+    def __init__(self, root, variables):
+        self.root = root
+        self.project = root / "project"
+        self.marts = root / "parquet" / "mart"
+        self.vars = variables
+
+    @classmethod
+    def new(cls, test_class, **variables):
+        space = cls(Path(tempfile.mkdtemp(prefix="martd-dbt-")), variables)
+        test_class.addClassCleanup(shutil.rmtree, space.root)
+        for folder in ("macros", "models", "tests"):
+            shutil.copytree(PROJECT / folder, space.project / folder)
+        for file in ("dbt_project.yml", "profiles.yml"):
+            shutil.copy(PROJECT / file, space.project)
+        return space
+
+    def copy(self):
+        """The same state elsewhere, so that one first build serves many tests."""
+        twin = Workspace(Path(tempfile.mkdtemp(dir=self.root)), self.vars)
+        shutil.copytree(self.project, twin.project)
+        shutil.copytree(self.marts, twin.marts)
+        return twin
+
+    def dbt(self, *arguments, fails=False, **variables):
+        # Settings of whoever runs the tests must not reach the project under test.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("DBT_") and k != "DUCKDB_PATH"}
+        env["PARQUET_DIR"] = "../parquet"  # The same for every copy: dbt parses all anew when it changes.
+        run = subprocess.run(
+            [DBT, "--no-use-colors", *arguments, "--vars", json.dumps(self.vars | variables)],
+            cwd=self.project, env=env, capture_output=True, text=True,
+        )
+        if (run.returncode != 0) != fails:
+            raise AssertionError(f"dbt {' '.join(arguments)} ended with {run.returncode}:\n{run.stdout}\n{run.stderr}")
+        return run.stdout
+
+    def write(self, path, text):
+        target = self.project / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+
+    def mart(self, name):
+        return self.marts / f"{name}.parquet"
+
+    @property
+    def ledger_file(self):
+        return self.marts / "_build.json"
+
+    @property
+    def ledger(self):
+        return json.loads(self.ledger_file.read_text(encoding="utf-8"))["build"]
+
+    @property
+    def outstanding(self):
+        return {entry["unique_id"]: entry for entry in self.ledger["outstanding"]}
+
+    @property
+    def invocations(self):
+        return {model["name"]: model["invocation_id"] for model in self.ledger["models"]}
+
+    def stamp(self, name):
+        """The invocation id inside a mart's file."""
+        rows = duckdb.sql(
+            f"select value::varchar from parquet_kv_metadata('{self.mart(name)}') where key = 'dbt_invocation_id'"
+        ).fetchall()
+        return rows[0][0] if rows else None
+
+    def stamps(self):
+        return {file.stem: self.stamp(file.stem) for file in self.marts.glob("*.parquet")}

@@ -1,0 +1,1 @@
+select as_of from {{ source('finance', 'clock') }}

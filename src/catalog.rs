@@ -1,0 +1,185 @@
+//! The catalog: what is served at this moment, swapped as a whole.
+//!
+//! Invariants: a [`State`] is immutable; a request loads one and keeps to it. The refresh thread is
+//! the only writer. Generations only grow.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::engine::Instance;
+use crate::ledger::Ledger;
+use crate::publish::{Hold, Target, Version};
+use crate::verify::Report;
+
+/// A mart as a snapshot serves it.
+#[derive(Debug)]
+pub struct Mart {
+    /// The version.
+    pub version: Arc<Version>,
+    /// What decoding it found; its row count and columns.
+    pub report: Report,
+    /// Whether dbt wrote it for a model that the project has no more.
+    pub orphan: bool,
+}
+
+/// An immutable set of pinned marts, and the database over them.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows with each publish; means nothing in another process.
+    pub generation: u64,
+    /// Derived from names and contents: equal in every replica that sees the same files.
+    pub id: String,
+    /// When it was swapped in.
+    pub published_at: Timestamp,
+    /// The marts by name.
+    pub marts: BTreeMap<String, Mart>,
+    /// The ledger that vouches for it, if one does.
+    pub ledger: Option<Arc<Ledger>>,
+    /// `false` when a ledger is there that does not vouch for it.
+    pub verified: bool,
+    /// What it was made from.
+    pub target: Target,
+    /// The database that answers from it.
+    pub instance: Arc<Instance>,
+}
+
+impl Snapshot {
+    /// The newest modification time of its marts; `None` without marts.
+    pub fn last_refresh(&self) -> Option<Timestamp> {
+        self.marts.values().map(|mart| mart.version.modified()).max()
+    }
+}
+
+/// A directory entry that is not served at present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The entry's name.
+    pub file: String,
+    /// Why it is not served.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A name or type that is never served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ignored {
+    /// The entry's name.
+    pub file: String,
+    /// Why it is not served.
+    pub reason: String,
+}
+
+/// A build that is held back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// What and why.
+    #[serde(flatten)]
+    pub hold: Hold,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// How changes are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchMode {
+    /// The kernel tells.
+    Inotify,
+    /// The directory is looked at again and again.
+    Poll,
+}
+
+/// A snapshot that was replaced and can still be read by its id.
+#[derive(Debug, Clone)]
+pub struct Retained {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// When it was replaced.
+    pub replaced: Instant,
+}
+
+/// Everything that is true at one moment.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// What is served; `None` until the first mart is valid.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Earlier snapshots, the newest first.
+    pub retained: Vec<Retained>,
+    /// The builds whose work is served: that of the snapshot, and those before it.
+    pub builds: Arc<Vec<String>>,
+    /// What is held back.
+    pub held: Option<Held>,
+    /// Files that will not be served.
+    pub rejected: Vec<Fault>,
+    /// Files that are not complete yet.
+    pub landing: Vec<Fault>,
+    /// Names and types that are never served.
+    pub ignored: Vec<Ignored>,
+    /// Why the directory cannot be read, when it cannot.
+    pub directory: Option<String>,
+    /// How changes are noticed.
+    pub watch: WatchMode,
+    /// Why changes are noticed by polling although inotify was asked for.
+    pub watch_degraded: Option<String>,
+}
+
+impl State {
+    /// The current or a retained snapshot with this id.
+    pub fn snapshot_by_id(&self, id: &str) -> Option<&Arc<Snapshot>> {
+        self.snapshot
+            .iter()
+            .chain(self.retained.iter().map(|retained| &retained.snapshot))
+            .find(|snapshot| snapshot.id == id)
+    }
+}
+
+/// A cheap handle on the current [`State`]. A clone shares it.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    state: Arc<ArcSwap<State>>,
+    /// Tells waiters that the state was swapped; carries nothing, for the state is loaded anew.
+    changed: watch::Sender<()>,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        let state = State {
+            snapshot: None,
+            retained: Vec::new(),
+            builds: Arc::default(),
+            held: None,
+            rejected: Vec::new(),
+            landing: Vec::new(),
+            ignored: Vec::new(),
+            directory: Some("the mart directory has not been read yet".to_owned()),
+            watch: WatchMode::Poll,
+            watch_degraded: None,
+        };
+        Self { state: Arc::new(ArcSwap::from_pointee(state)), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Catalog {
+    /// The state of this moment. A request calls this once.
+    pub fn load(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Notified after every swap.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Swaps in a new state; for the refresh thread alone.
+    pub(crate) fn store(&self, state: State) {
+        self.state.store(Arc::new(state));
+        self.changed.send_replace(());
+    }
+}

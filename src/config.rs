@@ -1,0 +1,314 @@
+//! What the user types ([`Cli`]) and what the program uses ([`Config`]): two types, converted once.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand};
+use jiff::SignedDuration;
+
+use crate::engine;
+use crate::http;
+use crate::publish::{Policy, Unverified};
+use crate::refresh;
+use crate::scan::MartDir;
+use crate::verify::Depth;
+use crate::verify::child;
+use crate::watch::WatchSetting;
+
+/// The least memory that DuckDB gets; below it even small statements fail.
+const LEAST_MEMORY: u64 = 64 << 20;
+/// The largest default for pins.
+const PIN_MEMORY_AT_MOST: u64 = 1 << 30;
+
+/// martd serves a directory of Parquet marts as one consistent database.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do; `serve` when absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The settings of `serve`.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch PARQUET_DIR/mart and serve it (the default)
+    Serve(Box<ServeArgs>),
+    /// The child process that decodes files; started by `serve` alone.
+    #[command(name = child::SUBCOMMAND, hide = true)]
+    Decode {
+        /// How much to decode.
+        depth: Depth,
+        /// How many files it inherits.
+        count: usize,
+    },
+}
+
+/// Settings as flags, with environment variables behind them.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Directory whose subdirectory `mart` holds the Parquet files
+    #[arg(long, env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
+    parquet_dir: PathBuf,
+
+    /// Address to serve on
+    #[arg(long, env = "MARTD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8321")]
+    listen: SocketAddr,
+
+    /// What is published: every valid file, only builds that the ledger vouches for, or the latter
+    /// as soon as there is a ledger
+    #[arg(long, env = "MARTD_PUBLISH", value_enum, default_value_t)]
+    publish: Policy,
+
+    /// What to do after a start when the ledger does not vouch for the files within 10 s
+    #[arg(long, env = "MARTD_UNVERIFIED", value_enum, default_value_t)]
+    unverified: Unverified,
+
+    /// How much of a file is decoded before it is served
+    #[arg(long, env = "MARTD_VERIFY", value_enum, default_value_t)]
+    verify: Depth,
+
+    /// How changes are noticed
+    #[arg(long, env = "MARTD_WATCH", value_enum, default_value_t)]
+    watch: WatchSetting,
+
+    /// Marts that must be served before /readyz says so, separated by commas
+    #[arg(long, env = "MARTD_REQUIRE", value_name = "NAMES", value_delimiter = ',')]
+    require: Vec<String>,
+
+    /// Schemas under which every mart can be named, separated by commas
+    #[arg(
+        long,
+        env = "MARTD_SCHEMAS",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "mart,main_mart"
+    )]
+    schemas: Vec<String>,
+
+    /// Memory for copies of marts; larger ones are held open instead [default: a quarter of the
+    /// memory there is, at most 1 GiB]
+    #[arg(long, env = "MARTD_PIN_MEMORY", value_name = "SIZE")]
+    pin_memory: Option<ByteSize>,
+
+    /// Memory for DuckDB [default: half of the memory there is]
+    #[arg(long, env = "MARTD_MEMORY", value_name = "SIZE")]
+    memory: Option<ByteSize>,
+
+    /// Threads that one snapshot's DuckDB uses [default: the processors there are]
+    #[arg(long, env = "MARTD_THREADS", value_name = "N")]
+    threads: Option<Count>,
+
+    /// Queries that run at once [default: the processors there are]
+    #[arg(long, env = "MARTD_QUERIES", value_name = "N")]
+    queries: Option<Count>,
+
+    /// Queries that may wait for their turn, for a second at most [default: twice MARTD_QUERIES]
+    #[arg(long, env = "MARTD_QUEUE", value_name = "N")]
+    queue: Option<usize>,
+
+    /// Time that a query may take, unless it asks for less
+    #[arg(long, env = "MARTD_QUERY_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    query_timeout: Time,
+
+    /// The most rows that a request may ask for; it gets 10000 when it does not say
+    #[arg(long, env = "MARTD_MAX_ROWS", value_name = "N", default_value_t = 10_000_000)]
+    max_rows: u64,
+
+    /// The largest answer
+    #[arg(long, env = "MARTD_MAX_RESULT", value_name = "SIZE", default_value = "1GiB")]
+    max_result: ByteSize,
+
+    /// The largest request body
+    #[arg(long, env = "MARTD_MAX_BODY", value_name = "SIZE", default_value = "256KiB")]
+    max_body: ByteSize,
+
+    /// Connections that are open at once
+    #[arg(long, env = "MARTD_MAX_CONNECTIONS", value_name = "N", default_value = "512")]
+    max_connections: Count,
+
+    /// Private directory in which the last published snapshot survives a restart; not kept when
+    /// not given
+    #[arg(long, env = "MARTD_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Where DuckDB may spill to; nowhere when not given
+    #[arg(long, env = "MARTD_TEMP_DIR", value_name = "DIR")]
+    temp_dir: Option<PathBuf>,
+
+    /// Session time zone
+    #[arg(long, env = "MARTD_TIMEZONE", value_name = "ZONE", default_value = "UTC")]
+    timezone: String,
+
+    /// How long a replaced snapshot can still be read by its id
+    #[arg(long, env = "MARTD_RETAIN", value_name = "TIME", default_value = "60s")]
+    retain: Time,
+
+    /// How many replaced snapshots can still be read
+    #[arg(long, env = "MARTD_RETAIN_COUNT", value_name = "N", default_value_t = 4)]
+    retain_count: usize,
+
+    /// Time for requests in flight to finish after SIGTERM
+    #[arg(long, env = "MARTD_DRAIN", value_name = "TIME", default_value = "20s")]
+    drain: Time,
+}
+
+/// A number of at least one.
+type Count = std::num::NonZeroUsize;
+
+/// A span of time as people write it: `500ms`, `10s`, `1m 30s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time(Duration);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let span: SignedDuration =
+            text.parse().map_err(|_| format!("{text:?} is no time; write it as 500ms or 10s"))?;
+        Duration::try_from(span).map(Self).map_err(|_| "a time cannot be negative".to_owned())
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// What the program uses.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The refresh thread's part.
+    pub refresh: refresh::Settings,
+    /// Where the last snapshot survives a restart.
+    pub state_dir: Option<PathBuf>,
+    /// The server's part.
+    pub http: http::Settings,
+    /// Time for requests in flight to finish after SIGTERM.
+    pub drain: Duration,
+}
+
+/// A setting that cannot be used. Names the setting and what to do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {problem}")]
+pub struct ConfigError {
+    setting: &'static str,
+    problem: String,
+}
+
+impl ServeArgs {
+    /// Checks the settings and fills in what depends on the machine.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let processors = std::thread::available_parallelism().map_or(1, Count::get);
+        let available = memory_available();
+        let memory = self.memory.map_or(available / 2, |size| size.as_u64());
+        if memory < LEAST_MEMORY {
+            let problem =
+                format!("{} is too little; give DuckDB at least 64 MiB", ByteSize::b(memory));
+            return Err(ConfigError { setting: "MARTD_MEMORY", problem });
+        }
+        let pin_bytes =
+            self.pin_memory.map_or((available / 4).min(PIN_MEMORY_AT_MOST), |size| size.as_u64());
+        check_names("MARTD_SCHEMAS", &self.schemas)?;
+        if self.schemas.is_empty() {
+            let problem = "name at least one schema".to_owned();
+            return Err(ConfigError { setting: "MARTD_SCHEMAS", problem });
+        }
+        check_names("MARTD_REQUIRE", &self.require)?;
+        engine::check_time_zone(&self.timezone)
+            .map_err(|problem| ConfigError { setting: "MARTD_TIMEZONE", problem })?;
+        if let Some(dir) = self.temp_dir.as_ref().filter(|dir| !dir.is_dir()) {
+            let problem = format!("{} is no directory; create it", dir.display());
+            return Err(ConfigError { setting: "MARTD_TEMP_DIR", problem });
+        }
+        let program = std::env::current_exe().map_err(|error| ConfigError {
+            setting: "MARTD_VERIFY",
+            problem: format!("martd cannot find its own program to decode files with: {error}"),
+        })?;
+        let queries = self.queries.map_or(processors, Count::get);
+
+        Ok(Config {
+            listen: self.listen,
+            drain: self.drain.0,
+            state_dir: self.state_dir,
+            refresh: refresh::Settings {
+                dir: MartDir::new(self.parquet_dir),
+                policy: self.publish,
+                unverified: self.unverified,
+                watch: self.watch,
+                verify: self.verify,
+                program,
+                decoders: processors,
+                pin_bytes,
+                retain_for: self.retain.0,
+                retain_count: self.retain_count,
+                engine: engine::Settings {
+                    // Two instances may be at work at once: the current and the one it replaced.
+                    memory_bytes: memory / 2,
+                    threads: self.threads.map_or(processors, Count::get),
+                    temp_dir: self.temp_dir,
+                    time_zone: self.timezone,
+                    schemas: self.schemas,
+                },
+            },
+            http: http::Settings {
+                require: self.require,
+                queries,
+                queue: self.queue.unwrap_or(2 * queries),
+                query_timeout: self.query_timeout.0,
+                max_rows: self.max_rows,
+                max_result_bytes: self.max_result.as_u64(),
+                max_body_bytes: self.max_body.as_u64(),
+                max_connections: self.max_connections.get(),
+            },
+        })
+    }
+}
+
+fn check_names(setting: &'static str, names: &[String]) -> Result<(), ConfigError> {
+    if names.iter().any(|name| name.trim().is_empty()) {
+        let problem = "an empty name; separate names by single commas".to_owned();
+        return Err(ConfigError { setting, problem });
+    }
+    Ok(())
+}
+
+/// The memory limit of the control group, or the machine's memory.
+fn memory_available() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let machine = read("/proc/meminfo")
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?.to_owned();
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .map_or(1 << 30, |kib| kib * 1024);
+    control_group_limits().into_iter().fold(machine, u64::min)
+}
+
+/// The memory limits of this process's control group and of those around it.
+fn control_group_limits() -> Vec<u64> {
+    let Ok(groups) = std::fs::read_to_string("/proc/self/cgroup") else { return Vec::new() };
+    let Some(path) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else {
+        return Vec::new();
+    };
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    root.join(path)
+        .ancestors()
+        .take_while(|dir| dir.starts_with(root))
+        .filter_map(|dir| std::fs::read_to_string(dir.join("memory.max")).ok())
+        .filter_map(|text| text.trim().parse().ok())
+        .collect()
+}

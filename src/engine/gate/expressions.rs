@@ -1,0 +1,322 @@
+//! The walk over expressions.
+
+use serde_json::Value;
+
+use super::tree::{Node, fields, object, one_of};
+use super::walk::{Cost, Walk};
+use super::{Refusal, functions};
+
+/// Expressions in expressions. The binder takes time in the square of this: 0.5 s at 400.
+pub(super) const MAX_EXPRESSION_DEPTH: usize = 400;
+/// Calls in calls: what is not a chain of operators. The binder takes time in the cube of this for
+/// literals of lists, structs and intervals: 0.5 s at 128 steps of an interval, 5 s at 256.
+const MAX_CALL_DEPTH: usize = 64;
+/// What is between is compared twice, and each copy is planned with the other: nested eleven deep,
+/// it takes 9 s, and four times that with each level more.
+const BETWEEN_COPIES: u64 = 4;
+/// Parts of a name: catalog, schema, table, column and fields.
+const MAX_NAME_PARTS: usize = 8;
+
+pub(super) const EXPRESSION_FIELDS: &str = "
+    class type alias query_location
+";
+
+const COMPARISONS: &str = "
+    COMPARE_EQUAL COMPARE_NOTEQUAL COMPARE_LESSTHAN COMPARE_GREATERTHAN
+    COMPARE_LESSTHANOREQUALTO COMPARE_GREATERTHANOREQUALTO COMPARE_DISTINCT_FROM
+    COMPARE_NOT_DISTINCT_FROM
+";
+
+const OPERATORS: &str = "
+    OPERATOR_NOT OPERATOR_IS_NULL OPERATOR_IS_NOT_NULL COMPARE_IN COMPARE_NOT_IN ARRAY_EXTRACT
+    ARRAY_SLICE STRUCT_EXTRACT ARRAY_CONSTRUCTOR OPERATOR_COALESCE OPERATOR_TRY OPERATOR_UNPACK
+    GROUPING_FUNCTION
+";
+
+const WINDOWS: &str = "
+    WINDOW_AGGREGATE WINDOW_RANK WINDOW_RANK_DENSE WINDOW_NTILE WINDOW_PERCENT_RANK
+    WINDOW_CUME_DIST WINDOW_ROW_NUMBER WINDOW_FIRST_VALUE WINDOW_LAST_VALUE WINDOW_LEAD
+    WINDOW_LAG WINDOW_NTH_VALUE WINDOW_FILL
+";
+
+impl Walk {
+    pub(super) fn expressions(&mut self, values: &[Value]) -> Result<Cost, Refusal> {
+        let mut cost = Cost::default();
+        for value in values {
+            cost = cost.and(self.expression(value)?);
+        }
+        Ok(cost)
+    }
+
+    pub(super) fn optional(&mut self, value: &Value) -> Result<Cost, Refusal> {
+        if value.is_null() { Ok(Cost::default()) } else { self.expression(value) }
+    }
+
+    /// A condition of a join or a WHERE, whose equalities the optimizer closes over.
+    pub(super) fn condition(&mut self, value: &Value) -> Result<Cost, Refusal> {
+        let cost = self.optional(value)?;
+        Ok(cost.and(Cost { equalities: equalities(value), ..Cost::default() }))
+    }
+
+    pub(super) fn counting_columns(&mut self, value: &Value) -> Result<(Cost, bool), Refusal> {
+        let cost = self.expression(value)?;
+        let alone = value["class"] == "STAR";
+        Ok((cost, !alone && names_columns(value)))
+    }
+
+    pub(super) fn expression(&mut self, value: &Value) -> Result<Cost, Refusal> {
+        self.count();
+        let node = object(value, "expression")?;
+        self.expressions += 1;
+        if self.expressions > MAX_EXPRESSION_DEPTH {
+            return Err(Refusal::statement(
+                format!("expressions are nested or chained more than {MAX_EXPRESSION_DEPTH} deep"),
+                node.position(),
+            ));
+        }
+        let cost = match (node.text("class")?, node.text("type")?) {
+            ("CONSTANT", "VALUE_CONSTANT") => {
+                node.only_with(EXPRESSION_FIELDS, "value")?;
+                constant(node.required("value")?)?;
+                Ok(Cost::default())
+            }
+            ("COLUMN_REF", "COLUMN_REF") => self.column(node),
+            ("PARAMETER", "VALUE_PARAMETER") => {
+                node.only_with(EXPRESSION_FIELDS, "identifier")?;
+                Ok(Cost::default())
+            }
+            ("POSITIONAL_REFERENCE", "POSITIONAL_REFERENCE") => {
+                node.only_with(EXPRESSION_FIELDS, "index")?;
+                Ok(Cost::default())
+            }
+            ("COMPARISON", comparison) => {
+                one_of(comparison, COMPARISONS)?;
+                node.only_with(EXPRESSION_FIELDS, "left right")?;
+                let left = self.expression(node.required("left")?)?;
+                Ok(left.and(self.expression(node.required("right")?)?))
+            }
+            ("CONJUNCTION", "CONJUNCTION_AND" | "CONJUNCTION_OR") => {
+                node.only_with(EXPRESSION_FIELDS, "children")?;
+                self.expressions(node.array("children")?)
+            }
+            ("CAST", "OPERATOR_CAST") => self.cast(node),
+            ("COLLATE", "COLLATE") => {
+                node.only_with(EXPRESSION_FIELDS, "child collation")?;
+                self.expression(node.required("child")?)
+            }
+            ("BETWEEN", "COMPARE_BETWEEN") => {
+                node.only_with(EXPRESSION_FIELDS, "input lower upper")?;
+                let input = self.expression(node.required("input")?)?.times(BETWEEN_COPIES);
+                let lower = self.expression(node.required("lower")?)?;
+                Ok(input.and(lower).and(self.expression(node.required("upper")?)?))
+            }
+            ("FUNCTION", "FUNCTION") => self.function(node),
+            ("OPERATOR", operator) => self.operator(node, operator),
+            ("CASE", "CASE_EXPR") => self.called(node, Self::case),
+            ("SUBQUERY", "SUBQUERY") => self.subquery_expression(node),
+            ("LAMBDA", "LAMBDA") => {
+                node.only_with(EXPRESSION_FIELDS, "lhs expr")?;
+                self.nested(node.position(), |walk| {
+                    let lhs = walk.expression(node.required("lhs")?)?;
+                    Ok(lhs.and(walk.expression(node.required("expr")?)?))
+                })
+            }
+            ("STAR", "STAR") => self.star(node),
+            ("WINDOW", window) => {
+                one_of(window, WINDOWS)?;
+                self.called(node, Self::window)
+            }
+            (_, other) => Err(Refusal::unknown(other)),
+        }?;
+        self.expressions -= 1;
+        Ok(cost.and(Cost::ONE))
+    }
+
+    pub(super) fn called(
+        &mut self,
+        node: Node<'_>,
+        inner: fn(&mut Self, Node<'_>) -> Result<Cost, Refusal>,
+    ) -> Result<Cost, Refusal> {
+        self.calls += 1;
+        if self.calls > MAX_CALL_DEPTH {
+            return Err(Refusal::statement(
+                format!("calls are nested more than {MAX_CALL_DEPTH} deep"),
+                node.position(),
+            ));
+        }
+        let cost = inner(self, node)?;
+        self.calls -= 1;
+        Ok(cost)
+    }
+
+    pub(super) fn column(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        node.only_with(EXPRESSION_FIELDS, "column_names")?;
+        let parts = node.array("column_names")?;
+        if parts.len() > MAX_NAME_PARTS {
+            return Err(Refusal::statement(
+                format!("a name has more than {MAX_NAME_PARTS} parts"),
+                node.position(),
+            ));
+        }
+        let Some(first) = parts.first().and_then(Value::as_str) else {
+            return Err(Refusal::unknown("a column without a name"));
+        };
+        self.column_like_function(first, node.position())?;
+        let alias = first.to_ascii_lowercase();
+        let copied = self.aliases.last().and_then(|aliases| aliases.get(&alias)).copied();
+        Ok(Cost { nodes: copied.unwrap_or(0), ..Cost::default() })
+    }
+
+    /// SQL has functions that are written like columns. DuckDB calls them when no column has the
+    /// name, which is not known here, so they are judged as if none had.
+    pub(super) fn column_like_function(
+        &mut self,
+        name: &str,
+        position: Option<usize>,
+    ) -> Result<(), Refusal> {
+        match name.to_ascii_lowercase().as_str() {
+            "current_date" | "current_time" | "current_timestamp" | "localtime"
+            | "localtimestamp" => {
+                self.inconsistent = true;
+                Ok(())
+            }
+            lower @ ("current_catalog" | "current_schema") => {
+                self.review(functions::expression(lower), name, position)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn cast(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        node.only_with(EXPRESSION_FIELDS, "child cast_type try_cast")?;
+        let target = node.required("cast_type")?;
+        castable(target, node.position())?;
+        // The offset of a TIME WITH TIME ZONE is that of the session's time zone today.
+        self.inconsistent |= target["id"] == "TIME WITH TIME ZONE";
+        self.expression(node.required("child")?)
+    }
+
+    pub(super) fn operator(&mut self, node: Node<'_>, operator: &str) -> Result<Cost, Refusal> {
+        node.only_with(EXPRESSION_FIELDS, "children")?;
+        one_of(operator, OPERATORS)?;
+        if matches!(operator, "OPERATOR_COALESCE" | "OPERATOR_TRY" | "ARRAY_CONSTRUCTOR") {
+            self.called(node, |walk, node| walk.expressions(node.array("children")?))
+        } else {
+            self.expressions(node.array("children")?)
+        }
+    }
+
+    pub(super) fn case(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        node.only_with(EXPRESSION_FIELDS, "case_checks else_expr")?;
+        let mut cost = self.expression(node.required("else_expr")?)?;
+        for check in node.array("case_checks")? {
+            let check = fields(check, "CASE", "when_expr then_expr")?;
+            cost = cost.and(self.expression(check.required("when_expr")?)?);
+            cost = cost.and(self.expression(check.required("then_expr")?)?);
+        }
+        Ok(cost)
+    }
+
+    pub(super) fn subquery_expression(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        node.only_with(EXPRESSION_FIELDS, "subquery_type subquery child comparison_type")?;
+        one_of(node.text("subquery_type")?, "SCALAR EXISTS NOT_EXISTS ANY")?;
+        let child = self.optional(node.required("child")?)?;
+        let query = self.subquery(node.required("subquery")?, node.position())?;
+        // Joined with what is around it when it is correlated, and once more either way.
+        let joined = Cost { relations: query.relations.max(1), ..query };
+        Ok(child.and(joined))
+    }
+
+    pub(super) fn star(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        node.only_with(
+            EXPRESSION_FIELDS,
+            "relation_name exclude_list replace_list columns expr qualified_exclude_list \
+                rename_list",
+        )?;
+        let mut cost = self.optional(node.required("expr")?)?;
+        for entry in node.array("replace_list")? {
+            let entry = fields(entry, "REPLACE", "key value")?;
+            cost = cost.and(self.expression(entry.required("value")?)?);
+        }
+        Ok(cost)
+    }
+
+    pub(super) fn window(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        node.only_with(
+            EXPRESSION_FIELDS,
+            "function_name schema catalog children partitions orders start end start_expr \
+                end_expr offset_expr default_expr ignore_nulls filter_expr exclude_clause \
+                distinct arg_orders",
+        )?;
+        let name = node.text("function_name")?;
+        self.review(functions::expression(&name.to_ascii_lowercase()), name, node.position())?;
+        let mut cost = self.expressions(node.array("children")?)?;
+        cost = cost.and(self.expressions(node.array("partitions")?)?);
+        for orders in ["orders", "arg_orders"] {
+            cost = cost.and(self.orders(node.array(orders)?)?);
+        }
+        for part in ["start_expr", "end_expr", "offset_expr", "default_expr", "filter_expr"] {
+            cost = cost.and(self.optional(node.required(part)?)?);
+        }
+        Ok(cost)
+    }
+}
+
+/// Refuses casts to types whose cast is not safe.
+fn castable(target: &Value, position: Option<usize>) -> Result<(), Refusal> {
+    let variant =
+        |name: &Value| name.as_str().is_some_and(|name| name.eq_ignore_ascii_case("variant"));
+    let info = &target["type_info"];
+    if variant(&target["id"]) || variant(&info["name"]) || variant(&info["alias"]) {
+        return Err(Refusal::statement(
+            "casts to VARIANT are not supported: the cast of deeply nested JSON ends the process",
+            position,
+        ));
+    }
+    let foreign = |part: &str| {
+        info[part].as_str().is_some_and(|name| !matches!(name, "" | "main" | "system" | "memory"))
+    };
+    if foreign("catalog") || foreign("schema") {
+        return Err(Refusal::statement("types are not qualified with a schema", position));
+    }
+    if !info["child_type"].is_null() {
+        castable(&info["child_type"], position)?;
+    }
+    for child in info["child_types"].as_array().into_iter().flatten() {
+        castable(&child["second"], position)?;
+    }
+    Ok(())
+}
+
+/// A value in the tree. Its content is data; only what it consists of is looked at.
+pub(super) fn constant(value: &Value) -> Result<(), Refusal> {
+    fields(value, "constant", "type is_null value").map(drop)
+}
+
+/// Equalities of two things that are no constants, in the conjunction that `value` is.
+fn equalities(value: &Value) -> u64 {
+    let varies = |side: &Value| {
+        !matches!(side["class"].as_str(), Some("CONSTANT" | "PARAMETER")) && !side.is_null()
+    };
+    match value["type"].as_str() {
+        Some("CONJUNCTION_AND") => {
+            value["children"].as_array().into_iter().flatten().map(equalities).sum()
+        }
+        Some("COMPARE_EQUAL" | "COMPARE_NOT_DISTINCT_FROM") => {
+            u64::from(varies(&value["left"]) && varies(&value["right"]))
+        }
+        _ => 0,
+    }
+}
+
+/// Whether an expression stands for one per column.
+fn names_columns(value: &Value) -> bool {
+    match value {
+        Value::Object(map) if map.get("class").is_some_and(|class| class == "SUBQUERY") => false,
+        Value::Object(map) => {
+            map.get("class").is_some_and(|class| class == "STAR") || map.values().any(names_columns)
+        }
+        Value::Array(values) => values.iter().any(names_columns),
+        _ => false,
+    }
+}

@@ -1,0 +1,423 @@
+//! The check before DuckDB sees the text: size and shape.
+//!
+//! Only what the parse itself cannot take is judged here, on the tokens of the text: what makes
+//! the parser or the serializer overflow its stack, run for minutes, or write a tree that is
+//! quadratic or exponential in the text. Everything else is judged on the tree. The tokens need
+//! not be exactly DuckDB's; where the two could differ, the count here is the larger.
+
+use super::Refusal;
+
+/// Longest statement, in bytes. The parser's own stack gives up with an error at about 10,000 open
+/// parentheses, and DuckDB at an expression depth of 1,000, both well inside this.
+pub(super) const MAX_TEXT_BYTES: usize = 64 * 1024;
+/// Comments in comments. DuckDB's lexer scans the rest of the text once per level: 30,000 levels
+/// run for minutes.
+const MAX_COMMENT_DEPTH: usize = 8;
+/// Subqueries in subqueries, by their opening parenthesis. `ARRAY(SELECT … ORDER BY …)` is
+/// rewritten by the parser with three copies of what it orders by, so each level triples the tree.
+const MAX_SUBQUERY_DEPTH: usize = 12;
+/// Open parentheses, brackets and braces.
+const MAX_BRACKET_DEPTH: usize = 256;
+/// Tokens that the parser copies: the operand of a `CASE x WHEN …` into each of its comparisons,
+/// and a definition of the `WINDOW` clause into each of its uses. Uncapped, 64 KiB of text make
+/// gigabytes of tree.
+const MAX_COPIED_TOKENS: u64 = 10_000;
+/// Elements of all `ROLLUP`, `CUBE` and `GROUPING SETS` together. The parser multiplies them out,
+/// to at most 65,535 sets of as many columns as there are elements.
+const MAX_GROUPING_ELEMENTS: usize = 64;
+
+/// Refuses a text that DuckDB's parser must not be given.
+pub(super) fn check(sql: &str) -> Result<(), Refusal> {
+    if sql.len() > MAX_TEXT_BYTES {
+        return Err(Refusal::statement(
+            format!("the statement is longer than {MAX_TEXT_BYTES} bytes; shorten it"),
+            None,
+        ));
+    }
+    if let Some(at) = sql.bytes().position(|byte| byte == 0) {
+        return Err(Refusal::statement("the statement contains a NUL character", Some(at)));
+    }
+    let tokens = tokens(sql)?;
+    brackets(&tokens)?;
+    case_operands(&tokens)?;
+    windows(&tokens)?;
+    grouping_sets(&tokens)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A bare word: keyword, name or number.
+    Word,
+    /// One character of anything else outside strings and comments.
+    Symbol(u8),
+    /// A string, a quoted identifier or a dollar-quoted string.
+    Quoted,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Token<'a> {
+    kind: Kind,
+    text: &'a str,
+    at: usize,
+}
+
+impl Token<'_> {
+    fn is(&self, keyword: &str) -> bool {
+        self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword)
+    }
+
+    fn is_symbol(&self, symbol: u8) -> bool {
+        self.kind == Kind::Symbol(symbol)
+    }
+}
+
+fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Refusal> {
+    let bytes = sql.as_bytes();
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        let kind = match bytes[at] {
+            byte if byte.is_ascii_whitespace() || byte == 0x0b => {
+                at += 1;
+                continue;
+            }
+            b'-' if bytes.get(at + 1) == Some(&b'-') => {
+                at = line_end(bytes, at);
+                continue;
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'*') => {
+                at = comment_end(bytes, at)?;
+                continue;
+            }
+            quote @ (b'\'' | b'"') => {
+                at = quoted_end(bytes, at, quote, false);
+                Kind::Quoted
+            }
+            b'e' | b'E' if bytes.get(at + 1) == Some(&b'\'') => {
+                at = quoted_end(bytes, at + 1, b'\'', true);
+                Kind::Quoted
+            }
+            b'$' if dollar_tag(bytes, at).is_some() => {
+                at = dollar_end(bytes, at);
+                Kind::Quoted
+            }
+            byte if byte.is_ascii_digit() => {
+                at = number_end(bytes, at);
+                Kind::Word
+            }
+            byte if byte.is_ascii() && !is_word(byte) => {
+                at += 1;
+                Kind::Symbol(byte)
+            }
+            _ => {
+                at = word_end(sql, at);
+                if at == start {
+                    at += sql[at..].chars().next().map_or(1, char::len_utf8);
+                    continue;
+                }
+                Kind::Word
+            }
+        };
+        tokens.push(Token { kind, text: &sql[start..at], at: start });
+    }
+    Ok(tokens)
+}
+
+/// Every byte over 0x7f is a letter to DuckDB's lexer.
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+/// DuckDB turns Unicode's spaces into plain ones before it looks for words, so here everything
+/// that is no letter ends one.
+fn word_end(sql: &str, start: usize) -> usize {
+    sql[start..]
+        .char_indices()
+        .find(|(_, char)| !char.is_alphanumeric() && !matches!(char, '_' | '$'))
+        .map_or(sql.len(), |(length, _)| start + length)
+}
+
+/// A word may start right after a number: `0x10` is the number 0 and the name x10.
+fn number_end(bytes: &[u8], start: usize) -> usize {
+    let digits = |at: usize| {
+        let rest = bytes.get(at..).unwrap_or_default();
+        rest.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'_').count()
+    };
+    let end = start + digits(start);
+    if !matches!(bytes.get(end), Some(b'e' | b'E')) {
+        return end;
+    }
+    let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+    match digits(end + 1 + sign) {
+        0 => end,
+        exponent => end + 1 + sign + exponent,
+    }
+}
+
+fn line_end(bytes: &[u8], at: usize) -> usize {
+    bytes[at..]
+        .iter()
+        .position(|byte| matches!(byte, b'\n' | b'\r'))
+        .map_or(bytes.len(), |length| at + length)
+}
+
+fn comment_end(bytes: &[u8], start: usize) -> Result<usize, Refusal> {
+    let mut depth = 0;
+    let mut at = start;
+    while at < bytes.len() {
+        match &bytes[at..bytes.len().min(at + 2)] {
+            b"/*" => {
+                depth += 1;
+                at += 2;
+                if depth > MAX_COMMENT_DEPTH {
+                    return Err(Refusal::statement(
+                        format!("comments are nested more than {MAX_COMMENT_DEPTH} deep"),
+                        Some(start),
+                    ));
+                }
+            }
+            b"*/" => {
+                depth -= 1;
+                at += 2;
+                if depth == 0 {
+                    break;
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    Ok(at)
+}
+
+fn quoted_end(bytes: &[u8], open: usize, quote: u8, backslash: bool) -> usize {
+    let mut at = open + 1;
+    while at < bytes.len() {
+        if backslash && bytes[at] == b'\\' {
+            at += 2;
+        } else if bytes[at] == quote {
+            if bytes.get(at + 1) != Some(&quote) {
+                return at + 1;
+            }
+            at += 2;
+        } else {
+            at += 1;
+        }
+    }
+    bytes.len()
+}
+
+/// The tag of a dollar-quoted string, dollars included: `$$` or `$name$`. `$1` and `$name` without
+/// a second dollar are parameters.
+fn dollar_tag(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let length = bytes[at + 1..].iter().position(|&byte| !is_word(byte))?;
+    let end = at + 1 + length;
+    let named = !bytes[at + 1].is_ascii_digit();
+    (bytes[end] == b'$' && named).then(|| &bytes[at..=end])
+}
+
+fn dollar_end(bytes: &[u8], at: usize) -> usize {
+    let Some(tag) = dollar_tag(bytes, at) else {
+        return at + 1;
+    };
+    let body = at + tag.len();
+    bytes[body..]
+        .windows(tag.len())
+        .position(|window| window == tag)
+        .map_or(bytes.len(), |length| body + length + tag.len())
+}
+
+fn brackets(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+    const QUERY: &str = "select from with values table describe desc show summarize pivot unpivot";
+    let mut open = Vec::new();
+    let mut subqueries = 0;
+    for (index, token) in tokens.iter().enumerate() {
+        match token.kind {
+            Kind::Symbol(b'(' | b'[' | b'{') => {
+                let next = tokens.get(index + 1);
+                let subquery = next.is_some_and(|next| QUERY.split(' ').any(|word| next.is(word)));
+                subqueries += usize::from(subquery);
+                open.push(subquery);
+                if open.len() > MAX_BRACKET_DEPTH {
+                    return Err(Refusal::statement(
+                        format!("brackets are nested more than {MAX_BRACKET_DEPTH} deep"),
+                        Some(token.at),
+                    ));
+                }
+                if subqueries > MAX_SUBQUERY_DEPTH {
+                    return Err(too_deep(token.at));
+                }
+            }
+            Kind::Symbol(b')' | b']' | b'}') => {
+                subqueries -= usize::from(open.pop() == Some(true));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(super) const MAX_NESTING: usize = MAX_SUBQUERY_DEPTH;
+
+/// One message for the two places that count nesting, here and on the tree.
+pub(super) fn too_deep(at: impl Into<Option<usize>>) -> Refusal {
+    Refusal::statement(
+        format!(
+            "subqueries, lambdas and -> are nested or chained more than {MAX_NESTING} deep; name \
+             the steps in a WITH clause, or take JSON apart with one path, as in x->'$.a.b.c'"
+        ),
+        at.into(),
+    )
+}
+
+/// One open `CASE`, counted in tokens after the parser's copying.
+#[derive(Default)]
+struct Case {
+    operand: u64,
+    rest: u64,
+    whens: u64,
+}
+
+fn case_operands(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+    let mut open: Vec<Case> = Vec::new();
+    let mut total = 0u64;
+    let mut written = 0u64;
+    for (index, token) in tokens.iter().enumerate() {
+        written += 1;
+        let mut size = 1;
+        if token.kind == Kind::Word && !is_label(tokens, index) {
+            if token.is("case") {
+                open.push(Case::default());
+            } else if token.is("when") {
+                if let Some(case) = open.last_mut() {
+                    case.whens += 1;
+                }
+            } else if token.is("end")
+                && let Some(case) = open.pop()
+            {
+                size = case.operand.saturating_mul(case.whens.max(1)).saturating_add(case.rest);
+            }
+        }
+        match open.last_mut() {
+            Some(case) if case.whens == 0 => case.operand = case.operand.saturating_add(size),
+            Some(case) => case.rest = case.rest.saturating_add(size),
+            None => total = total.saturating_add(size),
+        }
+        let largest = open.iter().map(|case| case.operand).fold(total, u64::saturating_add);
+        if largest.saturating_sub(written) > MAX_COPIED_TOKENS {
+            return Err(Refusal::statement(
+                "the operand of a CASE is too long for the number of its WHENs; compute it in a \
+                 subquery first",
+                Some(token.at),
+            ));
+        }
+    }
+    // What was never closed does not parse, but may be copied before that is found.
+    Ok(())
+}
+
+/// Whether a reserved word stands where DuckDB reads it as a name: `t.case`, `AS when`, `end := 1`.
+fn is_label(tokens: &[Token<'_>], index: usize) -> bool {
+    let before = index.checked_sub(1).map(|before| tokens[before]);
+    let after = tokens.get(index + 1);
+    before.is_some_and(|token| token.is_symbol(b'.') || token.is("as"))
+        || after.is_some_and(|token| token.is_symbol(b':'))
+            && !tokens.get(index + 2).is_some_and(|token| token.is_symbol(b':'))
+}
+
+fn windows(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+    let Some(clause) = tokens.iter().position(|token| token.is("window")) else {
+        return Ok(());
+    };
+    let uses = tokens.iter().filter(|token| token.is("over")).count() as u64;
+    let definitions = (tokens.len() - clause) as u64;
+    if uses.saturating_mul(definitions) > MAX_COPIED_TOKENS * 10 {
+        return Err(Refusal::statement(
+            "the WINDOW clause is too long for the number of its uses; write the window where it \
+             is used, or compute its expressions in a subquery",
+            Some(tokens[clause].at),
+        ));
+    }
+    Ok(())
+}
+
+fn grouping_sets(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+    let mut elements = 0;
+    let mut inside = None;
+    let mut depth = 0usize;
+    for (index, token) in tokens.iter().enumerate() {
+        match token.kind {
+            Kind::Symbol(b'(' | b'[' | b'{') => depth += 1,
+            Kind::Symbol(b')' | b']' | b'}') => {
+                depth = depth.saturating_sub(1);
+                inside = inside.filter(|&outside| depth > outside);
+            }
+            Kind::Symbol(b',') if inside.is_some() => elements += 1,
+            Kind::Word => {
+                let opens = |at: usize| tokens.get(at).is_some_and(|token| token.is_symbol(b'('));
+                let named = token.is("rollup") || token.is("cube") || token.is("sets");
+                if named && opens(index + 1) {
+                    elements += 1;
+                    inside.get_or_insert(depth);
+                }
+            }
+            _ => {}
+        }
+        if elements > MAX_GROUPING_ELEMENTS {
+            return Err(Refusal::statement(
+                format!(
+                    "ROLLUP, CUBE and GROUPING SETS have more than {MAX_GROUPING_ELEMENTS} elements"
+                ),
+                Some(token.at),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(sql: &str) -> Vec<&str> {
+        tokens(sql).unwrap().into_iter().map(|token| token.text).collect()
+    }
+
+    #[test]
+    fn tokens_are_split_as_duckdb_splits_them() {
+        assert_eq!(words("select 'it''s' , \"a\"\"b\""), ["select", "'it''s'", ",", "\"a\"\"b\""]);
+        assert_eq!(words(r"E'a\'b' 'a\' x"), [r"E'a\'b'", r"'a\'", "x"]);
+        assert_eq!(
+            words("$$a'$$ $t$ $$ $t$ $1 $name"),
+            ["$$a'$$", "$t$ $$ $t$", "$", "1", "$", "name"]
+        );
+        assert_eq!(words("a--b\nc /* /* */ ( */ d"), ["a", "c", "d"]);
+        assert_eq!(words("'open"), ["'open"]);
+        assert_eq!(words("/* open"), Vec::<&str>::new());
+        assert_eq!(words("größe１"), ["größe１"]);
+        assert_eq!(words("case\u{a0}a\u{200b}b"), ["case", "a", "b"]);
+        assert_eq!(
+            words("1$$'$$ 0x1f 1e5$$'$$ 1E'a' a$$b"),
+            ["1", "$$'$$", "0", "x1f", "1e5", "$$'$$", "1", "E'a'", "a$$b"]
+        );
+    }
+
+    #[test]
+    fn nested_case_operands_are_counted_with_their_copies() {
+        let nested = |depth: usize| {
+            format!(
+                "select {}a{}",
+                "case ".repeat(depth),
+                " when 1 then 2 when 2 then 3 end".repeat(depth)
+            )
+        };
+        assert!(check(&nested(6)).is_ok());
+        assert!(check(&nested(14)).is_err());
+        let wide =
+            |n: usize| format!("select case {}a{} end", "a+".repeat(n), " when 1 then 2".repeat(n));
+        assert!(check(&wide(60)).is_ok());
+        assert!(check(&wide(120)).is_err());
+        let long = format!("select case a {} end", "when 1 then 2 ".repeat(3000));
+        assert!(check(&long).is_ok());
+    }
+}

@@ -1,0 +1,309 @@
+//! The walk over DuckDB's parse.
+//!
+//! The tree is read strictly: a node of a kind that is not named here, or with a field that is not,
+//! is refused, so a new version of DuckDB cannot slip anything past. What the walk carries:
+//! the CTEs in scope (so that what is left over is what DuckDB will look up in its catalog), how
+//! deep it is, and how large each part grows when the binder copies it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use super::tree::{Node, fields, object, one_of};
+use super::{Checked, Refusal, StatementKind, TableName};
+
+/// Relations that DuckDB joins as one, through subqueries and CTEs: 48 that are joined on one
+/// column plan in 0.5 s, 64 in 2 s, and the optimizer cannot be interrupted.
+const MAX_RELATIONS: u64 = 48;
+/// Equalities that the optimizer may have to close over: 66 of one value plan in 0.6 s, 120 in 4 s.
+const MAX_EQUALITIES: u64 = 64;
+/// `EXCEPT` and `INTERSECT` are planned in the cube of their number: 2 s at 400.
+const MAX_SET_OPERATIONS: usize = 200;
+/// Nodes that the binder adds to those written, by copying: CTEs named twice, aliases used again,
+/// macros that name an argument twice, `BETWEEN`. Unbounded, 300 bytes of text make 2^16 of them.
+const MAX_COPIED_NODES: u64 = 30_000;
+/// `COLUMNS(*)` copies the expression around it once per column; how many there are is not known
+/// here.
+const COLUMNS_COPIES: u64 = 50;
+
+/// Reads the whole serialized statement.
+pub(super) fn check(tree: &Value) -> Result<Checked, Refusal> {
+    let mut walk = Walk::default();
+    let statement = fields(tree, "statement", "node named_param_map")?;
+    let kind = kind(statement.required("node")?);
+    let cost = walk.query(statement.required("node")?)?;
+    walk.affordable(cost)?;
+    let mut parameters = BTreeSet::new();
+    for entry in statement.array("named_param_map")? {
+        let entry = fields(entry, "parameter", "key value")?;
+        parameters.insert(entry.text("key")?.to_owned());
+    }
+    Ok(Checked {
+        kind,
+        tables: walk.tables,
+        cacheable: !walk.inconsistent,
+        parameters: parameters.into_iter().collect(),
+    })
+}
+
+fn kind(node: &Value) -> StatementKind {
+    let from = &node["from_table"];
+    match (from["type"].as_str(), from["show_type"].as_str()) {
+        (Some("SHOW_REF"), Some("SUMMARY")) => StatementKind::Summarize,
+        (Some("SHOW_REF"), _) => StatementKind::Describe,
+        _ => StatementKind::Select,
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Walk {
+    pub(super) ctes: Vec<Cte>,
+    /// Aliases of the select lists around, innermost last.
+    pub(super) aliases: Vec<HashMap<String, u64>>,
+    pub(super) tables: Vec<TableName>,
+    pub(super) inconsistent: bool,
+    /// Nodes as written, to tell what copying adds.
+    pub(super) written: u64,
+    pub(super) expressions: usize,
+    pub(super) calls: usize,
+    /// Subqueries and lambdas around.
+    pub(super) nesting: usize,
+    pub(super) set_operations: usize,
+}
+
+pub(super) struct Cte {
+    /// Lower case, as DuckDB compares names.
+    pub(super) name: String,
+    /// `recurring.name` may be read, the whole table built so far.
+    pub(super) keyed: bool,
+    pub(super) cost: Cost,
+}
+
+/// What a part of the statement grows to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    pub(super) nodes: u64,
+    pub(super) relations: u64,
+    pub(super) equalities: u64,
+}
+
+impl Cost {
+    pub(super) const ONE: Self = Self { nodes: 1, relations: 0, equalities: 0 };
+    pub(super) const TABLE: Self = Self { nodes: 1, relations: 1, equalities: 0 };
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            nodes: self.nodes.saturating_add(other.nodes),
+            relations: self.relations.saturating_add(other.relations),
+            equalities: self.equalities.saturating_add(other.equalities),
+        }
+    }
+
+    pub(super) fn times(self, copies: u64) -> Self {
+        Self {
+            nodes: self.nodes.saturating_mul(copies),
+            relations: self.relations.saturating_mul(copies),
+            equalities: self.equalities.saturating_mul(copies),
+        }
+    }
+
+    /// A part whose joins are planned apart from those around it.
+    pub(super) fn barrier(self) -> Self {
+        Self { nodes: self.nodes, relations: 1, equalities: 0 }
+    }
+}
+
+impl Walk {
+    pub(super) fn affordable(&self, cost: Cost) -> Result<(), Refusal> {
+        if cost.nodes.saturating_sub(self.written) > MAX_COPIED_NODES {
+            return Err(Refusal::statement(
+                "the statement grows too large when its CTEs, column aliases, macros (nullif, \
+                 round_even, ...) and BETWEENs are expanded; nest them less",
+                None,
+            ));
+        }
+        if cost.relations > MAX_RELATIONS {
+            return Err(Refusal::statement(
+                format!("more than {MAX_RELATIONS} tables and subqueries are joined at once"),
+                None,
+            ));
+        }
+        if cost.equalities > MAX_EQUALITIES {
+            return Err(Refusal::statement(
+                format!("tables are joined by more than {MAX_EQUALITIES} equalities at once"),
+                None,
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn count(&mut self) {
+        self.written += 1;
+    }
+
+    /// A node of a query tree, with the CTEs it defines in scope for all of it.
+    pub(super) fn query(&mut self, value: &Value) -> Result<Cost, Refusal> {
+        self.count();
+        let node = object(value, "query")?;
+        let outer = self.ctes.len();
+        let defined = self.with(node.required("cte_map")?)?;
+        let body = match node.text("type")? {
+            "SELECT_NODE" => self.select(node)?,
+            "SET_OPERATION_NODE" => self.set_operation(node)?,
+            "RECURSIVE_CTE_NODE" => {
+                return Err(Refusal::unknown("a recursive query outside of a WITH clause"));
+            }
+            other => return Err(Refusal::unknown(other)),
+        };
+        self.affordable(body)?;
+        self.ctes.truncate(outer);
+        Ok(Cost { nodes: body.nodes.saturating_add(defined.nodes), ..body })
+    }
+
+    /// The definitions of a WITH clause: each sees those before it and, if it is recursive, itself
+    /// in its second half. They stay in scope for the caller to remove.
+    pub(super) fn with(&mut self, value: &Value) -> Result<Cost, Refusal> {
+        let mut cost = Cost::default();
+        for entry in fields(value, "WITH clause", "map")?.array("map")? {
+            let entry = fields(entry, "WITH entry", "key value")?;
+            let info =
+                fields(entry.required("value")?, "CTE", "aliases query materialized key_targets")?;
+            let name = entry.text("key")?.to_ascii_lowercase();
+            let keyed = self.expressions(info.array("key_targets")?)?;
+            let query = fields(info.required("query")?, "CTE", "node named_param_map")?;
+            let body = query.required("node")?;
+            let body = if object(body, "query")?.text("type")? == "RECURSIVE_CTE_NODE" {
+                self.recursive(&name, body)?
+            } else {
+                self.query(body)?
+            };
+            cost = cost.and(keyed).and(body);
+            self.ctes.push(Cte { name, keyed: false, cost: body });
+        }
+        Ok(cost)
+    }
+
+    pub(super) fn recursive(&mut self, name: &str, value: &Value) -> Result<Cost, Refusal> {
+        self.count();
+        let node = fields(
+            value,
+            "RECURSIVE_CTE_NODE",
+            "type modifiers cte_map cte_name union_all left right aliases key_targets",
+        )?;
+        if !node.text("cte_name")?.eq_ignore_ascii_case(name) {
+            return Err(Refusal::unknown("a recursive query of another name"));
+        }
+        let outer = self.ctes.len();
+        let mut cost = self.with(node.required("cte_map")?)?.barrier();
+        let keys = node.array("key_targets")?;
+        cost = cost.and(self.expressions(keys)?);
+        cost = cost.and(self.query(node.required("left")?)?.barrier());
+        self.ctes.push(Cte { name: name.to_owned(), keyed: !keys.is_empty(), cost: Cost::TABLE });
+        cost = cost.and(self.query(node.required("right")?)?.barrier());
+        cost = cost.and(self.modifiers(node)?);
+        self.ctes.truncate(outer);
+        Ok(cost.barrier())
+    }
+
+    pub(super) fn set_operation(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        node.only("type modifiers cte_map setop_type left right setop_all")?;
+        let plain = one_of(node.text("setop_type")?, "UNION UNION_BY_NAME EXCEPT INTERSECT")?;
+        self.set_operations += usize::from(!plain.starts_with("UNION"));
+        if self.set_operations > MAX_SET_OPERATIONS {
+            return Err(Refusal::statement(
+                format!("more than {MAX_SET_OPERATIONS} EXCEPTs and INTERSECTs"),
+                None,
+            ));
+        }
+        let left = self.query(node.required("left")?)?;
+        let right = self.query(node.required("right")?)?;
+        Ok(left.and(right).and(self.modifiers(node)?).barrier())
+    }
+
+    pub(super) fn select(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        node.only(
+            "type modifiers cte_map select_list from_table where_clause group_expressions \
+                group_sets aggregate_handling having sample qualify",
+        )?;
+        one_of(
+            node.text("aggregate_handling")?,
+            "STANDARD_HANDLING NO_AGGREGATES_ALLOWED FORCE_AGGREGATES",
+        )?;
+        let from = self.table_ref(node.required("from_table")?)?;
+        self.aliases.push(HashMap::new());
+        let mut cost = from;
+        for item in node.array("select_list")? {
+            let (item_cost, columns) = self.counting_columns(item)?;
+            let item_cost = if columns { item_cost.times(COLUMNS_COPIES) } else { item_cost };
+            let alias = object(item, "expression")?.text("alias")?;
+            if !alias.is_empty()
+                && let Some(aliases) = self.aliases.last_mut()
+            {
+                aliases.insert(alias.to_ascii_lowercase(), item_cost.nodes);
+            }
+            cost = cost.and(item_cost);
+        }
+        let condition = node.required("where_clause")?;
+        cost = cost.and(self.condition(condition)?);
+        let groups = node.array("group_expressions")?;
+        cost = cost.and(self.expressions(groups)?);
+        for clause in ["having", "qualify"] {
+            cost = cost.and(self.optional(node.required(clause)?)?);
+        }
+        self.sample(node.required("sample")?)?;
+        cost = cost.and(self.modifiers(node)?);
+        self.aliases.pop();
+        self.affordable(cost)?;
+        let apart = !groups.is_empty() || !node.array("modifiers")?.is_empty();
+        Ok(if apart { cost.barrier() } else { cost })
+    }
+
+    pub(super) fn modifiers(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+        let mut cost = Cost::default();
+        for modifier in node.array("modifiers")? {
+            let modifier = object(modifier, "modifier")?;
+            cost = cost.and(match modifier.text("type")? {
+                "ORDER_MODIFIER" => self.order(modifier)?,
+                "LIMIT_MODIFIER" | "LIMIT_PERCENT_MODIFIER" => {
+                    modifier.only("type limit offset")?;
+                    self.optional(modifier.required("limit")?)?
+                        .and(self.optional(modifier.required("offset")?)?)
+                }
+                "DISTINCT_MODIFIER" => {
+                    modifier.only("type distinct_on_targets")?;
+                    self.expressions(modifier.array("distinct_on_targets")?)?
+                }
+                other => return Err(Refusal::unknown(other)),
+            });
+        }
+        Ok(cost)
+    }
+
+    pub(super) fn order(&mut self, modifier: Node<'_>) -> Result<Cost, Refusal> {
+        modifier.only("type orders")?;
+        self.orders(modifier.array("orders")?)
+    }
+
+    pub(super) fn orders(&mut self, orders: &[Value]) -> Result<Cost, Refusal> {
+        let mut cost = Cost::default();
+        for order in orders {
+            let order = fields(order, "ORDER BY", "type null_order expression")?;
+            one_of(order.text("type")?, "ORDER_DEFAULT ASCENDING DESCENDING")?;
+            one_of(
+                &order.text("null_order")?.replace(' ', "_"),
+                "ORDER_DEFAULT NULLS_FIRST NULLS_LAST",
+            )?;
+            cost = cost.and(self.expression(order.required("expression")?)?);
+        }
+        Ok(cost)
+    }
+
+    /// A sample is drawn anew each time, also a repeatable one when several threads draw it.
+    pub(super) fn sample(&mut self, value: &Value) -> Result<(), Refusal> {
+        if !value.is_null() {
+            fields(value, "sample", "sample_size is_percentage method seed")?;
+            self.inconsistent = true;
+        }
+        Ok(())
+    }
+}

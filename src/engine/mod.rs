@@ -1,0 +1,100 @@
+//! DuckDB: one in-memory instance per snapshot, one connection per request.
+//!
+//! An instance is opened off the request path, sees nothing but the pins of its snapshot, and dies
+//! with it, and so does every cache that DuckDB keys by path. A client's text meets the [`gate`]
+//! first; what passes runs on a connection of the snapshot's instance.
+
+mod duck;
+mod gate;
+mod instance;
+mod query;
+mod value;
+mod vector;
+
+use std::fmt::Write as _;
+
+pub use duck::DuckError;
+pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
+pub use instance::{Instance, Settings, Table};
+pub use query::{Interrupter, Parameters, QueryError, Rows, Session};
+pub use value::{ElementType, Value, ValueError};
+pub use vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
+
+use crate::verify::{Report, ReportColumn};
+
+/// DuckDB's version, for example `v1.5.6`.
+pub fn version() -> String {
+    duck::library_version()
+}
+
+/// Whether DuckDB knows this time zone.
+///
+/// # Errors
+/// DuckDB's reason, with the names that come close.
+pub fn check_time_zone(name: &str) -> Result<(), String> {
+    duck::Database::open_in_memory(&[])
+        .and_then(|database| database.connect())
+        .and_then(|connection| {
+            connection.execute(&format!("SET TimeZone = {}", quote_literal(name)))
+        })
+        .map_err(|error| error.to_string())
+}
+
+/// Reads a Parquet file as the verifying child does: every value, or only the schema (and the one
+/// row of a file that has one, to know dbt-duckdb's empty model).
+///
+/// # Errors
+/// DuckDB's reason why the file does not decode.
+pub fn decode(path: &str, every_value: bool) -> Result<Report, String> {
+    let decode = || -> Result<Report, DuckError> {
+        let database = duck::Database::open_in_memory(&[
+            ("threads", "1".to_owned()),
+            ("autoinstall_known_extensions", "false".to_owned()),
+            ("autoload_known_extensions", "false".to_owned()),
+            ("temp_directory", String::new()),
+        ])?;
+        let connection = database.connect()?;
+        let file = format!("read_parquet({})", quote_literal(path));
+        let mut count = connection.prepare(&format!("SELECT count(*) FROM {file}"))?;
+        let claimed = match count.execute()?.next_chunk()? {
+            Some(chunk) => chunk.column(0).values::<i64>()[0] as u64,
+            None => 0,
+        };
+        let mut statement = connection.prepare(&format!("FROM {file}"))?;
+        let mut rows = statement.execute()?;
+        let columns = rows.columns().to_vec();
+        let mut decoded = 0;
+        let mut empty_model = false;
+        if every_value || claimed == 1 {
+            while let Some(chunk) = rows.next_chunk()? {
+                decoded += chunk.rows() as u64;
+                empty_model =
+                    decoded == 1 && (0..columns.len()).all(|index| chunk.column(index).is_null(0));
+            }
+            if decoded != claimed {
+                return Err(DuckError(format!("holds {decoded} rows, but claims {claimed}")));
+            }
+        }
+        Ok(Report {
+            rows: if empty_model { 0 } else { claimed },
+            columns: columns
+                .into_iter()
+                .map(|column| ReportColumn { ty: column.ty.to_string(), name: column.name })
+                .collect(),
+            empty_model,
+        })
+    };
+    decode().map_err(|error| error.to_string().replace(path, "the file"))
+}
+
+/// An identifier in double quotes, so that any name is only ever a name.
+fn quote_identifier(name: &str) -> String {
+    let mut quoted = String::with_capacity(name.len() + 2);
+    let _ = write!(quoted, "\"{}\"", name.replace('"', "\"\""));
+    quoted
+}
+
+/// A text in single quotes.
+fn quote_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,239 @@
+//! One statement on one connection of a snapshot's instance.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::duck::{self, Connection, DuckError, Interrupt, Statement};
+use super::gate::{Checked, TableName};
+use super::instance::Instance;
+use super::value::Value;
+
+pub use super::duck::Rows;
+
+/// The values that a client binds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameters {
+    /// For `?` and `$1`, in order.
+    Positional(Vec<Value>),
+    /// For `$name`.
+    Named(BTreeMap<String, Value>),
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self::Positional(Vec::new())
+    }
+}
+
+/// Why a statement was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The statement is wrong; the message is DuckDB's, with its position.
+    #[error("{0}")]
+    Sql(String),
+    /// A parameter is missing or was not asked for.
+    #[error("{0}")]
+    Parameter(String),
+    /// The statement needed more memory than it may have.
+    #[error("the statement needs more memory than it may have")]
+    OutOfMemory,
+    /// The statement was stopped from outside.
+    #[error("the statement was stopped")]
+    Interrupted,
+    /// A file that is held open (it was too large to copy) was rewritten in place.
+    #[error("mart {0} was rewritten in place while it was read; ask again")]
+    Torn(String),
+    /// Something that is not the client's doing.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A connection that one request has to itself. Goes back to its instance when dropped.
+#[derive(Debug)]
+pub struct Session {
+    instance: Arc<Instance>,
+    connection: Option<Connection>,
+    running: Interrupter,
+}
+
+/// Stops the statement of a session, and never that of the connection's next user.
+#[derive(Debug, Clone)]
+pub struct Interrupter(Arc<Mutex<Option<Interrupt>>>);
+
+impl Interrupter {
+    /// Asks the statement to stop. DuckDB looks at the request between two chunks and forgets it
+    /// between two steps, so repeat it until this returns `false`: the session is over.
+    pub fn interrupt(&self) -> bool {
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(interrupt) = &*running {
+            interrupt.interrupt();
+        }
+        running.is_some()
+    }
+
+    fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Session {
+    pub(super) fn new(instance: Arc<Instance>, connection: Connection) -> Self {
+        let running = Interrupter(Arc::new(Mutex::new(Some(connection.interrupt_handle()))));
+        Self { instance, connection: Some(connection), running }
+    }
+
+    /// A handle that stops this session's statement from another thread.
+    pub fn interrupter(&self) -> Interrupter {
+        self.running.clone()
+    }
+
+    /// Runs a statement that passed the gate and hands its rows to `consume`. Blocks: run it on a
+    /// thread with a 16 MiB stack, for DuckDB's binder recurses.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub fn query<R>(
+        &self,
+        sql: &str,
+        checked: &Checked,
+        parameters: &Parameters,
+        consume: impl FnOnce(&mut Rows<'_>) -> Result<R, QueryError>,
+    ) -> Result<R, QueryError> {
+        let connection = self.connection.as_ref().expect("taken on drop alone");
+        let tables = checked
+            .tables
+            .iter()
+            .map(|name| self.resolve(name))
+            .collect::<Result<Vec<usize>, _>>()?;
+        for &table in &tables {
+            self.instance.ensure_view(connection, table).map_err(|error| self.explain(&error))?;
+        }
+        let outcome = (|| {
+            let mut statement = connection.prepare(sql).map_err(|error| self.explain(&error))?;
+            bind(&mut statement, parameters)?;
+            let mut rows = statement.execute().map_err(|error| self.explain(&error))?;
+            if let Some((name, ty)) = unsupported(&rows) {
+                return Err(QueryError::Sql(format!(
+                    "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
+                )));
+            }
+            consume(&mut rows)
+        })();
+        // A file that is held by its descriptor may have changed under the statement.
+        match tables.iter().find(|&&table| !self.instance.pin(table).is_intact()) {
+            Some(&table) => {
+                let path = self.instance.pin(table).path();
+                let name = self.instance.mart_at(&path).unwrap_or_default();
+                Err(QueryError::Torn(name.to_owned()))
+            }
+            None => outcome,
+        }
+    }
+
+    /// The next chunk, with DuckDB's error explained.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub fn next_chunk(&self, rows: &mut Rows<'_>) -> Result<Option<super::Chunk>, QueryError> {
+        rows.next_chunk().map_err(|error| self.explain(&error))
+    }
+
+    fn resolve(&self, name: &TableName) -> Result<usize, QueryError> {
+        let found =
+            name.schema.as_deref().and_then(|schema| self.instance.table(schema, &name.name));
+        found.ok_or_else(|| {
+            let hint = match self.instance.similar(&name.name) {
+                Some(similar) => format!("Did you mean \"{similar}\"?"),
+                None => "GET /v1/snapshot lists the marts.".to_owned(),
+            };
+            QueryError::Sql(format!(
+                "Catalog Error: Table with name {} does not exist!\n{hint}",
+                name.name
+            ))
+        })
+    }
+
+    fn explain(&self, error: &DuckError) -> QueryError {
+        if error.is_interrupt() {
+            return QueryError::Interrupted;
+        }
+        if error.is_out_of_memory() {
+            return QueryError::OutOfMemory;
+        }
+        let message = self.without_paths(&error.0);
+        // What DuckDB blames on itself or the disk is not the client's mistake.
+        let internal = ["INTERNAL Error", "FATAL Error", "IO Error", "Permission Error"];
+        if internal.iter().any(|kind| message.starts_with(kind)) {
+            QueryError::Internal(message)
+        } else {
+            QueryError::Sql(message)
+        }
+    }
+
+    /// A mart's name in the place of the descriptor that DuckDB knows it by.
+    fn without_paths(&self, message: &str) -> String {
+        const PREFIX: &str = "/proc/self/fd/";
+        let mut clean = String::with_capacity(message.len());
+        let mut rest = message;
+        while let Some(start) = rest.find(PREFIX) {
+            let digits =
+                rest[start + PREFIX.len()..].bytes().take_while(u8::is_ascii_digit).count();
+            let end = start + PREFIX.len() + digits;
+            clean.push_str(&rest[..start]);
+            clean.push_str(self.instance.mart_at(&rest[start..end]).unwrap_or("(file)"));
+            rest = &rest[end..];
+        }
+        clean.push_str(rest);
+        clean
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.running.end();
+        if let Some(connection) = self.connection.take() {
+            self.instance.give_back(connection);
+        }
+    }
+}
+
+fn unsupported(rows: &Rows<'_>) -> Option<(String, String)> {
+    rows.columns()
+        .iter()
+        .find_map(|column| Some((column.name.clone(), column.ty.unsupported()?.to_owned())))
+}
+
+fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryError> {
+    let names = statement.parameter_names();
+    let value_of = |place: usize, name: &str| match parameters {
+        Parameters::Positional(values) => match name.parse::<usize>() {
+            Ok(number) => values.get(number - 1).ok_or_else(|| {
+                format!("the statement has parameter ${number}, but {} were given", values.len())
+            }),
+            Err(_) => Err(format!("parameter ${name} is named; give params as an object")),
+        },
+        Parameters::Named(values) => values
+            .get(name)
+            .ok_or_else(|| format!("parameter ${name} (number {place}) is missing from params")),
+    };
+    for (name, place) in names.iter().zip(1..) {
+        let value = value_of(place, name).map_err(QueryError::Parameter)?;
+        statement.bind(place, value).map_err(|duck::DuckError(message)| {
+            QueryError::Parameter(format!("parameter ${name} cannot be bound: {message}"))
+        })?;
+    }
+    let surplus = match parameters {
+        Parameters::Positional(values) => {
+            (values.len() > names.len()).then(|| format!("number {}", names.len() + 1))
+        }
+        Parameters::Named(values) => {
+            values.keys().find(|key| !names.contains(key)).map(|key| format!("${key}"))
+        }
+    };
+    match surplus {
+        Some(name) => Err(QueryError::Parameter(format!(
+            "parameter {name} was given, but the statement has no such parameter"
+        ))),
+        None => Ok(()),
+    }
+}

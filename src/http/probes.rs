@@ -1,0 +1,100 @@
+//! `/readyz` and `/livez`: whether to send requests here, and whether to restart this process.
+//!
+//! Stale data does not make martd unready: answers that are known to be old beat no answers, and
+//! `/v1/freshness` tells how old they are.
+
+use std::fmt::Write as _;
+
+use hyper::Response;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+
+use super::App;
+use super::body::{self, BoxBody};
+use super::problem::{self, Problem};
+use crate::catalog::State;
+
+/// One check: its name, and the reason when it fails.
+struct Check {
+    name: String,
+    problem: Option<String>,
+}
+
+/// `GET /readyz`
+pub(super) fn ready(app: &App, state: &State, verbose: bool) -> Result<Response<BoxBody>, Problem> {
+    report(readiness(app, state), verbose)
+}
+
+/// `GET /livez`
+pub(super) fn live(app: &App, verbose: bool) -> Result<Response<BoxBody>, Problem> {
+    let stuck = app.slots().all_stuck().then(|| {
+        "every query slot is held by a query that does not stop; restart martd".to_owned()
+    });
+    report(vec![Check { name: "query slots".to_owned(), problem: stuck }], verbose)
+}
+
+/// Why nothing can be answered.
+pub(super) fn not_ready(app: &App, state: &State) -> Problem {
+    let failed: Vec<String> =
+        readiness(app, state).into_iter().filter_map(|check| check.problem).collect();
+    Problem::new(problem::NOT_READY, failed.join("; ")).retry_after(1)
+}
+
+fn readiness(app: &App, state: &State) -> Vec<Check> {
+    let mut checks = vec![Check {
+        name: "snapshot".to_owned(),
+        problem: state.snapshot.is_none().then(|| why_nothing(state)),
+    }];
+    for name in &app.settings().require {
+        let there =
+            state.snapshot.as_ref().is_some_and(|snapshot| snapshot.marts.contains_key(name));
+        checks.push(Check {
+            name: format!("mart {name}"),
+            problem: (!there).then(|| format!("the required mart {name} is not served")),
+        });
+    }
+    checks.push(Check {
+        name: "draining".to_owned(),
+        problem: app.is_draining().then(|| "martd is shutting down".to_owned()),
+    });
+    checks
+}
+
+fn why_nothing(state: &State) -> String {
+    if let Some(problem) = &state.directory {
+        return problem.clone();
+    }
+    if let Some(held) = &state.held {
+        return format!("a build is held: {}", held.hold.reason);
+    }
+    let faults = state.landing.iter().chain(&state.rejected);
+    match faults.map(|fault| format!("{} {}", fault.file, fault.reason)).next() {
+        Some(first) => format!("no valid Parquet file has landed yet; {first}"),
+        None => "no Parquet file has landed yet".to_owned(),
+    }
+}
+
+fn report(checks: Vec<Check>, verbose: bool) -> Result<Response<BoxBody>, Problem> {
+    let failed: Vec<&str> = checks.iter().filter_map(|check| check.problem.as_deref()).collect();
+    if !failed.is_empty() {
+        let list: Vec<_> = checks
+            .iter()
+            .map(|check| {
+                serde_json::json!({
+                    "name": check.name, "ok": check.problem.is_none(), "reason": check.problem,
+                })
+            })
+            .collect();
+        return Err(Problem::new(problem::NOT_READY, failed.join("; ")).with("checks", list));
+    }
+    let mut text = String::new();
+    if verbose {
+        for check in &checks {
+            let _ = writeln!(text, "[+] {} ok", check.name);
+        }
+    }
+    text.push_str("ok\n");
+    let mut response = Response::new(body::full(text));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    Ok(response)
+}

@@ -1,0 +1,150 @@
+//! Errors as RFC 9457 problem details. The one place that maps the errors of other modules to a
+//! status and to words for the client; what only the operator may know goes to the log.
+
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+use tracing::error;
+
+use super::body::{self, BoxBody};
+use crate::engine::{QueryError, Refusal};
+
+/// A kind of problem: a slug that never changes, its status, and its title.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    slug: &'static str,
+    status: StatusCode,
+    title: &'static str,
+}
+
+macro_rules! kinds {
+    ($($name:ident = $slug:literal, $status:ident, $title:literal;)*) => {
+        $(pub(super) const $name: &Kind =
+            &Kind { slug: $slug, status: StatusCode::$status, title: $title };)*
+    };
+}
+kinds! {
+    BAD_REQUEST = "bad-request", BAD_REQUEST, "The request is malformed";
+    SQL_ERROR = "sql-error", BAD_REQUEST, "The statement is wrong";
+    STATEMENT_NOT_ALLOWED = "statement-not-allowed", FORBIDDEN, "The statement is not allowed";
+    FUNCTION_NOT_ALLOWED = "function-not-allowed", FORBIDDEN, "A function is not allowed";
+    NOT_FOUND = "not-found", NOT_FOUND, "There is nothing here";
+    METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "The method is not allowed";
+    BODY_TIMEOUT = "body-timeout", REQUEST_TIMEOUT, "The request body took too long";
+    SNAPSHOT_GONE = "snapshot-gone", GONE, "The snapshot is gone";
+    PAYLOAD_TOO_LARGE = "payload-too-large", PAYLOAD_TOO_LARGE, "The request body is too large";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE,
+        "The request body has a type that is not supported";
+    MEMORY_LIMIT = "memory-limit", INSUFFICIENT_STORAGE, "The statement needs too much memory";
+    OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "Too many queries at once";
+    NOT_READY = "not-ready", SERVICE_UNAVAILABLE, "Nothing can be served yet";
+    QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";
+    BUILD_HELD = "build-held", CONFLICT, "The build is held";
+    WAIT_TIMEOUT = "wait-timeout", GATEWAY_TIMEOUT, "The build is not published yet";
+    INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in martd";
+}
+
+/// One problem, as the client is told.
+#[derive(Debug)]
+pub(super) struct Problem {
+    kind: &'static Kind,
+    detail: String,
+    /// Further members, for example a position.
+    extra: Map<String, Json>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(flatten)]
+    extra: &'a Map<String, Json>,
+}
+
+impl Problem {
+    pub(super) fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), extra: Map::new(), header: None }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(BAD_REQUEST, detail)
+    }
+
+    pub(super) fn with(mut self, member: &str, value: impl Into<Json>) -> Self {
+        self.extra.insert(member.to_owned(), value.into());
+        self
+    }
+
+    /// A problem that goes away by itself: says when to try again, in seconds.
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.header = Some(Box::new((RETRY_AFTER, HeaderValue::from(seconds))));
+        self
+    }
+
+    pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
+        let mut problem = Self::new(METHOD_NOT_ALLOWED, format!("use {allowed}"));
+        problem.header = Some(Box::new((ALLOW, HeaderValue::from_static(allowed))));
+        problem
+    }
+
+    /// A failure of martd's own: logged in full, told in a sentence.
+    pub(super) fn internal(reason: impl std::fmt::Display) -> Self {
+        error!(%reason, "a request failed");
+        Self::new(INTERNAL, "the log of martd has more, under this request's id")
+    }
+
+    pub(super) fn into_response(self, request_id: &str) -> Response<BoxBody> {
+        let document = Document {
+            r#type: format!("urn:martd:problem:{}", self.kind.slug),
+            title: self.kind.title,
+            status: self.kind.status.as_u16(),
+            detail: &self.detail,
+            request_id,
+            extra: &self.extra,
+        };
+        let text = serde_json::to_vec(&document).expect("a problem is JSON");
+        let mut response = Response::new(body::full(text));
+        *response.status_mut() = self.kind.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.extend(self.header.map(|header| *header));
+        response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        let kind = match &refusal {
+            Refusal::Empty => BAD_REQUEST,
+            Refusal::Syntax { .. } => SQL_ERROR,
+            Refusal::Statement { .. } => STATEMENT_NOT_ALLOWED,
+            Refusal::Function { .. } => FUNCTION_NOT_ALLOWED,
+            Refusal::Failed(_) => return Self::internal(detail),
+        };
+        let problem = Self::new(kind, detail);
+        match refusal.position() {
+            Some(position) => problem.with("position", position),
+            None => problem,
+        }
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        let detail = error.to_string();
+        match error {
+            QueryError::Sql(_) => Self::new(SQL_ERROR, detail),
+            QueryError::Parameter(_) => Self::bad_request(detail),
+            QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
+            QueryError::Interrupted => Self::new(QUERY_TIMEOUT, detail),
+            QueryError::Torn(_) => Self::new(OVERLOADED, detail).retry_after(1),
+            QueryError::Internal(_) => Self::internal(detail),
+        }
+    }
+}

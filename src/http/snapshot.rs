@@ -1,0 +1,101 @@
+//! `GET /v1/snapshot`: what is served, what is not, and why.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::catalog::{Fault, Held, Ignored, Snapshot, State, WatchMode};
+use crate::ledger::{Ledger, Status};
+use crate::pin::PinKind;
+use crate::verify::ReportColumn;
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Document<'s> {
+    id: Option<&'s str>,
+    generation: Option<u64>,
+    source: &'static str,
+    published_at: Option<Timestamp>,
+    build: Option<Build<'s>>,
+    verified: bool,
+    held: Option<&'s Held>,
+    marts: Vec<Mart<'s>>,
+    rejected: &'s [Fault],
+    landing: &'s [Fault],
+    ignored: &'s [Ignored],
+    retained: Vec<&'s str>,
+    watch: WatchMode,
+    watch_degraded: Option<&'s str>,
+    directory: Option<&'s str>,
+}
+
+/// The build that a snapshot shows.
+#[derive(Debug, Serialize)]
+pub(super) struct Build<'s> {
+    invocation_id: &'s str,
+    started_at: Timestamp,
+    finished_at: Timestamp,
+    status: Status,
+}
+
+#[derive(Debug, Serialize)]
+struct Mart<'s> {
+    name: &'s str,
+    rows: u64,
+    bytes: u64,
+    mtime: Timestamp,
+    pin: PinKind,
+    invocation_id: Option<&'s str>,
+    orphan: bool,
+    columns: &'s [ReportColumn],
+}
+
+impl<'s> Build<'s> {
+    pub(super) fn of(ledger: &'s Ledger) -> Self {
+        Self {
+            invocation_id: &ledger.invocation_id,
+            started_at: ledger.started_at,
+            finished_at: ledger.finished_at,
+            status: ledger.status,
+        }
+    }
+}
+
+impl<'s> Document<'s> {
+    pub(super) fn of(state: &'s State) -> Self {
+        let snapshot = state.snapshot.as_deref();
+        Self {
+            id: snapshot.map(|snapshot| snapshot.id.as_str()),
+            generation: snapshot.map(|snapshot| snapshot.generation),
+            source: super::routes::SOURCE,
+            published_at: snapshot.map(|snapshot| snapshot.published_at),
+            build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(Build::of),
+            verified: snapshot.is_some_and(|snapshot| snapshot.verified),
+            held: state.held.as_ref(),
+            marts: snapshot.map(marts).unwrap_or_default(),
+            rejected: &state.rejected,
+            landing: &state.landing,
+            ignored: &state.ignored,
+            retained: state.retained.iter().map(|retained| retained.snapshot.id.as_str()).collect(),
+            watch: state.watch,
+            watch_degraded: state.watch_degraded.as_deref(),
+            directory: state.directory.as_deref(),
+        }
+    }
+}
+
+fn marts(snapshot: &Snapshot) -> Vec<Mart<'_>> {
+    snapshot
+        .marts
+        .iter()
+        .map(|(name, mart)| Mart {
+            name,
+            rows: mart.report.rows,
+            bytes: mart.version.pin.size(),
+            mtime: mart.version.modified(),
+            pin: mart.version.pin.kind(),
+            invocation_id: mart.version.invocation_id.as_deref(),
+            orphan: mart.orphan,
+            columns: &mart.report.columns,
+        })
+        .collect()
+}

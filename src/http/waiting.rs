@@ -1,0 +1,73 @@
+//! `GET /v1/snapshot?build=…&wait=…`: for those who must not go on before a build is served.
+
+use std::time::Duration;
+
+use hyper::{Response, StatusCode};
+use tokio::time::{Instant, timeout_at};
+
+use super::App;
+use super::body::BoxBody;
+use super::problem::{self, Problem};
+use super::{routes, snapshot};
+use crate::catalog::State;
+
+/// The longest wait; ask again after it.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// Where a build stands.
+enum Standing {
+    Published,
+    Held(String),
+    Unknown,
+}
+
+/// Answers 200 with the snapshot once the build is published, 409 when it is held, 504 when neither
+/// has happened in time.
+pub(super) async fn answer(
+    app: &App,
+    build: &str,
+    wait: Option<&str>,
+) -> Result<Response<BoxBody>, Problem> {
+    let wait = match wait.map(str::parse::<u64>) {
+        None => Duration::ZERO,
+        Some(Ok(seconds)) if seconds <= MAX_WAIT.as_secs() => Duration::from_secs(seconds),
+        Some(_) => {
+            let detail = format!("wait is a number of seconds, {} at most", MAX_WAIT.as_secs());
+            return Err(Problem::bad_request(detail));
+        }
+    };
+    let deadline = Instant::now() + wait;
+    // Subscribed before the first look: a swap in between wakes the wait below.
+    let mut changes = app.catalog().subscribe();
+    loop {
+        let state = app.catalog().load();
+        match standing(&state, build) {
+            Standing::Published => {
+                return routes::json(StatusCode::OK, &snapshot::Document::of(&state));
+            }
+            Standing::Held(reason) => return Err(Problem::new(problem::BUILD_HELD, reason)),
+            Standing::Unknown => {}
+        }
+        if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+            let detail = match &state.held {
+                Some(held) => held.hold.reason.clone(),
+                None => format!("no ledger has named build {build} yet"),
+            };
+            return Err(Problem::new(problem::WAIT_TIMEOUT, detail));
+        }
+    }
+}
+
+fn standing(state: &State, build: &str) -> Standing {
+    if state.builds.iter().any(|known| known == build) {
+        return Standing::Published;
+    }
+    let held = state.held.as_ref().map(|held| &held.hold);
+    let failed = held.filter(|hold| {
+        hold.invocation_id.as_deref() == Some(build) && !hold.outstanding.is_empty()
+    });
+    match failed {
+        Some(hold) => Standing::Held(hold.reason.clone()),
+        None => Standing::Unknown,
+    }
+}

@@ -1,0 +1,193 @@
+//! The ledger `_build.json`: what dbt's on-run-end hook records of each build.
+//!
+//! Unknown keys are ignored, so that a newer hook can add some. A ledger that does not parse
+//! changes nothing: the last one that did stays in force.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The largest ledger that is read; a thousand documented models take about 5 MB.
+pub const MAX_BYTES: u64 = 64 << 20;
+
+#[derive(Deserialize)]
+struct Document {
+    build: Ledger,
+}
+
+/// The state of the dbt project after its last build.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// The dbt invocation that wrote it.
+    pub invocation_id: String,
+    /// When that invocation began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Whether everything in this invocation succeeded.
+    pub status: Status,
+    /// What this invocation ran.
+    #[serde(default)]
+    pub results: Vec<NodeResult>,
+    /// Every node that failed and has not succeeded since, in this or an earlier invocation.
+    #[serde(default)]
+    pub outstanding: Vec<Outstanding>,
+    /// Every model that writes a mart.
+    #[serde(default)]
+    pub models: Vec<Model>,
+}
+
+/// How an invocation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// All nodes passed.
+    Success,
+    /// At least one did not.
+    Error,
+}
+
+/// One node that an invocation ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeResult {
+    /// dbt's id, for example `model.finance.fct_transactions`.
+    pub unique_id: String,
+    /// dbt's word for the outcome: success, error, pass, fail, warn, skipped.
+    pub status: String,
+}
+
+/// A node that failed and has not succeeded since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outstanding {
+    /// dbt's id of the node.
+    pub unique_id: String,
+    /// dbt's message.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// When it first failed, as dbt wrote it.
+    #[serde(default)]
+    pub since: Option<String>,
+}
+
+/// A model that writes a mart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// dbt's id of the model.
+    #[serde(default)]
+    pub unique_id: Option<String>,
+    /// The mart's name: the file's stem.
+    pub name: String,
+    /// The schema that dbt gives it; the mart can be named by it as well.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// What it holds.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The invocation that last built it.
+    pub invocation_id: String,
+    /// The model's meta, freshness rule included.
+    #[serde(default)]
+    pub meta: Meta,
+}
+
+/// The part of a model's meta that martd acts on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// How old the mart may get.
+    #[serde(default)]
+    pub freshness: Option<FreshnessRule>,
+}
+
+/// A freshness rule in dbt's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreshnessRule {
+    /// The age above which a mart is late.
+    #[serde(default)]
+    pub warn_after: Option<Period>,
+    /// The age above which it is stale.
+    #[serde(default)]
+    pub error_after: Option<Period>,
+}
+
+/// A time span in dbt's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Period {
+    /// How many.
+    pub count: u64,
+    /// Of what.
+    pub period: Unit,
+}
+
+/// dbt's units of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// 60 seconds
+    Minute,
+    /// 60 minutes
+    Hour,
+    /// 24 hours
+    Day,
+}
+
+impl Period {
+    /// The span in seconds.
+    pub fn seconds(&self) -> u64 {
+        let unit = match self.period {
+            Unit::Minute => 60,
+            Unit::Hour => 3_600,
+            Unit::Day => 86_400,
+        };
+        self.count.saturating_mul(unit)
+    }
+}
+
+impl Ledger {
+    /// Reads a ledger from the file's text.
+    ///
+    /// # Errors
+    /// What is wrong with the JSON, and where.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice::<Document>(text).map(|document| document.build)
+    }
+
+    /// The entry of a mart.
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+
+    /// Whether nothing is outstanding.
+    pub fn is_clear(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_of_a_newer_hook_still_parses() {
+        let ledger = Ledger::parse(
+            br#"{"build": {
+                "invocation_id": "i1", "started_at": "2026-01-31T06:00:00Z",
+                "finished_at": "2026-01-31T06:00:09.5Z", "status": "error", "new_key": {"a": 1},
+                "results": [{"unique_id": "test.t", "name": "t", "resource_type": "test", "status": "fail"}],
+                "outstanding": [{"unique_id": "test.t", "message": "got 3 results", "since": "2026-01-31T06:00:09Z"}],
+                "models": [{"name": "dim_tags", "schema": "mart", "description": "d", "invocation_id": "i1",
+                    "meta": {"dataset": true, "freshness": {"warn_after": {"count": 25, "period": "hour"}}},
+                    "columns": [{"name": "id", "description": ""}]}]
+            }}"#,
+        )
+        .expect("parses");
+        assert!(!ledger.is_clear());
+        let rule = ledger.model("dim_tags").and_then(|model| model.meta.freshness).expect("a rule");
+        assert_eq!(rule.warn_after.map(|period| period.seconds()), Some(90_000));
+        assert_eq!(rule.error_after, None);
+    }
+
+    #[test]
+    fn half_a_ledger_says_where_it_ends() {
+        let error = Ledger::parse(br#"{"build": {"invocation_id": "i1","#).expect_err("half");
+        assert!(error.to_string().contains("line 1 column"), "{error}");
+    }
+}

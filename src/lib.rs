@@ -1,0 +1,28 @@
+//! martd serves a directory of Parquet marts as one consistent database.
+//!
+//! The modules in the order in which data flows through them:
+//!
+//! - [`watch`] notices that the directory may have changed, and [`scan`] looks;
+//! - [`pin`] makes a file's bytes immutable, and [`verify`] decodes them once;
+//! - [`ledger`] is what dbt says of its builds, and [`publish`] decides what may be served;
+//! - [`state`] keeps it over a restart;
+//! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
+//! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
+//! - [`http`] serves them.
+//!
+//! No module but `watch` names notify, none but `engine` names duckdb, none but `http` names hyper.
+
+pub mod config;
+pub mod watch;
+pub mod scan;
+pub mod pin;
+pub mod verify;
+pub mod ledger;
+pub mod publish;
+pub mod state;
+pub mod refresh;
+pub mod catalog;
+pub mod engine;
+pub mod encode;
+pub mod http;
+pub mod signal;

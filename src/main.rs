@@ -1,0 +1,132 @@
+//! The life of the process: log, configuration, build, run, drain.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Parser;
+use martd::catalog::Catalog;
+use martd::config::{Cli, Command, Config, ServeArgs};
+use martd::engine::Gate;
+use martd::http::{self, App};
+use martd::refresh::Refresh;
+use martd::signal::{self, Ask};
+use martd::state::StateDir;
+use martd::verify::child;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Bad settings, in the way of command lines.
+const EXIT_USAGE: u8 = 2;
+/// DuckDB's parser and binder recurse: on 2 MiB stacks, 2 KB of comma joins abort the process.
+const STACK_BYTES: usize = 16 << 20;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Decode { depth, count }) => child::main(depth, count),
+        Some(Command::Serve(args)) => serve(*args),
+        None => serve(cli.serve),
+    }
+}
+
+fn serve(args: ServeArgs) -> ExitCode {
+    start_log();
+    let config = match args.into_config() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("martd: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    // Blocking threads: the queries, and as many that wait for DuckDB to let go of theirs.
+    let blocking = 2 * config.http.queries + 2;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .max_blocking_threads(blocking)
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(error) => Err(format!("threads cannot be had: {error}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            error!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> Result<(), String> {
+    let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
+    let gate = Gate::new().map_err(|error| format!("DuckDB: {error}"))?;
+    let catalog = Catalog::default();
+    let state = match &config.state_dir {
+        Some(dir) => Some(StateDir::open(dir).map_err(|error| {
+            format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
+        })?),
+        None => None,
+    };
+    let listener = bind(config.listen).await?;
+    info!(
+        address = %listener.local_addr().unwrap_or(config.listen),
+        directory = %config.refresh.dir.path().display(),
+        version = env!("CARGO_PKG_VERSION"),
+        duckdb = martd::engine::version(),
+        "serving"
+    );
+    let refresh = Refresh::start(config.refresh, catalog.clone(), state)
+        .map_err(|error| format!("threads cannot be had: {error}"))?;
+    let app = App::new(config.http, catalog, gate);
+
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(http::serve(listener, app.clone(), async {
+        let _ = stopped.await;
+    }));
+    while let Some(ask) = asks.recv().await {
+        match ask {
+            Ask::Rescan => refresh.mailbox().hint(),
+            Ask::Stop => break,
+        }
+    }
+
+    info!("stopping");
+    app.drain();
+    let _ = stop.send(());
+    let drained = async {
+        if timeout(config.drain, server).await.is_err() {
+            warn!("requests are still in flight: interrupting their queries");
+            app.interrupt_queries();
+        }
+    };
+    let again = async { while !matches!(asks.recv().await, Some(Ask::Stop) | None) {} };
+    tokio::select! {
+        () = drained => {}
+        () = again => {
+            warn!("told to stop again: stopping at once");
+            std::process::exit(1);
+        }
+    }
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("MARTD_LISTEN: {address} cannot be listened on: {error}"))
+}
+
+/// For people on a terminal, JSON for everything else. `RUST_LOG` chooses what is logged.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().flatten_event(true).init();
+    }
+}

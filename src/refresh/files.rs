@@ -1,0 +1,456 @@
+//! What is known of each file in the mart directory.
+//!
+//! Invariant: a file whose identity has not changed is not opened again. So a sweep costs what
+//! changed, not what exists.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use blake3::Hash;
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use crate::ledger::{self, Ledger};
+use crate::pin::{Budget, Pin, PinError};
+use crate::publish::{Staged, Target, Version};
+use crate::scan::{Candidate, DirId, Identity, LEDGER, OpenDir, Remark};
+use crate::verify::{self, Footer, FooterError, Verdict};
+use crate::watch;
+
+/// A file that is not valid this long after its last change is rejected, no longer landing.
+const LANDING_FOR: Duration = Duration::from_secs(30);
+/// A file is dropped once it has been gone this long: old writers unlink, then rename.
+const GONE_FOR: Duration = Duration::from_secs(2);
+
+/// All files, and the ledger.
+#[derive(Debug)]
+pub(super) struct Files {
+    budget: Arc<Budget>,
+    entries: BTreeMap<String, Entry>,
+    staged: Staged,
+    ledger: LedgerFile,
+    dir: Option<DirId>,
+    replaced_by_empty: Option<&'static str>,
+    ignored: Vec<Remark>,
+    /// Files that their names keep from being served, and since when.
+    misnamed: BTreeMap<String, (String, Timestamp)>,
+    last_scan: Instant,
+}
+
+/// What a sweep found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sweep {
+    /// Whether anything that could be served, or the ledger, changed.
+    pub(super) changed: bool,
+    /// When to look again although nothing may happen.
+    pub(super) look_again: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    identity: Identity,
+    /// `false` while a second write could have left the identity as it is.
+    settled: bool,
+    last_change: Instant,
+    condition: Condition,
+    since: Timestamp,
+    /// The file's content, if it has a whole footer.
+    newest: Option<Arc<Version>>,
+    /// The last content that decoded.
+    proven: Option<Arc<Version>>,
+    gone: Option<Instant>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Condition {
+    Valid,
+    Landing(String),
+    Rejected(String),
+}
+
+#[derive(Debug, Default)]
+struct LedgerFile {
+    identity: Option<Identity>,
+    settled: bool,
+    last_good: Option<Arc<Ledger>>,
+    fault: Option<(String, Timestamp)>,
+    gone: Option<Instant>,
+}
+
+/// What reading a file came to.
+enum Outcome {
+    Version(Arc<Version>),
+    Landing(String),
+    Rejected(String),
+    Gone,
+}
+
+impl Files {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self {
+            budget,
+            entries: BTreeMap::new(),
+            staged: Staged::default(),
+            ledger: LedgerFile::default(),
+            dir: None,
+            replaced_by_empty: None,
+            ignored: Vec::new(),
+            misnamed: BTreeMap::new(),
+            last_scan: Instant::now(),
+        }
+    }
+
+    /// Scans the directory and pins what changed since the last sweep.
+    ///
+    /// # Errors
+    /// When the directory cannot be read; then nothing is known to have changed.
+    pub(super) fn sweep(&mut self, dir: &OpenDir, now: Instant) -> io::Result<Sweep> {
+        self.last_scan = now;
+        let scan = dir.scan()?;
+        // A file system that was unmounted leaves an empty directory of another identity behind.
+        let known = self.entries.values().any(|entry| entry.gone.is_none());
+        if self.dir.is_some_and(|last| last != dir.id()) && scan.candidates.is_empty() && known {
+            self.replaced_by_empty = Some(
+                "the mart directory was replaced by an empty one; the last snapshot is served",
+            );
+            return Ok(Sweep { changed: false, look_again: None });
+        }
+        self.dir = Some(dir.id());
+        self.replaced_by_empty = None;
+        self.ignored = scan.ignored;
+        self.note_misnamed(scan.rejected);
+
+        let tick = watch::clock_tick(dir);
+        let mut sweep = Sweep { changed: false, look_again: None };
+        // The ledger first: what it names was on disk before it was, so it is read below.
+        sweep.changed |= self.read_ledger(dir, scan.ledger, tick, now, &mut sweep.look_again);
+        for candidate in &scan.candidates {
+            sweep.changed |= self.look_at(dir, candidate, tick, now);
+        }
+        sweep.changed |= self.drop_gone(&scan.candidates, now);
+
+        for entry in self.entries.values() {
+            let again = match (&entry.condition, entry.gone) {
+                (_, Some(gone)) => Some((gone + GONE_FOR).saturating_duration_since(now)),
+                (Condition::Landing(_), None) => {
+                    Some((entry.last_change + LANDING_FOR).saturating_duration_since(now))
+                }
+                _ => None,
+            };
+            soonest(&mut sweep.look_again, again);
+            soonest(&mut sweep.look_again, (!entry.settled).then_some(tick));
+        }
+        Ok(sweep)
+    }
+
+    /// When the directory was last scanned.
+    pub(super) fn last_scan(&self) -> Instant {
+        self.last_scan
+    }
+
+    /// Set when the directory was replaced by an empty one, which changes nothing.
+    pub(super) fn replaced_by_empty(&self) -> Option<&str> {
+        self.replaced_by_empty
+    }
+
+    /// The ledger in force.
+    pub(super) fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.last_good.as_ref()
+    }
+
+    /// Versions by invocation.
+    pub(super) fn staged(&self) -> &Staged {
+        &self.staged
+    }
+
+    /// The last good version of each mart whose file is there, or has gone a moment ago.
+    pub(super) fn good(&self) -> BTreeMap<String, Arc<Version>> {
+        self.entries
+            .iter()
+            .filter_map(|(name, entry)| {
+                let version = entry.newest.as_ref().or(entry.proven.as_ref())?;
+                Some((name.clone(), Arc::clone(version)))
+            })
+            .collect()
+    }
+
+    /// Files that are not complete yet: name, reason, since when.
+    pub(super) fn landing(&self) -> impl Iterator<Item = (String, &str, Timestamp)> {
+        self.entries.iter().filter_map(|(name, entry)| match &entry.condition {
+            Condition::Landing(reason) => Some((file_name(name), reason.as_str(), entry.since)),
+            _ => None,
+        })
+    }
+
+    /// Files that will not be served: name, reason, since when.
+    pub(super) fn rejected(&self) -> impl Iterator<Item = (String, &str, Timestamp)> {
+        let ledger = self.ledger.fault.iter();
+        let misnamed = self.misnamed.iter();
+        let entries = self.entries.iter().filter_map(|(name, entry)| match &entry.condition {
+            Condition::Rejected(reason) => Some((file_name(name), reason.as_str(), entry.since)),
+            _ => None,
+        });
+        ledger
+            .map(|(reason, since)| (LEDGER.to_owned(), reason.as_str(), *since))
+            .chain(misnamed.map(|(file, (reason, since))| (file.clone(), reason.as_str(), *since)))
+            .chain(entries)
+    }
+
+    /// Names and types that are never served.
+    pub(super) fn ignored(&self) -> &[Remark] {
+        &self.ignored
+    }
+
+    /// Takes what decoding found.
+    pub(super) fn learn(&mut self, verdicts: &HashMap<Hash, Verdict>) {
+        for (hash, verdict) in verdicts {
+            let is_it = |version: &&Arc<Version>| version.pin.hash() == *hash;
+            for (name, entry) in &mut self.entries {
+                let Some(newest) = entry.newest.as_ref().filter(is_it) else { continue };
+                match verdict {
+                    Ok(_) => entry.proven = Some(Arc::clone(newest)),
+                    Err(reason) => {
+                        warn!(file = file_name(name), reason, "rejected");
+                        entry.newest = None;
+                        entry.condition = Condition::Rejected(reason.clone());
+                        entry.since = Timestamp::now();
+                    }
+                }
+            }
+            if verdict.is_err() {
+                self.staged.retain(|version| version.pin.hash() != *hash);
+            }
+        }
+    }
+
+    /// Drops staged versions that are older than what is served: they can never be served any more.
+    pub(super) fn forget_older_than(&mut self, served: &Target) {
+        for (name, chosen) in &served.marts {
+            self.staged.drop_before(name, &chosen.version);
+        }
+    }
+
+    fn look_at(
+        &mut self,
+        dir: &OpenDir,
+        candidate: &Candidate,
+        tick: Duration,
+        now: Instant,
+    ) -> bool {
+        let known = self.entries.get_mut(&candidate.name);
+        if let Some(entry) = known {
+            entry.gone = None;
+            if entry.identity == candidate.identity && entry.settled {
+                entry.give_up_landing(&candidate.name, now);
+                return false;
+            }
+        }
+        let (identity, outcome) = self.read(dir, candidate);
+        let settled = !identity.is_young(Timestamp::now(), tick);
+        let entry = self
+            .entries
+            .entry(candidate.name.clone())
+            .or_insert_with(|| Entry::new(candidate.identity, now));
+        if entry.identity != identity {
+            entry.last_change = now;
+        }
+        entry.identity = identity;
+        entry.settled = settled;
+        match outcome {
+            Outcome::Gone => false,
+            Outcome::Landing(reason) => {
+                entry.set(Condition::Landing(reason));
+                entry.give_up_landing(&candidate.name, now);
+                false
+            }
+            Outcome::Rejected(reason) => {
+                warn!(file = file_name(&candidate.name), reason, "rejected");
+                entry.set(Condition::Rejected(reason));
+                false
+            }
+            Outcome::Version(version) => {
+                let same = |other: &Arc<Version>| {
+                    other.pin.hash() == version.pin.hash() && other.modified() == version.modified()
+                };
+                if entry.newest.as_ref().is_some_and(same) {
+                    return false; // read again because it was young, and it had not changed
+                }
+                entry.set(Condition::Valid);
+                self.staged.add(&version);
+                entry.newest = Some(version);
+                true
+            }
+        }
+    }
+
+    /// Opens and pins a file, and parses its footer.
+    fn read(&self, dir: &OpenDir, candidate: &Candidate) -> (Identity, Outcome) {
+        let unreadable = |error: &io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Outcome::Gone,
+            io::ErrorKind::PermissionDenied => Outcome::Rejected(
+                "may not be read by martd's user; give it read permission".to_owned(),
+            ),
+            _ => Outcome::Landing(format!("cannot be read: {error}")),
+        };
+        let file = match dir.open_file(&file_name(&candidate.name)) {
+            Ok(file) => file,
+            Err(error) => return (candidate.identity, unreadable(&error)),
+        };
+        let identity = Identity::of_open(&file).unwrap_or(candidate.identity);
+        match verify::has_tail(&file) {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return (identity, Outcome::Landing(reason)),
+            Err(error) => return (identity, unreadable(&error)),
+        }
+        let pin = match Pin::new(file, &self.budget) {
+            Ok(pin) => pin,
+            Err(error @ PinError::Moved) => return (identity, Outcome::Landing(error.to_string())),
+            Err(PinError::Read(error)) => return (identity, unreadable(&error)),
+        };
+        let identity = *pin.identity();
+        let outcome = match Footer::read(&pin) {
+            Ok(footer) => Outcome::Version(Arc::new(Version {
+                name: candidate.name.clone(),
+                invocation_id: footer.invocation_id,
+                pin: Arc::new(pin),
+            })),
+            Err(FooterError::Incomplete(reason)) => Outcome::Landing(reason),
+            Err(FooterError::Broken(reason)) => Outcome::Rejected(reason),
+        };
+        (identity, outcome)
+    }
+
+    fn drop_gone(&mut self, candidates: &[Candidate], now: Instant) -> bool {
+        let there: HashSet<&str> =
+            candidates.iter().map(|candidate| candidate.name.as_str()).collect();
+        let mut changed = false;
+        self.entries.retain(|name, entry| {
+            if there.contains(name.as_str()) {
+                return true;
+            }
+            let gone = *entry.gone.get_or_insert(now);
+            let keep = now.duration_since(gone) < GONE_FOR;
+            if !keep {
+                info!(file = file_name(name), "gone");
+                changed = true;
+            }
+            keep
+        });
+        changed
+    }
+
+    fn note_misnamed(&mut self, remarks: Vec<Remark>) {
+        let mut before = std::mem::take(&mut self.misnamed);
+        for Remark { file, reason } in remarks {
+            let since = before.remove(&file).map_or_else(Timestamp::now, |(_, since)| since);
+            self.misnamed.insert(file, (reason, since));
+        }
+    }
+
+    fn read_ledger(
+        &mut self,
+        dir: &OpenDir,
+        seen: Option<Identity>,
+        tick: Duration,
+        now: Instant,
+        look_again: &mut Option<Duration>,
+    ) -> bool {
+        let ledger = &mut self.ledger;
+        let Some(seen) = seen else {
+            if ledger.identity.is_none() {
+                return false;
+            }
+            let gone = *ledger.gone.get_or_insert(now);
+            soonest(look_again, Some((gone + GONE_FOR).saturating_duration_since(now)));
+            if now.duration_since(gone) < GONE_FOR {
+                return false;
+            }
+            info!("the ledger {LEDGER} is gone");
+            *ledger = LedgerFile::default();
+            return true;
+        };
+        ledger.gone = None;
+        if ledger.identity == Some(seen) && ledger.settled {
+            return false;
+        }
+        ledger.identity = Some(seen);
+        ledger.settled = !seen.is_young(Timestamp::now(), tick);
+        if !ledger.settled {
+            soonest(look_again, Some(tick));
+        }
+        match load_ledger(dir) {
+            Ok(new) => {
+                ledger.fault = None;
+                if ledger.last_good.as_deref() == Some(&new) {
+                    return false;
+                }
+                ledger.last_good = Some(Arc::new(new));
+                true
+            }
+            Err(reason) => {
+                if ledger.fault.as_ref().is_none_or(|(known, _)| *known != reason) {
+                    warn!(file = LEDGER, reason, "the last ledger that parsed stays in force");
+                    ledger.fault = Some((reason, Timestamp::now()));
+                }
+                false
+            }
+        }
+    }
+}
+
+fn load_ledger(dir: &OpenDir) -> Result<Ledger, String> {
+    use std::io::Read;
+    let cannot = |error: io::Error| format!("cannot be read: {error}");
+    let file = dir.open_file(LEDGER).map_err(cannot)?;
+    let mut text = Vec::new();
+    file.take(ledger::MAX_BYTES + 1).read_to_end(&mut text).map_err(cannot)?;
+    if text.len() as u64 > ledger::MAX_BYTES {
+        return Err(format!("is larger than {} MiB", ledger::MAX_BYTES >> 20));
+    }
+    Ledger::parse(&text).map_err(|error| format!("does not parse: {error}"))
+}
+
+impl Entry {
+    fn new(identity: Identity, now: Instant) -> Self {
+        Self {
+            identity,
+            settled: false,
+            last_change: now,
+            condition: Condition::Landing("has not been read yet".to_owned()),
+            since: Timestamp::now(),
+            newest: None,
+            proven: None,
+            gone: None,
+        }
+    }
+
+    fn set(&mut self, condition: Condition) {
+        if std::mem::discriminant(&self.condition) != std::mem::discriminant(&condition) {
+            self.since = Timestamp::now();
+        }
+        self.condition = condition;
+    }
+
+    fn give_up_landing(&mut self, name: &str, now: Instant) {
+        if let Condition::Landing(reason) = &self.condition
+            && now.duration_since(self.last_change) >= LANDING_FOR
+        {
+            let reason = format!("{reason}, and has not changed for {} s", LANDING_FOR.as_secs());
+            warn!(file = file_name(name), reason, "rejected");
+            self.set(Condition::Rejected(reason));
+        }
+    }
+}
+
+fn file_name(name: &str) -> String {
+    format!("{name}.parquet")
+}
+
+fn soonest(best: &mut Option<Duration>, other: Option<Duration>) {
+    *best = match (*best, other) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+}

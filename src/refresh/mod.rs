@@ -1,0 +1,455 @@
+//! The one writer: turns hints into scans, scans into pins, and pins into snapshots.
+//!
+//! One thread owns all state here and sleeps in its mailbox. Pinning happens on it, at once, so that
+//! no version of a file is missed while an earlier one is being published. Decoding files and opening
+//! databases takes tens of milliseconds, so a second thread ([`Publisher`]) does that: one target in
+//! flight; what changed meanwhile is decided anew when it is done.
+
+mod files;
+mod publisher;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tracing::{error, info, warn};
+
+use crate::catalog::{Catalog, Fault, Held, Ignored, Retained, Snapshot, State};
+use crate::engine;
+use crate::pin::Budget;
+use crate::publish::{self, Decision, Hold, Policy, Situation, Target, Unverified};
+use crate::scan::MartDir;
+use crate::state::StateDir;
+use crate::verify::Depth;
+use crate::watch::{Watch, WatchSetting};
+
+use files::{Files, Sweep};
+use publisher::{Prepared, Publisher};
+
+/// Under `file`, further changes are waited for this long, so that a burst is published once…
+const QUIET: Duration = Duration::from_millis(50);
+/// …but no longer than this.
+const QUIET_AT_MOST: Duration = Duration::from_millis(500);
+/// Two scans are at least this far apart; a writer that renames without a pause costs no more.
+const SCAN_INTERVAL: Duration = Duration::from_millis(2);
+/// How often an absent directory is looked for.
+const ABSENT_INTERVAL: Duration = Duration::from_millis(100);
+/// How long to wait after a database could not be opened.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// After a start, how long a ledger may go unsatisfied before unverified files are served.
+const UNVERIFIED_AFTER: Duration = Duration::from_secs(10);
+
+/// Builds that `GET /v1/snapshot?build=` knows of.
+const BUILDS_REMEMBERED: usize = 256;
+
+/// What the refresh thread needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where marts come from.
+    pub dir: MartDir,
+    /// `MARTD_PUBLISH`
+    pub policy: Policy,
+    /// `MARTD_UNVERIFIED`
+    pub unverified: Unverified,
+    /// `MARTD_WATCH`
+    pub watch: WatchSetting,
+    /// `MARTD_VERIFY`
+    pub verify: Depth,
+    /// The program that decodes files: martd itself.
+    pub program: PathBuf,
+    /// Children that decode at once.
+    pub decoders: usize,
+    /// `MARTD_PIN_MEMORY`, in bytes.
+    pub pin_bytes: u64,
+    /// How long a replaced snapshot can still be read…
+    pub retain_for: Duration,
+    /// …and how many of them.
+    pub retain_count: usize,
+    /// What each snapshot's database is opened with.
+    pub engine: engine::Settings,
+}
+
+/// Posts messages to the refresh thread. A clone posts to the same thread.
+#[derive(Debug, Clone)]
+pub struct Mailbox {
+    sender: Sender<Message>,
+    /// Whether a hint lies there unread: a second one would say nothing more.
+    hinted: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Hint,
+    Prepared(Box<Prepared>),
+    Stop,
+}
+
+impl Mailbox {
+    /// Asks for a scan.
+    pub fn hint(&self) {
+        if !self.hinted.swap(true, Ordering::AcqRel) {
+            let _ = self.sender.send(Message::Hint); // the thread may have stopped
+        }
+    }
+
+    fn prepared(&self, prepared: Prepared) {
+        let _ = self.sender.send(Message::Prepared(Box::new(prepared)));
+    }
+
+    fn stop(&self) {
+        let _ = self.sender.send(Message::Stop);
+    }
+}
+
+/// The running refresh thread. Stops when dropped.
+#[derive(Debug)]
+pub struct Refresh {
+    mailbox: Mailbox,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Refresh {
+    /// Starts watching and publishing into `catalog`. With a `state` directory, what was published
+    /// last is served until the mart directory has something better.
+    ///
+    /// # Errors
+    /// When a thread cannot be had.
+    pub fn start(
+        settings: Settings,
+        catalog: Catalog,
+        state: Option<StateDir>,
+    ) -> std::io::Result<Self> {
+        let (sender, inbox) = mpsc::channel();
+        let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
+        let budget = Budget::new(settings.pin_bytes);
+        let restored = state.as_ref().and_then(|state| state.restore(&budget));
+        let publisher = Publisher::start(&settings, mailbox.clone(), state)?;
+        let mut writer = Writer::new(settings, catalog, publisher, mailbox.clone(), budget);
+        if let Some(target) = restored {
+            writer.prepare(target);
+        }
+        let thread =
+            thread::Builder::new().name("refresh".to_owned()).spawn(move || writer.run(&inbox))?;
+        Ok(Self { mailbox, thread: Some(thread) })
+    }
+
+    /// Where to post a request to scan.
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        self.mailbox.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("the refresh thread had panicked");
+        }
+    }
+}
+
+/// The refresh thread's state.
+struct Writer {
+    settings: Settings,
+    catalog: Catalog,
+    publisher: Publisher,
+    hinted: Arc<AtomicBool>,
+    watch: Watch,
+    files: Files,
+    started: Instant,
+    next_scan: Instant,
+    /// When the first and the last change that is not published yet were seen.
+    unsettled: Option<(Instant, Instant)>,
+    preparing: bool,
+    /// Not before this moment, after a failure.
+    retry: Option<Instant>,
+    current: Option<Arc<Snapshot>>,
+    retained: Vec<Retained>,
+    /// Invocations that ledgers named, the newest last: what is served holds the work of those up to
+    /// its own.
+    seen: VecDeque<String>,
+    builds: Arc<Vec<String>>,
+    held: Option<Held>,
+    directory: Option<String>,
+}
+
+impl Writer {
+    fn new(
+        settings: Settings,
+        catalog: Catalog,
+        publisher: Publisher,
+        mailbox: Mailbox,
+        budget: Arc<Budget>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            files: Files::new(budget),
+            hinted: Arc::clone(&mailbox.hinted),
+            watch: Watch::new(settings.watch, mailbox),
+            settings,
+            catalog,
+            publisher,
+            started: now,
+            next_scan: now,
+            unsettled: None,
+            preparing: false,
+            retry: None,
+            current: None,
+            retained: Vec::new(),
+            seen: VecDeque::new(),
+            builds: Arc::default(),
+            held: None,
+            directory: None,
+        }
+    }
+
+    fn run(&mut self, inbox: &Receiver<Message>) {
+        loop {
+            let now = Instant::now();
+            if now >= self.next_scan {
+                self.scan(now);
+            }
+            self.advance(Instant::now());
+            let wait = self.next_wake().saturating_duration_since(Instant::now());
+            match inbox.recv_timeout(wait) {
+                Ok(Message::Hint) => {
+                    self.hinted.store(false, Ordering::Release);
+                    let soon = self.files.last_scan() + SCAN_INTERVAL;
+                    self.next_scan = self.next_scan.min(soon.max(Instant::now()));
+                }
+                Ok(Message::Prepared(prepared)) => self.swap(*prepared),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Looks at the directory and pins what changed.
+    fn scan(&mut self, now: Instant) {
+        let sweep = match self.settings.dir.open() {
+            Ok(dir) => {
+                self.watch.ensure(&dir, self.settings.dir.path());
+                self.files.sweep(&dir, now)
+            }
+            Err(error) => {
+                self.watch.lost();
+                Err(error)
+            }
+        };
+        match sweep {
+            Ok(Sweep { changed, look_again }) => {
+                self.note_directory(self.files.replaced_by_empty().map(str::to_owned));
+                if changed {
+                    self.note_ledger();
+                    let first = self.unsettled.map_or(now, |(first, _)| first);
+                    self.unsettled = Some((first, now));
+                }
+                self.next_scan =
+                    now + self.watch.interval().min(look_again.unwrap_or(Duration::MAX));
+            }
+            Err(error) => {
+                let path = self.settings.dir.path().display();
+                self.note_directory(Some(format!("{path} cannot be read: {error}")));
+                self.next_scan = now + ABSENT_INTERVAL;
+            }
+        }
+    }
+
+    fn note_ledger(&mut self) {
+        let Some(ledger) = self.files.ledger() else { return };
+        if self.seen.back() != Some(&ledger.invocation_id) {
+            self.seen.push_back(ledger.invocation_id.clone());
+            if self.seen.len() > BUILDS_REMEMBERED {
+                self.seen.pop_front();
+            }
+            self.note_builds();
+        }
+    }
+
+    /// What is served holds the work of the build that its ledger names, and of those before it.
+    fn note_builds(&mut self) {
+        let Some(current) = self.current.as_ref().filter(|current| current.verified) else {
+            return;
+        };
+        let Some(ledger) = &current.ledger else { return };
+        if let Some(place) = self.seen.iter().rposition(|id| *id == ledger.invocation_id) {
+            self.builds = Arc::new(self.seen.iter().take(place + 1).cloned().collect());
+        }
+    }
+
+    fn note_directory(&mut self, problem: Option<String>) {
+        if self.directory != problem {
+            match &problem {
+                Some(reason) => warn!(reason, "the mart directory has a problem"),
+                None => info!(directory = %self.settings.dir.path().display(), "reading marts"),
+            }
+            self.directory = problem;
+        }
+    }
+
+    fn prepare(&mut self, target: Target) {
+        self.retry = None;
+        self.preparing = true;
+        self.unsettled = None;
+        self.publisher.prepare(target, self.current.clone());
+    }
+
+    /// Decides what to serve, starts preparing it if that is new, and stores the state.
+    fn advance(&mut self, now: Instant) {
+        // While the directory cannot be read, nothing is known: what is served stays.
+        if self.directory.is_none() {
+            self.follow(self.decide(now), now);
+        }
+        let retain_for = self.settings.retain_for;
+        self.retained.retain(|retained| now.duration_since(retained.replaced) < retain_for);
+        self.store();
+    }
+
+    fn follow(&mut self, decision: Decision, now: Instant) {
+        self.note_held(decision.held);
+        if let Some(target) = decision.target {
+            let served = self.current.as_ref().map(|snapshot| &snapshot.target);
+            if served.is_some_and(|served| served.same_as(&target)) {
+                if !self.preparing {
+                    self.unsettled = None;
+                }
+            } else if !self.preparing
+                && self.retry.is_none_or(|retry| now >= retry)
+                && (decision.settled || self.quiet(now))
+            {
+                self.prepare(target);
+            }
+        }
+    }
+
+    fn decide(&self, now: Instant) -> Decision {
+        let unverified_due = self.settings.unverified == Unverified::Serve
+            && now.duration_since(self.started) >= UNVERIFIED_AFTER;
+        let files = self.files.good();
+        publish::decide(&Situation {
+            policy: self.settings.policy,
+            unverified_due,
+            ledger: self.files.ledger(),
+            files: &files,
+            staged: self.files.staged(),
+            published: self.current.as_ref().map(|snapshot| &snapshot.target),
+        })
+    }
+
+    /// Whether the burst of changes is over, or has lasted long enough.
+    fn quiet(&self, now: Instant) -> bool {
+        self.unsettled.is_none_or(|(first, last)| {
+            now.duration_since(last) >= QUIET || now.duration_since(first) >= QUIET_AT_MOST
+        })
+    }
+
+    fn next_wake(&self) -> Instant {
+        let mut wake = self.next_scan;
+        if let (Some((first, last)), false) = (self.unsettled, self.preparing) {
+            wake = wake.min((last + QUIET).min(first + QUIET_AT_MOST));
+        }
+        wake = wake.min(self.retry.unwrap_or(wake));
+        if self.current.is_none() {
+            let due = self.started + UNVERIFIED_AFTER;
+            if due > Instant::now() {
+                wake = wake.min(due);
+            }
+        }
+        if let Some(oldest) = self.retained.iter().map(|retained| retained.replaced).min() {
+            wake = wake.min(oldest + self.settings.retain_for);
+        }
+        wake
+    }
+
+    fn note_held(&mut self, hold: Option<Hold>) {
+        let Some(hold) = hold else {
+            self.held = None;
+            return;
+        };
+        match &mut self.held {
+            Some(held) => held.hold = hold,
+            None => self.held = Some(Held { hold, since: Timestamp::now() }),
+        }
+    }
+
+    /// Takes what the publisher made and serves it, unless a file turned out to be bad.
+    fn swap(&mut self, prepared: Prepared) {
+        self.preparing = false;
+        self.files.learn(&prepared.verdicts);
+        let snapshot = match prepared.snapshot {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => return, // a verdict was bad: what is served is decided anew
+            Err(reason) => {
+                // Nothing is lost: the last snapshot stays, and this is tried again.
+                error!(reason, "a snapshot could not be opened");
+                self.retry = Some(Instant::now() + RETRY_INTERVAL);
+                return;
+            }
+        };
+        let snapshot = Arc::new(snapshot);
+        info!(
+            generation = snapshot.generation,
+            snapshot = snapshot.id,
+            build = snapshot.ledger.as_ref().map(|ledger| ledger.invocation_id.as_str()),
+            verified = snapshot.verified,
+            marts = snapshot.marts.len(),
+            changed = changed_marts(self.current.as_deref(), &snapshot.target).join(","),
+            "published"
+        );
+        self.files.forget_older_than(&snapshot.target);
+        let served = self.current.as_ref().and_then(|current| current.ledger.as_ref());
+        if served != snapshot.ledger.as_ref() {
+            self.held = None; // what is held from here on is another build
+        }
+        if let Some(replaced) = self.current.replace(snapshot) {
+            self.retained.insert(0, Retained { snapshot: replaced, replaced: Instant::now() });
+            self.retained.truncate(self.settings.retain_count);
+        }
+        self.note_builds();
+    }
+
+    fn store(&self) {
+        let fault = |(file, reason, since): (String, &str, Timestamp)| Fault {
+            file,
+            reason: reason.to_owned(),
+            since,
+        };
+        self.catalog.store(State {
+            snapshot: self.current.clone(),
+            retained: self.retained.clone(),
+            builds: Arc::clone(&self.builds),
+            held: self.held.clone(),
+            rejected: self.files.rejected().map(fault).collect(),
+            landing: self.files.landing().map(fault).collect(),
+            ignored: self
+                .files
+                .ignored()
+                .iter()
+                .map(|remark| Ignored { file: remark.file.clone(), reason: remark.reason.clone() })
+                .collect(),
+            directory: self.directory.clone(),
+            watch: self.watch.mode(),
+            watch_degraded: self.watch.degraded().map(str::to_owned),
+        });
+    }
+}
+
+fn changed_marts<'t>(before: Option<&'t Snapshot>, after: &'t Target) -> Vec<&'t str> {
+    let hash = |target: &Target, name: &str| {
+        target.marts.get(name).map(|chosen| chosen.version.pin.hash())
+    };
+    let before = before.map(|snapshot| &snapshot.target);
+    let mut names: Vec<&str> = after.marts.keys().map(String::as_str).collect();
+    names.extend(before.iter().flat_map(|target| target.marts.keys()).map(String::as_str));
+    names.sort_unstable();
+    names.dedup();
+    names.retain(|name| before.and_then(|target| hash(target, name)) != hash(after, name));
+    names
+}

@@ -1,0 +1,395 @@
+//! The mart directory as it is now: which files could be marts, and what tells two versions of one
+//! apart.
+//!
+//! A scan is the truth and events are only hints, so a scan is cheap: one `statx` a file, nothing
+//! opened but symbolic links. What is never a mart is sorted out here by name and type; whether a
+//! candidate's bytes are whole is [`crate::verify`]'s question.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+/// The file in which each dbt build records what it did.
+pub const LEDGER: &str = "_build.json";
+
+const EXTENSION: &str = ".parquet";
+
+/// What makes two looks at a path the same file with the same content, as far as `stat` can tell.
+/// Compared for equality alone: clocks go backwards, and `cp -p` brings old times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    mtime_ns: i128,
+    ctime_ns: i128,
+}
+
+impl Identity {
+    fn of(stat: &Stat) -> Self {
+        let nanos =
+            |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            size: stat.st_size as u64,
+            mtime_ns: nanos(stat.st_mtime, stat.st_mtime_nsec),
+            ctime_ns: nanos(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    /// The identity of an open file.
+    pub fn of_open(file: impl AsFd) -> io::Result<Self> {
+        Ok(Self::of(&rustix::fs::fstat(file)?))
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// When the content was last written, as the file's writer claims.
+    pub fn modified(&self) -> Timestamp {
+        Timestamp::from_nanosecond(self.mtime_ns).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Whether the file was written within `window` of `now`. File systems stamp files with a
+    /// coarse clock, so a second rewrite within a tick can leave the identity as it was.
+    pub fn is_young(&self, now: Timestamp, window: std::time::Duration) -> bool {
+        let window = window.as_nanos() as i128;
+        [self.mtime_ns, self.ctime_ns]
+            .iter()
+            .any(|time| (now.as_nanosecond() - time).abs() < window)
+    }
+}
+
+/// A file that may be a mart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The file's stem: the mart's name.
+    pub name: String,
+    /// What the file was when the scan saw it.
+    pub identity: Identity,
+}
+
+/// A directory entry that is not served, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// The entry's name.
+    pub file: String,
+    /// Why it is not served, and where it helps, what to do.
+    pub reason: String,
+}
+
+/// What one look at the directory found, in the order of names.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The files that may be marts.
+    pub candidates: Vec<Candidate>,
+    /// Names and types that are never served.
+    pub ignored: Vec<Remark>,
+    /// Files whose names keep them from being served.
+    pub rejected: Vec<Remark>,
+    /// The ledger, if there is one.
+    pub ledger: Option<Identity>,
+}
+
+/// Where marts come from: `PARQUET_DIR` and the directory `mart` in it.
+#[derive(Debug, Clone)]
+pub struct MartDir {
+    root: PathBuf,
+    path: PathBuf,
+}
+
+/// The mart directory, opened: names in it are looked up in this very directory, even when the
+/// path has come to mean another one.
+#[derive(Debug)]
+pub struct OpenDir {
+    fd: OwnedFd,
+    /// Symbolic links may lead here and nowhere else.
+    bounds: Vec<PathBuf>,
+    id: DirId,
+}
+
+/// Tells two directories that had the same path apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirId {
+    dev: u64,
+    ino: u64,
+}
+
+impl MartDir {
+    /// The directory `mart` under `root` (`PARQUET_DIR`).
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        Self { path: root.join("mart"), root }
+    }
+
+    /// The path of the mart directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `PARQUET_DIR`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// When it is not there, is no directory, or may not be read.
+    pub fn open(&self) -> io::Result<OpenDir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        let bounds = vec![self.root.canonicalize()?, real_path(&fd)?];
+        Ok(OpenDir { fd, bounds, id: DirId { dev: stat.st_dev, ino: stat.st_ino } })
+    }
+}
+
+impl OpenDir {
+    /// Which directory this is.
+    pub fn id(&self) -> DirId {
+        self.id
+    }
+
+    /// The directory's descriptor.
+    pub fn as_fd(&self) -> impl AsFd {
+        self.fd.as_fd()
+    }
+
+    /// Lists the directory once.
+    ///
+    /// # Errors
+    /// When the directory cannot be read. A single entry that cannot be is remarked on instead.
+    pub fn scan(&self) -> io::Result<Scan> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+        }
+        names.sort();
+
+        let mut scan = Scan::default();
+        let mut folded: HashMap<String, String> = HashMap::new();
+        for name in names {
+            let Some(name) = name.to_str() else {
+                scan.ignored.push(remark(&name.to_string_lossy(), "its name is not UTF-8"));
+                continue;
+            };
+            if name == LEDGER {
+                scan.ledger = self.stat(name).ok().map(|stat| Identity::of(&stat));
+                continue;
+            }
+            let stem = match classify(name) {
+                Name::Mart(stem) => stem,
+                Name::Ignored(reason) => {
+                    scan.ignored.push(remark(name, reason));
+                    continue;
+                }
+                Name::Unlisted => continue,
+            };
+            let stat = match self.stat(name) {
+                Ok(stat) => stat,
+                Err(StatError::Gone) => continue,
+                Err(StatError::Ignored(reason)) => {
+                    scan.ignored.push(remark(name, reason));
+                    continue;
+                }
+                Err(StatError::Failed(error)) => {
+                    scan.rejected.push(remark(name, &format!("cannot be looked at: {error}")));
+                    continue;
+                }
+            };
+            // DuckDB folds ASCII letters alone when it compares identifiers.
+            if let Some(first) = folded.insert(stem.to_ascii_lowercase(), name.to_owned()) {
+                let reason =
+                    format!("its name differs from {first} in case alone; rename one of the two");
+                folded.insert(stem.to_ascii_lowercase(), first);
+                scan.rejected.push(Remark { file: name.to_owned(), reason });
+                continue;
+            }
+            scan.candidates
+                .push(Candidate { name: stem.to_owned(), identity: Identity::of(&stat) });
+        }
+        Ok(scan)
+    }
+
+    /// Opens a regular file of the directory for reading.
+    ///
+    /// # Errors
+    /// When it is gone, may not be read, is no regular file any more, or leads out of
+    /// `PARQUET_DIR`.
+    pub fn open_file(&self, file_name: &str) -> io::Result<File> {
+        // O_NONBLOCK: opening a FIFO that took the name meanwhile must not wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, file_name, flags, Mode::empty())?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::other("is no regular file"));
+        }
+        if !self.contains(&fd)? {
+            return Err(io::Error::other("leads out of PARQUET_DIR"));
+        }
+        Ok(File::from(fd))
+    }
+
+    fn stat(&self, name: &str) -> Result<Stat, StatError> {
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(stat),
+            FileType::Symlink => self.stat_link(name),
+            other => Err(StatError::Ignored(type_reason(other))),
+        }
+    }
+
+    fn stat_link(&self, name: &str) -> Result<Stat, StatError> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Err(StatError::Ignored("is a link to nothing")),
+            Err(error) => return Err(error.into()),
+        };
+        if !self.contains(&fd).map_err(StatError::Failed)? {
+            return Err(StatError::Ignored("is a link that leads out of PARQUET_DIR"));
+        }
+        let stat = rustix::fs::fstat(&fd)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(stat),
+            other => Err(StatError::Ignored(type_reason(other))),
+        }
+    }
+
+    /// Whether an open file lies in `PARQUET_DIR` (or in the real mart directory, where `mart` is
+    /// itself a link). Asked of the descriptor, so no rename between check and use matters.
+    fn contains(&self, fd: impl AsFd) -> io::Result<bool> {
+        let path = real_path(fd)?;
+        Ok(self.bounds.iter().any(|bound| path.starts_with(bound)))
+    }
+}
+
+fn real_path(fd: impl AsFd) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+}
+
+enum StatError {
+    Gone,
+    Ignored(&'static str),
+    Failed(io::Error),
+}
+
+impl From<Errno> for StatError {
+    fn from(error: Errno) -> Self {
+        if error == Errno::NOENT { Self::Gone } else { Self::Failed(error.into()) }
+    }
+}
+
+enum Name<'n> {
+    Mart(&'n str),
+    Ignored(&'static str),
+    /// Not worth a line: hidden files that do not look like marts.
+    Unlisted,
+}
+
+fn classify(name: &str) -> Name<'_> {
+    let Some(stem) = name.strip_suffix(EXTENSION) else {
+        let hidden = name.starts_with('.') || name == format!("tmp_{LEDGER}");
+        return if hidden { Name::Unlisted } else { Name::Ignored("does not end in .parquet") };
+    };
+    if name.starts_with('.') {
+        Name::Ignored("is hidden (its name starts with a dot)")
+    } else if stem.starts_with("tmp_") {
+        Name::Ignored("has DuckDB's name for a file that is being written (tmp_)")
+    } else if stem.starts_with('_') {
+        Name::Ignored("is private to its writer (its name starts with an underscore)")
+    } else {
+        Name::Mart(stem)
+    }
+}
+
+fn type_reason(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::Directory => "is a directory",
+        FileType::Fifo => "is a FIFO",
+        FileType::Socket => "is a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "is a device",
+        _ => "is no regular file",
+    }
+}
+
+fn remark(file: &str, reason: &str) -> Remark {
+    Remark { file: file.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    fn names(scan: &Scan) -> Vec<&str> {
+        scan.candidates.iter().map(|candidate| candidate.name.as_str()).collect()
+    }
+
+    #[test]
+    fn links_inside_the_root_are_followed_and_others_are_not() {
+        let outside = tempfile::tempdir().expect("temporary directory");
+        std::fs::write(outside.path().join("secret.parquet"), "x").expect("write");
+        let root = tempfile::tempdir().expect("temporary directory");
+        let mart = root.path().join("mart");
+        std::fs::create_dir_all(mart.join("..v1")).expect("mkdir");
+        std::fs::write(mart.join("..v1/a.parquet"), "x").expect("write");
+        symlink("..v1", mart.join("..data")).expect("symlink");
+        symlink("..data/a.parquet", mart.join("a.parquet")).expect("symlink");
+        symlink(outside.path().join("secret.parquet"), mart.join("b.parquet")).expect("symlink");
+        symlink("nowhere", mart.join("c.parquet")).expect("symlink");
+
+        let dir = MartDir::new(root.path()).open().expect("open");
+        let scan = dir.scan().expect("scan");
+
+        assert_eq!(names(&scan), ["a"]);
+        let reasons: Vec<_> = scan.ignored.iter().map(|r| (&*r.file, &*r.reason)).collect();
+        assert_eq!(
+            reasons,
+            [
+                ("b.parquet", "is a link that leads out of PARQUET_DIR"),
+                ("c.parquet", "is a link to nothing"),
+            ]
+        );
+        assert!(dir.open_file("a.parquet").is_ok());
+        assert!(dir.open_file("b.parquet").is_err());
+    }
+
+    #[test]
+    fn of_names_that_differ_in_case_alone_the_second_is_rejected() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let mart = root.path().join("mart");
+        std::fs::create_dir(&mart).expect("mkdir");
+        for name in ["Fct.parquet", "fct.parquet", "Äpfel.parquet", "äpfel.parquet"] {
+            std::fs::write(mart.join(name), "x").expect("write");
+        }
+        let scan = MartDir::new(root.path()).open().expect("open").scan().expect("scan");
+        assert_eq!(names(&scan), ["Fct", "Äpfel", "äpfel"]);
+        assert_eq!(scan.rejected.len(), 1);
+        assert!(scan.rejected[0].reason.contains("Fct.parquet"), "{:?}", scan.rejected);
+    }
+
+    #[test]
+    fn a_file_is_young_while_a_coarse_clock_could_hide_a_rewrite() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        let identity = Identity::of_open(file.as_file()).expect("stat");
+        let written = identity.modified();
+        let window = Duration::from_millis(20);
+        assert!(identity.is_young(written + Duration::from_millis(19), window));
+        assert!(!identity.is_young(written + Duration::from_millis(21), window));
+        assert!(!identity.is_young(written - Duration::from_secs(3600), window));
+    }
+}

@@ -1,0 +1,206 @@
+//! What survives a restart: the files of the last published snapshot, in `MARTD_STATE_DIR`.
+//!
+//! A restart or an upgrade in the middle of a hold then goes on with the last good build, although
+//! the mart directory holds a bad one by now. The directory is martd's own: a copy of each file under
+//! the name of its content's hash, and a manifest that is replaced last. So whatever moment martd
+//! dies at, the manifest names files that are whole; what it does not name is removed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, FileTimes};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use blake3::Hash;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::ledger::Ledger;
+use crate::pin::{Budget, Pin};
+use crate::publish::{Chosen, Target, Version};
+
+const MANIFEST: &str = "snapshot.json";
+const LOCK: &str = "lock";
+/// Manifests of other layouts are ignored.
+const LAYOUT: u32 = 1;
+const COPY_BUFFER_BYTES: usize = 1 << 20;
+
+/// The state directory. One martd at a time may have it.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// Held as long as this lives.
+    _lock: File,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    layout: u32,
+    id: String,
+    verified: bool,
+    ledger: Option<Ledger>,
+    marts: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    hash: String,
+    invocation_id: Option<String>,
+    orphan: bool,
+}
+
+impl StateDir {
+    /// Takes a directory, which is created if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be created or written, or another martd has it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        fs::create_dir_all(path)?;
+        let lock = File::create(path.join(LOCK))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => io::Error::other("another martd has it"),
+            other => other.into(),
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The snapshot that was published last, pinned again. `None`, with a line in the log, when there
+    /// is none or it is damaged: then the mart directory alone decides.
+    pub fn restore(&self, budget: &Arc<Budget>) -> Option<Target> {
+        match self.load(budget) {
+            Ok(Some((id, target))) => {
+                info!(snapshot = id, marts = target.marts.len(), "restored the last snapshot");
+                Some(target)
+            }
+            Ok(None) => None,
+            Err(reason) => {
+                warn!(reason, directory = %self.path.display(), "the kept snapshot is ignored");
+                None
+            }
+        }
+    }
+
+    fn load(&self, budget: &Arc<Budget>) -> Result<Option<(String, Target)>, String> {
+        let text = match fs::read(self.path.join(MANIFEST)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("{MANIFEST} cannot be read: {error}")),
+        };
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .map_err(|error| format!("{MANIFEST} does not parse: {error}"))?;
+        if manifest.layout != LAYOUT {
+            return Err(format!("{MANIFEST} has layout {}, not {LAYOUT}", manifest.layout));
+        }
+        let mut marts = BTreeMap::new();
+        for (name, entry) in manifest.marts {
+            let hash = Hash::from_hex(&entry.hash)
+                .map_err(|_| format!("{MANIFEST} has a hash of {name} that is none"))?;
+            let pin = File::open(self.file(&hash))
+                .map_err(|error| error.to_string())
+                .and_then(|file| Pin::new(file, budget).map_err(|error| error.to_string()))
+                .map_err(|error| format!("the copy of {name}: {error}"))?;
+            if pin.hash() != hash {
+                return Err(format!("the copy of {name} is not what was kept"));
+            }
+            let version = Version {
+                name: name.clone(),
+                invocation_id: entry.invocation_id,
+                pin: Arc::new(pin),
+            };
+            marts.insert(name, Chosen { version: Arc::new(version), orphan: entry.orphan });
+        }
+        let target =
+            Target { marts, ledger: manifest.ledger.map(Arc::new), verified: manifest.verified };
+        if target.id() != manifest.id {
+            return Err(format!("{MANIFEST} names snapshot {}, its files do not", manifest.id));
+        }
+        Ok(Some((manifest.id, target)))
+    }
+
+    /// Keeps a snapshot in the place of the last one.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; then the last one is kept still.
+    pub fn keep(&self, target: &Target) -> io::Result<()> {
+        let manifest = Manifest {
+            layout: LAYOUT,
+            id: target.id(),
+            verified: target.verified,
+            ledger: target.ledger.as_deref().cloned(),
+            marts: target
+                .marts
+                .iter()
+                .map(|(name, chosen)| {
+                    let entry = Entry {
+                        hash: chosen.version.pin.hash().to_hex().to_string(),
+                        invocation_id: chosen.version.invocation_id.clone(),
+                        orphan: chosen.orphan,
+                    };
+                    (name.clone(), entry)
+                })
+                .collect(),
+        };
+        for chosen in target.marts.values() {
+            self.copy(&chosen.version)?;
+        }
+        let text = serde_json::to_vec(&manifest)?;
+        self.replace(MANIFEST, |file| file.write_all(&text))?;
+        self.remove_unnamed(target)
+    }
+
+    fn file(&self, hash: &Hash) -> PathBuf {
+        self.path.join(format!("{}.parquet", hash.to_hex()))
+    }
+
+    /// Copies a version's bytes, and its modification time, which tells how fresh it is.
+    fn copy(&self, version: &Version) -> io::Result<()> {
+        let pin = &version.pin;
+        let modified = SystemTime::from(version.modified());
+        let path = self.file(&pin.hash());
+        if let Ok(there) = File::open(&path) {
+            return there.set_times(FileTimes::new().set_modified(modified));
+        }
+        let name = path.file_name().and_then(|name| name.to_str()).expect("made of ASCII");
+        self.replace(name, |file| {
+            let mut buffer = vec![0; COPY_BUFFER_BYTES];
+            let mut offset = 0;
+            while offset < pin.size() {
+                let left = usize::try_from(pin.size() - offset).unwrap_or(usize::MAX);
+                let part = &mut buffer[..left.min(COPY_BUFFER_BYTES)];
+                pin.read_exact_at(part, offset)?;
+                file.write_all(part)?;
+                offset += part.len() as u64;
+            }
+            file.set_times(FileTimes::new().set_modified(modified))
+        })
+    }
+
+    /// Writes a file beside its place, makes sure that the disk has it, and moves it there.
+    fn replace(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let temporary = self.path.join(format!("{name}.new"));
+        let mut file = File::create(&temporary)?;
+        write(&mut file).and_then(|()| file.sync_all()).inspect_err(|_| {
+            let _ = fs::remove_file(&temporary); // of a full disk, every byte is welcome
+        })?;
+        fs::rename(&temporary, self.path.join(name))
+    }
+
+    fn remove_unnamed(&self, target: &Target) -> io::Result<()> {
+        let mut named: HashSet<PathBuf> =
+            target.marts.values().map(|chosen| self.file(&chosen.version.pin.hash())).collect();
+        named.extend([self.path.join(MANIFEST), self.path.join(LOCK)]);
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if !named.contains(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}

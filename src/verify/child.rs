@@ -1,0 +1,110 @@
+//! The child process that decodes files: `martd decode DEPTH COUNT`, a hidden subcommand.
+//!
+//! It inherits the files as descriptors from [`FIRST_FD`] on, decodes them in order, and writes a
+//! line of JSON for each to its standard output as soon as it knows. It takes every right from itself
+//! before it looks at the first byte: no writes, no network, bounded memory and processor time; and
+//! it dies with its parent.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
+use rustix::process::{Resource, Rlimit, Signal};
+use serde::{Deserialize, Serialize};
+
+use super::{Report, Verdict};
+use crate::engine;
+
+/// The hidden subcommand's name.
+pub const SUBCOMMAND: &str = "decode";
+
+/// The descriptor of the first file; those of the others follow.
+pub const FIRST_FD: i32 = 3;
+
+/// Memory for data, enough for the widest row group that is reasonable.
+const DATA_BYTES: u64 = 4 << 30;
+/// Processor time for one run. The parent's own deadline is shorter; this one holds without it.
+const CPU_SECONDS: u64 = 300;
+
+/// `MARTD_VERIFY`: how much of a file is decoded before it is served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Depth {
+    /// Every value.
+    #[default]
+    Full,
+    /// The footer and its schema; a damaged page shows when a query meets it.
+    Footer,
+}
+
+impl Depth {
+    pub(super) fn argument(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Footer => "footer",
+        }
+    }
+}
+
+/// One line of the child's answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Found {
+    Report(Report),
+    Rejected(String),
+}
+
+impl From<Found> for Verdict {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Report(report) => Ok(report),
+            Found::Rejected(reason) => Err(reason),
+        }
+    }
+}
+
+/// Runs the child: decodes `count` inherited files and reports them on standard output.
+pub fn main(depth: Depth, count: usize) -> ExitCode {
+    if let Err(error) = give_up_rights() {
+        eprintln!("martd {SUBCOMMAND}: {error}");
+        return ExitCode::FAILURE;
+    }
+    let mut out = io::stdout().lock();
+    for fd in (FIRST_FD..).take(count) {
+        let found = match engine::decode(&format!("/proc/self/fd/{fd}"), depth == Depth::Full) {
+            Ok(report) => Found::Report(report),
+            Err(reason) => Found::Rejected(reason),
+        };
+        let line = serde_json::to_string(&found).expect("a report is JSON");
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            return ExitCode::FAILURE; // the parent is gone
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn give_up_rights() -> io::Result<()> {
+    let parent = rustix::process::getppid();
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != parent {
+        return Err(io::Error::other("the parent is gone"));
+    }
+    for (resource, limit) in [
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+        (Resource::Data, DATA_BYTES),
+        (Resource::Cpu, CPU_SECONDS),
+    ] {
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        rustix::process::setrlimit(resource, limit)?;
+    }
+    // As much of it as the kernel knows; on one without Landlock the limits above still hold.
+    let abi = ABI::V5;
+    Ruleset::default()
+        .handle_access(AccessFs::from_write(abi))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(abi)))
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self)
+        .map_err(io::Error::other)?;
+    Ok(())
+}

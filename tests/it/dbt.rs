@@ -1,0 +1,169 @@
+//! dbt for real: the project in `dbt/`, built into a directory that martd watches.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value as Json;
+
+use crate::harness::{Martd, Root, names, wait_for};
+
+/// A copy of the dbt project that a test may change, and the directory that it builds into.
+struct Project {
+    copy: tempfile::TempDir,
+    root: Root,
+}
+
+/// What a dbt run came to.
+struct Run {
+    success: bool,
+    invocation: Option<String>,
+}
+
+impl Project {
+    fn new() -> Self {
+        let copy = tempfile::tempdir().expect("a temporary directory");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt");
+        for part in ["dbt_project.yml", "profiles.yml", "macros", "models", "tests"] {
+            let status = Command::new("cp")
+                .arg("-r")
+                .args([source.join(part), copy.path().join(part)])
+                .status()
+                .expect("cp runs");
+            assert!(status.success(), "{part} is copied");
+        }
+        Self { copy, root: Root::new() }
+    }
+
+    /// Runs dbt over 1,000 transactions.
+    fn dbt(&self, arguments: &[&str]) -> Run {
+        let dbt = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/dbt");
+        assert!(dbt.exists(), "dbt is not installed: run make .venv/ready");
+        let output = Command::new(dbt)
+            .args(arguments)
+            .args(["--vars", "{transactions: 1000}"])
+            .current_dir(self.copy.path())
+            .env("PARQUET_DIR", self.root.path())
+            .env("DUCKDB_PATH", ":memory:")
+            .output()
+            .expect("dbt runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        println!("dbt {arguments:?}: {}\n{text}", output.status);
+        let ledger = std::fs::read(self.root.mart("_build.json")).ok();
+        let invocation = ledger.map(|text| {
+            let json: Json = serde_json::from_slice(&text).expect("the ledger is JSON");
+            json["build"]["invocation_id"].as_str().expect("an id").to_owned()
+        });
+        Run { success: output.status.success(), invocation }
+    }
+
+    /// Runs dbt and expects all to succeed; the invocation.
+    fn good(&self, arguments: &[&str]) -> String {
+        let run = self.dbt(arguments);
+        assert!(run.success, "dbt {arguments:?} failed");
+        run.invocation.expect("a ledger")
+    }
+
+    fn file(&self, path: &str) -> PathBuf {
+        self.copy.path().join(path)
+    }
+}
+
+fn wait_build(martd: &Martd, invocation: &str) -> Json {
+    martd.wait_snapshot(&format!("build {invocation}"), |snapshot| {
+        snapshot["build"]["invocation_id"] == invocation
+    })
+}
+
+#[test]
+fn full_builds_are_published_also_after_dbt_parse() {
+    let project = Project::new();
+    let martd = Martd::start_with(project.root.path(), &[("MARTD_PUBLISH", "build")]);
+
+    let first = project.good(&["build"]);
+    let snapshot = wait_build(&martd, &first);
+    assert_eq!(snapshot["marts"].as_array().map(Vec::len), Some(11));
+    assert!(snapshot["held"].is_null() && snapshot["verified"] == true, "{snapshot}");
+    assert_eq!(martd.query("SELECT count(*) FROM mart.fct_transactions").value(), 1000);
+    let freshness = martd.get("/v1/freshness").json();
+    assert_eq!(freshness["status"], "pass");
+    let result = &freshness["results"][0];
+    assert_eq!(result["unique_id"], "model.finance.dim_accounts");
+    assert!(result["criteria"]["error_after"]["count"].as_u64() > Some(0), "{result}");
+
+    // dbt's partial parsing must not freeze the id of the first parse.
+    let second = project.good(&["build"]);
+    wait_build(&martd, &second);
+    let parse = project.dbt(&["parse"]);
+    assert_eq!(parse.invocation.as_ref(), Some(&second), "parsing builds nothing");
+    let third = project.good(&["build"]);
+    let snapshot = wait_build(&martd, &third);
+    for mart in snapshot["marts"].as_array().expect("marts") {
+        assert_eq!(mart["invocation_id"], third.as_str(), "{mart}");
+    }
+}
+
+#[test]
+fn a_partial_build_on_an_empty_database_leaves_the_other_marts_as_they_are() {
+    let project = Project::new();
+    let first = project.good(&["build"]);
+    let martd = Martd::start(project.root.path());
+    wait_build(&martd, &first);
+
+    let partial = project.good(&["run", "--select", "dim_tags"]);
+    let snapshot = wait_build(&martd, &partial);
+    for mart in snapshot["marts"].as_array().expect("marts") {
+        let expected = if mart["name"] == "dim_tags" { &partial } else { &first };
+        assert_eq!(mart["invocation_id"], expected.as_str(), "{mart}");
+    }
+}
+
+#[test]
+fn a_failing_data_test_holds_until_what_failed_is_built_again() {
+    let project = Project::new();
+    let good = project.good(&["build"]);
+    let martd = Martd::start(project.root.path());
+    wait_build(&martd, &good);
+
+    let test = project.file("tests/no_tags.sql");
+    std::fs::write(&test, "select * from {{ ref('dim_tags') }}").expect("write");
+    let failed = project.dbt(&["build"]);
+    assert!(!failed.success);
+    let held = martd.wait_snapshot("the hold", |s| !s["held"]["outstanding"][0].is_null());
+    assert_eq!(held["held"]["outstanding"][0]["unique_id"], "test.finance.no_tags");
+    assert_eq!(held["held"]["invocation_id"], failed.invocation.expect("a ledger").as_str());
+    assert_eq!(held["build"]["invocation_id"], good.as_str());
+
+    let other = project.good(&["run", "--select", "dim_accounts"]);
+    let held =
+        martd.wait_snapshot("the next ledger", |s| s["held"]["invocation_id"] == other.as_str());
+    assert_eq!(held["build"]["invocation_id"], good.as_str(), "still held");
+
+    std::fs::write(&test, "select * from {{ ref('dim_tags') }} where false").expect("write");
+    let fixed = project.good(&["build"]);
+    assert!(wait_build(&martd, &fixed)["held"].is_null());
+}
+
+#[test]
+fn an_empty_model_has_no_rows_and_a_dropped_one_is_an_orphan() {
+    let project = Project::new();
+    let goals = project.file("models/3_mart/fct_goal_progress.sql");
+    let text = std::fs::read_to_string(&goals).expect("read");
+    let empty = format!("select * from (\n{text}\n) as everything where false");
+    std::fs::write(&goals, empty).expect("write");
+    let build = project.good(&["build"]);
+    let martd = Martd::start(project.root.path());
+    let snapshot = wait_build(&martd, &build);
+    let names = names(&snapshot["marts"], "name");
+    let place = names.iter().position(|name| name == "fct_goal_progress").expect("served");
+    assert_eq!(snapshot["marts"][place]["rows"], 0);
+    assert_eq!(martd.query("SELECT count(*) FROM mart.fct_goal_progress").value(), 0);
+
+    std::fs::remove_file(&goals).expect("remove");
+    std::fs::remove_file(goals.with_extension("yml")).expect("remove");
+    let build = project.good(&["build"]);
+    let snapshot = wait_build(&martd, &build);
+    assert_eq!(snapshot["marts"][place]["orphan"], true);
+    wait_for("the orphan to be served", || {
+        (martd.query("FROM mart.fct_goal_progress").status == 200).then_some(())
+    });
+}

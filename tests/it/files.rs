@@ -1,0 +1,172 @@
+//! What is a mart, what is not, and why.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+
+use rustix::fs::inotify;
+use serde_json::Value as Json;
+
+use crate::harness::{Martd, Root, names, wait_for};
+use crate::writers::Writer;
+
+fn reasons(list: &Json) -> BTreeMap<String, String> {
+    let list = list.as_array().expect("a list");
+    let text = |item: &Json, key: &str| item[key].as_str().expect("text").to_owned();
+    list.iter().map(|item| (text(item, "file"), text(item, "reason"))).collect()
+}
+
+#[test]
+fn what_is_no_mart_is_listed_with_its_reason_and_the_others_are_served() {
+    let root = Root::new();
+    let writer = Writer::new();
+    let bytes = writer.parquet("SELECT 42 AS x", None);
+    let write = |name: &str, bytes: &[u8]| std::fs::write(root.mart(name), bytes).expect("write");
+    write("good.parquet", &bytes);
+    write("tmp_good.parquet", &bytes);
+    write("_private.parquet", &bytes);
+    write("notes.txt", b"hello");
+    write("truncated.parquet", &bytes[..bytes.len() / 2]);
+    write("zero.parquet", b"");
+    write("text.parquet", b"this is no Parquet file");
+    write("a b'\"ö.parquet", &bytes);
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        root.mart("fifo.parquet"),
+        rustix::fs::FileType::Fifo,
+        mode,
+        0,
+    )
+    .expect("mkfifo");
+    std::fs::create_dir(root.mart("dir.parquet")).expect("mkdir");
+    symlink("/etc/passwd", root.mart("link.parquet")).expect("symlink");
+
+    let martd = Martd::start(root.path());
+    let snapshot = martd.wait_ready();
+
+    assert_eq!(names(&snapshot["marts"], "name"), ["a b'\"ö", "good"]);
+    let ignored = reasons(&snapshot["ignored"]);
+    for (file, reason) in [
+        ("tmp_good.parquet", "being written (tmp_)"),
+        ("_private.parquet", "underscore"),
+        ("notes.txt", "does not end in .parquet"),
+        ("fifo.parquet", "is a FIFO"),
+        ("dir.parquet", "is a directory"),
+        ("link.parquet", "leads out of PARQUET_DIR"),
+    ] {
+        assert!(ignored[file].contains(reason), "{file}: {ignored:?}");
+    }
+    let landing = reasons(&snapshot["landing"]);
+    for (file, reason) in [
+        ("truncated.parquet", "no PAR1"),
+        ("zero.parquet", "is empty"),
+        ("text.parquet", "no PAR1"),
+    ] {
+        assert!(landing[file].contains(reason), "{file}: {landing:?}");
+    }
+    assert_eq!(snapshot["rejected"], Json::Array(vec![]));
+    assert_eq!(martd.query("SELECT x FROM mart.good").value(), 42);
+    assert_eq!(martd.query(r#"SELECT x FROM mart."a b'""ö""#).value(), 42);
+    assert_eq!(martd.query("SELECT x FROM main_mart.GOOD").value(), 42);
+}
+
+#[test]
+fn a_whole_footer_over_damaged_pages_is_rejected_and_the_last_version_is_served() {
+    let root = Root::new();
+    let writer = Writer::new();
+    writer.land(&root, "a", "SELECT 1 AS x");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+
+    let mut bytes = writer.parquet("SELECT hash(i) AS x FROM range(5000) t(i)", None);
+    bytes[40..2000].fill(0xff);
+    crate::writers::put(root.mart("a.parquet"), &bytes);
+    let snapshot =
+        martd.wait_snapshot("the rejection", |s| s["rejected"][0]["file"] == "a.parquet");
+    assert_eq!(names(&snapshot["marts"], "name"), ["a"]);
+    assert_eq!(martd.query("SELECT x FROM mart.a").value(), 1);
+
+    writer.land(&root, "a", "SELECT 2 AS x");
+    martd.wait_snapshot("the next good version", |s| s["generation"] == 2);
+    assert_eq!(martd.query("SELECT x FROM mart.a").value(), 2);
+}
+
+#[test]
+fn dbt_duckdbs_all_null_row_of_an_empty_model_is_not_served() {
+    let root = Root::new();
+    Writer::new().land(&root, "empty", "SELECT NULL::INTEGER AS a, NULL::VARCHAR AS b");
+    Writer::new().land(&root, "one", "SELECT NULL::INTEGER AS a, 'x' AS b");
+    let martd = Martd::start(root.path());
+    let snapshot = martd.wait_ready();
+
+    assert_eq!(snapshot["marts"][0]["rows"], 0);
+    assert_eq!(martd.query("SELECT count(*) FROM mart.empty").value(), 0);
+    assert_eq!(martd.query("SELECT count(*) FROM mart.one").value(), 1);
+}
+
+#[test]
+fn a_removed_file_is_dropped_and_a_moments_absence_is_not() {
+    let root = Root::new();
+    let writer = Writer::new();
+    writer.land(&root, "a", "SELECT 1 AS x");
+    writer.land(&root, "b", "SELECT 1 AS x");
+    let martd = Martd::start(root.path());
+    martd.wait_snapshot("both marts", |s| s["marts"].as_array().is_some_and(|m| m.len() == 2));
+
+    // As DuckDB up to 1.4 does it: unlink, then rename.
+    let bytes = writer.parquet("SELECT 2 AS x", None);
+    std::fs::remove_file(root.mart("a.parquet")).expect("remove");
+    assert_eq!(martd.query("SELECT x FROM mart.a").status, 200);
+    crate::writers::put(root.mart("a.parquet"), &bytes);
+    martd.wait_snapshot("the new version", |_| martd.query("SELECT x FROM mart.a").value() == 2);
+
+    std::fs::remove_file(root.mart("a.parquet")).expect("remove");
+    let snapshot =
+        martd.wait_snapshot("the drop", |s| s["marts"].as_array().is_some_and(|m| m.len() == 1));
+    assert_eq!(names(&snapshot["marts"], "name"), ["b"]);
+    let (slug, detail) = martd.query("SELECT x FROM mart.a").problem();
+    assert_eq!(slug, "sql-error");
+    assert!(detail.contains("Table with name a does not exist"), "{detail}");
+}
+
+#[test]
+fn unchanged_files_are_not_opened_again() {
+    let root = Root::new();
+    let writer = Writer::new();
+    for name in ["a", "b", "c"] {
+        writer.land(&root, name, "SELECT 1 AS x");
+    }
+    let martd = Martd::start(root.path());
+    martd.wait_snapshot("all marts", |s| s["marts"].as_array().is_some_and(|m| m.len() == 3));
+    // The first version is read twice while it is young: coarse clocks could hide a rewrite.
+    wait_for("the files to grow old", || {
+        let opened = opens_while(&root, || writer.land(&root, "a", "SELECT 1 AS x"), &martd);
+        (!opened.contains_key("b.parquet")).then_some(())
+    });
+
+    let opened = opens_while(&root, || writer.land(&root, "a", "SELECT 2 AS x"), &martd);
+    assert!(opened["a.parquet"] >= 1, "{opened:?}");
+    assert!(!opened.contains_key("b.parquet"), "{opened:?}");
+    assert!(!opened.contains_key("c.parquet"), "{opened:?}");
+    assert_eq!(martd.query("SELECT x FROM mart.a").value(), 2);
+}
+
+/// Counts, as the kernel sees it, how often each mart file is opened until martd has published
+/// what `change` did.
+fn opens_while(root: &Root, change: impl FnOnce(), martd: &Martd) -> BTreeMap<String, usize> {
+    let before = martd.snapshot()["generation"].as_u64().expect("a snapshot");
+    let fd = inotify::init(inotify::CreateFlags::NONBLOCK).expect("inotify");
+    inotify::add_watch(&fd, root.mart(""), inotify::WatchFlags::OPEN).expect("watch");
+    change();
+    martd.wait_snapshot("the change", |s| s["generation"].as_u64() > Some(before));
+    let mut opened = BTreeMap::new();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 16 << 10];
+    let mut reader = inotify::Reader::new(&fd, &mut buffer);
+    while let Ok(event) = reader.next() {
+        let name = event.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
+        if !name.is_empty() {
+            *opened.entry(name).or_insert(0) += 1;
+        }
+    }
+    opened
+}

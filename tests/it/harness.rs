@@ -1,0 +1,232 @@
+//! Starts martd on a port of its own and asks it questions.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+/// Longer than anything here takes on a busy machine; reaching it is a failure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// A running martd. Killed when dropped.
+pub struct Martd {
+    process: Child,
+    pub address: String,
+    log: Arc<Mutex<Vec<Json>>>,
+    agent: ureq::Agent,
+}
+
+/// An answer of martd.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Json {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
+    }
+
+    /// The `data` of a query's answer, which must have succeeded.
+    pub fn rows(&self) -> Json {
+        assert_eq!(self.status, 200, "{self:?}");
+        self.json()["data"].take()
+    }
+
+    /// The only value of the only row.
+    pub fn value(&self) -> Json {
+        let rows = self.rows();
+        let row = rows[0].as_object().unwrap_or_else(|| panic!("no row: {self:?}"));
+        row.values().next().expect("a column").clone()
+    }
+
+    /// The slug and the detail of a problem.
+    pub fn problem(&self) -> (String, String) {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let json = self.json();
+        let slug = json["type"].as_str().expect("a type").replace("urn:martd:problem:", "");
+        assert_eq!(json["status"], self.status);
+        assert_eq!(json["request_id"], self.header("x-request-id"));
+        (slug, json["detail"].as_str().expect("a detail").to_owned())
+    }
+}
+
+/// The program under test.
+pub fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_martd"))
+}
+
+impl Martd {
+    /// Starts martd over `PARQUET_DIR` and waits until it listens.
+    pub fn start(parquet_dir: &Path) -> Self {
+        Self::start_with(parquet_dir, &[])
+    }
+
+    /// The same, with more settings from the environment.
+    pub fn start_with(parquet_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut process = Command::new(program())
+            .env_clear()
+            .env("PARQUET_DIR", parquet_dir)
+            .env("MARTD_LISTEN", "127.0.0.1:0")
+            .env("RUST_LOG", "debug")
+            .envs(settings.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("martd starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(process.stderr.take().expect("piped")).lines();
+        let sink = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let json = serde_json::from_str(&line).unwrap_or(Json::String(line));
+                sink.lock().expect("no panic").push(json);
+            }
+        });
+        let address = wait_for("martd to listen", || {
+            let log = log.lock().expect("no panic");
+            let line = log.iter().find(|line| line["message"] == "serving")?;
+            Some(line["address"].as_str().expect("an address").to_owned())
+        });
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .new_agent();
+        Self { process, address, log, agent }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        answer(self.agent.get(self.url(path)).call())
+    }
+
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.agent.get(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.call())
+    }
+
+    /// `POST /v1/query` with this JSON body.
+    pub fn post(&self, body: &Json) -> Answer {
+        self.post_with(body, &[])
+    }
+
+    pub fn post_with(&self, body: &Json, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.agent.post(self.url("/v1/query"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.send_json(body))
+    }
+
+    /// `POST /v1/query` with a body of any type.
+    pub fn post_text(&self, body: &str, content_type: &str) -> Answer {
+        let request = self.agent.post(self.url("/v1/query")).header("content-type", content_type);
+        answer(request.send(body))
+    }
+
+    pub fn query(&self, sql: &str) -> Answer {
+        self.post(&json!({ "sql": sql }))
+    }
+
+    pub fn snapshot(&self) -> Json {
+        self.get("/v1/snapshot").json()
+    }
+
+    /// Waits until `/v1/snapshot` satisfies `condition`, and returns it.
+    pub fn wait_snapshot(&self, what: &str, condition: impl Fn(&Json) -> bool) -> Json {
+        wait_for(what, || Some(self.snapshot()).filter(|snapshot| condition(snapshot)))
+    }
+
+    pub fn wait_ready(&self) -> Json {
+        self.wait_snapshot("a snapshot", |snapshot| !snapshot["id"].is_null())
+    }
+
+    pub fn log(&self) -> Vec<Json> {
+        self.log.lock().expect("no panic").clone()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, signal).expect("martd runs");
+    }
+
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        wait_for("martd to exit", || self.process.try_wait().expect("a child"))
+    }
+}
+
+impl Drop for Martd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if thread::panicking() {
+            for line in self.log().iter().rev().take(40).rev() {
+                eprintln!("martd: {line}");
+            }
+        }
+    }
+}
+
+fn answer(outcome: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    let mut response = outcome.expect("martd answers");
+    Answer {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        body: response.body_mut().with_config().limit(1 << 30).read_to_string().expect("UTF-8"),
+    }
+}
+
+/// Looks again and again until there is something.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The names of a list of objects, under this key.
+pub fn names(list: &Json, key: &str) -> Vec<String> {
+    let list = list.as_array().unwrap_or_else(|| panic!("no list: {list}"));
+    list.iter().map(|item| item[key].as_str().expect("a name").to_owned()).collect()
+}
+
+/// A temporary `PARQUET_DIR` with its `mart` directory.
+pub struct Root(tempfile::TempDir);
+
+impl Root {
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(root.path().join("mart")).expect("mkdir");
+        Self(root)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The path of a file in the mart directory.
+    pub fn mart(&self, file: &str) -> PathBuf {
+        self.0.path().join("mart").join(file)
+    }
+}

@@ -1,0 +1,104 @@
+//! Writes marts as real writers do: DuckDB's COPY into a temporary name, a rename, a ledger.
+
+use std::path::{Path, PathBuf};
+
+use duckdb::Connection;
+use jiff::Timestamp;
+use serde_json::{Value as Json, json};
+
+use crate::harness::Root;
+
+/// A DuckDB that writes Parquet files.
+pub struct Writer {
+    duckdb: Connection,
+    scratch: tempfile::TempDir,
+}
+
+impl Writer {
+    pub fn new() -> Self {
+        let duckdb = Connection::open_in_memory().expect("DuckDB opens");
+        duckdb.execute_batch("SET threads = 1").expect("set");
+        Self { duckdb, scratch: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    /// The bytes of a Parquet file with these rows, and a build's stamp if there is one.
+    pub fn parquet(&self, select: &str, invocation: Option<&str>) -> Vec<u8> {
+        let path = self.scratch.path().join("x.parquet");
+        self.copy(select, &path, invocation);
+        std::fs::read(&path).expect("read")
+    }
+
+    fn copy(&self, select: &str, path: &Path, invocation: Option<&str>) {
+        let stamp = invocation
+            .map(|id| format!(", KV_METADATA {{dbt_invocation_id: '{id}'}}"))
+            .unwrap_or_default();
+        let sql = format!("COPY ({select}) TO '{}' (FORMAT parquet{stamp})", path.display());
+        self.duckdb.execute_batch(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Puts a mart in place in one step.
+    pub fn land(&self, root: &Root, name: &str, select: &str) {
+        self.land_stamped(root, name, select, None);
+    }
+
+    /// The same, stamped with the build that writes it.
+    pub fn land_stamped(&self, root: &Root, name: &str, select: &str, invocation: Option<&str>) {
+        let temporary = root.mart(&format!("tmp_{name}.parquet"));
+        self.copy(select, &temporary, invocation);
+        std::fs::rename(&temporary, root.mart(&format!("{name}.parquet"))).expect("rename");
+    }
+}
+
+/// Replaces a file in one step.
+pub fn put(path: PathBuf, bytes: &[u8]) {
+    let temporary = path.with_file_name(format!(
+        "tmp_{}",
+        path.file_name().expect("a name").to_str().expect("UTF-8")
+    ));
+    std::fs::write(&temporary, bytes).expect("write");
+    std::fs::rename(&temporary, &path).expect("rename");
+}
+
+/// A dbt project in miniature: models with the invocation that last built them, and what is
+/// outstanding. Writes the ledger as dbt's on-run-end hook does.
+#[derive(Default, Clone)]
+pub struct Project {
+    pub models: Vec<(String, String)>,
+    pub outstanding: Vec<Json>,
+}
+
+impl Project {
+    /// Notes that a build wrote this model.
+    pub fn built(&mut self, name: &str, invocation: &str) {
+        self.models.retain(|(known, _)| known != name);
+        self.models.push((name.to_owned(), invocation.to_owned()));
+    }
+
+    /// Notes that a node failed.
+    pub fn failed(&mut self, unique_id: &str) {
+        self.outstanding.push(json!({
+            "unique_id": unique_id, "message": "Got 3 results, configured to fail if != 0",
+            "since": Timestamp::now(),
+        }));
+    }
+
+    pub fn write_ledger(&self, root: &Root, invocation: &str) {
+        let now = Timestamp::now();
+        let status = if self.outstanding.is_empty() { "success" } else { "error" };
+        let models: Vec<Json> = self
+            .models
+            .iter()
+            .map(|(name, invocation)| {
+                json!({
+                    "name": name, "schema": "mart", "description": "",
+                    "invocation_id": invocation, "meta": {}, "columns": [],
+                })
+            })
+            .collect();
+        let ledger = json!({"build": {
+            "invocation_id": invocation, "started_at": now, "finished_at": now, "status": status,
+            "results": [], "outstanding": self.outstanding, "models": models,
+        }});
+        put(root.mart("_build.json"), ledger.to_string().as_bytes());
+    }
+}
