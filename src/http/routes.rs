@@ -8,7 +8,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, debug, info, info_span};
 
 use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
@@ -60,7 +60,13 @@ pub(super) async fn handle(
         headers.insert(SERVER_TIMING, value);
     }
     let status = response.status().as_u16();
-    span.in_scope(|| info!(%method, path, status, ms = elapsed.as_millis() as u64, "answered"));
+    let ms = elapsed.as_millis() as u64;
+    // Probes ask every second and say nothing new.
+    if path == "/readyz" || path == "/livez" {
+        span.in_scope(|| debug!(%method, path, status, ms, "answered"));
+    } else {
+        span.in_scope(|| info!(%method, path, status, ms, "answered"));
+    }
     Ok(response)
 }
 
