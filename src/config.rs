@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
 
 use crate::engine;
-use crate::http;
+use crate::http::{self, Tokens};
 use crate::publish::{Policy, Unverified};
 use crate::refresh;
 use crate::scan::MartDir;
@@ -23,6 +23,8 @@ use crate::watch::WatchSetting;
 const LEAST_MEMORY: u64 = 64 << 20;
 /// The largest default for pins.
 const PIN_MEMORY_AT_MOST: u64 = 1 << 30;
+/// The largest default for cached answers.
+const CACHE_MEMORY_AT_MOST: u64 = 256 << 20;
 
 /// martd serves a directory of Parquet marts as one consistent database.
 #[derive(Debug, Parser)]
@@ -92,6 +94,24 @@ pub struct ServeArgs {
         default_value = "mart,main_mart"
     )]
     schemas: Vec<String>,
+
+    /// Column that scopes rows: every query then carries Martd-Scope: COLUMN=VALUE and sees the rows
+    /// with that value alone
+    #[arg(long, env = "MARTD_SCOPE_COLUMN", value_name = "COLUMN")]
+    scope_column: Option<String>,
+
+    /// Marts without the scope column that anyone may read, separated by commas
+    #[arg(long, env = "MARTD_UNSCOPED", value_name = "NAMES", value_delimiter = ',')]
+    unscoped: Vec<String>,
+
+    /// File of bearer tokens, one to a line; without it no token is asked for
+    #[arg(long, env = "MARTD_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Memory for cached answers [default: 1/16 of the memory there is, at most 256 MiB]; 0 turns
+    /// the cache off
+    #[arg(long, env = "MARTD_CACHE", value_name = "SIZE")]
+    cache: Option<ByteSize>,
 
     /// Memory for copies of marts; larger ones are held open instead [default: a quarter of the
     /// memory there is, at most 1 GiB]
@@ -192,6 +212,8 @@ pub struct Config {
     pub refresh: refresh::Settings,
     /// Where the last snapshot survives a restart.
     pub state_dir: Option<PathBuf>,
+    /// The tokens that are accepted; `None` when none is asked for.
+    pub tokens: Option<Tokens>,
     /// The server's part.
     pub http: http::Settings,
     /// Time for requests in flight to finish after SIGTERM.
@@ -240,6 +262,23 @@ impl ServeArgs {
         })?;
         let queries = self.queries.map_or(processors, Count::get);
 
+        check_names("MARTD_UNSCOPED", &self.unscoped)?;
+        let scoping = match self.scope_column {
+            Some(column) => Some(engine::Scoping { column, unscoped: self.unscoped }),
+            None if self.unscoped.is_empty() => None,
+            None => {
+                let problem = "is of use with MARTD_SCOPE_COLUMN alone; set that too".to_owned();
+                return Err(ConfigError { setting: "MARTD_UNSCOPED", problem });
+            }
+        };
+        let tokens = self
+            .token_file
+            .map(|file| Tokens::load(&file))
+            .transpose()
+            .map_err(|problem| ConfigError { setting: "MARTD_TOKEN_FILE", problem })?;
+        let cache_bytes =
+            self.cache.map_or((available / 16).min(CACHE_MEMORY_AT_MOST), |size| size.as_u64());
+
         Ok(Config {
             listen: self.listen,
             drain: self.drain.0,
@@ -260,11 +299,16 @@ impl ServeArgs {
                     memory_bytes: memory / 2,
                     threads: self.threads.map_or(processors, Count::get),
                     temp_dir: self.temp_dir,
-                    time_zone: self.timezone,
+                    time_zone: self.timezone.clone(),
                     schemas: self.schemas,
+                    scoping: scoping.clone(),
                 },
             },
+            tokens,
             http: http::Settings {
+                scope_column: scoping.map(|scoping| scoping.column),
+                time_zone: self.timezone,
+                cache_bytes,
                 require: self.require,
                 queries,
                 queue: self.queue.unwrap_or(2 * queries),

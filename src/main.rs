@@ -81,7 +81,7 @@ async fn run(config: Config) -> Result<(), String> {
     );
     let refresh = Refresh::start(config.refresh, catalog.clone(), state)
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    let app = App::new(config.http, catalog, gate);
+    let app = App::new(config.http, catalog, gate, config.tokens.clone());
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, app.clone(), async {
@@ -89,7 +89,12 @@ async fn run(config: Config) -> Result<(), String> {
     }));
     while let Some(ask) = asks.recv().await {
         match ask {
-            Ask::Rescan => refresh.mailbox().hint(),
+            Ask::Reload => {
+                refresh.mailbox().hint();
+                if let Some(tokens) = &config.tokens {
+                    tokens.reload();
+                }
+            }
             Ask::Stop => break,
         }
     }

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 pub enum Ask {
     /// SIGTERM or SIGINT: finish what is in flight and stop; the second time, stop at once.
     Stop,
-    /// SIGHUP: look at the directory again.
-    Rescan,
+    /// SIGHUP: look at the directory and the token file again.
+    Reload,
 }
 
 /// Starts listening for SIGTERM, SIGINT and SIGHUP.
@@ -25,7 +25,7 @@ pub fn listen() -> io::Result<mpsc::UnboundedReceiver<Ask>> {
     let (sender, asks) = mpsc::unbounded_channel();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            let ask = if signal == SIGHUP { Ask::Rescan } else { Ask::Stop };
+            let ask = if signal == SIGHUP { Ask::Reload } else { Ask::Stop };
             if sender.send(ask).is_err() {
                 return;
             }

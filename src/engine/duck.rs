@@ -274,7 +274,8 @@ impl Drop for Statement {
 }
 
 /// The rows of a running statement.
-pub struct Rows<'s> {
+#[derive(Debug)]
+pub(crate) struct Rows<'s> {
     raw: ffi::duckdb_result,
     columns: Vec<Column>,
     _statement: &'s mut Statement,

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::duck::{Connection, Database, DuckError};
-use super::query::Session;
+use super::query::{Pooled, Session};
 use super::{quote_identifier, quote_literal};
 use crate::pin::{Pin, PinKind};
+use crate::verify::ReportColumn;
 
 /// What every instance is opened with.
 #[derive(Debug, Clone)]
@@ -23,7 +24,33 @@ pub struct Settings {
     pub time_zone: String,
     /// The schemas under which every mart can be named.
     pub schemas: Vec<String>,
+    /// How rows are scoped, if they are.
+    pub scoping: Option<Scoping>,
 }
+
+/// `MARTD_SCOPE_COLUMN` and `MARTD_UNSCOPED`: which rows a request may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scoping {
+    /// The column whose value decides, for example `user_id`.
+    pub column: String,
+    /// Marts without that column that anyone may read as a whole.
+    pub unscoped: Vec<String>,
+}
+
+/// The rows that one request sees.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All, where scoping is on or off.
+    AllRows,
+    /// Those whose scope column has this value. A value that is none of the column's type has no
+    /// rows.
+    Value(String),
+}
+
+/// The variables that the views of scoped marts look at. A client's statement can neither set nor
+/// read them; unset, a view has no rows.
+pub(super) const SCOPE_VARIABLE: &str = "martd_scope";
+pub(super) const ALL_ROWS_VARIABLE: &str = "martd_all_rows";
 
 /// A mart as an instance serves it.
 #[derive(Debug, Clone)]
@@ -34,6 +61,8 @@ pub struct Table {
     pub schema: Option<String>,
     /// Its bytes.
     pub pin: Arc<Pin>,
+    /// Its columns.
+    pub columns: Vec<ReportColumn>,
     /// Whether to serve it without rows whatever the file holds (dbt-duckdb's empty model).
     pub empty: bool,
 }
@@ -41,10 +70,11 @@ pub struct Table {
 /// The in-memory database of one snapshot.
 pub struct Instance {
     // Fields drop in this order: no connection may outlive the pins that its views read.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Pooled>>,
     database: Arc<Database>,
     tables: Vec<Table>,
     schemas: Vec<String>,
+    scoping: Option<Scoping>,
     /// (schema, name) in lower case, as DuckDB compares identifiers.
     names: HashMap<(String, String), usize>,
     /// Tables whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
@@ -95,10 +125,11 @@ impl Instance {
             .execute(&format!("SET GLOBAL TimeZone = {}", quote_literal(&settings.time_zone)))?;
         lock_down(&connection, &tables)?;
         Ok(Arc::new(Self {
-            idle: Mutex::new(vec![connection]),
+            idle: Mutex::new(vec![Pooled::new(connection)]),
             database,
             tables,
             schemas: settings.schemas.clone(),
+            scoping: settings.scoping.clone(),
             names,
             viewed: Mutex::new(HashSet::new()),
         }))
@@ -112,7 +143,7 @@ impl Instance {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.database.connect()?,
+            None => Pooled::new(self.database.connect()?),
         };
         Ok(Session::new(Arc::clone(self), connection))
     }
@@ -128,7 +159,7 @@ impl Instance {
             })
     }
 
-    pub(super) fn give_back(&self, connection: Connection) {
+    pub(super) fn give_back(&self, connection: Pooled) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
@@ -150,9 +181,46 @@ impl Instance {
         &self.tables[table].pin
     }
 
+    /// The name of a table.
+    pub(super) fn name(&self, table: usize) -> &str {
+        &self.tables[table].name
+    }
+
     /// The name of the mart whose bytes are at this path.
     pub(super) fn mart_at(&self, path: &str) -> Option<&str> {
         self.tables.iter().find(|table| table.pin.path() == path).map(|table| table.name.as_str())
+    }
+
+    /// Whether a table can be read under scoping: it has the column, or is listed as unscoped.
+    pub(super) fn is_readable(&self, index: usize) -> Result<(), String> {
+        let table = &self.tables[index];
+        let Some(scoping) = &self.scoping else { return Ok(()) };
+        if scoping.covers(&table.name) || scoping.column_of(table).is_some() {
+            return Ok(());
+        }
+        Err(format!(
+            "mart {} has no column {}, so its rows cannot be told apart; list it in \
+             MARTD_UNSCOPED if anyone may read it",
+            table.name, scoping.column
+        ))
+    }
+
+    /// Which of a table's rows its view shows. What a variable holds is a constant to DuckDB, so
+    /// this becomes a filter on the file, and costs nothing.
+    fn condition(&self, table: &Table) -> String {
+        if table.empty {
+            return " WHERE false".to_owned();
+        }
+        let scoping = self.scoping.as_ref().filter(|scoping| !scoping.covers(&table.name));
+        let Some(column) = scoping.and_then(|scoping| scoping.column_of(table)) else {
+            return String::new();
+        };
+        format!(
+            " WHERE {} = TRY_CAST(getvariable('{SCOPE_VARIABLE}') AS {}) \
+             OR getvariable('{ALL_ROWS_VARIABLE}') IS NOT DISTINCT FROM true",
+            quote_identifier(&column.name),
+            column.ty,
+        )
     }
 
     /// Makes the views of a table, unless they exist.
@@ -166,10 +234,10 @@ impl Instance {
             return Ok(());
         }
         let table = &self.tables[index];
-        let rows = if table.empty { " WHERE false" } else { "" };
+        let condition = self.condition(table);
         for schema in self.schemas.iter().chain(&table.schema) {
             connection.execute(&format!(
-                "CREATE VIEW IF NOT EXISTS {}.{} AS FROM read_parquet({}){rows}",
+                "CREATE VIEW IF NOT EXISTS {}.{} AS FROM read_parquet({}){condition}",
                 quote_identifier(schema),
                 quote_identifier(&table.name),
                 quote_literal(&table.pin.path()),
@@ -177,6 +245,16 @@ impl Instance {
         }
         viewed.insert(index);
         Ok(())
+    }
+}
+
+impl Scoping {
+    fn covers(&self, table: &str) -> bool {
+        self.unscoped.iter().any(|name| name.eq_ignore_ascii_case(table))
+    }
+
+    fn column_of<'t>(&self, table: &'t Table) -> Option<&'t ReportColumn> {
+        table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(&self.column))
     }
 }
 

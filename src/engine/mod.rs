@@ -15,8 +15,8 @@ use std::fmt::Write as _;
 
 pub use duck::DuckError;
 pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
-pub use instance::{Instance, Settings, Table};
-pub use query::{Interrupter, Parameters, QueryError, Rows, Session};
+pub use instance::{Instance, Scope, Scoping, Settings, Table};
+pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
 pub use value::{ElementType, Value, ValueError};
 pub use vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
 

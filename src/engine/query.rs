@@ -1,14 +1,13 @@
 //! One statement on one connection of a snapshot's instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::duck::{self, Connection, DuckError, Interrupt, Statement};
+use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
 use super::gate::{Checked, TableName};
-use super::instance::Instance;
+use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::value::Value;
-
-pub use super::duck::Rows;
+use super::vector::{Chunk, Column};
 
 /// The values that a client binds.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +24,63 @@ impl Default for Parameters {
     }
 }
 
+/// Statements that a connection keeps prepared.
+const PREPARED_PER_CONNECTION: usize = 32;
+
+/// A connection of an instance's pool, and what it has at hand.
+#[derive(Debug)]
+pub(super) struct Pooled {
+    connection: Connection,
+    /// The scope that its variables hold.
+    scope: Option<Scope>,
+    /// Prepared statements, the last used at the end. A plan may hold the value of a scope, so a
+    /// statement is kept for the scope that it was prepared under.
+    prepared: VecDeque<(Arc<str>, Scope, Statement)>,
+}
+
+impl Pooled {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, scope: None, prepared: VecDeque::new() }
+    }
+
+    /// Makes the connection see the rows of a scope. The value is bound, never pasted.
+    fn enter(&mut self, scope: &Scope) -> Result<(), DuckError> {
+        if self.scope.as_ref() == Some(scope) {
+            return Ok(());
+        }
+        self.scope = None;
+        let (value, all_rows) = match scope {
+            Scope::AllRows => (Value::Null, true),
+            Scope::Value(value) => (Value::Varchar(value.clone()), false),
+        };
+        for (name, value) in
+            [(SCOPE_VARIABLE, value), (ALL_ROWS_VARIABLE, Value::Boolean(all_rows))]
+        {
+            let mut set = self.connection.prepare(&format!("SET VARIABLE {name} = ?"))?;
+            set.bind(1, &value)?;
+            set.execute()?;
+        }
+        self.scope = Some(scope.clone());
+        Ok(())
+    }
+
+    /// The prepared statement, taken out of what is kept or made.
+    fn prepare(&mut self, sql: &str, scope: &Scope) -> Result<Statement, DuckError> {
+        let place = self.prepared.iter().position(|(text, of, _)| **text == *sql && of == scope);
+        match place.and_then(|place| self.prepared.remove(place)) {
+            Some((_, _, statement)) => Ok(statement),
+            None => self.connection.prepare(sql),
+        }
+    }
+
+    fn keep(&mut self, sql: &str, scope: &Scope, statement: Statement) {
+        if self.prepared.len() == PREPARED_PER_CONNECTION {
+            self.prepared.pop_front();
+        }
+        self.prepared.push_back((sql.into(), scope.clone(), statement));
+    }
+}
+
 /// Why a statement was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -34,6 +90,9 @@ pub enum QueryError {
     /// A parameter is missing or was not asked for.
     #[error("{0}")]
     Parameter(String),
+    /// A mart that cannot be read under row scoping.
+    #[error("{0}")]
+    Unscoped(String),
     /// The statement needed more memory than it may have.
     #[error("the statement needs more memory than it may have")]
     OutOfMemory,
@@ -52,7 +111,7 @@ pub enum QueryError {
 #[derive(Debug)]
 pub struct Session {
     instance: Arc<Instance>,
-    connection: Option<Connection>,
+    connection: Option<Pooled>,
     running: Interrupter,
 }
 
@@ -77,9 +136,10 @@ impl Interrupter {
 }
 
 impl Session {
-    pub(super) fn new(instance: Arc<Instance>, connection: Connection) -> Self {
-        let running = Interrupter(Arc::new(Mutex::new(Some(connection.interrupt_handle()))));
-        Self { instance, connection: Some(connection), running }
+    pub(super) fn new(instance: Arc<Instance>, pooled: Pooled) -> Self {
+        let interrupt = pooled.connection.interrupt_handle();
+        let running = Interrupter(Arc::new(Mutex::new(Some(interrupt))));
+        Self { instance, connection: Some(pooled), running }
     }
 
     /// A handle that stops this session's statement from another thread.
@@ -93,98 +153,64 @@ impl Session {
     /// # Errors
     /// See [`QueryError`].
     pub fn query<R>(
-        &self,
+        &mut self,
         sql: &str,
         checked: &Checked,
         parameters: &Parameters,
-        consume: impl FnOnce(&mut Rows<'_>) -> Result<R, QueryError>,
+        scope: &Scope,
+        consume: impl FnOnce(&mut Answer<'_, '_>) -> Result<R, QueryError>,
     ) -> Result<R, QueryError> {
-        let connection = self.connection.as_ref().expect("taken on drop alone");
+        let instance = Arc::clone(&self.instance);
+        let explain = |error: DuckError| explain(&instance, &error);
+        let pooled = self.connection.as_mut().expect("taken on drop alone");
         let tables = checked
             .tables
             .iter()
-            .map(|name| self.resolve(name))
+            .map(|name| resolve(&instance, name))
             .collect::<Result<Vec<usize>, _>>()?;
         for &table in &tables {
-            self.instance.ensure_view(connection, table).map_err(|error| self.explain(&error))?;
+            instance.is_readable(table).map_err(QueryError::Unscoped)?;
+            instance.ensure_view(&pooled.connection, table).map_err(explain)?;
         }
-        let outcome = (|| {
-            let mut statement = connection.prepare(sql).map_err(|error| self.explain(&error))?;
-            bind(&mut statement, parameters)?;
-            let mut rows = statement.execute().map_err(|error| self.explain(&error))?;
+        pooled.enter(scope).map_err(explain)?;
+        let mut statement = pooled.prepare(sql, scope).map_err(explain)?;
+        let outcome = bind(&mut statement, parameters).and_then(|()| {
+            let rows = statement.execute().map_err(explain)?;
             if let Some((name, ty)) = unsupported(&rows) {
                 return Err(QueryError::Sql(format!(
                     "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
                 )));
             }
-            consume(&mut rows)
-        })();
+            consume(&mut Answer { rows, instance: &instance })
+        });
+        pooled.keep(sql, scope, statement);
         // A file that is held by its descriptor may have changed under the statement.
-        match tables.iter().find(|&&table| !self.instance.pin(table).is_intact()) {
-            Some(&table) => {
-                let path = self.instance.pin(table).path();
-                let name = self.instance.mart_at(&path).unwrap_or_default();
-                Err(QueryError::Torn(name.to_owned()))
-            }
+        match tables.iter().find(|&&table| !instance.pin(table).is_intact()) {
+            Some(&table) => Err(QueryError::Torn(instance.name(table).to_owned())),
             None => outcome,
         }
     }
+}
 
-    /// The next chunk, with DuckDB's error explained.
+/// The rows of a statement, with DuckDB's errors explained.
+#[derive(Debug)]
+pub struct Answer<'s, 'i> {
+    rows: Rows<'s>,
+    instance: &'i Instance,
+}
+
+impl Answer<'_, '_> {
+    /// Names and types of the columns.
+    pub fn columns(&self) -> &[Column] {
+        self.rows.columns()
+    }
+
+    /// The next chunk of at most 2,048 rows; `None` at the end.
     ///
     /// # Errors
     /// See [`QueryError`].
-    pub fn next_chunk(&self, rows: &mut Rows<'_>) -> Result<Option<super::Chunk>, QueryError> {
-        rows.next_chunk().map_err(|error| self.explain(&error))
-    }
-
-    fn resolve(&self, name: &TableName) -> Result<usize, QueryError> {
-        let found =
-            name.schema.as_deref().and_then(|schema| self.instance.table(schema, &name.name));
-        found.ok_or_else(|| {
-            let hint = match self.instance.similar(&name.name) {
-                Some(similar) => format!("Did you mean \"{similar}\"?"),
-                None => "GET /v1/snapshot lists the marts.".to_owned(),
-            };
-            QueryError::Sql(format!(
-                "Catalog Error: Table with name {} does not exist!\n{hint}",
-                name.name
-            ))
-        })
-    }
-
-    fn explain(&self, error: &DuckError) -> QueryError {
-        if error.is_interrupt() {
-            return QueryError::Interrupted;
-        }
-        if error.is_out_of_memory() {
-            return QueryError::OutOfMemory;
-        }
-        let message = self.without_paths(&error.0);
-        // What DuckDB blames on itself or the disk is not the client's mistake.
-        let internal = ["INTERNAL Error", "FATAL Error", "IO Error", "Permission Error"];
-        if internal.iter().any(|kind| message.starts_with(kind)) {
-            QueryError::Internal(message)
-        } else {
-            QueryError::Sql(message)
-        }
-    }
-
-    /// A mart's name in the place of the descriptor that DuckDB knows it by.
-    fn without_paths(&self, message: &str) -> String {
-        const PREFIX: &str = "/proc/self/fd/";
-        let mut clean = String::with_capacity(message.len());
-        let mut rest = message;
-        while let Some(start) = rest.find(PREFIX) {
-            let digits =
-                rest[start + PREFIX.len()..].bytes().take_while(u8::is_ascii_digit).count();
-            let end = start + PREFIX.len() + digits;
-            clean.push_str(&rest[..start]);
-            clean.push_str(self.instance.mart_at(&rest[start..end]).unwrap_or("(file)"));
-            rest = &rest[end..];
-        }
-        clean.push_str(rest);
-        clean
+    pub fn next_chunk(&mut self) -> Result<Option<Chunk>, QueryError> {
+        self.rows.next_chunk().map_err(|error| explain(self.instance, &error))
     }
 }
 
@@ -195,6 +221,53 @@ impl Drop for Session {
             self.instance.give_back(connection);
         }
     }
+}
+
+fn resolve(instance: &Instance, name: &TableName) -> Result<usize, QueryError> {
+    let found = name.schema.as_deref().and_then(|schema| instance.table(schema, &name.name));
+    found.ok_or_else(|| {
+        let hint = match instance.similar(&name.name) {
+            Some(similar) => format!("Did you mean \"{similar}\"?"),
+            None => "GET /v1/snapshot lists the marts.".to_owned(),
+        };
+        QueryError::Sql(format!(
+            "Catalog Error: Table with name {} does not exist!\n{hint}",
+            name.name
+        ))
+    })
+}
+
+fn explain(instance: &Instance, error: &DuckError) -> QueryError {
+    if error.is_interrupt() {
+        return QueryError::Interrupted;
+    }
+    if error.is_out_of_memory() {
+        return QueryError::OutOfMemory;
+    }
+    let message = without_paths(instance, &error.0);
+    // What DuckDB blames on itself or the disk is not the client's mistake.
+    let internal = ["INTERNAL Error", "FATAL Error", "IO Error", "Permission Error"];
+    if internal.iter().any(|kind| message.starts_with(kind)) {
+        QueryError::Internal(message)
+    } else {
+        QueryError::Sql(message)
+    }
+}
+
+/// A mart's name in the place of the descriptor that DuckDB knows it by.
+fn without_paths(instance: &Instance, message: &str) -> String {
+    const PREFIX: &str = "/proc/self/fd/";
+    let mut clean = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(start) = rest.find(PREFIX) {
+        let digits = rest[start + PREFIX.len()..].bytes().take_while(u8::is_ascii_digit).count();
+        let end = start + PREFIX.len() + digits;
+        clean.push_str(&rest[..start]);
+        clean.push_str(instance.mart_at(&rest[start..end]).unwrap_or("(file)"));
+        rest = &rest[end..];
+    }
+    clean.push_str(rest);
+    clean
 }
 
 fn unsupported(rows: &Rows<'_>) -> Option<(String, String)> {

@@ -3,13 +3,18 @@
 //! A request loads the catalog's state once, in [`routes`], and passes it down; nothing below looks
 //! at the current state again. Errors of other modules become problem details in [`problem`] alone.
 
+mod access;
 mod body;
+mod cache;
 mod freshness;
 mod probes;
 mod problem;
+mod queries;
 mod query;
+mod request;
 mod request_id;
 mod routes;
+mod run;
 mod server;
 mod slots;
 mod snapshot;
@@ -19,11 +24,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::catalog::Catalog;
 use crate::engine::Gate;
 
+pub use access::Tokens;
 pub use server::serve;
 
+use cache::Answers;
+use queries::Queries;
 use slots::Slots;
 
 /// What the server needs to know.
@@ -31,6 +41,12 @@ use slots::Slots;
 pub struct Settings {
     /// Marts that must be served before `/readyz` says so.
     pub require: Vec<String>,
+    /// The column that scopes rows, if one does.
+    pub scope_column: Option<String>,
+    /// The session time zone, which answers depend on.
+    pub time_zone: String,
+    /// Memory for cached answers, in bytes; 0 for no cache.
+    pub cache_bytes: u64,
     /// Queries that run at once.
     pub queries: usize,
     /// Queries that may wait for their turn.
@@ -56,16 +72,29 @@ struct Shared {
     settings: Settings,
     catalog: Catalog,
     gate: Gate,
+    tokens: Option<Tokens>,
     slots: Slots,
+    /// Statements that the gate judges at once.
+    parsers: Semaphore,
+    queries: Queries,
+    answers: Answers,
     draining: AtomicBool,
 }
 
 impl App {
-    /// The application over a catalog.
-    pub fn new(settings: Settings, catalog: Catalog, gate: Gate) -> Self {
-        let slots = Slots::new(settings.queries, settings.queue);
-        let draining = AtomicBool::new(false);
-        Self(Arc::new(Shared { settings, catalog, gate, slots, draining }))
+    /// The application over a catalog. With `tokens`, all but the probes asks for one.
+    pub fn new(settings: Settings, catalog: Catalog, gate: Gate, tokens: Option<Tokens>) -> Self {
+        Self(Arc::new(Shared {
+            slots: Slots::new(settings.queries, settings.queue),
+            parsers: Semaphore::new(settings.queries),
+            queries: Queries::default(),
+            answers: Answers::new(settings.cache_bytes),
+            draining: AtomicBool::new(false),
+            settings,
+            catalog,
+            gate,
+            tokens,
+        }))
     }
 
     /// From here on `/readyz` says no, so that load balancers look elsewhere.
@@ -87,6 +116,22 @@ impl App {
 
     fn gate(&self) -> &Gate {
         &self.0.gate
+    }
+
+    fn tokens(&self) -> Option<&Tokens> {
+        self.0.tokens.as_ref()
+    }
+
+    fn parsers(&self) -> &Semaphore {
+        &self.0.parsers
+    }
+
+    fn queries(&self) -> &Queries {
+        &self.0.queries
+    }
+
+    fn answers(&self) -> &Answers {
+        &self.0.answers
     }
 
     fn slots(&self) -> &Slots {

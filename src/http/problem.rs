@@ -1,7 +1,9 @@
 //! Errors as RFC 9457 problem details. The one place that maps the errors of other modules to a
 //! status and to words for the client; what only the operator may know goes to the log.
 
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use std::time::Duration;
+
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -39,6 +41,8 @@ kinds! {
     MEMORY_LIMIT = "memory-limit", INSUFFICIENT_STORAGE, "The statement needs too much memory";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "Too many queries at once";
     NOT_READY = "not-ready", SERVICE_UNAVAILABLE, "Nothing can be served yet";
+    UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed";
+    SCOPE_REQUIRED = "scope-required", FORBIDDEN, "The rows to read must be said";
     QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";
     BUILD_HELD = "build-held", CONFLICT, "The build is held";
     WAIT_TIMEOUT = "wait-timeout", GATEWAY_TIMEOUT, "The build is not published yet";
@@ -46,7 +50,7 @@ kinds! {
 }
 
 /// One problem, as the client is told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Problem {
     kind: &'static Kind,
     detail: String,
@@ -90,6 +94,26 @@ impl Problem {
         let mut problem = Self::new(METHOD_NOT_ALLOWED, format!("use {allowed}"));
         problem.header = Some(Box::new((ALLOW, HeaderValue::from_static(allowed))));
         problem
+    }
+
+    pub(super) fn unauthorized(detail: &str) -> Self {
+        let mut problem = Self::new(UNAUTHORIZED, detail);
+        let scheme = HeaderValue::from_static("Bearer");
+        problem.header = Some(Box::new((WWW_AUTHENTICATE, scheme)));
+        problem
+    }
+
+    pub(super) fn timed_out(limit: Duration) -> Self {
+        let detail = format!(
+            "the query was stopped after {} ms; ask for less, or for more time with timeout_ms",
+            limit.as_millis()
+        );
+        Self::new(QUERY_TIMEOUT, detail)
+    }
+
+    /// Whether the query's time was over.
+    pub(super) fn is_timeout(&self) -> bool {
+        self.kind == QUERY_TIMEOUT
     }
 
     /// A failure of martd's own: logged in full, told in a sentence.
@@ -141,6 +165,7 @@ impl From<QueryError> for Problem {
         match error {
             QueryError::Sql(_) => Self::new(SQL_ERROR, detail),
             QueryError::Parameter(_) => Self::bad_request(detail),
+            QueryError::Unscoped(_) => Self::new(STATEMENT_NOT_ALLOWED, detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Interrupted => Self::new(QUERY_TIMEOUT, detail),
             QueryError::Torn(_) => Self::new(OVERLOADED, detail).retry_after(1),

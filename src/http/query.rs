@@ -1,111 +1,144 @@
-//! `POST /v1/query`: one statement over one snapshot.
+//! `/v1/query`: one statement over one snapshot.
 //!
-//! DuckDB blocks, so a statement runs on a thread of tokio's blocking pool (with 16 MiB of stack).
-//! That thread encodes as it fetches. A small answer comes back whole; a large one as a stream whose
-//! first part was made before the status line, so that most errors still get a status of their own.
+//! The way of a query: who asks and which rows they may see; the snapshot; the request; the gate; the
+//! cache; and, if it is not answered by then, a slot and a thread ([`super::run`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Request, Response};
-use serde::Deserialize;
-use serde_json::Value as Json;
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Span;
 
+use http_body_util::BodyExt;
+
 use super::App;
+use super::access::Caller;
 use super::body::{self, Aborted, BoxBody, Stream};
+use super::cache::{Flight, Key, Landing, Stored};
 use super::problem::{self, Problem};
+use super::queries::Ticket;
+use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
-use super::slots::{Slot, Stop};
+use super::run::{Head, Job};
+use super::slots::{Stop, StopOnDrop};
 use crate::catalog::{Snapshot, State};
-use crate::encode::json::{JsonWriter, Summary};
-use crate::engine::{Checked, Parameters, QueryError, Rows, Session, Value};
+use crate::engine::{Checked, Refusal, Scope};
 
-/// Rows of an answer when the request does not say.
-const DEFAULT_LIMIT: u64 = 10_000;
-/// How long a request body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// An answer up to this size comes whole; a larger one is streamed in parts of about this size.
-const PART_BYTES: usize = 256 << 10;
-/// Parts that wait for a slow client.
-const PARTS_AHEAD: usize = 2;
-/// A client that takes no bytes for this long is gone.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
-    sql: String,
-    #[serde(default)]
-    params: Json,
-    limit: Option<u64>,
-    timeout_ms: Option<u64>,
-}
-
-/// A request that is well-formed.
-#[derive(Debug)]
-struct Query {
-    sql: String,
-    parameters: Parameters,
-    limit: u64,
-    timeout: Duration,
-}
+/// Says that rows were left out, where that is known before the answer is sent.
+const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// What an answer depends on beside its URL.
+const VARIES_BY: &str = "Accept, Accept-Encoding, Authorization, Martd-Scope, Martd-Snapshot";
 
 /// Answers one query over the state that the request loaded.
 pub(super) async fn answer(
     app: &App,
     state: &State,
+    caller: &Caller,
+    ticket: Ticket,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let started = Instant::now();
-    let snapshot = snapshot_asked_for(app, state, &request)?;
-    let query = read(app, request).await?;
-    let slot = app.slots().take().await?;
-    let stop = StopOnDrop(slot.stop());
-    let (sender, receiver) = oneshot::channel();
-    let limit = query.timeout;
-    let id = snapshot.id.clone();
-    let job = Job {
-        app: app.clone(),
-        snapshot,
-        query,
-        slot,
-        started,
-        answer: Answer { head: Some(sender), parts: None, runtime: Handle::current() },
-    };
-    let span = Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(|| job.run()));
+    let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
+    let snapshot = snapshot_asked_for(app, state, request.headers())?;
+    let known = request.headers().get(IF_NONE_MATCH).cloned();
+    let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
+    let query = Query::read(app, request).await?;
+    let checked = check(app, &query.sql).await?;
 
-    let head = timeout(limit, receiver).await.map_err(|_| timed_out(limit))?;
-    let content = match head.map_err(|_| Problem::internal("the query's thread panicked"))?? {
-        Head::Whole(bytes) => body::full(bytes),
-        Head::Stream(first, rest) => {
-            // The statement's time goes on, without what a slow client takes.
-            Guarded { stream: Stream::new(first, rest), _stop: stop }.boxed_unsync()
+    let key = checked.cacheable.then(|| key(app, &snapshot, &query, &scope));
+    if let Some(key) = key.filter(|_| conditional) {
+        let etag = key.etag();
+        if known.is_some_and(|known| matches(&known, &etag)) {
+            let mut response = Response::new(body::full(Bytes::new()));
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            describe(response.headers_mut(), &snapshot, Some(key));
+            return Ok(response);
+        }
+    }
+    let (content, status) = match key.and_then(|key| app.answers().get(&key)) {
+        Some(stored) => (Content::Whole(stored), "martd; hit"),
+        None => {
+            let work = Work { app, snapshot: &snapshot, query, checked, scope, key, started };
+            work.answer(ticket).await?
         }
     };
-    let mut response = Response::new(content);
+    let truncated = matches!(&content, Content::Whole(stored) if stored.truncated);
+    let mut response = Response::new(content.into_body());
     let headers = response.headers_mut();
+    if truncated {
+        headers.insert(MARTD_TRUNCATED, HeaderValue::from_static("true"));
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(MARTD_SNAPSHOT, HeaderValue::try_from(id).map_err(Problem::internal)?);
+    describe(headers, &snapshot, key);
+    if key.is_some() {
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
+    }
     Ok(response)
 }
 
+/// Headers that an answer has whether it is sent whole or as 304.
+fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
+    headers.insert(VARY, HeaderValue::from_static(VARIES_BY));
+    // Kept by the client alone, and asked for again each time: another snapshot may be there.
+    let control = if key.is_some() { "private, no-cache" } else { "no-store" };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(control));
+    if let Some(key) = key {
+        headers.insert(ETAG, key.etag());
+    }
+    if let Ok(id) = HeaderValue::from_str(&snapshot.id) {
+        headers.insert(MARTD_SNAPSHOT, id);
+    }
+}
+
+/// Whether `If-None-Match` names this tag. Weak tags are compared as they are.
+fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
+    let (Ok(known), Ok(etag)) = (known.to_str(), etag.to_str()) else { return false };
+    let strong = etag.trim_start_matches("W/");
+    known.trim() == "*" || known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
+}
+
+fn key(app: &App, snapshot: &Snapshot, query: &Query, scope: &Scope) -> Key {
+    let parameters = format!("{:?}", query.parameters);
+    let scope = format!("{scope:?}");
+    Key::of([
+        snapshot.id.as_bytes(),
+        query.sql.as_bytes(),
+        parameters.as_bytes(),
+        scope.as_bytes(),
+        &query.limit.to_le_bytes(),
+        app.settings().time_zone.as_bytes(),
+    ])
+}
+
+/// The gate's word, which is remembered; a new statement is judged on a thread with a large stack.
+async fn check(app: &App, sql: &str) -> Result<Arc<Checked>, Problem> {
+    if let Some(word) = app.gate().recall(sql) {
+        return Ok(word?);
+    }
+    let (app, sql) = (app.clone(), sql.to_owned());
+    let _permit = app.parsers().acquire().await.expect("never closed");
+    let judging = tokio::task::spawn_blocking({
+        let app = app.clone();
+        move || app.gate().check(&sql)
+    });
+    let word: Result<Arc<Checked>, Refusal> = judging.await.map_err(Problem::internal)?;
+    Ok(word?)
+}
+
 /// The snapshot that the request names by its header, or the current one.
-fn snapshot_asked_for<B>(
+fn snapshot_asked_for(
     app: &App,
     state: &State,
-    request: &Request<B>,
+    headers: &HeaderMap,
 ) -> Result<Arc<Snapshot>, Problem> {
-    let Some(id) = request.headers().get(MARTD_SNAPSHOT) else {
+    let Some(id) = headers.get(MARTD_SNAPSHOT) else {
         let current = state.snapshot.clone();
         return current.ok_or_else(|| super::probes::not_ready(app, state));
     };
@@ -117,271 +150,143 @@ fn snapshot_asked_for<B>(
     })
 }
 
-fn timed_out(limit: Duration) -> Problem {
-    let detail = format!(
-        "the query was stopped after {} ms; ask for less, or for more time with timeout_ms",
-        limit.as_millis()
-    );
-    Problem::new(problem::QUERY_TIMEOUT, detail)
-}
-
-/// Stops the query when the client goes away.
-#[derive(Debug)]
-struct StopOnDrop(Stop);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.ask();
-    }
-}
-
-async fn read(app: &App, request: Request<Incoming>) -> Result<Query, Problem> {
-    let is_json = match content_type(&request) {
-        None | Some("application/json") => true,
-        Some("text/plain") => false,
-        Some(other) => {
-            let detail = format!("{other} is not understood; send application/json or text/plain");
-            return Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail));
-        }
-    };
-    let max_bytes = app.settings().max_body_bytes;
-    let limited =
-        Limited::new(request.into_body(), usize::try_from(max_bytes).unwrap_or(usize::MAX));
-    let bytes = match timeout(BODY_TIMEOUT, limited.collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("the body may have {max_bytes} bytes at most");
-            return Err(Problem::new(problem::PAYLOAD_TOO_LARGE, detail));
-        }
-        Ok(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
-        Err(_) => {
-            let detail = format!("the body was not there after {} s", BODY_TIMEOUT.as_secs());
-            return Err(Problem::new(problem::BODY_TIMEOUT, detail));
-        }
-    };
-    let body = if is_json {
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Problem::bad_request(format!("the body does not parse: {error}")))?
-    } else {
-        let sql = String::from_utf8(bytes.into())
-            .map_err(|_| Problem::bad_request("the statement is not UTF-8"))?;
-        Body { sql, params: Json::Null, limit: None, timeout_ms: None }
-    };
-    check(app, body)
-}
-
-fn content_type<B>(request: &Request<B>) -> Option<&str> {
-    let value = request.headers().get(CONTENT_TYPE)?;
-    Some(value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim())
-}
-
-fn check(app: &App, body: Body) -> Result<Query, Problem> {
-    let settings = app.settings();
-    if body.limit.is_some_and(|limit| limit > settings.max_rows) {
-        let detail = format!("limit may be {} at most (MARTD_MAX_ROWS)", settings.max_rows);
-        return Err(Problem::bad_request(detail));
-    }
-    let most = settings.query_timeout;
-    let timeout = match body.timeout_ms.map(Duration::from_millis) {
-        Some(asked) if asked > most || asked.is_zero() => {
-            let detail =
-                format!("timeout_ms may be 1 to {} (MARTD_QUERY_TIMEOUT)", most.as_millis());
-            return Err(Problem::bad_request(detail));
-        }
-        Some(asked) => asked,
-        None => most,
-    };
-    let limit = body.limit.unwrap_or(DEFAULT_LIMIT.min(settings.max_rows));
-    Ok(Query { sql: body.sql, parameters: parameters(&body.params)?, limit, timeout })
-}
-
-fn parameters(json: &Json) -> Result<Parameters, Problem> {
-    let value = |name: &str, json: &Json| {
-        Value::from_json(json)
-            .map_err(|error| Problem::bad_request(format!("parameter {name} {error}")))
-    };
-    match json {
-        Json::Null => Ok(Parameters::default()),
-        Json::Array(items) => items
-            .iter()
-            .zip(1..)
-            .map(|(item, place): (&Json, usize)| value(&format!("number {place}"), item))
-            .collect::<Result<_, _>>()
-            .map(Parameters::Positional),
-        Json::Object(members) => members
-            .iter()
-            .map(|(name, item)| Ok((name.clone(), value(&format!("${name}"), item)?)))
-            .collect::<Result<BTreeMap<_, _>, _>>()
-            .map(Parameters::Named),
-        _ => Err(Problem::bad_request("params must be a list or an object")),
-    }
-}
-
-/// What the thread that runs the statement needs.
-struct Job {
-    app: App,
-    snapshot: Arc<Snapshot>,
+/// A query that the cache does not answer.
+struct Work<'a> {
+    app: &'a App,
+    snapshot: &'a Arc<Snapshot>,
     query: Query,
-    slot: Slot,
+    checked: Arc<Checked>,
+    scope: Scope,
+    key: Option<Key>,
     started: Instant,
-    answer: Answer,
 }
 
-impl Job {
-    fn run(mut self) {
-        if self.slot.stop().is_asked() {
-            return; // the client left while this waited for a thread
-        }
-        if let Err(problem) = self.execute() {
-            self.answer.fail(problem);
-        }
-    }
-
-    fn execute(&mut self) -> Result<(), Problem> {
-        let checked = self.app.gate().check(&self.query.sql)?;
-        let session = self.snapshot.instance.session().map_err(Problem::internal)?;
-        self.slot.enforce(session.interrupter());
-        let deadline = Deadline::start(self.started + self.query.timeout, self.slot.stop());
-        let outcome = self.fetch(&session, &checked, &deadline);
-        outcome.map_err(|failure| match failure {
-            QueryError::Interrupted if deadline.has_passed() => timed_out(self.query.timeout),
-            other => other.into(),
-        })
-    }
-
-    fn fetch(
-        &mut self,
-        session: &Session,
-        checked: &Checked,
-        deadline: &Deadline,
-    ) -> Result<(), QueryError> {
-        let Self { app, snapshot, query, started, answer, .. } = self;
-        let max_bytes = app.settings().max_result_bytes;
-        session.query(&query.sql, checked, &query.parameters, |rows: &mut Rows<'_>| {
-            let mut out = Vec::new();
-            let mut sent_bytes = 0_u64;
-            let mut truncated = false;
-            let mut writer = JsonWriter::begin(&mut out, rows.columns());
-            while let Some(chunk) = session.next_chunk(rows)? {
-                let room = query.limit - writer.rows();
-                let take = chunk.rows().min(usize::try_from(room).unwrap_or(usize::MAX));
-                writer.chunk(&mut out, &chunk, take);
-                truncated = take < chunk.rows() || sent_bytes + out.len() as u64 > max_bytes;
-                if truncated {
-                    break;
-                }
-                if out.len() >= PART_BYTES {
-                    sent_bytes += out.len() as u64;
-                    deadline.pause(|| answer.part(std::mem::take(&mut out)))?;
-                }
+impl Work<'_> {
+    /// Runs the query, or waits for one like it that is under way. Also says which of the two.
+    async fn answer(self, mut ticket: Ticket) -> Result<(Content, &'static str), Problem> {
+        let limit = self.query.timeout;
+        let deadline = tokio::time::Instant::from_std(self.started) + limit;
+        let (stream, mut streamed) = mpsc::channel(1);
+        let start = || self.start(stream);
+        let (flight, joined) = match self.key {
+            Some(key) => self.app.answers().join(key, start),
+            None => (Arc::new(start()), false),
+        };
+        let landing = tokio::select! {
+            landing = flight.landed() => landing,
+            () = ticket.cancelled() => return Err(cancelled()),
+            () = tokio::time::sleep_until(deadline) => return Err(Problem::timed_out(limit)),
+        };
+        match landing {
+            Some(Landing::Whole(stored)) => {
+                let status = if joined { "martd; fwd=miss; collapsed" } else { "martd; fwd=miss" };
+                Ok((Content::Whole(stored), status))
             }
-            let summary = Summary { truncated, snapshot: &snapshot.id, elapsed: started.elapsed() };
-            writer.end(&mut out, summary);
-            deadline.pause(|| answer.last(out))
-        })
+            Some(Landing::Problem(problem)) if !(joined && problem.is_timeout()) => {
+                Err((*problem).clone())
+            }
+            Some(Landing::Taken) if !joined => {
+                let (first, rest) = streamed.recv().await.ok_or_else(gone)?;
+                ticket.streams(flight.stop.stop());
+                let body = Streaming {
+                    stream: Stream::new(first, rest),
+                    _stop: Arc::clone(&flight.stop),
+                    _ticket: ticket,
+                };
+                Ok((Content::Stream(body), "martd; fwd=miss"))
+            }
+            // What the other got cannot be shared, or the other had less time left: run it.
+            Some(_) => {
+                let alone = Self { key: None, ..self };
+                Box::pin(alone.answer(ticket)).await
+            }
+            None => Err(gone()),
+        }
     }
-}
 
-/// Asks a statement to stop when its time is over. Time in which the client did not take bytes
-/// does not count.
-struct Deadline {
-    at: tokio::sync::watch::Sender<tokio::time::Instant>,
-    stop: Stop,
-}
-
-impl Deadline {
-    fn start(at: Instant, stop: Stop) -> Self {
-        let (sender, mut receiver) =
-            tokio::sync::watch::channel(tokio::time::Instant::from_std(at));
+    fn start(&self, stream: mpsc::Sender<(Bytes, Parts)>) -> Flight {
+        let stop = Stop::default();
+        let (land, landing) = watch::channel(None);
+        let (app, key) = (self.app.clone(), self.key);
+        let (head_sender, head) = oneshot::channel();
+        let snapshot = Arc::clone(self.snapshot);
+        let (query, checked) = (self.query.clone(), Arc::clone(&self.checked));
+        let (scope, started) = (self.scope.clone(), self.started);
         let asked = stop.clone();
-        Handle::current().spawn(async move {
-            loop {
-                let at = *receiver.borrow_and_update();
-                tokio::select! {
-                    () = tokio::time::sleep_until(at) => return asked.ask(),
-                    changed = receiver.changed() => if changed.is_err() { return },
+        let span = Span::current();
+        let task = tokio::spawn(async move {
+            let slot = match app.slots().take(asked).await {
+                Ok(slot) => slot,
+                Err(problem) => {
+                    land.send_replace(Some(Landing::Problem(Arc::new(problem))));
+                    return;
                 }
-            }
+            };
+            let max_bytes = app.settings().max_result_bytes;
+            let job = Job {
+                snapshot,
+                query,
+                checked,
+                scope,
+                slot,
+                started,
+                max_bytes,
+                head: head_sender,
+            };
+            tokio::task::spawn_blocking(move || span.in_scope(|| job.run()));
+            let landing = match head.await {
+                Ok(Ok(Head::Whole(stored))) => {
+                    if let Some(key) = key {
+                        app.answers().put(key, stored.clone());
+                    }
+                    Landing::Whole(stored)
+                }
+                Ok(Ok(Head::Stream(first, rest))) => {
+                    let _ = stream.send((first, rest)).await; // the client may have left
+                    Landing::Taken
+                }
+                Ok(Err(problem)) => Landing::Problem(Arc::new(problem)),
+                Err(_) => Landing::Problem(Arc::new(gone())),
+            };
+            land.send_replace(Some(landing));
         });
-        Self { at: sender, stop }
-    }
-
-    fn has_passed(&self) -> bool {
-        self.stop.is_asked() && tokio::time::Instant::now() >= *self.at.borrow()
-    }
-
-    /// Runs `wait` with the clock stopped.
-    fn pause<R>(&self, wait: impl FnOnce() -> R) -> R {
-        let before = tokio::time::Instant::now();
-        let left = self.at.borrow().saturating_duration_since(before);
-        self.at.send_replace(before + left + STALL_TIMEOUT);
-        let result = wait();
-        self.at.send_replace(tokio::time::Instant::now() + left);
-        result
+        Flight { landing, stop: Arc::new(StopOnDrop::new(stop)), task }
     }
 }
 
-/// The thread's way to the client.
-struct Answer {
-    head: Option<oneshot::Sender<Result<Head, Problem>>>,
-    parts: Option<mpsc::Sender<Result<Bytes, Aborted>>>,
-    runtime: Handle,
+/// What is sent.
+enum Content {
+    Whole(Stored),
+    Stream(Streaming),
 }
 
-#[derive(Debug)]
-enum Head {
-    Whole(Bytes),
-    Stream(Bytes, mpsc::Receiver<Result<Bytes, Aborted>>),
+impl Content {
+    fn into_body(self) -> BoxBody {
+        match self {
+            Self::Whole(stored) => body::full(stored.bytes),
+            Self::Stream(stream) => stream.boxed_unsync(),
+        }
+    }
 }
 
-impl Answer {
-    /// Sends a part that others will follow.
-    fn part(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
-        match self.head.take() {
-            Some(head) => {
-                let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
-                self.parts = Some(sender);
-                head.send(Ok(Head::Stream(bytes.into(), receiver)))
-                    .map_err(|_| QueryError::Interrupted)
-            }
-            None => self.send(Ok(bytes.into())),
-        }
-    }
+type Parts = mpsc::Receiver<Result<Bytes, Aborted>>;
 
-    /// Sends the last part, or a small answer as a whole.
-    fn last(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
-        match self.head.take() {
-            Some(head) => {
-                head.send(Ok(Head::Whole(bytes.into()))).map_err(|_| QueryError::Interrupted)
-            }
-            None => self.send(Ok(bytes.into())),
-        }
-    }
+fn gone() -> Problem {
+    Problem::internal("the query's thread ended without an answer")
+}
 
-    /// Tells the client of a problem; once the status line is out, by cutting the connection.
-    fn fail(&mut self, problem: Problem) {
-        match self.head.take() {
-            Some(head) => drop(head.send(Err(problem))), // the client may have left
-            None => drop(self.send(Err(Aborted(format!("{problem:?}"))))),
-        }
-    }
-
-    fn send(&self, part: Result<Bytes, Aborted>) -> Result<(), QueryError> {
-        let Some(parts) = &self.parts else { return Err(QueryError::Interrupted) };
-        match self.runtime.block_on(timeout(STALL_TIMEOUT, parts.send(part))) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(QueryError::Interrupted),
-        }
-    }
+fn cancelled() -> Problem {
+    Problem::new(problem::QUERY_TIMEOUT, "the query was cancelled by DELETE /v1/queries/{id}")
 }
 
 /// A streamed body that stops its query when it is dropped, for whatever reason.
-struct Guarded {
+struct Streaming {
     stream: Stream,
-    _stop: StopOnDrop,
+    _stop: Arc<StopOnDrop>,
+    _ticket: Ticket,
 }
 
-impl hyper::body::Body for Guarded {
+impl hyper::body::Body for Streaming {
     type Data = Bytes;
     type Error = Aborted;
 

@@ -13,7 +13,12 @@ pub(super) fn of(headers: &HeaderMap) -> String {
         .get(X_REQUEST_ID)
         .and_then(|value| value.to_str().ok())
         .filter(|id| is_well_formed(id))
-        .map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned)
+        .map_or_else(fresh, str::to_owned)
+}
+
+/// An id that nobody has.
+pub(super) fn fresh() -> String {
+    Uuid::now_v7().simple().to_string()
 }
 
 fn is_well_formed(id: &str) -> bool {

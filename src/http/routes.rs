@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::{Instrument, debug, info, info_span};
 
+use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
+use super::queries::Ticket;
 use super::{App, freshness, probes, query, request_id, snapshot, waiting};
 use crate::catalog::State;
 
@@ -20,6 +22,7 @@ pub(super) const SOURCE: &str = "parquet";
 
 /// In an answer, the snapshot that it comes from; in a request, the one to ask.
 pub(super) const MARTD_SNAPSHOT: HeaderName = HeaderName::from_static("martd-snapshot");
+const QUERY_PATH: &str = "/v1/query";
 const MARTD_SOURCE: HeaderName = HeaderName::from_static("martd-source");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -30,6 +33,8 @@ pub(super) async fn handle(
 ) -> Result<Response<BoxBody>, Infallible> {
     let started = Instant::now();
     let id = request_id::of(request.headers());
+    let ticket = (request.uri().path() == QUERY_PATH).then(|| app.queries().register(id.clone()));
+    let id = ticket.as_ref().map_or(id, |ticket| ticket.id().to_owned());
     let state = app.catalog().load();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -38,7 +43,7 @@ pub(super) async fn handle(
     // A task of its own, so that a panic ends this request alone.
     let task = tokio::spawn({
         let (app, state) = (app.clone(), state.clone());
-        async move { route(&app, &state, request).await }.instrument(span.clone())
+        async move { route(&app, &state, ticket, request).await }.instrument(span.clone())
     });
     let outcome = AbortOnDrop(task).await;
     let mut response = outcome.unwrap_or_else(|problem| problem.into_response(&id));
@@ -95,15 +100,34 @@ impl Future for AbortOnDrop {
 async fn route(
     app: &App,
     state: &State,
+    ticket: Option<Ticket>,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let path = request.uri().path().to_owned();
     let uri = request.uri().clone();
     let argument = |name: &str| argument(uri.query().unwrap_or_default(), name);
     match path.as_str() {
-        "/v1/query" => {
-            allow(request.method(), &[Method::POST], "POST")?;
-            query::answer(app, state, request).await
+        "/readyz" => {
+            allow(request.method(), GET, "GET")?;
+            return probes::ready(app, state, argument("verbose").is_some());
+        }
+        "/livez" => {
+            allow(request.method(), GET, "GET")?;
+            return probes::live(app, argument("verbose").is_some());
+        }
+        _ => {}
+    }
+    let caller = Caller::identify(app.tokens(), request.headers())?;
+    if let Some(id) = path.strip_prefix("/v1/queries/") {
+        allow(request.method(), &[Method::DELETE], "DELETE")?;
+        return cancel(app, id, &caller);
+    }
+    match path.as_str() {
+        QUERY_PATH => {
+            allow(request.method(), &[Method::GET, Method::HEAD, Method::POST], "GET, POST")?;
+            let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
+            ticket.belongs_to(&caller);
+            query::answer(app, state, &caller, ticket, request).await
         }
         "/v1/snapshot" => {
             allow(request.method(), GET, "GET")?;
@@ -119,19 +143,21 @@ async fn route(
                 document.status() == freshness::Status::Error && argument("strict").is_some();
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)
         }
-        "/readyz" => {
-            allow(request.method(), GET, "GET")?;
-            probes::ready(app, state, argument("verbose").is_some())
-        }
-        "/livez" => {
-            allow(request.method(), GET, "GET")?;
-            probes::live(app, argument("verbose").is_some())
-        }
         other => {
             let detail = format!("{other} is not served here; the README lists what is");
             Err(Problem::new(problem::NOT_FOUND, detail))
         }
     }
+}
+
+/// `DELETE /v1/queries/{id}`. Another caller's query is as unknown as one that is over.
+fn cancel(app: &App, id: &str, caller: &Caller) -> Result<Response<BoxBody>, Problem> {
+    if !app.queries().cancel(id, caller) {
+        return Err(Problem::new(problem::NOT_FOUND, "no query of yours is under way by that id"));
+    }
+    let mut response = Response::new(body::full(""));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
 }
 
 /// The value of an argument in a query string; empty when it has none.

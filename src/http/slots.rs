@@ -49,8 +49,8 @@ impl Slots {
         }
     }
 
-    /// Waits for a slot.
-    pub(super) async fn take(&self) -> Result<Slot, Problem> {
+    /// Waits for a slot for the query that `stop` stops.
+    pub(super) async fn take(&self, stop: Stop) -> Result<Slot, Problem> {
         let overloaded = || {
             let detail = format!("all {} query slots are busy; try again", self.total);
             Problem::new(problem::OVERLOADED, detail).retry_after(1)
@@ -66,7 +66,6 @@ impl Slots {
             }
         };
         let number = self.running.next.fetch_add(1, Ordering::Relaxed);
-        let stop = Stop::default();
         self.running.lock().insert(number, stop.clone());
         Ok(Slot { number, stop, running: Arc::clone(&self.running), _permit: permit })
     }
@@ -185,5 +184,25 @@ impl Stop {
 
     pub(super) fn is_asked(&self) -> bool {
         *self.0.borrow()
+    }
+}
+
+/// Stops a query when nobody waits for it any more.
+#[derive(Debug)]
+pub(super) struct StopOnDrop(Stop);
+
+impl StopOnDrop {
+    pub(super) fn new(stop: Stop) -> Self {
+        Self(stop)
+    }
+
+    pub(super) fn stop(&self) -> Stop {
+        self.0.clone()
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.ask();
     }
 }

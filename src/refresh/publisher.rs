@@ -129,6 +129,7 @@ fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {
                 .and_then(|ledger| ledger.model(name))
                 .and_then(|model| model.schema.clone()),
             pin: Arc::clone(&mart.version.pin),
+            columns: mart.report.columns.clone(),
             empty: mart.report.empty_model,
         })
         .collect()

@@ -141,6 +141,19 @@ impl Martd {
         answer(request.send(body))
     }
 
+    pub fn delete_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.agent.delete(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.call())
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn query(&self, sql: &str) -> Answer {
         self.post(&json!({ "sql": sql }))
     }

@@ -8,6 +8,8 @@
 mod harness;
 mod writers;
 
+mod cache;
+mod cancel;
 mod consistency;
 mod dbt;
 mod files;
@@ -16,3 +18,4 @@ mod lifecycle;
 mod query;
 mod readiness;
 mod restart;
+mod scope;

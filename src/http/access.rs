@@ -1,0 +1,262 @@
+//! Who asks, and which rows they may see.
+//!
+//! A token file has a token to a line, and after it, separated by spaces, the scopes that it may
+//! use: `user_id=<value>` for one value, `user_id=*` for any one value at a time, `*` for all rows at
+//! once. A token without scopes may be used where rows are not scoped. `#` begins a comment.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use blake3::Hash;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use tracing::{error, info};
+
+use super::problem::{self, Problem};
+use crate::engine::Scope;
+
+/// Which rows a request wants to see.
+const MARTD_SCOPE: HeaderName = HeaderName::from_static("martd-scope");
+/// The scope of all rows.
+const ALL_ROWS: &str = "*";
+
+/// The tokens that are accepted. A clone shares them.
+#[derive(Debug, Clone)]
+pub struct Tokens(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    file: PathBuf,
+    tokens: ArcSwap<Vec<Token>>,
+}
+
+/// One line of the file. The token itself is not kept.
+struct Token {
+    hash: Hash,
+    grants: Vec<Grant>,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("grants", &self.grants).finish_non_exhaustive()
+    }
+}
+
+/// What a token may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Grant {
+    AllRows,
+    AnyValue { column: String },
+    OneValue { column: String, value: String },
+}
+
+/// Who asks: a token, or anyone where no token is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    token: Option<Hash>,
+    grants: Vec<Grant>,
+}
+
+impl Tokens {
+    /// Reads a token file.
+    ///
+    /// # Errors
+    /// When it cannot be read, has no token, or has a line that is wrong.
+    pub fn load(file: &Path) -> Result<Self, String> {
+        let tokens = ArcSwap::from_pointee(read(file)?);
+        Ok(Self(Arc::new(Shared { file: file.to_owned(), tokens })))
+    }
+
+    /// Reads the file again. When it is wrong, the old tokens stay.
+    pub fn reload(&self) {
+        match read(&self.0.file) {
+            Ok(tokens) => {
+                info!(tokens = tokens.len(), "tokens reloaded");
+                self.0.tokens.store(Arc::new(tokens));
+            }
+            Err(reason) => error!(reason, "the token file is wrong: the old tokens stay"),
+        }
+    }
+
+    /// Who sends these headers.
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let given = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| blake3::hash(token.trim().as_bytes()));
+        let Some(given) = given else {
+            return Err(Problem::unauthorized("send a token: Authorization: Bearer …"));
+        };
+        // Hashes are compared in constant time, and all of them, so that neither a token nor its
+        // place in the file shows in the time that this takes.
+        let tokens = self.0.tokens.load();
+        let known = tokens.iter().fold(
+            None,
+            |found, token| {
+                if token.hash == given { Some(token) } else { found }
+            },
+        );
+        let known = known.ok_or_else(|| Problem::unauthorized("that token is not known"))?;
+        Ok(Caller { token: Some(given), grants: known.grants.clone() })
+    }
+}
+
+impl Caller {
+    /// Who sends these headers. Without a token file, that is anyone, who may ask for any one value.
+    pub(super) fn identify(tokens: Option<&Tokens>, headers: &HeaderMap) -> Result<Self, Problem> {
+        match tokens {
+            Some(tokens) => tokens.caller(headers),
+            None => Ok(Self { token: None, grants: Vec::new() }),
+        }
+    }
+
+    /// Which rows this request sees: all, where rows are not scoped, or those of its header.
+    pub(super) fn scope(
+        &self,
+        scope_column: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Scope, Problem> {
+        let Some(column) = scope_column else { return Ok(Scope::AllRows) };
+        let mut given = headers.get_all(MARTD_SCOPE).iter();
+        let required = |detail: String| Problem::new(problem::SCOPE_REQUIRED, detail);
+        let header = match (given.next(), given.next()) {
+            (None, _) => {
+                let detail = format!("say whose rows to read: Martd-Scope: {column}=<value>");
+                return Err(required(detail));
+            }
+            (Some(header), None) => header.to_str().map(str::trim).unwrap_or_default(),
+            (Some(_), Some(_)) => {
+                return Err(Problem::bad_request("Martd-Scope was sent more than once"));
+            }
+        };
+        if header == ALL_ROWS {
+            return if self.grants.contains(&Grant::AllRows) {
+                Ok(Scope::AllRows)
+            } else {
+                Err(required("reading all rows needs a token that says so".to_owned()))
+            };
+        }
+        let value = match header.split_once('=') {
+            Some((name, value)) if name == column && !value.is_empty() => value,
+            _ => {
+                let detail = format!("Martd-Scope must be {column}=<value>");
+                return Err(Problem::bad_request(detail));
+            }
+        };
+        let granted = self.token.is_none()
+            || self.grants.iter().any(|grant| match grant {
+                Grant::AllRows => false,
+                Grant::AnyValue { column: granted } => granted == column,
+                Grant::OneValue { column: granted, value: only } => {
+                    granted == column && only == value
+                }
+            });
+        if granted {
+            Ok(Scope::Value(value.to_owned()))
+        } else {
+            Err(required("the token may not read these rows".to_owned()))
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<Token>, String> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let mut tokens = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        let Some(token) = words.next() else { continue };
+        let grants = words
+            .map(grant)
+            .collect::<Result<_, _>>()
+            .map_err(|problem| format!("{}, line {number}: {problem}", file.display()))?;
+        tokens.push(Token { hash: blake3::hash(token.as_bytes()), grants });
+    }
+    if tokens.is_empty() {
+        return Err(format!("{} has no token; write one to a line", file.display()));
+    }
+    Ok(tokens)
+}
+
+fn grant(word: &str) -> Result<Grant, String> {
+    if word == ALL_ROWS {
+        return Ok(Grant::AllRows);
+    }
+    match word.split_once('=') {
+        Some((column, ALL_ROWS)) if !column.is_empty() => {
+            Ok(Grant::AnyValue { column: column.to_owned() })
+        }
+        Some((column, value)) if !column.is_empty() && !value.is_empty() => {
+            Ok(Grant::OneValue { column: column.to_owned(), value: value.to_owned() })
+        }
+        // The word may be a part of a token, so it is not shown.
+        _ => Err("a scope is user_id=<value>, user_id=* or *".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(text: &str) -> Result<Tokens, String> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), text).expect("write");
+        Tokens::load(file.path())
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().expect("a header value"));
+        }
+        headers
+    }
+
+    fn scope(token: &str, scope: &str) -> Option<Scope> {
+        let tokens = tokens("one u=7\nany u=* # the backend\nall *\nnone\n").expect("a file");
+        let authorization = format!("Bearer {token}");
+        let headers = headers(&[("authorization", &authorization), ("martd-scope", scope)]);
+        Caller::identify(Some(&tokens), &headers).ok()?.scope(Some("u"), &headers).ok()
+    }
+
+    #[test]
+    fn a_token_reads_the_rows_that_its_line_says() {
+        let value = |value: &str| Some(Scope::Value(value.to_owned()));
+        assert_eq!(scope("one", "u=7"), value("7"));
+        assert_eq!(scope("one", "u=8"), None);
+        assert_eq!(scope("one", "*"), None);
+        assert_eq!(scope("any", "u=8"), value("8"));
+        assert_eq!(scope("any", "*"), None);
+        assert_eq!(scope("any", "v=8"), None);
+        assert_eq!(scope("all", "*"), Some(Scope::AllRows));
+        assert_eq!(scope("all", "u=7"), None);
+        assert_eq!(scope("none", "u=7"), None);
+        assert_eq!(scope("unknown", "u=7"), None);
+    }
+
+    #[test]
+    fn without_tokens_a_scope_is_still_asked_for_and_all_rows_are_refused() {
+        let anyone = |pairs: &[(&'static str, &str)]| {
+            let headers = headers(pairs);
+            Caller::identify(None, &headers).expect("anyone").scope(Some("u"), &headers).ok()
+        };
+        assert_eq!(anyone(&[("martd-scope", "u=7")]), Some(Scope::Value("7".to_owned())));
+        assert_eq!(anyone(&[]), None);
+        assert_eq!(anyone(&[("martd-scope", "*")]), None);
+        assert_eq!(anyone(&[("martd-scope", "u=7"), ("martd-scope", "u=8")]), None);
+        let nobody = Caller { token: None, grants: Vec::new() };
+        assert_eq!(nobody.scope(None, &HeaderMap::new()).ok(), Some(Scope::AllRows));
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_says_where_without_showing_what() {
+        let problem = tokens("good\nsecret oops\n").expect_err("wrong");
+        assert!(problem.contains("line 2: a scope is") && !problem.contains("oops"), "{problem}");
+        assert!(tokens("# nothing\n\n").expect_err("empty").contains("has no token"));
+    }
+}

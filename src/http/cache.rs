@@ -1,0 +1,150 @@
+//! Answers kept as long as they are true.
+//!
+//! An answer is kept under everything that it depends on, the snapshot included: a new snapshot makes
+//! old entries unreachable, and nothing is ever invalidated by time. Identical queries that are under
+//! way at once run once ([`Flight`]), and stop when the last of them is gone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use blake3::{Hash, Hasher};
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::problem::Problem;
+use super::slots::StopOnDrop;
+
+/// An answer takes at most this part of the cache, so that one cannot push out all others.
+const LARGEST_PART: u64 = 8;
+/// What an entry takes beside its bytes.
+const ENTRY_BYTES: u64 = 256;
+/// The mean answer, to size the cache's tables by.
+const TYPICAL_BYTES: u64 = 8 << 10;
+
+/// Everything that an answer depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key(Hash);
+
+impl Key {
+    /// The key of these parts, in this order.
+    pub(super) fn of<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
+        let mut hasher = Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(hasher.finalize())
+    }
+
+    /// The tag of the answer. Weak: the bytes tell how long the query took, which may differ.
+    pub(super) fn etag(&self) -> HeaderValue {
+        let text = format!("W/\"{}\"", &self.0.to_hex()[..32]);
+        HeaderValue::try_from(text).expect("made of ASCII")
+    }
+}
+
+/// A whole answer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) bytes: Bytes,
+    /// Whether rows were left out, for the formats that cannot say so inside.
+    pub(super) truncated: bool,
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<Key, Stored> for ByBytes {
+    fn weight(&self, _: &Key, stored: &Stored) -> u64 {
+        stored.bytes.len() as u64 + ENTRY_BYTES
+    }
+}
+
+/// The answers that are kept, and those under way.
+#[derive(Debug)]
+pub(super) struct Answers {
+    kept: Option<Cache<Key, Stored, ByBytes>>,
+    largest: u64,
+    flights: Mutex<HashMap<Key, Weak<Flight>>>,
+}
+
+impl Answers {
+    /// Keeps answers of this many bytes in all; none with 0.
+    pub(super) fn new(bytes: u64) -> Self {
+        let entries = usize::try_from(bytes / TYPICAL_BYTES).unwrap_or(usize::MAX).max(16);
+        Self {
+            kept: (bytes > 0).then(|| Cache::with_weighter(entries, bytes, ByBytes)),
+            largest: bytes / LARGEST_PART,
+            flights: Mutex::default(),
+        }
+    }
+
+    /// The answer that is kept under a key.
+    pub(super) fn get(&self, key: &Key) -> Option<Stored> {
+        self.kept.as_ref()?.get(key)
+    }
+
+    /// Keeps an answer.
+    pub(super) fn put(&self, key: Key, stored: Stored) {
+        if let Some(kept) = self.kept.as_ref().filter(|_| stored.bytes.len() as u64 <= self.largest)
+        {
+            kept.insert(key, stored);
+        }
+    }
+
+    /// The flight of a query that is under way, or a new one that `start` begins.
+    pub(super) fn join(&self, key: Key, start: impl FnOnce() -> Flight) -> (Arc<Flight>, bool) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(&key).and_then(Weak::upgrade)
+            && !flight.has_landed()
+        {
+            return (flight, true);
+        }
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::new(start());
+        flights.insert(key, Arc::downgrade(&flight));
+        (flight, false)
+    }
+}
+
+/// How a query that several wait for ended.
+#[derive(Debug, Clone)]
+pub(super) enum Landing {
+    /// A whole answer, which all of them get.
+    Whole(Stored),
+    /// The same problem for all.
+    Problem(Arc<Problem>),
+    /// A stream, which only the one who started it can have; the others ask for themselves.
+    Taken,
+}
+
+/// A query under way. Everyone who waits for it holds it, and it stops with the last of them.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) landing: watch::Receiver<Option<Landing>>,
+    pub(super) stop: Arc<StopOnDrop>,
+    pub(super) task: JoinHandle<()>,
+}
+
+impl Flight {
+    fn has_landed(&self) -> bool {
+        self.landing.borrow().is_some()
+    }
+
+    /// Waits for the end.
+    pub(super) async fn landed(&self) -> Option<Landing> {
+        let mut landing = self.landing.clone();
+        let landed = landing.wait_for(Option::is_some).await.ok()?;
+        landed.clone()
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.task.abort(); // it may be waiting for a slot still
+    }
+}

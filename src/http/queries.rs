@@ -1,0 +1,103 @@
+//! The queries under way by their request ids, so that they can be cancelled.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::access::Caller;
+use super::request_id;
+use super::slots::Stop;
+
+/// All queries under way.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Queries(Arc<Mutex<HashMap<String, Registered>>>);
+
+#[derive(Debug)]
+struct Registered {
+    cancel: watch::Sender<bool>,
+    /// Who asked; known once the request's headers are judged.
+    caller: Option<Caller>,
+    /// Once the answer is being streamed, what stops it.
+    stream: Option<Stop>,
+}
+
+impl Queries {
+    /// Registers a query under this id, or under a fresh one if a query has it already.
+    pub(super) fn register(&self, id: String) -> Ticket {
+        let mut queries = self.lock();
+        let mut id = id;
+        loop {
+            match queries.entry(id) {
+                Entry::Vacant(place) => {
+                    let (cancel, cancelled) = watch::channel(false);
+                    let id = place.key().clone();
+                    place.insert(Registered { cancel, caller: None, stream: None });
+                    drop(queries);
+                    return Ticket { id, cancelled, queries: self.clone() };
+                }
+                Entry::Occupied(_) => id = request_id::fresh(),
+            }
+        }
+    }
+
+    /// Cancels a caller's own query. `false` when they have none of this id.
+    pub(super) fn cancel(&self, id: &str, caller: &Caller) -> bool {
+        let queries = self.lock();
+        let Some(query) = queries.get(id).filter(|query| query.caller.as_ref() == Some(caller))
+        else {
+            return false;
+        };
+        query.cancel.send_replace(true);
+        if let Some(stream) = &query.stream {
+            stream.ask();
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Registered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A query's place among those under way. Held until its answer has been sent.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    id: String,
+    cancelled: watch::Receiver<bool>,
+    queries: Queries,
+}
+
+impl Ticket {
+    /// The id, which the answer carries.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Notes who asks.
+    pub(super) fn belongs_to(&self, caller: &Caller) {
+        if let Some(query) = self.queries.lock().get_mut(&self.id) {
+            query.caller = Some(caller.clone());
+        }
+    }
+
+    /// From here on the answer is streamed, and cancelling it means this.
+    pub(super) fn streams(&self, stop: Stop) {
+        if let Some(query) = self.queries.lock().get_mut(&self.id) {
+            query.stream = Some(stop);
+        }
+    }
+
+    /// Resolves when the query is cancelled.
+    pub(super) async fn cancelled(&mut self) {
+        // The sender lives in the registry as long as this ticket.
+        let _ = self.cancelled.wait_for(|cancelled| *cancelled).await;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.queries.lock().remove(&self.id);
+    }
+}

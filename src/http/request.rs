@@ -1,0 +1,160 @@
+//! What a query request says: `POST` with JSON or text, or `GET` with everything in the URL.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request};
+use serde::Deserialize;
+use serde_json::Value as Json;
+use tokio::time::timeout;
+
+use super::problem::{self, Problem};
+use super::{App, Settings};
+use crate::engine::{Parameters, Value};
+
+/// Rows of an answer when the request does not say.
+const DEFAULT_LIMIT: u64 = 10_000;
+/// How long a request body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    sql: String,
+    #[serde(default)]
+    params: Json,
+    limit: Option<u64>,
+    timeout_ms: Option<u64>,
+}
+
+/// A request that is well-formed.
+#[derive(Debug, Clone)]
+pub(super) struct Query {
+    pub(super) sql: String,
+    pub(super) parameters: Parameters,
+    /// The most rows of the answer.
+    pub(super) limit: u64,
+    /// The time that it may take.
+    pub(super) timeout: Duration,
+}
+
+impl Query {
+    /// Reads a request to its end.
+    pub(super) async fn read(app: &App, request: Request<Incoming>) -> Result<Self, Problem> {
+        let body = if request.method() == Method::POST {
+            posted(app, request).await?
+        } else {
+            in_url(request.uri().query().unwrap_or_default())?
+        };
+        check(app.settings(), body)
+    }
+}
+
+/// `GET /v1/query?sql=…&params=…&limit=…&timeout_ms=…`
+fn in_url(query: &str) -> Result<Body, Problem> {
+    let mut body = Body::default();
+    let number = |name: &str, text: &str| {
+        text.parse()
+            .map(Some)
+            .map_err(|_| Problem::bad_request(format!("{name} must be a whole number")))
+    };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "sql" => body.sql = value.into_owned(),
+            "params" => {
+                body.params = serde_json::from_str(&value).map_err(|error| {
+                    Problem::bad_request(format!("params do not parse as JSON: {error}"))
+                })?;
+            }
+            "limit" => body.limit = number("limit", &value)?,
+            "timeout_ms" => body.timeout_ms = number("timeout_ms", &value)?,
+            other => {
+                let detail = format!("{other} is not known; use sql, params, limit, timeout_ms");
+                return Err(Problem::bad_request(detail));
+            }
+        }
+    }
+    Ok(body)
+}
+
+async fn posted(app: &App, request: Request<Incoming>) -> Result<Body, Problem> {
+    let is_json = match content_type(&request) {
+        None | Some("application/json") => true,
+        Some("text/plain") => false,
+        Some(other) => {
+            let detail = format!("{other} is not understood; send application/json or text/plain");
+            return Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+    };
+    let max_bytes = app.settings().max_body_bytes;
+    let limited =
+        Limited::new(request.into_body(), usize::try_from(max_bytes).unwrap_or(usize::MAX));
+    let bytes = match timeout(BODY_TIMEOUT, limited.collect()).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("the body may have {max_bytes} bytes at most");
+            return Err(Problem::new(problem::PAYLOAD_TOO_LARGE, detail));
+        }
+        Ok(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        Err(_) => {
+            let detail = format!("the body was not there after {} s", BODY_TIMEOUT.as_secs());
+            return Err(Problem::new(problem::BODY_TIMEOUT, detail));
+        }
+    };
+    if is_json {
+        return serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::bad_request(format!("the body does not parse: {error}")));
+    }
+    let sql = String::from_utf8(bytes.into())
+        .map_err(|_| Problem::bad_request("the statement is not UTF-8"))?;
+    Ok(Body { sql, ..Body::default() })
+}
+
+fn content_type<B>(request: &Request<B>) -> Option<&str> {
+    let value = request.headers().get(CONTENT_TYPE)?;
+    Some(value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim())
+}
+
+fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
+    if body.limit.is_some_and(|limit| limit > settings.max_rows) {
+        let detail = format!("limit may be {} at most (MARTD_MAX_ROWS)", settings.max_rows);
+        return Err(Problem::bad_request(detail));
+    }
+    let most = settings.query_timeout;
+    let timeout = match body.timeout_ms.map(Duration::from_millis) {
+        Some(asked) if asked > most || asked.is_zero() => {
+            let detail =
+                format!("timeout_ms may be 1 to {} (MARTD_QUERY_TIMEOUT)", most.as_millis());
+            return Err(Problem::bad_request(detail));
+        }
+        Some(asked) => asked,
+        None => most,
+    };
+    let limit = body.limit.unwrap_or(DEFAULT_LIMIT.min(settings.max_rows));
+    Ok(Query { sql: body.sql, parameters: parameters(&body.params)?, limit, timeout })
+}
+
+fn parameters(json: &Json) -> Result<Parameters, Problem> {
+    let value = |name: &str, json: &Json| {
+        Value::from_json(json)
+            .map_err(|error| Problem::bad_request(format!("parameter {name} {error}")))
+    };
+    match json {
+        Json::Null => Ok(Parameters::default()),
+        Json::Array(items) => items
+            .iter()
+            .zip(1..)
+            .map(|(item, place): (&Json, usize)| value(&format!("number {place}"), item))
+            .collect::<Result<_, _>>()
+            .map(Parameters::Positional),
+        Json::Object(members) => members
+            .iter()
+            .map(|(name, item)| Ok((name.clone(), value(&format!("${name}"), item)?)))
+            .collect::<Result<BTreeMap<_, _>, _>>()
+            .map(Parameters::Named),
+        _ => Err(Problem::bad_request("params must be a list or an object")),
+    }
+}

@@ -1,0 +1,204 @@
+//! The thread that runs a statement and encodes as it fetches.
+//!
+//! DuckDB blocks, so this is a thread of tokio's blocking pool, with 16 MiB of stack. A small answer
+//! comes back whole; a large one as a stream whose first part was made before the status line, so
+//! that most errors still get a status of their own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::body::Aborted;
+use super::cache::Stored;
+use super::problem::Problem;
+use super::request::Query;
+use super::slots::{Slot, Stop};
+use crate::catalog::Snapshot;
+use crate::encode::json::{JsonWriter, Summary};
+use crate::engine::{Answer, Checked, QueryError, Scope};
+
+/// An answer up to this size comes whole; a larger one is streamed in parts of about this size.
+const PART_BYTES: usize = 256 << 10;
+/// Parts that wait for a slow client.
+const PARTS_AHEAD: usize = 2;
+/// A client that takes no bytes for this long is gone.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the thread needs.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) query: Query,
+    pub(super) checked: Arc<Checked>,
+    pub(super) scope: Scope,
+    pub(super) slot: Slot,
+    pub(super) started: Instant,
+    /// The largest answer.
+    pub(super) max_bytes: u64,
+    /// Where the answer's head goes.
+    pub(super) head: oneshot::Sender<Result<Head, Problem>>,
+}
+
+/// The beginning of an answer, which decides its status.
+#[derive(Debug)]
+pub(super) enum Head {
+    /// All of it.
+    Whole(Stored),
+    /// Its first part, and where the others come from.
+    Stream(Bytes, mpsc::Receiver<Result<Bytes, Aborted>>),
+}
+
+impl Job {
+    /// Runs the statement. Blocks.
+    pub(super) fn run(self) {
+        let Self { snapshot, query, checked, scope, slot, started, max_bytes, head } = self;
+        if slot.stop().is_asked() {
+            return; // the client left while this waited for a thread
+        }
+        let mut outlet = Outlet { head: Some(head), parts: None, runtime: Handle::current() };
+        let deadline = Deadline::start(started + query.timeout, slot.stop());
+        let mut session = match snapshot.instance.session() {
+            Ok(session) => session,
+            Err(error) => return outlet.fail(Problem::internal(error)),
+        };
+        slot.enforce(session.interrupter());
+        let outcome = session.query(&query.sql, &checked, &query.parameters, &scope, |answer| {
+            let limits = Limits { rows: query.limit, bytes: max_bytes };
+            send(answer, limits, &snapshot.id, started, &mut outlet, &deadline)
+        });
+        if let Err(error) = outcome {
+            outlet.fail(match error {
+                QueryError::Interrupted if deadline.has_passed() => {
+                    Problem::timed_out(query.timeout)
+                }
+                other => other.into(),
+            });
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    rows: u64,
+    bytes: u64,
+}
+
+fn send(
+    answer: &mut Answer<'_, '_>,
+    limits: Limits,
+    snapshot: &str,
+    started: Instant,
+    outlet: &mut Outlet,
+    deadline: &Deadline,
+) -> Result<(), QueryError> {
+    let mut out = Vec::new();
+    let mut sent_bytes = 0_u64;
+    let mut truncated = false;
+    let mut writer = JsonWriter::begin(&mut out, answer.columns());
+    while let Some(chunk) = answer.next_chunk()? {
+        let room = limits.rows - writer.rows();
+        let take = chunk.rows().min(usize::try_from(room).unwrap_or(usize::MAX));
+        writer.chunk(&mut out, &chunk, take);
+        truncated = take < chunk.rows() || sent_bytes + out.len() as u64 > limits.bytes;
+        if truncated {
+            break;
+        }
+        if out.len() >= PART_BYTES {
+            sent_bytes += out.len() as u64;
+            deadline.pause(|| outlet.part(std::mem::take(&mut out)))?;
+        }
+    }
+    writer.end(&mut out, Summary { truncated, snapshot, elapsed: started.elapsed() });
+    deadline.pause(|| outlet.last(out, truncated))
+}
+
+/// Asks a statement to stop when its time is over. Time in which the client did not take bytes
+/// does not count.
+struct Deadline {
+    at: watch::Sender<tokio::time::Instant>,
+    stop: Stop,
+}
+
+impl Deadline {
+    fn start(at: Instant, stop: Stop) -> Self {
+        let (sender, mut receiver) = watch::channel(tokio::time::Instant::from_std(at));
+        let asked = stop.clone();
+        Handle::current().spawn(async move {
+            loop {
+                let at = *receiver.borrow_and_update();
+                tokio::select! {
+                    () = tokio::time::sleep_until(at) => return asked.ask(),
+                    changed = receiver.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+        Self { at: sender, stop }
+    }
+
+    fn has_passed(&self) -> bool {
+        self.stop.is_asked() && tokio::time::Instant::now() >= *self.at.borrow()
+    }
+
+    /// Runs `wait` with the clock stopped.
+    fn pause<R>(&self, wait: impl FnOnce() -> R) -> R {
+        let before = tokio::time::Instant::now();
+        let left = self.at.borrow().saturating_duration_since(before);
+        self.at.send_replace(before + left + STALL_TIMEOUT);
+        let result = wait();
+        self.at.send_replace(tokio::time::Instant::now() + left);
+        result
+    }
+}
+
+/// The thread's way to the client.
+struct Outlet {
+    head: Option<oneshot::Sender<Result<Head, Problem>>>,
+    parts: Option<mpsc::Sender<Result<Bytes, Aborted>>>,
+    runtime: Handle,
+}
+
+impl Outlet {
+    /// Sends a part that others will follow.
+    fn part(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
+        match self.head.take() {
+            Some(head) => {
+                let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
+                self.parts = Some(sender);
+                head.send(Ok(Head::Stream(bytes.into(), receiver)))
+                    .map_err(|_| QueryError::Interrupted)
+            }
+            None => self.send(Ok(bytes.into())),
+        }
+    }
+
+    /// Sends the last part, or a small answer as a whole.
+    fn last(&mut self, bytes: Vec<u8>, truncated: bool) -> Result<(), QueryError> {
+        match self.head.take() {
+            Some(head) => {
+                let stored = Stored { bytes: bytes.into(), truncated };
+                head.send(Ok(Head::Whole(stored))).map_err(|_| QueryError::Interrupted)
+            }
+            None => self.send(Ok(bytes.into())),
+        }
+    }
+
+    /// Tells the client of a problem; once the status line is out, by cutting the connection.
+    fn fail(&mut self, problem: Problem) {
+        match self.head.take() {
+            Some(head) => drop(head.send(Err(problem))), // the client may have left
+            None => drop(self.send(Err(Aborted(format!("{problem:?}"))))),
+        }
+    }
+
+    fn send(&self, part: Result<Bytes, Aborted>) -> Result<(), QueryError> {
+        let Some(parts) = &self.parts else { return Err(QueryError::Interrupted) };
+        match self.runtime.block_on(timeout(STALL_TIMEOUT, parts.send(part))) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(QueryError::Interrupted),
+        }
+    }
+}

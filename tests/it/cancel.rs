@@ -1,0 +1,135 @@
+//! Cancelling is real: the statement stops, its slot is free, and the next user is untouched.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+
+use serde_json::json;
+
+use crate::harness::{Martd, Root, wait_for};
+use crate::writers::Writer;
+
+/// Each would run for minutes.
+const ENDLESS: [&str; 4] = [
+    "SELECT count(*) FROM range(1000000000) a, range(1000000000) b",
+    "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r",
+    "SELECT sum(hash(a.i, b.i)) FROM range(100000000) a(i) JOIN range(100000000) b(i) ON a.i % 7 = b.i % 7",
+    "SELECT * FROM range(1000000000000) t(i) WHERE hash(i) = 42",
+];
+
+/// Needs a slot each time: its answer is not kept.
+const UNKEPT: &str = "SELECT x + random() AS x FROM mart.a";
+
+fn martd() -> (Root, Martd) {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT 1 AS x");
+    let martd = Martd::start_with(root.path(), &[("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "1")]);
+    martd.wait_ready();
+    (root, martd)
+}
+
+/// Processor time that the process has used, in clock ticks.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+}
+
+/// The one slot is free again and the process idles.
+fn assert_stopped(martd: &Martd, how: &str) {
+    wait_for(&format!("the slot after {how}"), || {
+        (martd.query(UNKEPT).status == 200).then_some(())
+    });
+    wait_for(&format!("an idle processor after {how}"), || {
+        let before = cpu_ticks(martd.pid());
+        thread::sleep(std::time::Duration::from_millis(200));
+        (cpu_ticks(martd.pid()) - before <= 2).then_some(())
+    });
+}
+
+#[test]
+fn a_timeout_stops_the_statement() {
+    let (_root, martd) = martd();
+    for sql in ENDLESS {
+        let answer = martd.post(&json!({"sql": sql, "timeout_ms": 100}));
+        assert_eq!((answer.status, answer.problem().0.as_str()), (504, "query-timeout"), "{sql}");
+        assert_stopped(&martd, sql);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_stops_the_statement() {
+    let (_root, martd) = martd();
+    for sql in ENDLESS {
+        let body = json!({ "sql": sql }).to_string();
+        let mut connection = TcpStream::connect(&martd.address).expect("connect");
+        let head = format!(
+            "POST /v1/query HTTP/1.1\r\nhost: martd\r\nx-request-id: leaver\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.write_all(head.as_bytes()).expect("write");
+        // Refused: the slot is taken by the query above.
+        wait_for("the query to run", || (martd.query(UNKEPT).status == 503).then_some(()));
+        drop(connection);
+        assert_stopped(&martd, sql);
+    }
+}
+
+#[test]
+fn delete_stops_the_statement_and_tells_its_client() {
+    let (_root, martd) = martd();
+    for sql in ENDLESS {
+        thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                martd.post_with(&json!({ "sql": sql }), &[("x-request-id", "the-slow-one")])
+            });
+            wait_for("the cancellation", || {
+                let answer = martd.delete_with("/v1/queries/the-slow-one", &[]);
+                (answer.status == 204).then_some(())
+            });
+            let answer = client.join().expect("an answer");
+            assert_eq!(answer.status, 504);
+            assert!(answer.problem().1.contains("cancelled"), "{answer:?}");
+        });
+        assert_stopped(&martd, sql);
+    }
+    let answer = martd.delete_with("/v1/queries/the-slow-one", &[]);
+    assert_eq!((answer.status, answer.problem().0.as_str()), (404, "not-found"));
+}
+
+#[test]
+fn a_stream_that_nobody_reads_on_is_stopped() {
+    let (_root, martd) = martd();
+    let sql = "SELECT i, repeat('x', 1000) AS x FROM range(5000000) t(i)";
+    let body = json!({"sql": sql, "limit": 5_000_000}).to_string();
+    let mut connection = TcpStream::connect(&martd.address).expect("connect");
+    let head = format!(
+        "POST /v1/query HTTP/1.1\r\nhost: martd\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).expect("write");
+    let mut start = [0; 4096];
+    connection.read_exact(&mut start).expect("the beginning");
+    assert!(start.starts_with(b"HTTP/1.1 200 OK"));
+    drop(connection);
+    assert_stopped(&martd, "a broken stream");
+}
+
+#[test]
+fn cancelling_one_of_two_who_wait_for_the_same_query_leaves_the_other() {
+    let (_root, martd) = martd();
+    let sql = "SELECT count(*) AS n FROM range(3000) a(i), range(3000) b(i), range(30) WHERE a.i * b.i % 7 = 3";
+    thread::scope(|scope| {
+        let ask =
+            |id: &'static str| martd.post_with(&json!({ "sql": sql }), &[("x-request-id", id)]);
+        let first = scope.spawn(move || ask("first"));
+        let second = scope.spawn(move || ask("second"));
+        wait_for("the cancellation", || {
+            (martd.delete_with("/v1/queries/first", &[]).status == 204).then_some(())
+        });
+        assert_eq!(first.join().expect("an answer").status, 504);
+        assert_eq!(second.join().expect("an answer").status, 200);
+    });
+}
