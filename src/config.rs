@@ -23,6 +23,10 @@ use crate::watch::WatchSetting;
 const LEAST_MEMORY: u64 = 64 << 20;
 /// The largest default for pins.
 const PIN_MEMORY_AT_MOST: u64 = 1 << 30;
+/// What martd itself needs beside DuckDB's memory and the cache.
+const HEADROOM: u64 = 512 << 20;
+/// The stack of each thread that DuckDB starts.
+const DUCKDB_STACK: u64 = 8 << 20;
 /// The largest default for cached answers.
 const CACHE_MEMORY_AT_MOST: u64 = 256 << 20;
 
@@ -210,6 +214,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The refresh thread's part.
     pub refresh: refresh::Settings,
+    /// The most memory that the process may allocate for data, in bytes.
+    pub data_bytes: u64,
     /// Where the last snapshot survives a restart.
     pub state_dir: Option<PathBuf>,
     /// The tokens that are accepted; `None` when none is asked for.
@@ -262,6 +268,10 @@ impl ServeArgs {
         })?;
         let queries = self.queries.map_or(processors, Count::get);
 
+        let threads = self.threads.map_or(processors, Count::get);
+        let instances = self.retain_count + 3; // the kept ones, the current, the next, the gate's
+        let stacks = (instances * threads) as u64 * DUCKDB_STACK
+            + (2 * queries + 2 + processors) as u64 * http::STACK_BYTES as u64;
         check_names("MARTD_UNSCOPED", &self.unscoped)?;
         let scoping = match self.scope_column {
             Some(column) => Some(engine::Scoping { column, unscoped: self.unscoped }),
@@ -282,6 +292,7 @@ impl ServeArgs {
         Ok(Config {
             listen: self.listen,
             drain: self.drain.0,
+            data_bytes: memory + cache_bytes + stacks + HEADROOM,
             state_dir: self.state_dir,
             refresh: refresh::Settings {
                 dir: MartDir::new(self.parquet_dir),
@@ -297,7 +308,7 @@ impl ServeArgs {
                 engine: engine::Settings {
                     // Two instances may be at work at once: the current and the one it replaced.
                     memory_bytes: memory / 2,
-                    threads: self.threads.map_or(processors, Count::get),
+                    threads,
                     temp_dir: self.temp_dir,
                     time_zone: self.timezone.clone(),
                     schemas: self.schemas,

@@ -8,7 +8,7 @@
 //! - [`state`] keeps it over a restart;
 //! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
 //! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
-//! - [`http`] serves them.
+//! - [`http`] serves them, in a process that gave up its rights in [`sandbox`].
 //!
 //! No module but `watch` names notify, none but `engine` names duckdb, none but `http` names hyper.
 
@@ -25,4 +25,5 @@ pub mod catalog;
 pub mod engine;
 pub mod encode;
 pub mod http;
+pub mod sandbox;
 pub mod signal;

@@ -2,14 +2,17 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use landlock::RulesetStatus;
 use martd::catalog::Catalog;
 use martd::config::{Cli, Command, Config, ServeArgs};
 use martd::engine::Gate;
 use martd::http::{self, App};
 use martd::refresh::Refresh;
+use martd::sandbox;
 use martd::signal::{self, Ask};
 use martd::state::StateDir;
 use martd::verify::child;
@@ -20,9 +23,6 @@ use tracing_subscriber::EnvFilter;
 
 /// Bad settings, in the way of command lines.
 const EXIT_USAGE: u8 = 2;
-/// DuckDB's parser and binder recurse: on 2 MiB stacks, 2 KB of comma joins abort the process.
-const STACK_BYTES: usize = 16 << 20;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
@@ -41,11 +41,16 @@ fn serve(args: ServeArgs) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    // Before any other thread is there, for they inherit it.
+    if let Err(error) = confine(&config) {
+        error!("rights cannot be given up: {error}");
+        return ExitCode::FAILURE;
+    }
     // Blocking threads: the queries, and as many that wait for DuckDB to let go of theirs.
     let blocking = 2 * config.http.queries + 2;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .thread_stack_size(STACK_BYTES)
+        .thread_stack_size(http::STACK_BYTES)
         .max_blocking_threads(blocking)
         .build();
     let outcome = match runtime {
@@ -59,6 +64,22 @@ fn serve(args: ServeArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn confine(config: &Config) -> Result<(), String> {
+    if let Some(dir) = &config.state_dir {
+        std::fs::create_dir_all(dir).map_err(|error| {
+            format!("MARTD_STATE_DIR: {} cannot be created: {error}", dir.display())
+        })?;
+    }
+    let null = Path::new("/dev/null"); // where children's messages go
+    let writable = [config.state_dir.as_deref(), config.refresh.engine.temp_dir.as_deref()];
+    let writable = writable.into_iter().flatten().chain([null]);
+    let status = sandbox::forbid_writes(writable, true).map_err(|error| error.to_string())?;
+    if status == RulesetStatus::NotEnforced {
+        warn!("this kernel has no Landlock: the right to write is not given up");
+    }
+    sandbox::bound_data(config.data_bytes).map_err(|error| error.to_string())
 }
 
 async fn run(config: Config) -> Result<(), String> {

@@ -36,6 +36,10 @@ use cache::Answers;
 use queries::Queries;
 use slots::Slots;
 
+/// The stack of the threads that judge and run statements. DuckDB's parser and binder recurse: on
+/// 2 MiB, 2 KB of comma joins abort the process.
+pub const STACK_BYTES: usize = 16 << 20;
+
 /// What the server needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {

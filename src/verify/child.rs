@@ -9,12 +9,12 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
 use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::{Report, Verdict};
 use crate::engine;
+use crate::sandbox;
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "decode";
@@ -89,22 +89,13 @@ fn give_up_rights() -> io::Result<()> {
     if rustix::process::getppid() != parent {
         return Err(io::Error::other("the parent is gone"));
     }
-    for (resource, limit) in [
-        (Resource::Core, 0),
-        (Resource::Fsize, 0),
-        (Resource::Data, DATA_BYTES),
-        (Resource::Cpu, CPU_SECONDS),
-    ] {
-        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+    for (resource, most) in
+        [(Resource::Core, 0), (Resource::Fsize, 0), (Resource::Cpu, CPU_SECONDS)]
+    {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
         rustix::process::setrlimit(resource, limit)?;
     }
-    // As much of it as the kernel knows; on one without Landlock the limits above still hold.
-    let abi = ABI::V5;
-    Ruleset::default()
-        .handle_access(AccessFs::from_write(abi))
-        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(abi)))
-        .and_then(Ruleset::create)
-        .and_then(landlock::RulesetCreated::restrict_self)
-        .map_err(io::Error::other)?;
+    sandbox::bound_data(DATA_BYTES)?;
+    sandbox::forbid_writes([], false).map_err(io::Error::other)?;
     Ok(())
 }

@@ -15,6 +15,7 @@ mod dbt;
 mod files;
 mod holds;
 mod lifecycle;
+mod limits;
 mod query;
 mod readiness;
 mod restart;
