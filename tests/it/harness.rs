@@ -77,6 +77,8 @@ impl Martd {
     pub fn start_with(parquet_dir: &Path, settings: &[(&str, &str)]) -> Self {
         let mut process = Command::new(program())
             .env_clear()
+            // What a statement could write by a relative path would be found here.
+            .current_dir(parquet_dir)
             .env("PARQUET_DIR", parquet_dir)
             .env("MARTD_LISTEN", "127.0.0.1:0")
             .env("RUST_LOG", "debug")

@@ -5,6 +5,8 @@
 
 #![allow(unreachable_pub, reason = "the harness is this binary's public face, nothing else's")]
 
+#[path = "../corpus/mod.rs"]
+mod corpus;
 mod harness;
 mod writers;
 
@@ -14,6 +16,7 @@ mod consistency;
 mod dbt;
 mod files;
 mod holds;
+mod hostile;
 mod lifecycle;
 mod limits;
 mod query;

@@ -8,8 +8,10 @@ use duckdb::Connection;
 use super::functions::{self, Review};
 use super::{Gate, Refusal, StatementKind};
 
-const LEGITIMATE: &str = include_str!("../../../tests/corpus/legitimate.sql");
-const HOSTILE: &str = include_str!("../../../tests/corpus/hostile.sql");
+#[path = "../../../tests/corpus/mod.rs"]
+mod corpus;
+
+use corpus::{HOSTILE, LEGITIMATE, expand, lines};
 
 /// As the gate is run: debug frames on a test thread's 2 MiB are not what it is made for.
 fn on_a_large_stack(test: impl FnOnce() + Send + 'static) {
@@ -17,33 +19,6 @@ fn on_a_large_stack(test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
-}
-
-fn lines(corpus: &str) -> impl Iterator<Item = &str> {
-    corpus.lines().filter(|line| !line.starts_with("-- "))
-}
-
-/// Spells out `«n:x»`, `\n`, `\t`, `\r`, `\0` and `\u{..}`.
-fn expand(line: &str) -> String {
-    let mut text = String::new();
-    let mut rest = line;
-    while let Some((before, after)) = rest.split_once('«') {
-        let (repeat, after) = after.split_once('»').unwrap();
-        let (count, part) = repeat.split_once(':').unwrap();
-        text.push_str(before);
-        text.push_str(&part.repeat(count.parse().unwrap()));
-        rest = after;
-    }
-    text.push_str(rest);
-    while let Some((before, after)) = text.split_once("\\u{") {
-        let (code, after) = after.split_once('}').unwrap();
-        let char = char::from_u32(u32::from_str_radix(code, 16).unwrap()).unwrap();
-        text = format!("{before}{char}{after}");
-    }
-    for (written, meant) in [("\\n", "\n"), ("\\t ", "\t"), ("\\r", "\r")] {
-        text = text.replace(written, meant);
-    }
-    text
 }
 
 fn tables(gate: &Gate, sql: &str) -> BTreeSet<String> {

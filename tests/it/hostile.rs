@@ -1,0 +1,131 @@
+//! The corpora through the whole daemon: hostile statements are refused or stopped inside their
+//! limits, nothing is written, and the next query is answered; legitimate ones are answered.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+
+use crate::corpus::{HOSTILE, LEGITIMATE, expand, lines};
+use crate::harness::{Martd, Root, wait_for};
+use crate::writers::Writer;
+
+fn land(root: &Root) {
+    let writer = Writer::new();
+    writer.land(
+        root,
+        "orders",
+        "SELECT i::INTEGER AS id, (i % 7)::INTEGER AS customer_id, (i * 1.5)::DECIMAL(12, 2) AS amount,
+            ['open', 'paid'][1 + i % 2] AS status, TIMESTAMP '2026-01-01' + INTERVAL (i) HOUR AS created_at,
+            DATE '2026-01-01' + (i % 90)::INTEGER AS day, ['a', 'b'] AS tags, i::VARCHAR AS note,
+            '{\"k\": ' || i || '}' AS doc, {'city': 'Berlin', 'zip': '10115'} AS address
+         FROM range(500) t(i)",
+    );
+    writer.land(
+        root,
+        "customers",
+        "SELECT i::INTEGER AS id, 'c' || i AS name, 'DE' AS country FROM range(7) t(i)",
+    );
+    writer.land(
+        root,
+        "payments",
+        "SELECT i::INTEGER AS order_id, 1.5::DECIMAL(12, 2) AS amount, TIMESTAMP '2026-01-02' AS paid_at
+         FROM range(500) t(i)",
+    );
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        }
+        found.push(path);
+    }
+    found.sort();
+    found
+}
+
+/// What the class of a hostile statement allows as its answer.
+fn allows(class: &str, status: u16, slug: &str) -> bool {
+    match class {
+        "syntax" | "unknown" => (status, slug) == (400, "sql-error"),
+        "statement" => (status, slug) == (403, "statement-not-allowed"),
+        "function" => (status, slug) == (403, "function-not-allowed"),
+        "empty" => (status, slug) == (400, "bad-request"),
+        // An answer of bounded size, or a limit; a shape that DuckDB itself refuses is fine, too.
+        "limits" => [(200, ""), (504, "query-timeout"), (507, "memory-limit"), (400, "sql-error")]
+            .contains(&(status, slug)),
+        "safe" => status == 200,
+        other => panic!("the corpus has no class {other}"),
+    }
+}
+
+#[test]
+fn each_hostile_statement_is_refused_or_stopped_and_the_next_query_is_answered() {
+    let root = Root::new();
+    land(&root);
+    let settings = [
+        ("MARTD_QUERY_TIMEOUT", "1s"),
+        ("MARTD_MEMORY", "512MiB"),
+        ("MARTD_MAX_RESULT", "10MiB"),
+        // Some statements cannot be interrupted (a LIKE that backtracks, a quadratic search): their
+        // clients are answered in time all the same, and they keep a slot each until they end.
+        ("MARTD_QUERIES", "16"),
+        ("MARTD_MAX_BODY", "16MiB"),
+    ];
+    let martd = Martd::start_with(root.path(), &settings);
+    martd.wait_snapshot("all marts", |s| s["marts"].as_array().is_some_and(|m| m.len() == 3));
+    let before = files(root.path());
+
+    let mut outcomes: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for line in lines(HOSTILE) {
+        let (class, sql) = line.split_once('\t').expect("a class, a tab, a statement");
+        let answer = martd.post(&json!({ "sql": expand(sql) }));
+        let slug = if answer.status == 200 { String::new() } else { answer.problem().0 };
+        if !allows(class, answer.status, &slug) {
+            wrong.push(format!("{class}: {sql}: {} {}", answer.status, answer.body));
+        }
+        for leak in ["/proc/self", "root:x:0", root.path().to_str().expect("UTF-8")] {
+            if !sql.contains(leak) && answer.body.contains(leak) {
+                wrong.push(format!("{sql} shows {leak}: {}", answer.body));
+            }
+        }
+        let outcome = if slug.is_empty() { "an answer within its limits".to_owned() } else { slug };
+        *outcomes.entry((class.to_owned(), outcome)).or_default() += 1;
+        wait_for(&format!("the next query after {sql}"), || {
+            let answer = martd.query("SELECT count(*) + 0 * random() AS n FROM mart.orders");
+            (answer.status == 200).then_some(())
+        });
+    }
+    for ((class, outcome), count) in &outcomes {
+        println!("{count:4} {class}: {outcome}");
+    }
+    let all: usize = outcomes.values().sum();
+    assert!(all >= 200, "only {all} statements");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(files(root.path()), before, "something was written");
+    assert_eq!(martd.get("/livez").status, 200);
+}
+
+#[test]
+fn legitimate_statements_are_answered() {
+    let root = Root::new();
+    land(&root);
+    let martd = Martd::start(root.path());
+    martd.wait_snapshot("all marts", |s| s["marts"].as_array().is_some_and(|m| m.len() == 3));
+    let mut wrong = Vec::new();
+    for line in lines(LEGITIMATE) {
+        let sql = expand(line);
+        let answer = martd.query(&sql);
+        let lacks_parameters = sql.contains('$') || sql.contains('?');
+        if answer.status != 200 && !lacks_parameters {
+            wrong.push(format!("{sql}: {}", answer.body));
+        } else if answer.status == 200 {
+            assert!(answer.json()["data"] != Json::Null);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
