@@ -1,7 +1,7 @@
 //! `POST /v1/query`: one statement over one snapshot.
 //!
 //! DuckDB blocks, so a statement runs on a thread of tokio's blocking pool (with 16 MiB of stack).
-//! That thread encodes as it fetches. A small answer comes back whole; a large one as a stream whose
+//! That thread encodes and compresses as it fetches. A small answer comes back whole; a large one as a stream whose
 //! first part was made before the status line, so that most errors still get a status of their own.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER, VARY,
+};
 use hyper::{Request, Response};
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -21,12 +23,14 @@ use tokio::time::timeout;
 use tracing::Span;
 
 use super::App;
+use super::accept::{self, Codings};
 use super::body::{self, Aborted, BoxBody, Stream};
+use super::compress::{Coding, Compressor};
 use super::problem::{self, Problem};
 use super::routes::MARTD_SNAPSHOT;
 use super::slots::{Slot, Stop};
 use crate::catalog::{Snapshot, State};
-use crate::encode::json::{JsonWriter, Summary};
+use crate::encode::{Encoder, Format, Summary};
 use crate::engine::{Checked, Parameters, QueryError, Rows, Session, Value};
 
 /// Rows of an answer when the request does not say.
@@ -39,6 +43,9 @@ const PART_BYTES: usize = 256 << 10;
 const PARTS_AHEAD: usize = 2;
 /// A client that takes no bytes for this long is gone.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Whether the statement had more rows than the answer: a header of a whole answer, the trailer of a
+/// stream.
+const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,8 +71,11 @@ pub(super) async fn answer(
     app: &App,
     state: &State,
     request: Request<Incoming>,
+    format: Option<&str>,
 ) -> Result<Response<BoxBody>, Problem> {
     let started = Instant::now();
+    let format = accept::format(format, request.headers())?;
+    let codings = accept::codings(request.headers())?;
     let snapshot = snapshot_asked_for(app, state, &request)?;
     let query = read(app, request).await?;
     let slot = app.slots().take().await?;
@@ -77,6 +87,8 @@ pub(super) async fn answer(
         app: app.clone(),
         snapshot,
         query,
+        format,
+        codings,
         slot,
         started,
         answer: Answer { head: Some(sender), parts: None, runtime: Handle::current() },
@@ -85,18 +97,33 @@ pub(super) async fn answer(
     tokio::task::spawn_blocking(move || span.in_scope(|| job.run()));
 
     let head = timeout(limit, receiver).await.map_err(|_| timed_out(limit))?;
-    let content = match head.map_err(|_| Problem::internal("the query's thread panicked"))?? {
-        Head::Whole(bytes) => body::full(bytes),
-        Head::Stream(first, rest) => {
+    let head = head.map_err(|_| Problem::internal("the query's thread panicked"))??;
+    let mut headers = HeaderMap::new();
+    let (content, coding) = match head {
+        Head::Whole { bytes, coding, truncated } => {
+            headers.insert(MARTD_TRUNCATED, truth(truncated));
+            (body::full(bytes), coding)
+        }
+        Head::Stream { first, rest } => {
+            headers.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
             // The statement's time goes on, without what a slow client takes.
-            Guarded { stream: Stream::new(first, rest), _stop: stop }.boxed_unsync()
+            let stream = Guarded { stream: Stream::new(first, rest), _stop: stop };
+            (stream.boxed_unsync(), codings.best)
         }
     };
-    let mut response = Response::new(content);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if coding != Coding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
     headers.insert(MARTD_SNAPSHOT, HeaderValue::try_from(id).map_err(Problem::internal)?);
+    let mut response = Response::new(content);
+    *response.headers_mut() = headers;
     Ok(response)
+}
+
+fn truth(truth: bool) -> HeaderValue {
+    HeaderValue::from_static(if truth { "true" } else { "false" })
 }
 
 /// The snapshot that the request names by its header, or the current one.
@@ -222,6 +249,8 @@ struct Job {
     app: App,
     snapshot: Arc<Snapshot>,
     query: Query,
+    format: Format,
+    codings: Codings,
     slot: Slot,
     started: Instant,
     answer: Answer,
@@ -255,29 +284,35 @@ impl Job {
         checked: &Checked,
         deadline: &Deadline,
     ) -> Result<(), QueryError> {
-        let Self { app, snapshot, query, started, answer, .. } = self;
+        let Self { app, snapshot, query, format, codings, started, answer, .. } = self;
         let max_bytes = app.settings().max_result_bytes;
         session.query(&query.sql, checked, &query.parameters, |rows: &mut Rows<'_>| {
+            let mut compressor = Compressor::new(codings.best);
             let mut out = Vec::new();
             let mut sent_bytes = 0_u64;
             let mut truncated = false;
-            let mut writer = JsonWriter::begin(&mut out, rows.columns());
+            let mut encoder = Encoder::begin(*format, &mut out, rows.columns())?;
             while let Some(chunk) = session.next_chunk(rows)? {
-                let room = query.limit - writer.rows();
+                let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
+                let room = if bytes > max_bytes { 0 } else { query.limit - encoder.rows() };
                 let take = chunk.rows().min(usize::try_from(room).unwrap_or(usize::MAX));
-                writer.chunk(&mut out, &chunk, take);
-                truncated = take < chunk.rows() || sent_bytes + out.len() as u64 > max_bytes;
+                encoder.chunk(&mut out, &chunk, take)?;
+                truncated = take < chunk.rows();
                 if truncated {
                     break;
                 }
                 if out.len() >= PART_BYTES {
                     sent_bytes += out.len() as u64;
-                    deadline.pause(|| answer.part(std::mem::take(&mut out)))?;
+                    let part = compressor.part(std::mem::take(&mut out));
+                    deadline.pause(|| answer.part(part))?;
                 }
             }
             let summary = Summary { truncated, snapshot: &snapshot.id, elapsed: started.elapsed() };
-            writer.end(&mut out, summary);
-            deadline.pause(|| answer.last(out))
+            encoder.end(&mut out, summary)?;
+            let coding =
+                if answer.has_begun() { codings.best } else { codings.for_whole(out.len()) };
+            let last = if coding == codings.best { compressor.last(out) } else { out };
+            deadline.pause(|| answer.last(last, coding, truncated))
         })
     }
 }
@@ -324,37 +359,46 @@ impl Deadline {
 /// The thread's way to the client.
 struct Answer {
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
-    parts: Option<mpsc::Sender<Result<Bytes, Aborted>>>,
+    parts: Option<mpsc::Sender<Result<Frame<Bytes>, Aborted>>>,
     runtime: Handle,
 }
 
 #[derive(Debug)]
 enum Head {
-    Whole(Bytes),
-    Stream(Bytes, mpsc::Receiver<Result<Bytes, Aborted>>),
+    Whole { bytes: Bytes, coding: Coding, truncated: bool },
+    Stream { first: Bytes, rest: mpsc::Receiver<Result<Frame<Bytes>, Aborted>> },
 }
 
 impl Answer {
+    /// Whether the client has a part already.
+    fn has_begun(&self) -> bool {
+        self.head.is_none()
+    }
+
     /// Sends a part that others will follow.
     fn part(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => {
-                let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
+                let (sender, rest) = mpsc::channel(PARTS_AHEAD);
                 self.parts = Some(sender);
-                head.send(Ok(Head::Stream(bytes.into(), receiver)))
+                head.send(Ok(Head::Stream { first: bytes.into(), rest }))
                     .map_err(|_| QueryError::Interrupted)
             }
-            None => self.send(Ok(bytes.into())),
+            None => self.send(Ok(Frame::data(bytes.into()))),
         }
     }
 
     /// Sends the last part, or a small answer as a whole.
-    fn last(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
+    fn last(&mut self, bytes: Vec<u8>, coding: Coding, truncated: bool) -> Result<(), QueryError> {
         match self.head.take() {
-            Some(head) => {
-                head.send(Ok(Head::Whole(bytes.into()))).map_err(|_| QueryError::Interrupted)
+            Some(head) => head
+                .send(Ok(Head::Whole { bytes: bytes.into(), coding, truncated }))
+                .map_err(|_| QueryError::Interrupted),
+            None => {
+                self.send(Ok(Frame::data(bytes.into())))?;
+                let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(truncated))]);
+                self.send(Ok(Frame::trailers(trailers)))
             }
-            None => self.send(Ok(bytes.into())),
         }
     }
 
@@ -366,7 +410,7 @@ impl Answer {
         }
     }
 
-    fn send(&self, part: Result<Bytes, Aborted>) -> Result<(), QueryError> {
+    fn send(&self, part: Result<Frame<Bytes>, Aborted>) -> Result<(), QueryError> {
         let Some(parts) = &self.parts else { return Err(QueryError::Interrupted) };
         match self.runtime.block_on(timeout(STALL_TIMEOUT, parts.send(part))) {
             Ok(Ok(())) => Ok(()),
@@ -388,7 +432,7 @@ impl hyper::body::Body for Guarded {
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Aborted>>> {
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         std::pin::Pin::new(&mut self.stream).poll_frame(context)
     }
 }

@@ -97,7 +97,8 @@ async fn route(
     match path.as_str() {
         "/v1/query" => {
             allow(request.method(), &[Method::POST], "POST")?;
-            query::answer(app, state, request).await
+            let format = argument("format");
+            query::answer(app, state, request, format.as_deref()).await
         }
         "/v1/snapshot" => {
             allow(request.method(), GET, "GET")?;
