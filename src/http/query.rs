@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
+    TRAILER, VARY,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,20 +19,20 @@ use tracing::Span;
 use http_body_util::BodyExt;
 
 use super::App;
+use super::accept::Form;
 use super::access::Caller;
 use super::body::{self, Aborted, BoxBody, Stream};
 use super::cache::{Flight, Key, Landing, Stored};
+use super::compress::Coding;
 use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
-use super::run::{Head, Job};
+use super::run::{Head, Job, MARTD_TRUNCATED, truth};
 use super::slots::{Stop, StopOnDrop};
 use crate::catalog::{Snapshot, State};
 use crate::engine::{Checked, Refusal, Scope};
 
-/// Says that rows were left out, where that is known before the answer is sent.
-const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
 const VARIES_BY: &str = "Accept, Accept-Encoding, Authorization, Martd-Scope, Martd-Snapshot";
@@ -41,6 +42,7 @@ pub(super) async fn answer(
     app: &App,
     state: &State,
     caller: &Caller,
+    form: Form,
     ticket: Ticket,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
@@ -52,7 +54,7 @@ pub(super) async fn answer(
     let query = Query::read(app, request).await?;
     let checked = check(app, &query.sql).await?;
 
-    let key = checked.cacheable.then(|| key(app, &snapshot, &query, &scope));
+    let key = checked.cacheable.then(|| key(app, &snapshot, &query, &scope, form));
     if let Some(key) = key.filter(|_| conditional) {
         let etag = key.etag();
         if known.is_some_and(|known| matches(&known, &etag)) {
@@ -65,21 +67,31 @@ pub(super) async fn answer(
     let (content, status) = match key.and_then(|key| app.answers().get(&key)) {
         Some(stored) => (Content::Whole(stored), "martd; hit"),
         None => {
-            let work = Work { app, snapshot: &snapshot, query, checked, scope, key, started };
+            let work = Work { app, snapshot: &snapshot, query, checked, scope, form, key, started };
             work.answer(ticket).await?
         }
     };
-    let truncated = matches!(&content, Content::Whole(stored) if stored.truncated);
-    let mut response = Response::new(content.into_body());
-    let headers = response.headers_mut();
-    if truncated {
-        headers.insert(MARTD_TRUNCATED, HeaderValue::from_static("true"));
+    let mut headers = HeaderMap::new();
+    let (content, coding) = match content {
+        Content::Whole(stored) => {
+            headers.insert(MARTD_TRUNCATED, truth(stored.truncated));
+            (body::full(stored.bytes), stored.coding)
+        }
+        Content::Stream(stream) => {
+            headers.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
+            (stream.boxed_unsync(), form.codings.best)
+        }
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(form.format.content_type()));
+    if coding != Coding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    describe(headers, &snapshot, key);
+    describe(&mut headers, &snapshot, key);
     if key.is_some() {
         headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
     }
+    let mut response = Response::new(content);
+    *response.headers_mut() = headers;
     Ok(response)
 }
 
@@ -104,7 +116,8 @@ fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
     known.trim() == "*" || known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
 }
 
-fn key(app: &App, snapshot: &Snapshot, query: &Query, scope: &Scope) -> Key {
+fn key(app: &App, snapshot: &Snapshot, query: &Query, scope: &Scope, form: Form) -> Key {
+    let form = format!("{form:?}");
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
     Key::of([
@@ -112,6 +125,7 @@ fn key(app: &App, snapshot: &Snapshot, query: &Query, scope: &Scope) -> Key {
         query.sql.as_bytes(),
         parameters.as_bytes(),
         scope.as_bytes(),
+        form.as_bytes(),
         &query.limit.to_le_bytes(),
         app.settings().time_zone.as_bytes(),
     ])
@@ -157,6 +171,7 @@ struct Work<'a> {
     query: Query,
     checked: Arc<Checked>,
     scope: Scope,
+    form: Form,
     key: Option<Key>,
     started: Instant,
 }
@@ -211,7 +226,7 @@ impl Work<'_> {
         let (head_sender, head) = oneshot::channel();
         let snapshot = Arc::clone(self.snapshot);
         let (query, checked) = (self.query.clone(), Arc::clone(&self.checked));
-        let (scope, started) = (self.scope.clone(), self.started);
+        let (scope, form, started) = (self.scope.clone(), self.form, self.started);
         let asked = stop.clone();
         let span = Span::current();
         let task = tokio::spawn(async move {
@@ -224,6 +239,7 @@ impl Work<'_> {
             };
             let max_bytes = app.settings().max_result_bytes;
             let job = Job {
+                form,
                 snapshot,
                 query,
                 checked,
@@ -241,7 +257,7 @@ impl Work<'_> {
                     }
                     Landing::Whole(stored)
                 }
-                Ok(Ok(Head::Stream(first, rest))) => {
+                Ok(Ok(Head::Stream { first, rest })) => {
                     let _ = stream.send((first, rest)).await; // the client may have left
                     Landing::Taken
                 }
@@ -260,16 +276,7 @@ enum Content {
     Stream(Streaming),
 }
 
-impl Content {
-    fn into_body(self) -> BoxBody {
-        match self {
-            Self::Whole(stored) => body::full(stored.bytes),
-            Self::Stream(stream) => stream.boxed_unsync(),
-        }
-    }
-}
-
-type Parts = mpsc::Receiver<Result<Bytes, Aborted>>;
+type Parts = mpsc::Receiver<Result<Frame<Bytes>, Aborted>>;
 
 fn gone() -> Problem {
     Problem::internal("the query's thread ended without an answer")
@@ -293,7 +300,7 @@ impl hyper::body::Body for Streaming {
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Aborted>>> {
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         std::pin::Pin::new(&mut self.stream).poll_frame(context)
     }
 }

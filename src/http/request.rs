@@ -71,8 +71,10 @@ fn in_url(query: &str) -> Result<Body, Problem> {
             }
             "limit" => body.limit = number("limit", &value)?,
             "timeout_ms" => body.timeout_ms = number("timeout_ms", &value)?,
+            "format" => {} // read with the headers that ask the same
             other => {
-                let detail = format!("{other} is not known; use sql, params, limit, timeout_ms");
+                let detail =
+                    format!("{other} is not known; use sql, params, limit, timeout_ms, format");
                 return Err(Problem::bad_request(detail));
             }
         }

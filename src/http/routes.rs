@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::{Instrument, debug, info, info_span};
 
+use super::accept::Form;
 use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
@@ -127,7 +128,8 @@ async fn route(
             allow(request.method(), &[Method::GET, Method::HEAD, Method::POST], "GET, POST")?;
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
             ticket.belongs_to(&caller);
-            query::answer(app, state, &caller, ticket, request).await
+            let form = Form::of(argument("format").as_deref(), request.headers())?;
+            query::answer(app, state, &caller, form, ticket, request).await
         }
         "/v1/snapshot" => {
             allow(request.method(), GET, "GET")?;

@@ -8,19 +8,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::body::Frame;
+use hyper::header::{HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::accept::Form;
 use super::body::Aborted;
 use super::cache::Stored;
+use super::compress::Compressor;
 use super::problem::Problem;
 use super::request::Query;
 use super::slots::{Slot, Stop};
 use crate::catalog::Snapshot;
-use crate::encode::json::{JsonWriter, Summary};
+use crate::encode::{Encoder, Summary};
 use crate::engine::{Answer, Checked, QueryError, Scope};
 
+/// Whether the statement had more rows than the answer: a header of a whole answer, the trailer of a
+/// stream.
+pub(super) const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
 /// An answer up to this size comes whole; a larger one is streamed in parts of about this size.
 const PART_BYTES: usize = 256 << 10;
 /// Parts that wait for a slow client.
@@ -35,6 +43,7 @@ pub(super) struct Job {
     pub(super) query: Query,
     pub(super) checked: Arc<Checked>,
     pub(super) scope: Scope,
+    pub(super) form: Form,
     pub(super) slot: Slot,
     pub(super) started: Instant,
     /// The largest answer.
@@ -49,13 +58,13 @@ pub(super) enum Head {
     /// All of it.
     Whole(Stored),
     /// Its first part, and where the others come from.
-    Stream(Bytes, mpsc::Receiver<Result<Bytes, Aborted>>),
+    Stream { first: Bytes, rest: mpsc::Receiver<Result<Frame<Bytes>, Aborted>> },
 }
 
 impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
-        let Self { snapshot, query, checked, scope, slot, started, max_bytes, head } = self;
+        let Self { snapshot, query, checked, scope, form, slot, started, max_bytes, head } = self;
         if slot.stop().is_asked() {
             return; // the client left while this waited for a thread
         }
@@ -68,7 +77,8 @@ impl Job {
         slot.enforce(session.interrupter());
         let outcome = session.query(&query.sql, &checked, &query.parameters, &scope, |answer| {
             let limits = Limits { rows: query.limit, bytes: max_bytes };
-            send(answer, limits, &snapshot.id, started, &mut outlet, &deadline)
+            let about = About { form, limits, snapshot: &snapshot.id, started };
+            send(answer, about, &mut outlet, &deadline)
         });
         if let Err(error) = outcome {
             outlet.fail(match error {
@@ -87,33 +97,46 @@ struct Limits {
     bytes: u64,
 }
 
+/// What an answer is to be like.
+#[derive(Debug, Clone, Copy)]
+struct About<'a> {
+    form: Form,
+    limits: Limits,
+    snapshot: &'a str,
+    started: Instant,
+}
+
 fn send(
     answer: &mut Answer<'_, '_>,
-    limits: Limits,
-    snapshot: &str,
-    started: Instant,
+    about: About<'_>,
     outlet: &mut Outlet,
     deadline: &Deadline,
 ) -> Result<(), QueryError> {
+    let About { form: Form { format, codings }, limits, snapshot, started } = about;
+    let mut compressor = Compressor::new(codings.best);
     let mut out = Vec::new();
     let mut sent_bytes = 0_u64;
     let mut truncated = false;
-    let mut writer = JsonWriter::begin(&mut out, answer.columns());
+    let mut encoder = Encoder::begin(format, &mut out, answer.columns())?;
     while let Some(chunk) = answer.next_chunk()? {
-        let room = limits.rows - writer.rows();
+        let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
+        let room = if bytes > limits.bytes { 0 } else { limits.rows - encoder.rows() };
         let take = chunk.rows().min(usize::try_from(room).unwrap_or(usize::MAX));
-        writer.chunk(&mut out, &chunk, take);
-        truncated = take < chunk.rows() || sent_bytes + out.len() as u64 > limits.bytes;
+        encoder.chunk(&mut out, &chunk, take)?;
+        truncated = take < chunk.rows();
         if truncated {
             break;
         }
         if out.len() >= PART_BYTES {
             sent_bytes += out.len() as u64;
-            deadline.pause(|| outlet.part(std::mem::take(&mut out)))?;
+            let part = compressor.part(std::mem::take(&mut out));
+            deadline.pause(|| outlet.part(part))?;
         }
     }
-    writer.end(&mut out, Summary { truncated, snapshot, elapsed: started.elapsed() });
-    deadline.pause(|| outlet.last(out, truncated))
+    encoder.end(&mut out, Summary { truncated, snapshot, elapsed: started.elapsed() })?;
+    let coding = if outlet.has_begun() { codings.best } else { codings.for_whole(out.len()) };
+    let last = if coding == codings.best { compressor.last(out) } else { out };
+    deadline.pause(|| outlet.last(Stored { bytes: last.into(), coding, truncated }))
 }
 
 /// Asks a statement to stop when its time is over. Time in which the client did not take bytes
@@ -157,32 +180,38 @@ impl Deadline {
 /// The thread's way to the client.
 struct Outlet {
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
-    parts: Option<mpsc::Sender<Result<Bytes, Aborted>>>,
+    parts: Option<mpsc::Sender<Result<Frame<Bytes>, Aborted>>>,
     runtime: Handle,
 }
 
 impl Outlet {
+    /// Whether the client has a part already.
+    fn has_begun(&self) -> bool {
+        self.head.is_none()
+    }
+
     /// Sends a part that others will follow.
     fn part(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => {
-                let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
+                let (sender, rest) = mpsc::channel(PARTS_AHEAD);
                 self.parts = Some(sender);
-                head.send(Ok(Head::Stream(bytes.into(), receiver)))
+                head.send(Ok(Head::Stream { first: bytes.into(), rest }))
                     .map_err(|_| QueryError::Interrupted)
             }
-            None => self.send(Ok(bytes.into())),
+            None => self.send(Ok(Frame::data(bytes.into()))),
         }
     }
 
     /// Sends the last part, or a small answer as a whole.
-    fn last(&mut self, bytes: Vec<u8>, truncated: bool) -> Result<(), QueryError> {
+    fn last(&mut self, answer: Stored) -> Result<(), QueryError> {
         match self.head.take() {
-            Some(head) => {
-                let stored = Stored { bytes: bytes.into(), truncated };
-                head.send(Ok(Head::Whole(stored))).map_err(|_| QueryError::Interrupted)
+            Some(head) => head.send(Ok(Head::Whole(answer))).map_err(|_| QueryError::Interrupted),
+            None => {
+                self.send(Ok(Frame::data(answer.bytes)))?;
+                let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(answer.truncated))]);
+                self.send(Ok(Frame::trailers(trailers)))
             }
-            None => self.send(Ok(bytes.into())),
         }
     }
 
@@ -194,11 +223,16 @@ impl Outlet {
         }
     }
 
-    fn send(&self, part: Result<Bytes, Aborted>) -> Result<(), QueryError> {
+    fn send(&self, part: Result<Frame<Bytes>, Aborted>) -> Result<(), QueryError> {
         let Some(parts) = &self.parts else { return Err(QueryError::Interrupted) };
         match self.runtime.block_on(timeout(STALL_TIMEOUT, parts.send(part))) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(QueryError::Interrupted),
         }
     }
+}
+
+/// `true` or `false` as a header's value.
+pub(super) fn truth(truth: bool) -> HeaderValue {
+    HeaderValue::from_static(if truth { "true" } else { "false" })
 }
