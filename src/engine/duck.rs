@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use duckdb::ffi;
 
-use super::value::Value;
-use super::vector::{Chunk, Column};
+use super::value::{TypeName, Value};
+use super::vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
 
 /// An error as DuckDB words it, for example `Binder Error: Referenced column "x" not found…`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -182,7 +182,7 @@ impl Connection {
                 return Err(error);
             }
         }
-        Ok(Statement { raw, _session: Arc::clone(&self.session) })
+        Ok(Statement { raw, session: Arc::clone(&self.session) })
     }
 
     /// A handle that stops whatever runs on this connection, from any thread.
@@ -210,7 +210,7 @@ impl Interrupt {
 #[derive(Debug)]
 pub(crate) struct Statement {
     raw: ffi::duckdb_prepared_statement,
-    _session: Arc<Session>,
+    session: Arc<Session>,
 }
 
 // SAFETY: a prepared statement may move between threads; it is used by one at a time (`&mut`).
@@ -237,7 +237,10 @@ impl Statement {
 
     /// Binds the parameter at this place, counted from 1.
     pub(crate) fn bind(&mut self, place: usize, value: &Value) -> Result<(), DuckError> {
-        let raw_value = RawValue::new(value);
+        let raw_value = match value {
+            Value::Typed { value, ty } => self.cast(value, ty)?,
+            plain => RawValue::new(plain),
+        };
         // SAFETY: a live statement and value; DuckDB copies the value.
         unsafe {
             let state = ffi::duckdb_bind_value(self.raw, place as u64, raw_value.0);
@@ -247,6 +250,17 @@ impl Statement {
                 Err(DuckError::from_ptr(ffi::duckdb_prepare_error(self.raw)))
             }
         }
+    }
+
+    /// Has DuckDB cast a value, as the statement itself could have.
+    fn cast(&self, value: &Value, ty: &TypeName) -> Result<RawValue, DuckError> {
+        let connection = Connection { session: Arc::clone(&self.session) };
+        let mut cast = connection.prepare(&format!("SELECT CAST(? AS {})", ty.as_str()))?;
+        cast.bind(1, value)?;
+        let mut rows = cast.execute()?;
+        let ty = rows.columns()[0].ty.clone();
+        let chunk = rows.next_chunk()?.ok_or_else(|| DuckError("a cast gave no row".to_owned()))?;
+        RawValue::read(&ty, &chunk.column(0), 0)
     }
 
     /// Starts the statement; rows are computed as they are fetched.
@@ -335,18 +349,117 @@ impl RawValue {
                 }
                 Value::List { element, values } => {
                     let values: Vec<RawValue> = values.iter().map(RawValue::new).collect();
-                    let mut pointers: Vec<_> = values.iter().map(|value| value.0).collect();
-                    let mut element = ffi::duckdb_create_logical_type(element.type_id());
-                    let list = ffi::duckdb_create_list_value(
-                        element,
-                        pointers.as_mut_ptr(),
-                        pointers.len() as u64,
-                    );
-                    ffi::duckdb_destroy_logical_type(&raw mut element);
-                    list
+                    let element = ffi::duckdb_create_logical_type(element.type_id());
+                    return Self::list(element, &values);
                 }
+                // Cast by `Statement::bind`; a list's elements are never typed by themselves.
+                Value::Typed { value, .. } => return Self::new(value),
             }
         })
+    }
+
+    /// Takes over `element`.
+    fn list(mut element: ffi::duckdb_logical_type, values: &[Self]) -> Self {
+        let mut pointers: Vec<_> = values.iter().map(|value| value.0).collect();
+        // SAFETY: live values and a live type, which DuckDB copies.
+        unsafe {
+            let list = ffi::duckdb_create_list_value(
+                element,
+                pointers.as_mut_ptr(),
+                pointers.len() as u64,
+            );
+            ffi::duckdb_destroy_logical_type(&raw mut element);
+            Self(list)
+        }
+    }
+
+    /// The value of a row, for the types that a parameter can have.
+    fn read(ty: &Type, vector: &Vector<'_>, row: usize) -> Result<Self, DuckError> {
+        if vector.is_null(row) {
+            return Ok(Self::new(&Value::Null));
+        }
+        let huge =
+            |bits: u128| ffi::duckdb_hugeint { lower: bits as u64, upper: (bits >> 64) as i64 };
+        let uhuge =
+            |bits: u128| ffi::duckdb_uhugeint { lower: bits as u64, upper: (bits >> 64) as u64 };
+        // SAFETY: constructors of plain values; bytes are passed with their length and copied.
+        Ok(Self(unsafe {
+            match ty {
+                Type::Boolean => ffi::duckdb_create_bool(vector.values::<u8>()[row] != 0),
+                Type::TinyInt => ffi::duckdb_create_int8(vector.values()[row]),
+                Type::SmallInt => ffi::duckdb_create_int16(vector.values()[row]),
+                Type::Integer => ffi::duckdb_create_int32(vector.values()[row]),
+                Type::BigInt => ffi::duckdb_create_int64(vector.values()[row]),
+                Type::UTinyInt => ffi::duckdb_create_uint8(vector.values()[row]),
+                Type::USmallInt => ffi::duckdb_create_uint16(vector.values()[row]),
+                Type::UInteger => ffi::duckdb_create_uint32(vector.values()[row]),
+                Type::UBigInt => ffi::duckdb_create_uint64(vector.values()[row]),
+                Type::HugeInt => {
+                    ffi::duckdb_create_hugeint(huge(vector.values::<RawHugeInt>()[row].bits()))
+                }
+                Type::UHugeInt => {
+                    ffi::duckdb_create_uhugeint(uhuge(vector.values::<RawHugeInt>()[row].bits()))
+                }
+                Type::Uuid => {
+                    // Stored with its first bit flipped, so that it sorts; created from the real one.
+                    let bits = vector.values::<RawHugeInt>()[row].bits() ^ 1 << 127;
+                    ffi::duckdb_create_uuid(uhuge(bits))
+                }
+                Type::Float => ffi::duckdb_create_float(vector.values()[row]),
+                Type::Double => ffi::duckdb_create_double(vector.values()[row]),
+                Type::Decimal { width, scale } => {
+                    let unscaled = vector.decimal(row, *width) as u128;
+                    let (width, scale) = (*width, *scale);
+                    ffi::duckdb_create_decimal(ffi::duckdb_decimal {
+                        width,
+                        scale,
+                        value: huge(unscaled),
+                    })
+                }
+                Type::Varchar => {
+                    let text = vector.bytes(row);
+                    ffi::duckdb_create_varchar_length(text.as_ptr().cast(), text.len() as u64)
+                }
+                Type::Blob => {
+                    let bytes = vector.bytes(row);
+                    ffi::duckdb_create_blob(bytes.as_ptr(), bytes.len() as u64)
+                }
+                Type::Date => {
+                    ffi::duckdb_create_date(ffi::duckdb_date { days: vector.values()[row] })
+                }
+                Type::Time => {
+                    ffi::duckdb_create_time(ffi::duckdb_time { micros: vector.values()[row] })
+                }
+                Type::Timestamp => ffi::duckdb_create_timestamp(ffi::duckdb_timestamp {
+                    micros: vector.values()[row],
+                }),
+                Type::TimestampTz => ffi::duckdb_create_timestamp_tz(ffi::duckdb_timestamp {
+                    micros: vector.values()[row],
+                }),
+                Type::TimestampS => ffi::duckdb_create_timestamp_s(ffi::duckdb_timestamp_s {
+                    seconds: vector.values()[row],
+                }),
+                Type::TimestampMs => ffi::duckdb_create_timestamp_ms(ffi::duckdb_timestamp_ms {
+                    millis: vector.values()[row],
+                }),
+                Type::TimestampNs => ffi::duckdb_create_timestamp_ns(ffi::duckdb_timestamp_ns {
+                    nanos: vector.values()[row],
+                }),
+                Type::Interval => {
+                    let RawInterval { months, days, micros } = vector.values()[row];
+                    ffi::duckdb_create_interval(ffi::duckdb_interval { months, days, micros })
+                }
+                Type::List(child) => {
+                    let entry = vector.values::<RawListEntry>()[row];
+                    let elements = vector.list_child();
+                    let values = (entry.offset..entry.offset + entry.length)
+                        .map(|index| Self::read(child, &elements, index as usize))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    return Ok(Self::list(vector.child_type(), &values));
+                }
+                other => return Err(DuckError(format!("a parameter cannot be of type {other}"))),
+            }
+        }))
     }
 }
 

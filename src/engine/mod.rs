@@ -17,7 +17,7 @@ pub use duck::DuckError;
 pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
 pub use instance::{Instance, Scope, Scoping, Settings, Table};
 pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
-pub use value::{ElementType, Value, ValueError};
+pub use value::{ElementType, TypeName, Value, ValueError};
 pub use vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
 pub(crate) use vector::{enum_width, is_unnamed};
 

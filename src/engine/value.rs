@@ -18,6 +18,13 @@ pub enum Value {
     Double(f64),
     /// A text. DuckDB casts it where the statement asks for a date, a UUID and the like.
     Varchar(String),
+    /// A value that DuckDB casts to a type before it is bound.
+    Typed {
+        /// What is cast.
+        value: Box<Value>,
+        /// To which type.
+        ty: TypeName,
+    },
     /// A list whose elements share a type.
     List {
         /// The type of every element that is not NULL.
@@ -25,6 +32,68 @@ pub enum Value {
         /// The elements, converted to that type.
         values: Vec<Value>,
     },
+}
+
+/// The name of a type that a parameter can be given: one of DuckDB's scalar types, with its
+/// precision, or a list of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeName(String);
+
+/// Scalar types of parameters. A name becomes a part of a statement, so no other is let through.
+const TYPE_NAMES: &[&str] = &[
+    "BOOLEAN",
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "UHUGEINT",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+    "VARCHAR",
+    "BLOB",
+    "UUID",
+    "DATE",
+    "TIME",
+    "TIMESTAMP",
+    "TIMESTAMPTZ",
+    "TIMESTAMP_S",
+    "TIMESTAMP_MS",
+    "TIMESTAMP_NS",
+    "TIMESTAMP WITH TIME ZONE",
+    "INTERVAL",
+];
+
+impl TypeName {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for TypeName {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let unknown = || ValueError::UnknownType(text.to_owned());
+        let name = text.trim().to_ascii_uppercase();
+        let scalar = name.trim_end_matches("[]");
+        let (base, precision) = match scalar.split_once('(') {
+            Some((base, rest)) => (base, Some(rest.strip_suffix(')').ok_or_else(unknown)?)),
+            None => (scalar, None),
+        };
+        let is_number = |part: &str| part.trim().parse::<u8>().is_ok();
+        let precise = precision.is_none_or(|precision| {
+            base == "DECIMAL"
+                && precision.split(',').count() <= 2
+                && precision.split(',').all(is_number)
+        });
+        if TYPE_NAMES.contains(&base) && precise { Ok(Self(name)) } else { Err(unknown()) }
+    }
 }
 
 /// The type of a list's elements.
@@ -64,7 +133,7 @@ impl ElementType {
             Value::HugeInt(_) => Self::HugeInt,
             Value::Double(_) => Self::Double,
             Value::Varchar(_) => Self::Varchar,
-            Value::List { .. } => return None,
+            Value::List { .. } | Value::Typed { .. } => return None,
         })
     }
 
@@ -93,6 +162,11 @@ pub enum ValueError {
     /// A list of, say, numbers and texts.
     #[error("is a list of different types; its elements must all be of one type")]
     MixedList,
+    /// A type that parameters cannot have.
+    #[error(
+        "has the type {0}, which parameters cannot have; use a scalar type of DuckDB, or a list of one"
+    )]
+    UnknownType(String),
     /// A number that no type of DuckDB holds.
     #[error("is the number {0}, which is out of range")]
     OutOfRange(String),
@@ -109,6 +183,11 @@ impl Value {
             Json::Array(items) => Self::from_list(items)?,
             Json::Object(_) => return Err(ValueError::Object),
         })
+    }
+
+    /// This value, cast to a type when it is bound.
+    pub fn typed(self, ty: TypeName) -> Self {
+        Self::Typed { value: Box::new(self), ty }
     }
 
     fn from_number(text: &str) -> Result<Self, ValueError> {
@@ -160,6 +239,20 @@ mod tests {
         assert_eq!(value("9223372036854775808"), Ok(Value::HugeInt(1 << 63)));
         assert_eq!(value("1.5"), Ok(Value::Double(1.5)));
         assert_eq!(value("1e400"), Err(ValueError::OutOfRange("1e+400".to_owned())));
+    }
+
+    #[test]
+    fn only_names_of_types_are_types() {
+        for good in
+            ["date", "DECIMAL(18,2)", "decimal(18, 2)[]", "uuid[]", "timestamp with time zone"]
+        {
+            assert!(good.parse::<TypeName>().is_ok(), "{good}");
+        }
+        for bad in ["", "[]", "date)", "decimal(18", "varchar(1); drop", "mood", "date, 1", "int'"]
+        {
+            let error = bad.parse::<TypeName>().expect_err(bad);
+            assert_eq!(error, ValueError::UnknownType(bad.to_owned()));
+        }
     }
 
     #[test]

@@ -526,6 +526,17 @@ impl<'c> Vector<'c> {
         }
     }
 
+    /// The logical type of a LIST vector's elements, which the caller destroys.
+    pub(super) fn child_type(&self) -> ffi::duckdb_logical_type {
+        // SAFETY: a live vector; its type is freed once its child's was copied out.
+        unsafe {
+            let mut ty = ffi::duckdb_vector_get_column_type(self.raw);
+            let child = ffi::duckdb_list_type_child_type(ty);
+            ffi::duckdb_destroy_logical_type(&raw mut ty);
+            child
+        }
+    }
+
     /// The elements of all arrays of an ARRAY vector, `size` for each row.
     pub(crate) fn array_child(&self, size: usize) -> Self {
         // SAFETY: an array vector's child has `size` values for each row.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::problem::{self, Problem};
 use super::{App, Settings};
-use crate::engine::{Parameters, Value};
+use crate::engine::{Parameters, TypeName, Value};
 
 /// Rows of an answer when the request does not say.
 const DEFAULT_LIMIT: u64 = 10_000;
@@ -26,6 +26,8 @@ struct Body {
     sql: String,
     #[serde(default)]
     params: Json,
+    #[serde(default)]
+    types: BTreeMap<String, String>,
     limit: Option<u64>,
     timeout_ms: Option<u64>,
 }
@@ -71,10 +73,16 @@ fn in_url(query: &str) -> Result<Body, Problem> {
             }
             "limit" => body.limit = number("limit", &value)?,
             "timeout_ms" => body.timeout_ms = number("timeout_ms", &value)?,
+            "types" => {
+                body.types = serde_json::from_str(&value).map_err(|error| {
+                    Problem::bad_request(format!("types do not parse as JSON: {error}"))
+                })?;
+            }
             "format" => {} // read with the headers that ask the same
             other => {
-                let detail =
-                    format!("{other} is not known; use sql, params, limit, timeout_ms, format");
+                let detail = format!(
+                    "{other} is not known; use sql, params, types, limit, timeout_ms, format"
+                );
                 return Err(Problem::bad_request(detail));
             }
         }
@@ -136,25 +144,38 @@ fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
         None => most,
     };
     let limit = body.limit.unwrap_or(DEFAULT_LIMIT.min(settings.max_rows));
-    Ok(Query { sql: body.sql, parameters: parameters(&body.params)?, limit, timeout })
+    Ok(Query { sql: body.sql, parameters: parameters(&body.params, &body.types)?, limit, timeout })
 }
 
-fn parameters(json: &Json) -> Result<Parameters, Problem> {
+/// Values typed from their JSON, or as `types` says: by name, or by number from 1.
+fn parameters(json: &Json, types: &BTreeMap<String, String>) -> Result<Parameters, Problem> {
     let value = |name: &str, json: &Json| {
-        Value::from_json(json)
-            .map_err(|error| Problem::bad_request(format!("parameter {name} {error}")))
+        let value = Value::from_json(json).and_then(|value| match types.get(name) {
+            Some(ty) => Ok(value.typed(ty.parse::<TypeName>()?)),
+            None => Ok(value),
+        });
+        value.map_err(|error| Problem::bad_request(format!("parameter ${name} {error}")))
     };
+    let names: Vec<String> = match json {
+        Json::Array(items) => (1..=items.len()).map(|place| place.to_string()).collect(),
+        Json::Object(members) => members.keys().cloned().collect(),
+        _ => Vec::new(),
+    };
+    if let Some(name) = types.keys().find(|name| !names.contains(name)) {
+        let detail = format!("types has ${name}, but params has no such parameter");
+        return Err(Problem::bad_request(detail));
+    }
     match json {
         Json::Null => Ok(Parameters::default()),
         Json::Array(items) => items
             .iter()
             .zip(1..)
-            .map(|(item, place): (&Json, usize)| value(&format!("number {place}"), item))
+            .map(|(item, place): (&Json, usize)| value(&place.to_string(), item))
             .collect::<Result<_, _>>()
             .map(Parameters::Positional),
         Json::Object(members) => members
             .iter()
-            .map(|(name, item)| Ok((name.clone(), value(&format!("${name}"), item)?)))
+            .map(|(name, item)| Ok((name.clone(), value(name, item)?)))
             .collect::<Result<BTreeMap<_, _>, _>>()
             .map(Parameters::Named),
         _ => Err(Problem::bad_request("params must be a list or an object")),

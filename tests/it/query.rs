@@ -77,6 +77,71 @@ fn parameters_are_typed_from_json() {
 }
 
 #[test]
+fn parameters_can_be_given_types() {
+    let (_root, martd) = martd();
+    for (value, ty, printed) in [
+        (json!("2026-01-31"), "DATE", "2026-01-31"),
+        (json!("12:30:00.5"), "TIME", "12:30:00.5"),
+        (json!("2026-01-31 12:00:00"), "TIMESTAMP", "2026-01-31 12:00:00"),
+        (json!("2026-01-31 12:00:00+02"), "TIMESTAMP WITH TIME ZONE", "2026-01-31 10:00:00+00"),
+        (json!("2026-01-31 12:00:00.123456789"), "TIMESTAMP_NS", "2026-01-31 12:00:00.123456789"),
+        (
+            json!("0e3c9c7e-0000-4000-8000-000000000001"),
+            "UUID",
+            "0e3c9c7e-0000-4000-8000-000000000001",
+        ),
+        (
+            json!("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+            "UUID",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        ),
+        (json!("-0.05"), "DECIMAL(18,2)", "-0.05"),
+        (
+            json!("-12345678901234567890123456.789"),
+            "DECIMAL(38,3)",
+            "-12345678901234567890123456.789",
+        ),
+        (
+            json!("-170141183460469231731687303715884105728"),
+            "HUGEINT",
+            "-170141183460469231731687303715884105728",
+        ),
+        (
+            json!("340282366920938463463374607431768211455"),
+            "UHUGEINT",
+            "340282366920938463463374607431768211455",
+        ),
+        (json!(7), "UTINYINT", "7"),
+        (json!("1 year 2 days"), "INTERVAL", "1 year 2 days"),
+        (json!("x"), "BLOB", "x"),
+        (json!(["2026-01-31", null]), "DATE[]", "[2026-01-31, NULL]"),
+        (json!([]), "UUID[]", "[]"),
+    ] {
+        let body = json!({
+            "sql": "SELECT typeof($v) AS t, $v::VARCHAR AS v", "params": {"v": value}, "types": {"v": ty},
+        });
+        let rows = martd.post(&body).rows();
+        assert_eq!(rows[0]["t"], ty, "{value} as {ty}");
+        assert_eq!(rows[0]["v"], printed, "{value} as {ty}");
+    }
+    let ids = json!({
+        "sql": "SELECT count(*) FROM mart.sales WHERE day IN (SELECT unnest(?))",
+        "params": [["2026-01-02", "2026-01-03"]], "types": {"1": "DATE[]"},
+    });
+    assert_eq!(martd.post(&ids).value(), 2);
+    for (types, expected) in [
+        (json!({"v": "MOOD"}), "parameter $v has the type MOOD, which parameters cannot have"),
+        (json!({"w": "DATE"}), "types has $w, but params has no such parameter"),
+        (json!({"v": "DATE"}), "parameter $v cannot be bound: Conversion Error"),
+    ] {
+        let body = json!({"sql": "SELECT $v", "params": {"v": "x"}, "types": types});
+        let (slug, detail) = martd.post(&body).problem();
+        assert_eq!(slug, "bad-request");
+        assert!(detail.contains(expected), "{detail}");
+    }
+}
+
+#[test]
 fn a_wrong_parameter_is_named() {
     let (_root, martd) = martd();
     for (sql, params, expected) in [
@@ -85,7 +150,7 @@ fn a_wrong_parameter_is_named() {
         ("SELECT ? + ?", json!([1]), "the statement has parameter $2, but 1 were given"),
         ("SELECT ?", json!([1, 2]), "parameter number 2 was given, but"),
         ("SELECT $a", json!([1]), "parameter $a is named; give params as an object"),
-        ("SELECT ?", json!([{"x": 1}]), "parameter number 1 is an object"),
+        ("SELECT ?", json!([{"x": 1}]), "parameter $1 is an object"),
         ("SELECT $a", json!({"a": [1, "x"]}), "parameter $a is a list of different types"),
         ("SELECT 1", json!("x"), "params must be a list or an object"),
     ] {
