@@ -9,6 +9,7 @@ mod body;
 mod cache;
 mod compress;
 mod freshness;
+mod mart_file;
 mod probes;
 mod problem;
 mod queries;

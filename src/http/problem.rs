@@ -38,6 +38,8 @@ kinds! {
     BODY_TIMEOUT = "body-timeout", REQUEST_TIMEOUT, "The request body took too long";
     SNAPSHOT_GONE = "snapshot-gone", GONE, "The snapshot is gone";
     PAYLOAD_TOO_LARGE = "payload-too-large", PAYLOAD_TOO_LARGE, "The request body is too large";
+    RANGE_NOT_SATISFIABLE = "range-not-satisfiable", RANGE_NOT_SATISFIABLE,
+        "The range is not in the file";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE,
         "The request body has a type that is not supported";
     MEMORY_LIMIT = "memory-limit", INSUFFICIENT_STORAGE, "The statement needs too much memory";

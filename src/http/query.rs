@@ -110,7 +110,7 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
 }
 
 /// Whether `If-None-Match` names this tag. Weak tags are compared as they are.
-fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
+pub(super) fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
     let (Ok(known), Ok(etag)) = (known.to_str(), etag.to_str()) else { return false };
     let strong = etag.trim_start_matches("W/");
     known.trim() == "*" || known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
@@ -147,7 +147,7 @@ async fn check(app: &App, sql: &str) -> Result<Arc<Checked>, Problem> {
 }
 
 /// The snapshot that the request names by its header, or the current one.
-fn snapshot_asked_for(
+pub(super) fn snapshot_asked_for(
     app: &App,
     state: &State,
     headers: &HeaderMap,

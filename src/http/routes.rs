@@ -15,7 +15,7 @@ use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
 use super::queries::Ticket;
-use super::{App, freshness, probes, query, request_id, snapshot, waiting};
+use super::{App, freshness, mart_file, probes, query, request_id, snapshot, waiting};
 use crate::catalog::State;
 
 /// What answers come from.
@@ -122,6 +122,10 @@ async fn route(
     if let Some(id) = path.strip_prefix("/v1/queries/") {
         allow(request.method(), &[Method::DELETE], "DELETE")?;
         return cancel(app, id, &caller);
+    }
+    if let Some(file) = path.strip_prefix("/v1/marts/") {
+        allow(request.method(), GET, "GET")?;
+        return mart_file::answer(app, state, request.headers(), file);
     }
     match path.as_str() {
         QUERY_PATH => {

@@ -124,6 +124,17 @@ impl Martd {
         answer(request.call())
     }
 
+    /// The bytes of an answer that is no text.
+    pub fn get_bytes(&self, path: &str, headers: &[(&str, &str)]) -> (u16, Vec<u8>) {
+        let mut request = self.agent.get(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = request.call().expect("martd answers");
+        let status = response.status().as_u16();
+        (status, response.body_mut().with_config().limit(1 << 30).read_to_vec().expect("a body"))
+    }
+
     /// `POST /v1/query` with this JSON body.
     pub fn post(&self, body: &Json) -> Answer {
         self.post_with(body, &[])

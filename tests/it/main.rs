@@ -19,6 +19,7 @@ mod holds;
 mod hostile;
 mod lifecycle;
 mod limits;
+mod mart_file;
 mod query;
 mod readiness;
 mod restart;

@@ -1,0 +1,173 @@
+//! `GET /v1/marts/{name}.parquet`: the bytes that a snapshot serves a mart from, for those who would
+//! rather have the file. Ranges let DuckDB, pandas and the like read it in place.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use hyper::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue,
+    IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+};
+use hyper::{HeaderMap, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::App;
+use super::body::{self, Aborted, BoxBody, Stream};
+use super::problem::{self, Problem};
+use super::query::{matches, snapshot_asked_for};
+use super::routes::MARTD_SNAPSHOT;
+use crate::catalog::State;
+use crate::pin::Pin;
+
+/// What is read and sent at once.
+const PART_BYTES: u64 = 256 << 10;
+/// Parts that wait for a slow client.
+const PARTS_AHEAD: usize = 2;
+/// A client that takes no bytes for this long is gone.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Answers with the file of a mart, or a range of it. `path` is what follows `/v1/marts/`.
+pub(super) fn answer(
+    app: &App,
+    state: &State,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<Response<BoxBody>, Problem> {
+    if let Some(column) = &app.settings().scope_column {
+        let detail = format!("a file holds everybody's rows, and rows are scoped by {column}");
+        return Err(Problem::new(problem::SCOPE_REQUIRED, detail));
+    }
+    let snapshot = snapshot_asked_for(app, state, headers)?;
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let mart = decoded.strip_suffix(".parquet").and_then(|name| snapshot.marts.get(name));
+    let Some(mart) = mart else {
+        let detail = format!("{decoded} is no file of a mart; GET /v1/snapshot lists the marts");
+        return Err(Problem::new(problem::NOT_FOUND, detail));
+    };
+    let pin = &mart.version.pin;
+    let etag = format!("\"{}\"", &pin.hash().to_hex()[..32]);
+    let etag = HeaderValue::try_from(etag).map_err(Problem::internal)?;
+
+    let mut answer = HeaderMap::new();
+    answer.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    answer.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    answer.insert(ETAG, etag.clone());
+    let id = HeaderValue::try_from(snapshot.id.as_str()).map_err(Problem::internal)?;
+    answer.insert(MARTD_SNAPSHOT, id);
+    let modified = mart.version.modified().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    answer.insert(LAST_MODIFIED, HeaderValue::try_from(modified).map_err(Problem::internal)?);
+
+    let (status, content) = if headers.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &etag))
+    {
+        (StatusCode::NOT_MODIFIED, body::full(Bytes::new()))
+    } else {
+        // A range of another version than the client has begun would not fit the rest.
+        let wanted =
+            headers.get(RANGE).filter(|_| headers.get(IF_RANGE).is_none_or(|known| known == etag));
+        let size = pin.size();
+        let (status, range) = match wanted.and_then(|value| range(value, size)) {
+            None => (StatusCode::OK, 0..size),
+            Some(Some(range)) => {
+                let shown = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                answer.insert(
+                    CONTENT_RANGE,
+                    HeaderValue::try_from(shown).map_err(Problem::internal)?,
+                );
+                (StatusCode::PARTIAL_CONTENT, range)
+            }
+            Some(None) => {
+                let detail = format!("the file has {size} bytes");
+                return Err(Problem::new(problem::RANGE_NOT_SATISFIABLE, detail).with("size", size));
+            }
+        };
+        let media = HeaderValue::from_static("application/vnd.apache.parquet");
+        answer.insert(CONTENT_TYPE, media);
+        answer.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+        (status, stream(Arc::clone(pin), range))
+    };
+    let mut response = Response::new(content);
+    *response.status_mut() = status;
+    *response.headers_mut() = answer;
+    Ok(response)
+}
+
+/// The one range that is asked for: `None` when there is none that is understood (then the whole file
+/// is meant), `Some(None)` when it lies outside of the file.
+fn range(value: &HeaderValue, size: u64) -> Option<Option<Range<u64>>> {
+    let (first, last) = value.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
+    let (first, last) = (first.trim(), last.trim());
+    let range = if first.is_empty() {
+        let count: u64 = last.parse().ok()?;
+        size.saturating_sub(count)..size
+    } else {
+        let first: u64 = first.parse().ok()?;
+        let end = if last.is_empty() {
+            size
+        } else {
+            let last: u64 = last.parse().ok()?;
+            if last < first {
+                return None;
+            }
+            last.saturating_add(1).min(size)
+        };
+        first..end
+    };
+    Some((range.start < range.end).then_some(range))
+}
+
+/// Reads a part at a time, each on a blocking thread, as the client takes them.
+fn stream(pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
+    let (sender, parts) = mpsc::channel(PARTS_AHEAD);
+    tokio::spawn(async move {
+        let mut position = range.start;
+        while position < range.end {
+            let length = (range.end - position).min(PART_BYTES);
+            let pin = Arc::clone(&pin);
+            let part = tokio::task::spawn_blocking(move || read(&pin, position, length)).await;
+            let part = part.unwrap_or_else(|error| Err(Aborted(error.to_string())));
+            let failed = part.is_err();
+            let sent = timeout(STALL_TIMEOUT, sender.send(part.map(Frame::data))).await;
+            if failed || !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+            position += length;
+        }
+    });
+    Stream::new(Bytes::new(), parts).boxed_unsync()
+}
+
+fn read(pin: &Pin, position: u64, length: u64) -> Result<Bytes, Aborted> {
+    let mut buffer = vec![0; usize::try_from(length).expect("a part is small")];
+    pin.read_exact_at(&mut buffer, position).map_err(|error| Aborted(error.to_string()))?;
+    if pin.is_intact() {
+        Ok(buffer.into())
+    } else {
+        Err(Aborted("the file was rewritten in place while it was read".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_as_rfc_9110_has_them() {
+        let of = |text: &'static str| range(&HeaderValue::from_static(text), 100);
+        assert_eq!(of("bytes=0-9"), Some(Some(0..10)));
+        assert_eq!(of("bytes=90-"), Some(Some(90..100)));
+        assert_eq!(of("bytes=-10"), Some(Some(90..100)));
+        assert_eq!(of("bytes=-1000"), Some(Some(0..100)));
+        assert_eq!(of("bytes=50-1000"), Some(Some(50..100)));
+        assert_eq!(of("bytes=100-"), Some(None));
+        assert_eq!(of("bytes=-0"), Some(None));
+        assert_eq!(of("bytes=9-0"), None);
+        assert_eq!(of("bytes=0-1,5-6"), None);
+        assert_eq!(of("rows=0-1"), None);
+    }
+}
