@@ -162,6 +162,10 @@ impl Martd {
         self.log.lock().expect("no panic").clone()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(pid, signal).expect("martd runs");

@@ -1,16 +1,18 @@
 //! Integration tests: a real martd, real files, real HTTP.
 //!
 //! Each file is a feature. [`harness`] starts martd and asks it; [`writers`] makes Parquet files and
-//! dbt-like builds.
+//! dbt-like builds; [`proc`] asks the kernel what martd takes.
 
 #![allow(unreachable_pub, reason = "the harness is this binary's public face, nothing else's")]
 
 mod harness;
 mod writers;
+mod proc;
 
 mod consistency;
 mod dbt;
 mod files;
+mod history;
 mod holds;
 mod lifecycle;
 mod query;

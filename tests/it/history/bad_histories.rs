@@ -1,0 +1,1 @@
+//! Histories with one thing wrong in each.

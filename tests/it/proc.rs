@@ -1,0 +1,39 @@
+//! What the kernel says of a process: its memory, its descriptors, its children.
+
+use std::fs;
+
+/// What a process takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Resident memory, in bytes, without the pins that no query maps.
+    pub resident: u64,
+    pub descriptors: usize,
+    /// Pins in memory…
+    pub pins: usize,
+    /// …and their bytes.
+    pub pinned: u64,
+}
+
+impl Usage {
+    pub fn of(pid: u32) -> Self {
+        let mut usage = Self { resident: resident(pid), descriptors: 0, pins: 0, pinned: 0 };
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs") {
+            let path = entry.expect("an entry").path();
+            // Between the listing and the look a descriptor may have been closed.
+            let Ok(target) = fs::read_link(&path) else { continue };
+            usage.descriptors += 1;
+            if target.to_string_lossy().starts_with("/memfd:martd-pin") {
+                usage.pins += 1;
+                usage.pinned += fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            }
+        }
+        usage
+    }
+}
+
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("in every status");
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    kib << 10
+}
