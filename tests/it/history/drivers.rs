@@ -16,7 +16,7 @@ use crate::harness::{Martd, Root};
 use crate::writers::Project;
 
 /// The longest that a writer lets a file or a build be.
-const LONGEST_PAUSE_MS: u64 = 300;
+const LONGEST_PAUSE_MS: u64 = 1_000;
 /// A job takes 10 to 20 ms; a writer that is to be killed is killed within this time.
 const KILLED_WITHIN_US: u64 = 20_000;
 /// How long to wait for a build to be served, in seconds.
@@ -43,17 +43,17 @@ impl Stage<'_> {
 
 /// Often none at all, sometimes long enough for a version to be seen.
 fn pause(rng: &mut Rng) {
-    let longest = rng.choice([0, 0, 20, LONGEST_PAUSE_MS]).expect("there are some");
+    let longest = rng.choice([0, 0, 20, 200, LONGEST_PAUSE_MS]).expect("there are some");
     thread::sleep(Duration::from_millis(rng.u64(0..=longest)));
 }
 
 fn any_way(rng: &mut Rng) -> Way {
-    match rng.u8(0..10) {
-        0..2 => Way::Copy,
-        2..4 => Way::CopyStraight,
-        4..6 => Way::Rename,
-        6 => Way::UnlinkThenRename,
-        7..9 => {
+    match rng.u8(0..20) {
+        0..4 => Way::Copy,
+        4..8 => Way::CopyStraight,
+        8..12 => Way::Rename,
+        12..15 => Way::UnlinkThenRename,
+        15..19 => {
             let parts = rng.usize(1..6);
             let mut pause = || rng.choice([0, 0, 300, 4_000]).expect("there are some");
             Way::InPlace((0..parts).map(|_| pause()).collect())

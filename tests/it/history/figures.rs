@@ -17,7 +17,8 @@ pub struct Figures {
     answers: usize,
     by_id: usize,
     violations: BTreeMap<Kind, usize>,
-    /// From a rename to the first answer that shows it, sorted.
+    /// From a file or a ledger in its place to the first answer that shows it, sorted. Versions that
+    /// were replaced before anybody saw them are not in here.
     delays: Vec<Duration>,
     usage: (Usage, Usage),
 }
@@ -32,7 +33,7 @@ impl Figures {
         }
         let ids: HashSet<&str> =
             history.answers.iter().filter_map(|a| a.rows()).map(|(id, _)| id).collect();
-        let mut seen = FirstSeen::of(history);
+        let seen = FirstSeen::of(history);
         let states = history.vouched.iter();
         Self {
             replacements: history.writes.iter().filter(|write| done(write.fate)).count(),
@@ -89,9 +90,9 @@ impl fmt::Display for Figures {
         line("failed answers", failed.to_string())?;
         line("backward generations", self.count(&[Kind::Backward]).to_string())?;
         line("late or lost", self.count(&[Kind::Stale]).to_string())?;
-        line("replace to visible, p50", ms(self.delay(0.5)))?;
-        line("replace to visible, p99", ms(self.delay(0.99)))?;
-        line("replace to visible, max", ms(self.delay(1.0)))?;
+        line("replaced to visible, p50", ms(self.delay(0.5)))?;
+        line("replaced to visible, p99", ms(self.delay(0.99)))?;
+        line("replaced to visible, max", ms(self.delay(1.0)))?;
         line("resident memory, warm", mib(before.resident))?;
         line("resident memory, end", mib(after.resident))?;
         line("descriptors (pins), warm", format!("{} ({})", before.descriptors, before.pins))?;
@@ -122,22 +123,19 @@ impl FirstSeen {
         })
     }
 
-    /// When this version or a later one was shown first.
-    fn at_least(&self, mart: Mart, version: Version) -> Option<At> {
-        self.0.get(mart)?.range(version..).map(|(_, at)| *at).min()
-    }
-
-    /// How long each version took from its place on disk to an answer, that was asked by then.
-    fn delays(&mut self, history: &History) -> Vec<Duration> {
+    /// How long each version that was shown took from its place on disk to an answer.
+    fn delays(&self, history: &History) -> Vec<Duration> {
+        let shown = |mart: Mart, version: Version| self.0.get(mart)?.get(&version).copied();
         let files = history.writes.iter().filter(|write| !history.is_ledgered(write.mart));
         let files = files.filter_map(|write| match write.fate {
-            Fate::Done(done) => Some((done, self.at_least(write.mart, write.version)?)),
+            Fate::Done(done) => Some((done, shown(write.mart, write.version)?)),
             Fate::Killed | Fate::Damaged => None,
         });
         let builds = history.vouched.iter().filter_map(|state| {
-            let newest = state.marts.iter().max_by_key(|(_, version)| **version)?;
-            Some((state.done, self.at_least(newest.0, *newest.1)?))
+            let (mart, _) = state.marts.iter().find(|(_, version)| **version == state.build)?;
+            Some((state.done, shown(mart, state.build)?))
         });
+        // What was there before the first question waited for it.
         let asked = history.answers.iter().map(|answer| answer.began).min().unwrap_or_default();
         let mut delays: Vec<Duration> = files
             .chain(builds)

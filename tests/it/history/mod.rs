@@ -128,11 +128,10 @@ impl Plan {
             martd.wait_snapshot("all marts", |snapshot| {
                 snapshot["marts"].as_array().is_some_and(|served| served.len() == marts.len())
             });
-            let (one, two, three) = (rng.fork(), rng.fork(), rng.fork());
+            let (one, two) = (rng.fork(), rng.fork());
             let readers = [
                 scope.spawn(move || readers::ask_for_all(stage, 1, marts, one, done)),
-                scope.spawn(move || readers::ask_for_all(stage, 2, marts, two, done)),
-                scope.spawn(move || readers::ask_one_snapshot(stage, 3, marts, three, done)),
+                scope.spawn(move || readers::ask_one_snapshot(stage, 2, marts, two, done)),
                 scope.spawn(move || readers::look(stage, done)),
             ];
             thread::sleep(duration.mul_f64(WARM_UP));
