@@ -31,6 +31,18 @@ impl Usage {
     }
 }
 
+/// The processes whose parent this is.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let lists = tasks.filter_map(|task| {
+        fs::read_to_string(task.ok()?.path().join("children")).ok() // a thread may have ended
+    });
+    let pids = |list: String| -> Vec<u32> {
+        list.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+    };
+    lists.flat_map(pids).collect()
+}
+
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("in every status");
