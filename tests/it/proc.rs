@@ -43,6 +43,21 @@ pub fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(pids).collect()
 }
 
+/// The processes of a process group, those aside that have ended and are not reaped yet.
+pub fn members(group: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc")
+        .expect("readable")
+        .filter_map(|entry| entry.expect("an entry").file_name().to_str()?.parse::<u32>().ok());
+    let is_member = |pid: &u32| {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+        // The name in parentheses may hold anything; behind it come state, parent and group.
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+        let fields: Vec<&str> = fields.into_iter().flatten().collect();
+        fields[0] != "Z" && fields[2] == group.to_string()
+    };
+    pids.filter(is_member).collect()
+}
+
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("in every status");
