@@ -24,7 +24,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// `usage` is that after the warm-up and that at the end.
+    /// `usage` is that under load, after the warm-up, and that at rest in the end.
     pub fn of(history: &History, violations: &[Violation], usage: (Usage, Usage)) -> Self {
         let done = |fate| matches!(fate, Fate::Done(_));
         let mut by_kind = BTreeMap::new();

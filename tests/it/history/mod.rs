@@ -34,6 +34,10 @@ use record::{Content, Fate, History, Mart};
 const DURATION: Duration = Duration::from_secs(45);
 /// Memory and descriptors are compared with those after this part of the run.
 const WARM_UP: f64 = 0.25;
+/// What the allocators may keep for themselves beyond that: runs end up to 15 MiB above or below.
+const SLACK_BYTES: u64 = 64 << 20;
+/// At rest a mart is pinned as it is served, and in the three versions that wait for a ledger.
+const PINS_PER_MART: usize = 4;
 const RETAIN: Duration = Duration::from_secs(2);
 /// More than martd publishes in that time.
 const RETAIN_COUNT: &str = "64";
@@ -90,13 +94,21 @@ impl Plan {
 
         let some: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
         assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), some.join("\n"));
+
+        let (warm, end) = usage;
+        assert!(end.resident < warm.resident + SLACK_BYTES, "memory grew: {warm:?}, {end:?}");
+        assert!(end.pins <= PINS_PER_MART * self.marts().len(), "pins are left: {end:?}");
+        let others = |usage: Usage| usage.descriptors - usage.pins;
+        assert!(others(end) <= others(warm), "descriptors are left: {warm:?}, {end:?}");
+
         // A run in which little happened proves little.
         assert!(figures.replacements() > 100, "the writers wrote next to nothing");
         assert!(figures.answers_by_id() > 100, "hardly any snapshot was asked for by its id");
         assert!(self.built.is_empty() || figures.builds_seen() > 10, "hardly any build was seen");
     }
 
-    /// Runs writers and readers, and returns what they wrote down and what martd took.
+    /// Runs writers and readers, and returns what they wrote down, and what martd took when it was
+    /// warm and in the end, at rest.
     fn run(&self, duration: Duration, mut rng: Rng) -> (History, (Usage, Usage)) {
         let root = Root::new();
         let retain = format!("{}s", RETAIN.as_secs());
@@ -115,7 +127,7 @@ impl Plan {
             Stage { root: &root, martd: &martd, started: Instant::now(), closing: &closing };
         let (stage, done, marts) = (&stage, &done, &self.marts());
 
-        thread::scope(|scope| {
+        let (history, warm) = thread::scope(|scope| {
             let mut writers = Vec::new();
             for mart in self.free {
                 let rng = rng.fork();
@@ -143,14 +155,17 @@ impl Plan {
             for writer in writers {
                 history.absorb(writer.join().expect("the writer ends"));
             }
-            let end = Usage::of(martd.pid());
             history.answers.push(last_answer(stage, marts, &history));
             done.store(true, Ordering::Relaxed);
             for reader in readers {
                 history.absorb(reader.join().expect("the reader ends"));
             }
-            (history, (warm, end))
-        })
+            (history, warm)
+        });
+        martd.wait_snapshot("the retention to end", |snapshot| {
+            snapshot["retained"].as_array().is_some_and(Vec::is_empty)
+        });
+        (history, (warm, Usage::of(martd.pid())))
     }
 }
 
