@@ -8,6 +8,7 @@ SHELL := bash
 export PARQUET_DIR ?= $(CURDIR)/data/parquet
 LISTEN ?= 127.0.0.1:8321
 VARS ?= {}
+SOAK ?= 2m
 PYTHON ?= python3
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -30,7 +31,8 @@ help: ## Show this help
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')"
+	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')," \
+		"SOAK (how long, e.g. SOAK=10m), HISTORY_SEED (as a run printed it)"
 
 .PHONY: run
 run: build $(LEDGER) ## Build everything, make marts with dbt, and serve them
@@ -70,6 +72,11 @@ test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 .PHONY: test-dbt
 test-dbt: $(VENV)/ready
 	$(VENV)/bin/python -m unittest discover --start-directory dbt/checks
+
+.PHONY: soak
+soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK=2m; prints figures
+	SOAK=$(SOAK) cargo test --release --locked --test it -- --exact --nocapture \
+		history::every_answer_comes_from_one_state_that_writers_finished
 
 .PHONY: duckdb
 duckdb: $(DUCKDB) ## Fetch DuckDB's shared library (done by build)

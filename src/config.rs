@@ -54,6 +54,8 @@ pub enum Command {
         depth: Depth,
         /// How many files it inherits.
         count: usize,
+        /// The process that started it.
+        parent: u32,
     },
 }
 

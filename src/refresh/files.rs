@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::ledger::{self, Ledger};
 use crate::pin::{Budget, Pin, PinError};
-use crate::publish::{Staged, Target, Version};
+use crate::publish::{Chosen, Staged, Target, Version};
 use crate::scan::{Candidate, DirId, Identity, LEDGER, OpenDir, Remark};
 use crate::verify::{self, Footer, FooterError, Verdict};
 use crate::watch;
@@ -203,24 +203,29 @@ impl Files {
         &self.ignored
     }
 
-    /// Takes what decoding found.
-    pub(super) fn learn(&mut self, verdicts: &HashMap<Hash, Verdict>) {
-        for (hash, verdict) in verdicts {
-            let is_it = |version: &&Arc<Version>| version.pin.hash() == *hash;
-            for (name, entry) in &mut self.entries {
-                let Some(newest) = entry.newest.as_ref().filter(is_it) else { continue };
-                match verdict {
-                    Ok(_) => entry.proven = Some(Arc::clone(newest)),
-                    Err(reason) => {
+    /// Takes what decoding the versions of `target` found. A file may have changed again meanwhile:
+    /// what decoded is proven all the same, for the newer version may turn out to be bad.
+    pub(super) fn learn(&mut self, target: &Target, verdicts: &HashMap<Hash, Verdict>) {
+        for (name, Chosen { version, .. }) in &target.marts {
+            let hash = version.pin.hash();
+            let entry = self.entries.get_mut(name);
+            match verdicts.get(&hash) {
+                Some(Ok(_)) => {
+                    if let Some(entry) = entry {
+                        entry.proven = Some(Arc::clone(version));
+                    }
+                }
+                Some(Err(reason)) => {
+                    self.staged.retain(|version| version.pin.hash() != hash);
+                    let is_it = |newest: &Arc<Version>| newest.pin.hash() == hash;
+                    if let Some(entry) = entry.filter(|e| e.newest.as_ref().is_some_and(is_it)) {
                         warn!(file = file_name(name), reason, "rejected");
                         entry.newest = None;
                         entry.condition = Condition::Rejected(reason.clone());
                         entry.since = Timestamp::now();
                     }
                 }
-            }
-            if verdict.is_err() {
-                self.staged.retain(|version| version.pin.hash() != *hash);
+                None => {}
             }
         }
     }

@@ -382,7 +382,7 @@ impl Writer {
     /// Takes what the publisher made and serves it, unless a file turned out to be bad.
     fn swap(&mut self, prepared: Prepared) {
         self.preparing = false;
-        self.files.learn(&prepared.verdicts);
+        self.files.learn(&prepared.target, &prepared.verdicts);
         let snapshot = match prepared.snapshot {
             Ok(Some(snapshot)) => snapshot,
             Ok(None) => return, // a verdict was bad: what is served is decided anew

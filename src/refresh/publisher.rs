@@ -32,6 +32,8 @@ struct Job {
 /// What became of a target.
 #[derive(Debug)]
 pub(super) struct Prepared {
+    /// What was to be served.
+    pub(super) target: Target,
     /// What decoding found, by content.
     pub(super) verdicts: HashMap<Hash, Verdict>,
     /// The snapshot; `None` when one of its files does not decode, an error when no database could
@@ -55,18 +57,17 @@ impl Publisher {
             while let Ok(job) = inbox.recv() {
                 let target = job.target.clone();
                 let pins = job.target.marts.values().map(|chosen| &chosen.version.pin);
-                let prepared = match verifier.verify(pins) {
+                let (verdicts, snapshot) = match verifier.verify(pins) {
                     Ok(verdicts) => {
                         let snapshot = open(job, &verdicts, &engine, &mut generation);
-                        Prepared { verdicts, snapshot }
+                        (verdicts, snapshot)
                     }
-                    Err(error) => Prepared {
-                        verdicts: HashMap::new(),
-                        snapshot: Err(format!("files could not be verified: {error}")),
-                    },
+                    Err(error) => {
+                        (HashMap::new(), Err(format!("files could not be verified: {error}")))
+                    }
                 };
-                let published = matches!(prepared.snapshot, Ok(Some(_)));
-                mailbox.prepared(prepared);
+                let published = matches!(snapshot, Ok(Some(_)));
+                mailbox.prepared(Prepared { target: target.clone(), verdicts, snapshot });
                 if let (true, Some(state)) = (published, &state)
                     && let Err(error) = state.keep(&target)
                 {

@@ -1,4 +1,4 @@
-//! The child process that decodes files: `martd decode DEPTH COUNT`, a hidden subcommand.
+//! The child process that decodes files: `martd decode DEPTH COUNT PARENT`, a hidden subcommand.
 //!
 //! It inherits the files as descriptors from [`FIRST_FD`] on, decodes them in order, and writes a
 //! line of JSON for each to its standard output as soon as it knows. It takes every right from itself
@@ -63,9 +63,10 @@ impl From<Found> for Verdict {
     }
 }
 
-/// Runs the child: decodes `count` inherited files and reports them on standard output.
-pub fn main(depth: Depth, count: usize) -> ExitCode {
-    if let Err(error) = give_up_rights() {
+/// Runs the child: decodes `count` inherited files and reports them on standard output to `parent`,
+/// the process that started it.
+pub fn main(depth: Depth, count: usize, parent: u32) -> ExitCode {
+    if let Err(error) = give_up_rights(parent) {
         eprintln!("martd {SUBCOMMAND}: {error}");
         return ExitCode::FAILURE;
     }
@@ -83,10 +84,10 @@ pub fn main(depth: Depth, count: usize) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn give_up_rights() -> io::Result<()> {
-    let parent = rustix::process::getppid();
+fn give_up_rights(parent: u32) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid() != parent {
+    // Of a death before that, nobody tells: asking for the parent's id now would give its heir's.
+    if std::os::unix::process::parent_id() != parent {
         return Err(io::Error::other("the parent is gone"));
     }
     for (resource, most) in

@@ -7,6 +7,7 @@ use rustix::fs::inotify;
 use serde_json::Value as Json;
 
 use crate::harness::{Martd, Root, names, wait_for};
+use crate::proc::children;
 use crate::writers::Writer;
 
 fn reasons(list: &Json) -> BTreeMap<String, String> {
@@ -89,6 +90,28 @@ fn a_whole_footer_over_damaged_pages_is_rejected_and_the_last_version_is_served(
     writer.land(&root, "a", "SELECT 2 AS x");
     martd.wait_snapshot("the next good version", |s| s["generation"] == 2);
     assert_eq!(martd.query("SELECT x FROM mart.a").value(), 2);
+}
+
+#[test]
+fn a_good_version_stays_when_a_damaged_one_lands_while_it_is_being_decoded() {
+    let root = Root::new();
+    let writer = Writer::new();
+    writer.land(&root, "a", "SELECT 1 AS x");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+
+    let mut damaged = writer.parquet("SELECT hash(i) AS x FROM range(5000) t(i)", None);
+    damaged[40..2000].fill(0xff);
+    // Large, so that decoding it takes a while.
+    writer.land(&root, "a", "SELECT 2 AS x, hash(i) AS y FROM range(3_000_000) t(i)");
+    wait_for("the decoder", || children(martd.pid()).first().copied());
+    crate::writers::put(root.mart("a.parquet"), &damaged);
+    martd.wait_snapshot("the rejection", |s| s["rejected"][0]["file"] == "a.parquet");
+
+    // Another mart, so that what is served is decided anew.
+    writer.land(&root, "b", "SELECT 1 AS x");
+    martd.wait_snapshot("the other mart", |s| names(&s["marts"], "name") == ["a", "b"]);
+    assert_eq!(martd.query("SELECT max(x) FROM mart.a").value(), 2);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Starts martd on a port of its own and asks it questions.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -75,7 +76,19 @@ impl Martd {
 
     /// The same, with more settings from the environment.
     pub fn start_with(parquet_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(program())
+        Self::run(&mut Self::command(parquet_dir, settings))
+    }
+
+    /// The same, in this working directory, and as the leader of a process group, in which its
+    /// children stay when it dies.
+    pub fn start_in_group(parquet_dir: &Path, settings: &[(&str, &str)], work_dir: &Path) -> Self {
+        let mut command = Self::command(parquet_dir, settings);
+        Self::run(command.current_dir(work_dir).process_group(0))
+    }
+
+    fn command(parquet_dir: &Path, settings: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(program());
+        command
             .env_clear()
             // What a statement could write by a relative path would be found here.
             .current_dir(parquet_dir)
@@ -83,9 +96,12 @@ impl Martd {
             .env("MARTD_LISTEN", "127.0.0.1:0")
             .env("RUST_LOG", "debug")
             .envs(settings.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("martd starts");
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut process = command.spawn().expect("martd starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(process.stderr.take().expect("piped")).lines();
         let sink = Arc::clone(&log);
@@ -171,6 +187,11 @@ impl Martd {
         self.post(&json!({ "sql": sql }))
     }
 
+    /// Asks a martd that may die before it answers.
+    pub fn client(&self) -> Client {
+        Client { url: self.url("/v1/query"), agent: self.agent.clone() }
+    }
+
     pub fn snapshot(&self) -> Json {
         self.get("/v1/snapshot").json()
     }
@@ -188,6 +209,10 @@ impl Martd {
         self.log.lock().expect("no panic").clone()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(pid, signal).expect("martd runs");
@@ -195,6 +220,20 @@ impl Martd {
 
     pub fn wait_exit(&mut self) -> ExitStatus {
         wait_for("martd to exit", || self.process.try_wait().expect("a child"))
+    }
+}
+
+/// A client that may outlive its martd.
+pub struct Client {
+    url: String,
+    agent: ureq::Agent,
+}
+
+impl Client {
+    /// An answer that came whole; `None` when martd is gone.
+    pub fn query(&self, sql: &str) -> Option<Answer> {
+        let response = self.agent.post(&self.url).send_json(json!({ "sql": sql })).ok()?;
+        read(response).ok()
     }
 }
 
@@ -211,12 +250,15 @@ impl Drop for Martd {
 }
 
 fn answer(outcome: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
-    let mut response = outcome.expect("martd answers");
-    Answer {
+    outcome.and_then(read).expect("martd answers")
+}
+
+fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {
+    Ok(Answer {
         status: response.status().as_u16(),
         headers: response.headers().clone(),
-        body: response.body_mut().with_config().limit(1 << 30).read_to_string().expect("UTF-8"),
-    }
+        body: response.body_mut().with_config().limit(1 << 30).read_to_string()?,
+    })
 }
 
 /// Looks again and again until there is something.

@@ -1,7 +1,7 @@
 //! Integration tests: a real martd, real files, real HTTP.
 //!
 //! Each file is a feature. [`harness`] starts martd and asks it; [`writers`] makes Parquet files and
-//! dbt-like builds.
+//! dbt-like builds; [`proc`] asks the kernel what martd takes.
 
 #![allow(unreachable_pub, reason = "the harness is this binary's public face, nothing else's")]
 
@@ -9,18 +9,22 @@
 mod corpus;
 mod harness;
 mod writers;
+mod proc;
 
 mod cache;
 mod cancel;
 mod consistency;
 mod dbt;
 mod files;
+mod history;
 mod holds;
 mod hostile;
+mod kill;
 mod lifecycle;
 mod limits;
 mod mart_file;
 mod query;
 mod readiness;
 mod restart;
+mod retention;
 mod scope;

@@ -23,16 +23,21 @@ impl Writer {
 
     /// The bytes of a Parquet file with these rows, and a build's stamp if there is one.
     pub fn parquet(&self, select: &str, invocation: Option<&str>) -> Vec<u8> {
+        self.bytes(select, &stamp(invocation))
+    }
+
+    /// The bytes of a Parquet file that COPY writes with these options.
+    pub fn bytes(&self, select: &str, options: &str) -> Vec<u8> {
         let path = self.scratch.path().join("x.parquet");
-        self.copy(select, &path, invocation);
+        self.copy(select, &path, options);
         std::fs::read(&path).expect("read")
     }
 
-    fn copy(&self, select: &str, path: &Path, invocation: Option<&str>) {
-        let stamp = invocation
-            .map(|id| format!(", KV_METADATA {{dbt_invocation_id: '{id}'}}"))
-            .unwrap_or_default();
-        let sql = format!("COPY ({select}) TO '{}' (FORMAT parquet{stamp})", path.display());
+    /// Writes a Parquet file with COPY and these options.
+    pub fn copy(&self, select: &str, path: &Path, options: &str) {
+        let comma = if options.is_empty() { "" } else { ", " };
+        let sql =
+            format!("COPY ({select}) TO '{}' (FORMAT parquet{comma}{options})", path.display());
         self.duckdb.execute_batch(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
@@ -44,9 +49,14 @@ impl Writer {
     /// The same, stamped with the build that writes it.
     pub fn land_stamped(&self, root: &Root, name: &str, select: &str, invocation: Option<&str>) {
         let temporary = root.mart(&format!("tmp_{name}.parquet"));
-        self.copy(select, &temporary, invocation);
+        self.copy(select, &temporary, &stamp(invocation));
         std::fs::rename(&temporary, root.mart(&format!("{name}.parquet"))).expect("rename");
     }
+}
+
+/// COPY's option that stamps a file with the build that writes it.
+pub fn stamp(invocation: Option<&str>) -> String {
+    invocation.map(|id| format!("KV_METADATA {{dbt_invocation_id: '{id}'}}")).unwrap_or_default()
 }
 
 /// Replaces a file in one step.
@@ -83,6 +93,11 @@ impl Project {
     }
 
     pub fn write_ledger(&self, root: &Root, invocation: &str) {
+        put(root.mart("_build.json"), self.ledger(invocation).as_bytes());
+    }
+
+    /// The ledger's text.
+    pub fn ledger(&self, invocation: &str) -> String {
         let now = Timestamp::now();
         let status = if self.outstanding.is_empty() { "success" } else { "error" };
         let models: Vec<Json> = self
@@ -99,6 +114,6 @@ impl Project {
             "invocation_id": invocation, "started_at": now, "finished_at": now, "status": status,
             "results": [], "outstanding": self.outstanding, "models": models,
         }});
-        put(root.mart("_build.json"), ledger.to_string().as_bytes());
+        ledger.to_string()
     }
 }

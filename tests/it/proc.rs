@@ -1,0 +1,66 @@
+//! What the kernel says of a process: its memory, its descriptors, its children.
+
+use std::fs;
+
+/// What a process takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Resident memory, in bytes, without the pins that no query maps.
+    pub resident: u64,
+    pub descriptors: usize,
+    /// Pins in memory…
+    pub pins: usize,
+    /// …and their bytes.
+    pub pinned: u64,
+}
+
+impl Usage {
+    pub fn of(pid: u32) -> Self {
+        let mut usage = Self { resident: resident(pid), descriptors: 0, pins: 0, pinned: 0 };
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs") {
+            let path = entry.expect("an entry").path();
+            // Between the listing and the look a descriptor may have been closed.
+            let Ok(target) = fs::read_link(&path) else { continue };
+            usage.descriptors += 1;
+            if target.to_string_lossy().starts_with("/memfd:martd-pin") {
+                usage.pins += 1;
+                usage.pinned += fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            }
+        }
+        usage
+    }
+}
+
+/// The processes whose parent this is.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let lists = tasks.filter_map(|task| {
+        fs::read_to_string(task.ok()?.path().join("children")).ok() // a thread may have ended
+    });
+    let pids = |list: String| -> Vec<u32> {
+        list.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+    };
+    lists.flat_map(pids).collect()
+}
+
+/// The processes of a process group, those aside that have ended and are not reaped yet.
+pub fn members(group: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc")
+        .expect("readable")
+        .filter_map(|entry| entry.expect("an entry").file_name().to_str()?.parse::<u32>().ok());
+    let is_member = |pid: &u32| {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+        // The name in parentheses may hold anything; behind it come state, parent and group.
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+        let fields: Vec<&str> = fields.into_iter().flatten().collect();
+        fields[0] != "Z" && fields[2] == group.to_string()
+    };
+    pids.filter(is_member).collect()
+}
+
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("in every status");
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    kib << 10
+}
