@@ -13,6 +13,7 @@ use martd::refresh::Refresh;
 use martd::signal::{self, Ask};
 use martd::state::StateDir;
 use martd::verify::child;
+use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -41,6 +42,7 @@ fn serve(args: ServeArgs) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    raise_descriptor_limit();
     // Blocking threads: the queries, and as many that wait for DuckDB to let go of theirs.
     let blocking = 2 * config.http.queries + 2;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -58,6 +60,16 @@ fn serve(args: ServeArgs) -> ExitCode {
             error!("{reason}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A mart takes a descriptor for each version that somebody reads, so the customary soft limit of 1,024
+/// is too low for a thousand marts. What nothing here uses is `select`, the reason for that limit.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of descriptors stays at {:?}", limit.current);
     }
 }
 

@@ -40,6 +40,7 @@ kinds! {
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "Too many queries at once";
     NOT_READY = "not-ready", SERVICE_UNAVAILABLE, "Nothing can be served yet";
     QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";
+    MART_CHANGED = "mart-changed", SERVICE_UNAVAILABLE, "A mart was rewritten while it was read";
     BUILD_HELD = "build-held", CONFLICT, "The build is held";
     WAIT_TIMEOUT = "wait-timeout", GATEWAY_TIMEOUT, "The build is not published yet";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in martd";
@@ -143,7 +144,7 @@ impl From<QueryError> for Problem {
             QueryError::Parameter(_) => Self::bad_request(detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Interrupted => Self::new(QUERY_TIMEOUT, detail),
-            QueryError::Torn(_) => Self::new(OVERLOADED, detail).retry_after(1),
+            QueryError::Torn(_) => Self::new(MART_CHANGED, detail).retry_after(1),
             QueryError::Internal(_) => Self::internal(detail),
         }
     }
