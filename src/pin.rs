@@ -263,11 +263,7 @@ impl AsFd for Pin {
 }
 
 /// Hashes `size` bytes, which the file must have exactly, and shows each part to `each`.
-fn hash(
-    file: impl AsFd,
-    size: u64,
-    mut each: impl FnMut(&[u8], u64),
-) -> Result<Hash, PinError> {
+fn hash(file: impl AsFd, size: u64, mut each: impl FnMut(&[u8], u64)) -> Result<Hash, PinError> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; COPY_BUFFER_BYTES.min(size as usize + 1)];
     let mut total = 0;

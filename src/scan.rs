@@ -136,8 +136,7 @@ impl DirId {
     fn of(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Self> {
         // Since Linux 6.8: an id of the mount that is never given out again.
         let unique_mount_id = StatxFlags::from_bits_retain(0x4000);
-        let wanted =
-            StatxFlags::INO | StatxFlags::BTIME | StatxFlags::MNT_ID | unique_mount_id;
+        let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::MNT_ID | unique_mount_id;
         let stat = rustix::fs::statx(dir, path, flags, wanted)?;
         Ok(Self {
             dev: (stat.stx_dev_major, stat.stx_dev_minor),
@@ -310,9 +309,10 @@ impl OpenDir {
 /// A directory that was deleted can be open, or mounted, and then holds nothing for ever.
 fn explain_deleted(error: Errno) -> io::Error {
     match error {
-        Errno::NOENT => {
-            io::Error::new(io::ErrorKind::NotFound, "it was deleted; if it is a mount, mount it again")
-        }
+        Errno::NOENT => io::Error::new(
+            io::ErrorKind::NotFound,
+            "it was deleted; if it is a mount, mount it again",
+        ),
         other => other.into(),
     }
 }
