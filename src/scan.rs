@@ -202,11 +202,17 @@ impl OpenDir {
     /// When the directory cannot be read. A single entry that cannot be is remarked on instead.
     pub fn scan(&self) -> io::Result<Scan> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.fd).map_err(explain_deleted)? {
-            let entry = entry.map_err(explain_deleted)?;
+        for entry in Dir::read_from(&self.fd)? {
+            let entry = entry?;
             names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
         }
         names.sort();
+        // A bind mount leads to its directory also when that was deleted, and then nothing is ever in
+        // it again. That says nothing about marts.
+        if names.is_empty() && rustix::fs::fstat(&self.fd)?.st_nlink == 0 {
+            let reason = "it was deleted; if it is a mount, mount it again";
+            return Err(io::Error::new(io::ErrorKind::NotFound, reason));
+        }
 
         let mut scan = Scan::default();
         let mut folded: HashMap<String, String> = HashMap::new();
@@ -303,17 +309,6 @@ impl OpenDir {
     fn contains(&self, fd: impl AsFd) -> io::Result<bool> {
         let path = real_path(fd)?;
         Ok(self.bounds.iter().any(|bound| path.starts_with(bound)))
-    }
-}
-
-/// A directory that was deleted can be open, or mounted, and then holds nothing for ever.
-fn explain_deleted(error: Errno) -> io::Error {
-    match error {
-        Errno::NOENT => io::Error::new(
-            io::ErrorKind::NotFound,
-            "it was deleted; if it is a mount, mount it again",
-        ),
-        other => other.into(),
     }
 }
 

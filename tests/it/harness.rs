@@ -1,5 +1,6 @@
 //! Starts martd on a port of its own and asks it questions.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -75,8 +76,16 @@ impl Martd {
 
     /// The same, with more settings from the environment.
     pub fn start_with(parquet_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(program())
+        Self::start_under(&[], parquet_dir, settings)
+    }
+
+    /// The same, started by another program, which must become martd: `prlimit`, `nsenter`, `setpriv`.
+    pub fn start_under(launcher: &[&str], parquet_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut words = launcher.iter().map(OsStr::new).chain([program().as_os_str()]);
+        let mut process = Command::new(words.next().expect("at least martd"))
+            .args(words)
             .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("PARQUET_DIR", parquet_dir)
             .env("MARTD_LISTEN", "127.0.0.1:0")
             .env("RUST_LOG", "debug")
@@ -160,6 +169,16 @@ impl Martd {
 
     pub fn log(&self) -> Vec<Json> {
         self.log.lock().expect("no panic").clone()
+    }
+
+    /// Waits for a line with this message in the log.
+    pub fn wait_log(&self, message: &str) -> Json {
+        wait_for(message, || self.log().into_iter().find(|line| line["message"] == message))
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
