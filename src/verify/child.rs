@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::{Report, Verdict};
-use crate::engine;
+use crate::engine::Decoder;
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "decode";
@@ -69,9 +69,16 @@ pub fn main(depth: Depth, count: usize) -> ExitCode {
         eprintln!("martd {SUBCOMMAND}: {error}");
         return ExitCode::FAILURE;
     }
+    let decoder = match Decoder::new() {
+        Ok(decoder) => decoder,
+        Err(error) => {
+            eprintln!("martd {SUBCOMMAND}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut out = io::stdout().lock();
     for fd in (FIRST_FD..).take(count) {
-        let found = match engine::decode(&format!("/proc/self/fd/{fd}"), depth == Depth::Full) {
+        let found = match decoder.decode(&format!("/proc/self/fd/{fd}"), depth == Depth::Full) {
             Ok(report) => Found::Report(report),
             Err(reason) => Found::Rejected(reason),
         };

@@ -10,9 +10,13 @@ mod namespace;
 mod writers;
 
 mod consistency;
+mod damage;
 mod dbt;
+mod decoding;
+mod faults;
 mod files;
 mod holds;
+mod in_place;
 mod lifecycle;
 mod query;
 mod readiness;
