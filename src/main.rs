@@ -16,6 +16,7 @@ use martd::sandbox;
 use martd::signal::{self, Ask};
 use martd::state::StateDir;
 use martd::verify::child;
+use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -41,6 +42,7 @@ fn serve(args: ServeArgs) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    raise_descriptor_limit();
     // Before any other thread is there, for they inherit it.
     if let Err(error) = confine(&config) {
         error!("rights cannot be given up: {error}");
@@ -75,11 +77,21 @@ fn confine(config: &Config) -> Result<(), String> {
     let null = Path::new("/dev/null"); // where children's messages go
     let writable = [config.state_dir.as_deref(), config.refresh.engine.temp_dir.as_deref()];
     let writable = writable.into_iter().flatten().chain([null]);
-    let status = sandbox::forbid_writes(writable, true).map_err(|error| error.to_string())?;
+    let status = sandbox::forbid_writes(writable).map_err(|error| error.to_string())?;
     if status == RulesetStatus::NotEnforced {
         warn!("this kernel has no Landlock: the right to write is not given up");
     }
     sandbox::bound_data(config.data_bytes).map_err(|error| error.to_string())
+}
+
+/// A mart takes a descriptor for each version that somebody reads, so the customary soft limit of 1,024
+/// is too low for a thousand marts. What nothing here uses is `select`, the reason for that limit.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of descriptors stays at {:?}", limit.current);
+    }
 }
 
 async fn run(config: Config) -> Result<(), String> {

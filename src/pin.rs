@@ -4,35 +4,44 @@
 //! and pyarrow rewrite files in place. So a file is copied into a sealed memfd when it lands. A
 //! file over the pin budget is held by its open descriptor instead, which survives replacement and
 //! removal, but not a rewrite in place; [`Pin::is_intact`] tells.
+//!
+//! Either way a pin takes one descriptor. Pins get half of those that martd may have, so that what
+//! is served can be asked for however many files there are.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::{Hash, Hasher};
+use jiff::Timestamp;
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::process::Resource;
 use serde::Serialize;
 use tracing::warn;
 
 use crate::scan::Identity;
+use crate::watch::CLOCK_TICK;
 
 const COPY_BUFFER_BYTES: usize = 1 << 20;
+const MEMFD_NAME: &str = "martd-pin";
 
-/// How much memory pins may take, over all snapshots that are alive.
+/// How much memory and how many descriptors pins may take, over all snapshots that are alive.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
     used: AtomicU64,
+    pins: AtomicU64,
 }
 
 impl Budget {
     /// A budget of this many bytes.
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
+        Arc::new(Self { limit, used: AtomicU64::new(0), pins: AtomicU64::new(0) })
     }
 
     /// The bytes that live pins take.
@@ -40,14 +49,26 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|used| *used <= self.limit)
+    /// A pin's place in the budget, with no bytes yet.
+    fn claim(self: &Arc<Self>) -> io::Result<Reservation> {
+        let most = descriptor_limit() / 2;
+        self.pins
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pins| {
+                (pins < most).then_some(pins + 1)
             })
-            .ok()
-            .map(|_| Reservation { budget: Arc::clone(self), bytes })
+            .map(|_| Reservation { budget: Arc::clone(self), bytes: 0 })
+            .map_err(|pins| {
+                io::Error::other(format!(
+                    "{pins} files are held open already, half of what martd may open; \
+                     raise its limit of descriptors (RLIMIT_NOFILE)"
+                ))
+            })
     }
+}
+
+/// The descriptors that this process may have. Asked anew each time: it can be raised from outside.
+pub fn descriptor_limit() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[derive(Debug)]
@@ -56,9 +77,28 @@ struct Reservation {
     bytes: u64,
 }
 
+impl Reservation {
+    /// Adds bytes, if the budget has them.
+    fn reserve(&mut self, bytes: u64) -> bool {
+        let Budget { limit, used, .. } = &*self.budget;
+        let reserved = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|used| used <= limit)
+        });
+        if reserved.is_ok() {
+            self.bytes += bytes;
+        }
+        reserved.is_ok()
+    }
+
+    fn give_back(&mut self) {
+        self.budget.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.give_back();
+        self.budget.pins.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -81,7 +121,9 @@ pub struct Pin {
     hash: Hash,
     /// Where the file was, for a descriptor pin: DuckDB resolves its descriptor to this.
     origin: Option<PathBuf>,
-    _reservation: Option<Reservation>,
+    /// What a held file was when its bytes were last known to be those that were pinned.
+    known: Mutex<Identity>,
+    _reservation: Reservation,
 }
 
 /// Why a file could not be pinned.
@@ -96,68 +138,47 @@ pub enum PinError {
 }
 
 impl Pin {
-    /// Pins an open file: copies it into a sealed memfd if the budget allows, else holds `file`.
-    /// Either way all bytes are read and hashed, and the file must not change meanwhile.
+    /// Pins an open file: copies it into a sealed memfd if the budget and the kernel allow, else
+    /// holds `file`. Either way all bytes are read and hashed, and the file must not change
+    /// meanwhile.
     ///
     /// # Errors
     /// [`PinError::Moved`] when it changed, [`PinError::Read`] when reading failed.
     pub fn new(file: File, budget: &Arc<Budget>) -> Result<Self, PinError> {
+        let mut reservation = budget.claim()?;
         let before = Identity::of_open(&file)?;
-        let copy = budget.reserve(before.size()).and_then(|reservation| {
-            Copy::create(reservation)
-                .inspect_err(|error| warn!(%error, "no memfd to be had: holding the file itself"))
-                .ok()
-        });
-
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; COPY_BUFFER_BYTES.min(before.size() as usize + 1)];
-        let mut source = &file;
-        let mut total = 0;
-        loop {
-            let count = source.read(&mut buffer)?;
-            if count == 0 {
-                break;
+        let mut copy = reservation.reserve(before.size()).then(Copy::create).transpose();
+        let hash = hash(&file, before.size(), |part, offset| {
+            if let Ok(Some(to)) = &copy
+                && let Err(error) = to.0.write_all_at(part, offset)
+            {
+                copy = Err(error);
             }
-            hasher.update(&buffer[..count]);
-            if let Some(copy) = &copy {
-                copy.file.write_all_at(&buffer[..count], total)?;
-            }
-            total += count as u64;
-            if total > before.size() {
-                return Err(PinError::Moved);
-            }
-        }
-        if total != before.size() || Identity::of_open(&file)? != before {
+        })?;
+        let sealed = copy.and_then(|copy| copy.map(Copy::seal).transpose());
+        if Identity::of_open(&file)? != before {
             return Err(PinError::Moved);
         }
-
-        let hash = hasher.finalize();
-        Ok(match copy {
-            Some(Copy { file: copy, reservation }) => {
-                let seals =
-                    SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-                rustix::fs::fcntl_add_seals(&copy, seals).map_err(io::Error::from)?;
-                Self {
-                    fd: copy.into(),
-                    kind: PinKind::Memory,
-                    identity: before,
-                    hash,
-                    origin: None,
-                    _reservation: Some(reservation),
-                }
-            }
+        let copy = sealed.unwrap_or_else(|error| {
+            warn!(%error, "a file cannot be copied to memory: holding the file itself");
+            None
+        });
+        let (fd, kind, origin) = match copy {
+            Some(copy) => (copy, PinKind::Memory, None),
             None => {
-                let fd = OwnedFd::from(file);
-                let origin = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-                Self {
-                    fd,
-                    kind: PinKind::Descriptor,
-                    identity: before,
-                    hash,
-                    origin: Some(origin),
-                    _reservation: None,
-                }
+                reservation.give_back();
+                let origin = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+                (OwnedFd::from(file), PinKind::Descriptor, Some(origin))
             }
+        };
+        Ok(Self {
+            fd,
+            kind,
+            identity: before,
+            hash,
+            origin,
+            known: Mutex::new(before),
+            _reservation: reservation,
         })
     }
 
@@ -191,14 +212,30 @@ impl Pin {
         self.identity.size()
     }
 
-    /// Whether the bytes are still those that were pinned. A sealed copy always is; a held file is
-    /// until somebody rewrites it in place. Its removal or replacement (which change the ctime
-    /// through the link count) leave the bytes alone.
+    /// Whether the bytes are still those that were pinned. A sealed copy's always are; a held file's
+    /// are until somebody rewrites it in place.
+    ///
+    /// Its removal or replacement leaves the bytes alone but changes the ctime (through the link
+    /// count), and so does a rewrite by somebody who puts the old mtime back (`cp -p`). When the ctime
+    /// alone has moved the bytes are read again, once.
     pub fn is_intact(&self) -> bool {
-        self.kind == PinKind::Memory
-            || Identity::of_open(&self.fd).is_ok_and(|now| {
-                now.size() == self.identity.size() && now.modified() == self.identity.modified()
-            })
+        if self.kind == PinKind::Memory {
+            return true;
+        }
+        let Ok(now) = Identity::of_open(&self.fd) else { return false };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if now == *known {
+            return true;
+        }
+        if now.size() != self.identity.size() || now.modified() != self.identity.modified() {
+            return false;
+        }
+        let same = hash(&self.fd, self.size(), |_, _| {}).is_ok_and(|hash| hash == self.hash)
+            && Identity::of_open(&self.fd).is_ok_and(|after| after == now);
+        if same && !now.is_young(Timestamp::now(), CLOCK_TICK) {
+            *known = now;
+        }
+        same
     }
 
     /// Reads bytes at an offset.
@@ -225,16 +262,45 @@ impl AsFd for Pin {
     }
 }
 
-struct Copy {
-    file: File,
-    reservation: Reservation,
+/// Hashes `size` bytes, which the file must have exactly, and shows each part to `each`.
+fn hash(file: impl AsFd, size: u64, mut each: impl FnMut(&[u8], u64)) -> Result<Hash, PinError> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; COPY_BUFFER_BYTES.min(size as usize + 1)];
+    let mut total = 0;
+    loop {
+        let count = rustix::io::pread(&file, &mut buffer, total).map_err(io::Error::from)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        each(&buffer[..count], total);
+        total += count as u64;
+        if total > size {
+            break;
+        }
+    }
+    if total == size { Ok(hasher.finalize()) } else { Err(PinError::Moved) }
 }
 
+/// A copy in the making.
+struct Copy(File);
+
 impl Copy {
-    fn create(reservation: Reservation) -> io::Result<Self> {
+    fn create() -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = rustix::fs::memfd_create("martd-pin", flags)?;
-        Ok(Self { file: File::from(fd), reservation })
+        // Hardened systems refuse a memfd that could be executed (vm.memfd_noexec = 2); kernels
+        // before 6.3 do not know the flag.
+        let fd = match rustix::fs::memfd_create(MEMFD_NAME, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => rustix::fs::memfd_create(MEMFD_NAME, flags),
+            other => other,
+        }?;
+        Ok(Self(File::from(fd)))
+    }
+
+    fn seal(self) -> io::Result<OwnedFd> {
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&self.0, seals)?;
+        Ok(self.0.into())
     }
 }
 
@@ -289,5 +355,19 @@ mod tests {
         assert!(pin.is_intact());
         std::fs::write(original.path(), b"defg").expect("rewrite");
         assert!(!pin.is_intact());
+    }
+
+    #[test]
+    fn a_rewrite_that_puts_the_old_time_back_is_noticed() {
+        let original = file(b"def");
+        let pin = Pin::new(open(&original), &Budget::new(0)).expect("pin");
+        let times = std::fs::FileTimes::new()
+            .set_modified(original.as_file().metadata().and_then(|m| m.modified()).expect("stat"));
+        std::fs::write(original.path(), b"xyz").expect("rewrite");
+        original.as_file().set_times(times).expect("utimensat");
+        assert!(!pin.is_intact());
+        std::fs::write(original.path(), b"def").expect("rewrite");
+        original.as_file().set_times(times).expect("utimensat");
+        assert!(pin.is_intact(), "the old bytes are there again");
     }
 }

@@ -6,34 +6,41 @@ use std::path::Path;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use rustix::process::{Resource, Rlimit};
 
 /// The newest Landlock that martd knows. An older kernel enforces what it can.
-const NEWEST: ABI = ABI::V5;
+const NEWEST: ABI = ABI::V6;
 
-/// Takes the right to write anywhere but in `writable` from this thread and all that it starts,
-/// and, when `network` is false, the right to open or accept TCP connections.
-///
+/// Takes the right to write anywhere but in `writable` from this thread and all that it starts.
 /// Returns how much of that the kernel enforces.
 ///
 /// # Errors
-/// When a writable path cannot be opened, or the kernel refuses the rules.
+/// When the kernel refuses the rules.
 pub fn forbid_writes<'p>(
     writable: impl IntoIterator<Item = &'p Path>,
-    network: bool,
 ) -> Result<RulesetStatus, RulesetError> {
     let writes = AccessFs::from_write(NEWEST);
-    let mut rules = Ruleset::default().handle_access(writes)?;
-    if !network {
-        rules = rules.handle_access(AccessNet::from_all(NEWEST))?;
-    }
-    let mut rules = rules.create()?;
+    let mut rules = Ruleset::default().handle_access(writes)?.create()?;
     for path in writable {
         let rights = if path.is_dir() { writes } else { writes & AccessFs::from_file(NEWEST) };
         rules = allow(rules, path, rights)?;
     }
+    Ok(rules.restrict_self()?.ruleset)
+}
+
+/// Takes the rights to write anywhere, to use TCP, to signal other processes, and to reach sockets that
+/// have no file.
+///
+/// # Errors
+/// When the kernel refuses the rules.
+pub fn forbid_all_but_reading() -> Result<RulesetStatus, RulesetError> {
+    let rules = Ruleset::default()
+        .handle_access(AccessFs::from_write(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
     Ok(rules.restrict_self()?.ruleset)
 }
 
@@ -77,7 +84,7 @@ mod tests {
         // A thread of its own: the rules cannot be taken back.
         let outcome = thread::scope(|scope| {
             let confined = scope.spawn(|| {
-                let status = forbid_writes([allowed.path()], true).expect("Landlock");
+                let status = forbid_writes([allowed.path()]).expect("Landlock");
                 if status == RulesetStatus::NotEnforced {
                     eprintln!("this kernel has no Landlock: nothing is tested");
                     return None;

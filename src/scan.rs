@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
 /// The file in which each dbt build records what it did.
@@ -96,8 +96,10 @@ pub struct Scan {
     pub candidates: Vec<Candidate>,
     /// Names and types that are never served.
     pub ignored: Vec<Remark>,
-    /// Files whose names keep them from being served.
+    /// Files whose names keep them from being served, and those that cannot be looked at.
     pub rejected: Vec<Remark>,
+    /// The stems of files that are there but cannot be looked at: nothing is known of them.
+    pub unseen: Vec<String>,
     /// The ledger, if there is one.
     pub ledger: Option<Identity>,
 }
@@ -119,11 +121,30 @@ pub struct OpenDir {
     id: DirId,
 }
 
-/// Tells two directories that had the same path apart.
+/// Tells two directories that had the same path apart. An inode's number is given out again as soon
+/// as it is free, so the time of birth belongs to it (where the file system knows it); and a file
+/// system that was mounted again is the same directory, but nobody watches it any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirId {
-    dev: u64,
+    dev: (u32, u32),
     ino: u64,
+    born: (i64, u32),
+    mount: u64,
+}
+
+impl DirId {
+    fn of(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Self> {
+        // Since Linux 6.8: an id of the mount that is never given out again.
+        let unique_mount_id = StatxFlags::from_bits_retain(0x4000);
+        let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::MNT_ID | unique_mount_id;
+        let stat = rustix::fs::statx(dir, path, flags, wanted)?;
+        Ok(Self {
+            dev: (stat.stx_dev_major, stat.stx_dev_minor),
+            ino: stat.stx_ino,
+            born: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+            mount: stat.stx_mnt_id,
+        })
+    }
 }
 
 impl MartDir {
@@ -150,9 +171,17 @@ impl MartDir {
     pub fn open(&self) -> io::Result<OpenDir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&self.path, flags, Mode::empty())?;
-        let stat = rustix::fs::fstat(&fd)?;
+        let id = DirId::of(&fd, Path::new(""), AtFlags::EMPTY_PATH)?;
         let bounds = vec![self.root.canonicalize()?, real_path(&fd)?];
-        Ok(OpenDir { fd, bounds, id: DirId { dev: stat.st_dev, ino: stat.st_ino } })
+        Ok(OpenDir { fd, bounds, id })
+    }
+
+    /// Which directory the path means now.
+    ///
+    /// # Errors
+    /// When it means none.
+    pub fn id(&self) -> io::Result<DirId> {
+        DirId::of(CWD, &self.path, AtFlags::empty())
     }
 }
 
@@ -178,6 +207,12 @@ impl OpenDir {
             names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
         }
         names.sort();
+        // A bind mount leads to its directory also when that was deleted, and then nothing is ever in
+        // it again. That says nothing about marts.
+        if names.is_empty() && rustix::fs::fstat(&self.fd)?.st_nlink == 0 {
+            let reason = "it was deleted; if it is a mount, mount it again";
+            return Err(io::Error::new(io::ErrorKind::NotFound, reason));
+        }
 
         let mut scan = Scan::default();
         let mut folded: HashMap<String, String> = HashMap::new();
@@ -207,6 +242,7 @@ impl OpenDir {
                 }
                 Err(StatError::Failed(error)) => {
                     scan.rejected.push(remark(name, &format!("cannot be looked at: {error}")));
+                    scan.unseen.push(stem.to_owned());
                     continue;
                 }
             };

@@ -3,7 +3,7 @@
 use std::io;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use tokio::sync::mpsc;
 
@@ -16,16 +16,21 @@ pub enum Ask {
     Reload,
 }
 
-/// Starts listening for SIGTERM, SIGINT and SIGHUP.
+/// Starts listening for SIGTERM, SIGINT and SIGHUP. From here on SIGXFSZ does not kill the process: a
+/// write over RLIMIT_FSIZE fails like any other.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
 pub fn listen() -> io::Result<mpsc::UnboundedReceiver<Ask>> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ])?;
     let (sender, asks) = mpsc::unbounded_channel();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            let ask = if signal == SIGHUP { Ask::Reload } else { Ask::Stop };
+            let ask = match signal {
+                SIGXFSZ => continue,
+                SIGHUP => Ask::Reload,
+                _ => Ask::Stop,
+            };
             if sender.send(ask).is_err() {
                 return;
             }

@@ -2,19 +2,21 @@
 //!
 //! Events are hints: they carry nothing and say only "look again". Where the kernel does not tell
 //! (network file systems, limits reached), the refresh thread looks again by itself; this module
-//! says so, and why.
+//! says so, and why. It also notices what inotify never tells: that the path has come to mean
+//! another directory, because something was mounted there, or a parent or a link was exchanged.
 
-use std::path::Path;
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::catalog::WatchMode;
 use crate::refresh::Mailbox;
-use crate::scan::{DirId, OpenDir};
+use crate::scan::{DirId, MartDir, OpenDir};
 
 /// `MARTD_WATCH`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -32,9 +34,13 @@ pub enum WatchSetting {
 pub const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it is looked at although the kernel tells: a lost event costs no more than this.
 pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the path is asked which directory it means: one `statx`.
+pub const GLANCE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often inotify is tried again after it could not be had.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Clocks of local file systems tick every 4 to 10 ms, those of servers may lag a second or two.
-const CLOCK_TICK: Duration = Duration::from_millis(20);
+pub const CLOCK_TICK: Duration = Duration::from_millis(20);
 const NETWORK_CLOCK_TICK: Duration = Duration::from_secs(2);
 
 /// Watches the mart directory, anew when it becomes another one.
@@ -43,13 +49,21 @@ pub struct Watch {
     setting: WatchSetting,
     mailbox: Mailbox,
     active: Option<Active>,
-    degraded: Option<String>,
+    degraded: Option<Degraded>,
 }
 
 #[derive(Debug)]
 struct Active {
     _watcher: RecommendedWatcher,
     dir: DirId,
+}
+
+/// inotify was wanted and could not be had.
+#[derive(Debug)]
+struct Degraded {
+    reason: String,
+    dir: DirId,
+    tried: Instant,
 }
 
 impl Watch {
@@ -65,7 +79,7 @@ impl Watch {
 
     /// Why changes are noticed by polling although inotify was wanted.
     pub fn degraded(&self) -> Option<&str> {
-        self.degraded.as_deref()
+        self.degraded.as_ref().map(|degraded| degraded.reason.as_str())
     }
 
     /// How long to wait for a hint before looking without one.
@@ -76,21 +90,30 @@ impl Watch {
         }
     }
 
+    /// Whether the path means another directory than the one that is watched, or none.
+    pub fn is_astray(&self, dir: &MartDir) -> bool {
+        self.active.as_ref().is_some_and(|active| dir.id().ok() != Some(active.dir))
+    }
+
     /// Makes sure that this directory is watched. Call it before a scan, so that nothing falls
     /// between the two.
-    pub fn ensure(&mut self, dir: &OpenDir, path: &Path) {
-        if self.setting == WatchSetting::Poll {
-            return;
-        }
-        if self.active.as_ref().is_some_and(|active| active.dir == dir.id()) {
+    pub fn ensure(&mut self, dir: &OpenDir, now: Instant) {
+        if self.setting == WatchSetting::Poll
+            || self.active.as_ref().is_some_and(|active| active.dir == dir.id())
+        {
             return;
         }
         self.active = None;
+        if self.degraded.as_ref().is_some_and(|degraded| {
+            degraded.dir == dir.id() && now.duration_since(degraded.tried) < RETRY_INTERVAL
+        }) {
+            return;
+        }
         let outcome = match (self.setting, network_file_system(dir)) {
             (WatchSetting::Auto, Some(name)) => {
                 Err(format!("{name} does not tell of changes that other machines make"))
             }
-            _ => self.start(path),
+            _ => self.start(dir),
         };
         match outcome {
             Ok(watcher) => {
@@ -100,10 +123,10 @@ impl Watch {
                 self.active = Some(Active { _watcher: watcher, dir: dir.id() });
             }
             Err(reason) => {
-                if self.degraded.as_deref() != Some(&reason) {
+                if self.degraded() != Some(&reason) {
                     warn!(reason, "polling the mart directory");
-                    self.degraded = Some(reason);
                 }
+                self.degraded = Some(Degraded { reason, dir: dir.id(), tried: now });
             }
         }
     }
@@ -113,10 +136,13 @@ impl Watch {
         self.active = None;
     }
 
-    fn start(&self, path: &Path) -> Result<RecommendedWatcher, String> {
+    fn start(&self, dir: &OpenDir) -> Result<RecommendedWatcher, String> {
         let mailbox = self.mailbox.clone();
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                if event.as_ref().is_ok_and(notify::Event::need_rescan) {
+                    warn!("the kernel dropped events of the mart directory: looking again");
+                }
                 // martd's own reading opens and closes files as well; that is no change.
                 let change = event.as_ref().map_or(true, |event| match event.kind {
                     EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
@@ -126,11 +152,29 @@ impl Watch {
                     mailbox.hint();
                 }
             })
-            .map_err(|error| format!("inotify cannot be had: {error}"))?;
+            .map_err(|error| explain(&error))?;
+        // The directory that is open, whatever its path means by now.
+        let path = format!("/proc/self/fd/{}", dir.as_fd().as_fd().as_raw_fd());
         watcher
-            .watch(path, RecursiveMode::NonRecursive)
-            .map_err(|error| format!("the directory cannot be watched: {error}"))?;
+            .watch(path.as_ref(), RecursiveMode::NonRecursive)
+            .map_err(|error| explain(&error))?;
         Ok(watcher)
+    }
+}
+
+/// Names the limit that an operator would have to raise.
+fn explain(error: &notify::Error) -> String {
+    match &error.kind {
+        ErrorKind::MaxFilesWatch => {
+            "all inotify watches of this user are taken; raise fs.inotify.max_user_watches"
+                .to_owned()
+        }
+        ErrorKind::Io(error) if Errno::from_io_error(error) == Some(Errno::MFILE) => {
+            "all inotify instances of this user are taken, or all descriptors of martd; \
+             raise fs.inotify.max_user_instances"
+                .to_owned()
+        }
+        _ => format!("inotify cannot be had: {error}"),
     }
 }
 

@@ -41,27 +41,45 @@ pub fn check_time_zone(name: &str) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Reads a Parquet file as the verifying child does: every value, or only the schema (and the one
-/// row of a file that has one, to know dbt-duckdb's empty model).
-///
-/// # Errors
-/// DuckDB's reason why the file does not decode.
-pub fn decode(path: &str, every_value: bool) -> Result<Report, String> {
-    let decode = || -> Result<Report, DuckError> {
+/// Reads Parquet files as the verifying child does.
+#[derive(Debug)]
+pub struct Decoder {
+    connection: duck::Connection,
+}
+
+impl Decoder {
+    /// Opens a database to read with, which costs more than reading a small file.
+    ///
+    /// # Errors
+    /// When DuckDB cannot be had.
+    pub fn new() -> Result<Self, DuckError> {
         let database = duck::Database::open_in_memory(&[
             ("threads", "1".to_owned()),
             ("autoinstall_known_extensions", "false".to_owned()),
             ("autoload_known_extensions", "false".to_owned()),
             ("temp_directory", String::new()),
         ])?;
-        let connection = database.connect()?;
+        Ok(Self { connection: database.connect()? })
+    }
+
+    /// Reads every value, or only the schema (and the one row of a file that has one, to know
+    /// dbt-duckdb's empty model).
+    ///
+    /// # Errors
+    /// DuckDB's reason why the file does not decode.
+    pub fn decode(&self, path: &str, every_value: bool) -> Result<Report, String> {
+        self.read(path, every_value).map_err(|error| error.to_string().replace(path, "the file"))
+    }
+
+    fn read(&self, path: &str, every_value: bool) -> Result<Report, DuckError> {
         let file = format!("read_parquet({})", quote_literal(path));
-        let mut count = connection.prepare(&format!("SELECT count(*) FROM {file}"))?;
+        let mut count = self.connection.prepare(&format!("SELECT count(*) FROM {file}"))?;
         let claimed = match count.execute()?.next_chunk()? {
             Some(chunk) => chunk.column(0).values::<i64>()[0] as u64,
             None => 0,
         };
-        let mut statement = connection.prepare(&format!("FROM {file}"))?;
+        check_columns(&self.connection, path)?;
+        let mut statement = self.connection.prepare(&format!("FROM {file}"))?;
         let mut rows = statement.execute()?;
         let columns = rows.columns().to_vec();
         let mut decoded = 0;
@@ -84,8 +102,27 @@ pub fn decode(path: &str, every_value: bool) -> Result<Report, String> {
                 .collect(),
             empty_model,
         })
-    };
-    decode().map_err(|error| error.to_string().replace(path, "the file"))
+    }
+}
+
+/// A footer names each column and its type twice: in the schema, which DuckDB goes by, and beside each
+/// chunk of its values. When the two differ, one of them is damaged.
+fn check_columns(connection: &duck::Connection, path: &str) -> Result<(), DuckError> {
+    let path = quote_literal(path);
+    let mut statement = connection.prepare(&format!(
+        "SELECT count(*) FROM parquet_metadata({path}) AS chunk JOIN (
+             SELECT name, type, row_number() OVER () - 1 AS column_id
+             FROM parquet_schema({path}) WHERE coalesce(num_children, 0) = 0
+         ) AS leaf USING (column_id)
+         WHERE chunk.type <> leaf.type OR NOT ends_with(chunk.path_in_schema, leaf.name)"
+    ))?;
+    let mut rows = statement.execute()?;
+    match rows.next_chunk()?.map(|chunk| chunk.column(0).values::<i64>()[0]) {
+        Some(0) | None => Ok(()),
+        Some(count) => Err(DuckError(format!(
+            "names {count} columns otherwise in its schema than beside them"
+        ))),
+    }
 }
 
 /// An identifier in double quotes, so that any name is only ever a name.

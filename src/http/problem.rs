@@ -48,6 +48,7 @@ kinds! {
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed";
     SCOPE_REQUIRED = "scope-required", FORBIDDEN, "The rows to read must be said";
     QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";
+    MART_CHANGED = "mart-changed", SERVICE_UNAVAILABLE, "A mart was rewritten while it was read";
     BUILD_HELD = "build-held", CONFLICT, "The build is held";
     WAIT_TIMEOUT = "wait-timeout", GATEWAY_TIMEOUT, "The build is not published yet";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in martd";
@@ -172,7 +173,7 @@ impl From<QueryError> for Problem {
             QueryError::Unscoped(_) => Self::new(STATEMENT_NOT_ALLOWED, detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Interrupted => Self::new(QUERY_TIMEOUT, detail),
-            QueryError::Torn(_) => Self::new(OVERLOADED, detail).retry_after(1),
+            QueryError::Torn(_) => Self::new(MART_CHANGED, detail).retry_after(1),
             QueryError::Internal(_) => Self::internal(detail),
         }
     }

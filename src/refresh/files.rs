@@ -21,6 +21,9 @@ use crate::watch;
 
 /// A file that is not valid this long after its last change is rejected, no longer landing.
 const LANDING_FOR: Duration = Duration::from_secs(30);
+/// When to try again what failed for a reason that is not the file's, for example for want of
+/// descriptors.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A file is dropped once it has been gone this long: old writers unlink, then rename.
 const GONE_FOR: Duration = Duration::from_secs(2);
 
@@ -51,8 +54,9 @@ pub(super) struct Sweep {
 #[derive(Debug)]
 struct Entry {
     identity: Identity,
-    /// `false` while a second write could have left the identity as it is.
-    settled: bool,
+    /// When to read the file again although its identity stays the same: it was written a moment
+    /// ago, so that another write could have left the identity as it is; or reading failed.
+    read_again: Option<Duration>,
     last_change: Instant,
     condition: Condition,
     since: Timestamp,
@@ -84,6 +88,8 @@ enum Outcome {
     Version(Arc<Version>),
     Landing(String),
     Rejected(String),
+    /// Reading failed, and may succeed although the file stays as it is.
+    Failed(String),
     Gone,
 }
 
@@ -108,7 +114,7 @@ impl Files {
     /// When the directory cannot be read; then nothing is known to have changed.
     pub(super) fn sweep(&mut self, dir: &OpenDir, now: Instant) -> io::Result<Sweep> {
         self.last_scan = now;
-        let scan = dir.scan()?;
+        let mut scan = dir.scan()?;
         // A file system that was unmounted leaves an empty directory of another identity behind.
         let known = self.entries.values().any(|entry| entry.gone.is_none());
         if self.dir.is_some_and(|last| last != dir.id()) && scan.candidates.is_empty() && known {
@@ -126,10 +132,13 @@ impl Files {
         let mut sweep = Sweep { changed: false, look_again: None };
         // The ledger first: what it names was on disk before it was, so it is read below.
         sweep.changed |= self.read_ledger(dir, scan.ledger, tick, now, &mut sweep.look_again);
+        // The smallest first, so that those that the budget has no room for are the largest.
+        scan.candidates.sort_by_key(|candidate| candidate.identity.size());
         for candidate in &scan.candidates {
             sweep.changed |= self.look_at(dir, candidate, tick, now);
         }
-        sweep.changed |= self.drop_gone(&scan.candidates, now);
+        let there = scan.candidates.iter().map(|candidate| &candidate.name).chain(&scan.unseen);
+        sweep.changed |= self.drop_gone(&there.map(String::as_str).collect(), now);
 
         for entry in self.entries.values() {
             let again = match (&entry.condition, entry.gone) {
@@ -140,7 +149,7 @@ impl Files {
                 _ => None,
             };
             soonest(&mut sweep.look_again, again);
-            soonest(&mut sweep.look_again, (!entry.settled).then_some(tick));
+            soonest(&mut sweep.look_again, entry.read_again);
         }
         Ok(sweep)
     }
@@ -247,13 +256,16 @@ impl Files {
         let known = self.entries.get_mut(&candidate.name);
         if let Some(entry) = known {
             entry.gone = None;
-            if entry.identity == candidate.identity && entry.settled {
+            if entry.identity == candidate.identity && entry.read_again.is_none() {
                 entry.give_up_landing(&candidate.name, now);
                 return false;
             }
         }
         let (identity, outcome) = self.read(dir, candidate);
-        let settled = !identity.is_young(Timestamp::now(), tick);
+        let read_again = match outcome {
+            Outcome::Failed(_) => Some(RETRY_INTERVAL),
+            _ => identity.is_young(Timestamp::now(), tick).then_some(tick),
+        };
         let entry = self
             .entries
             .entry(candidate.name.clone())
@@ -262,12 +274,19 @@ impl Files {
             entry.last_change = now;
         }
         entry.identity = identity;
-        entry.settled = settled;
+        entry.read_again = read_again;
         match outcome {
             Outcome::Gone => false,
             Outcome::Landing(reason) => {
                 entry.set(Condition::Landing(reason));
                 entry.give_up_landing(&candidate.name, now);
+                false
+            }
+            Outcome::Failed(reason) => {
+                if entry.condition != Condition::Landing(reason.clone()) {
+                    warn!(file = file_name(&candidate.name), reason, "it will be tried again");
+                }
+                entry.set(Condition::Landing(reason));
                 false
             }
             Outcome::Rejected(reason) => {
@@ -297,7 +316,7 @@ impl Files {
             io::ErrorKind::PermissionDenied => Outcome::Rejected(
                 "may not be read by martd's user; give it read permission".to_owned(),
             ),
-            _ => Outcome::Landing(format!("cannot be read: {error}")),
+            _ => Outcome::Failed(format!("cannot be read: {error}")),
         };
         let file = match dir.open_file(&file_name(&candidate.name)) {
             Ok(file) => file,
@@ -327,9 +346,7 @@ impl Files {
         (identity, outcome)
     }
 
-    fn drop_gone(&mut self, candidates: &[Candidate], now: Instant) -> bool {
-        let there: HashSet<&str> =
-            candidates.iter().map(|candidate| candidate.name.as_str()).collect();
+    fn drop_gone(&mut self, there: &HashSet<&str>, now: Instant) -> bool {
         let mut changed = false;
         self.entries.retain(|name, entry| {
             if there.contains(name.as_str()) {
@@ -421,7 +438,7 @@ impl Entry {
     fn new(identity: Identity, now: Instant) -> Self {
         Self {
             identity,
-            settled: false,
+            read_again: None,
             last_change: now,
             condition: Condition::Landing("has not been read yet".to_owned()),
             since: Timestamp::now(),

@@ -26,7 +26,7 @@ use crate::publish::{self, Decision, Hold, Policy, Situation, Target, Unverified
 use crate::scan::MartDir;
 use crate::state::StateDir;
 use crate::verify::Depth;
-use crate::watch::{Watch, WatchSetting};
+use crate::watch::{GLANCE_INTERVAL, Watch, WatchSetting};
 
 use files::{Files, Sweep};
 use publisher::{Prepared, Publisher};
@@ -213,7 +213,7 @@ impl Writer {
     fn run(&mut self, inbox: &Receiver<Message>) {
         loop {
             let now = Instant::now();
-            if now >= self.next_scan {
+            if now >= self.next_scan || self.watch.is_astray(&self.settings.dir) {
                 self.scan(now);
             }
             self.advance(Instant::now());
@@ -235,7 +235,7 @@ impl Writer {
     fn scan(&mut self, now: Instant) {
         let sweep = match self.settings.dir.open() {
             Ok(dir) => {
-                self.watch.ensure(&dir, self.settings.dir.path());
+                self.watch.ensure(&dir, now);
                 self.files.sweep(&dir, now)
             }
             Err(error) => {
@@ -351,7 +351,7 @@ impl Writer {
     }
 
     fn next_wake(&self) -> Instant {
-        let mut wake = self.next_scan;
+        let mut wake = self.next_scan.min(Instant::now() + GLANCE_INTERVAL);
         if let (Some((first, last)), false) = (self.unsettled, self.preparing) {
             wake = wake.min((last + QUIET).min(first + QUIET_AT_MOST));
         }

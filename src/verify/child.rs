@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::{Report, Verdict};
-use crate::engine;
+use crate::engine::Decoder;
 use crate::sandbox;
 
 /// The hidden subcommand's name.
@@ -70,9 +70,16 @@ pub fn main(depth: Depth, count: usize, parent: u32) -> ExitCode {
         eprintln!("martd {SUBCOMMAND}: {error}");
         return ExitCode::FAILURE;
     }
+    let decoder = match Decoder::new() {
+        Ok(decoder) => decoder,
+        Err(error) => {
+            eprintln!("martd {SUBCOMMAND}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut out = io::stdout().lock();
     for fd in (FIRST_FD..).take(count) {
-        let found = match engine::decode(&format!("/proc/self/fd/{fd}"), depth == Depth::Full) {
+        let found = match decoder.decode(&format!("/proc/self/fd/{fd}"), depth == Depth::Full) {
             Ok(report) => Found::Report(report),
             Err(reason) => Found::Rejected(reason),
         };
@@ -97,6 +104,69 @@ fn give_up_rights(parent: u32) -> io::Result<()> {
         rustix::process::setrlimit(resource, limit)?;
     }
     sandbox::bound_data(DATA_BYTES)?;
-    sandbox::forbid_writes([], false).map_err(io::Error::other)?;
+    sandbox::forbid_all_but_reading().map_err(io::Error::other)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::fs::symlink;
+
+    const DIR: &str = "MARTD_TEST_DIR_OF_CHILD";
+
+    /// Starts itself as another process, which gives up its rights and tries to use them.
+    #[test]
+    fn a_child_cannot_write_connect_or_signal() {
+        if let Some(dir) = std::env::var_os(DIR) {
+            return try_everything(dir.as_ref());
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::write(dir.path().join("there"), "untouched").expect("write");
+        let child = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "verify::child::tests::a_child_cannot_write_connect_or_signal"])
+            .env(DIR, dir.path())
+            .output()
+            .expect("a child");
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        let names = fs::read_dir(dir.path()).expect("readable").count();
+        assert_eq!(names, 1, "the child made something");
+        assert_eq!(fs::read(dir.path().join("there")).expect("readable"), b"untouched");
+    }
+
+    fn try_everything(dir: &std::path::Path) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("still allowed");
+        let address = listener.local_addr().expect("bound");
+        let parent = rustix::process::getppid().expect("a parent");
+        give_up_rights(std::os::unix::process::parent_id()).expect("rights can be given up");
+
+        let there = dir.join("there");
+        assert!(fs::read(&there).is_ok(), "reading is what it is for");
+        let refused = [
+            ("create", fs::write(dir.join("new"), "x").err()),
+            ("open for writing", fs::OpenOptions::new().write(true).open(&there).err()),
+            ("truncate", fs::File::create(&there).err()),
+            ("remove", fs::remove_file(&there).err()),
+            ("rename", fs::rename(&there, dir.join("other")).err()),
+            ("link", symlink("there", dir.join("link")).err()),
+            ("mkdir", fs::create_dir(dir.join("dir")).err()),
+            ("connect", TcpStream::connect(address).err()),
+            ("bind", TcpListener::bind("127.0.0.1:0").err()),
+            (
+                "signal",
+                rustix::process::kill_process(parent, Signal::CONT).map_err(io::Error::from).err(),
+            ),
+        ];
+        for (attempt, error) in refused {
+            let error = error.unwrap_or_else(|| panic!("the child could {attempt}"));
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{attempt}");
+        }
+        let limit = |resource| rustix::process::getrlimit(resource).maximum;
+        assert_eq!(limit(Resource::Fsize), Some(0));
+        assert_eq!(limit(Resource::Core), Some(0));
+        assert_eq!(limit(Resource::Data), Some(DATA_BYTES));
+        assert_eq!(limit(Resource::Cpu), Some(CPU_SECONDS));
+    }
 }

@@ -1,19 +1,19 @@
 //! The footer of a Parquet file: present, whole, and pointing at bytes that are in the file.
 
-use std::io::{self, BufReader, Read};
-use std::panic::{self, AssertUnwindSafe};
+use std::io;
+use std::panic;
 
-use bytes::Bytes;
-use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
-use parquet::file::reader::{ChunkReader, Length};
 
+use super::nesting::schema_depth;
 use crate::pin::Pin;
 
 const MAGIC: &[u8; 4] = b"PAR1";
 const ENCRYPTED_MAGIC: &[u8; 4] = b"PARE";
 /// A leading magic, a footer length, a trailing magic.
 const SMALLEST: u64 = 12;
+/// How deeply columns may be nested. A list takes two levels, a struct one.
+const DEEPEST_SCHEMA: usize = 200;
 /// The key under which dbt writes a build's id into every mart file.
 const INVOCATION_KEY: &str = "dbt_invocation_id";
 
@@ -95,19 +95,29 @@ impl Footer {
             return Err(incomplete("does not begin as a Parquet file does (no PAR1)".to_owned()));
         }
 
+        let data_end = size - length - 8;
+        let mut bytes = vec![0; length as usize];
+        pin.read_exact_at(&mut bytes, data_end)
+            .map_err(|error| incomplete(format!("cannot be read: {error}")))?;
+        match schema_depth(&bytes) {
+            Some(depth) if depth > DEEPEST_SCHEMA => {
+                let reason =
+                    format!("nests its columns {depth} deep; {DEEPEST_SCHEMA} is the most");
+                return Err(FooterError::Broken(reason));
+            }
+            Some(_) => {}
+            None => return Err(incomplete("has a footer that does not parse".to_owned())),
+        }
         // The parser is safe Rust, but hostile bytes may make it panic.
-        let parsed = panic::catch_unwind(AssertUnwindSafe(|| {
-            ParquetMetaDataReader::new().parse_and_finish(&PinReader(pin))
-        }))
-        .map_err(|_| incomplete("has a footer that cannot be parsed".to_owned()))?
-        .map_err(|error| incomplete(format!("has a footer that does not parse: {error}")))?;
+        let parsed = panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(&bytes))
+            .map_err(|_| incomplete("has a footer that cannot be parsed".to_owned()))?
+            .map_err(|error| incomplete(format!("has a footer that does not parse: {error}")))?;
 
         let file = parsed.file_metadata();
         let broken = |reason: String| Err(FooterError::Broken(reason));
         if file.schema_descr().num_columns() == 0 {
             return broken("has no columns".to_owned());
         }
-        let data_end = size - length - 8;
         let mut rows = 0_i64;
         for (index, group) in parsed.row_groups().iter().enumerate() {
             rows = rows.saturating_add(group.num_rows());
@@ -144,46 +154,5 @@ impl Footer {
             Ok(rows) => Ok(Self { invocation_id, rows }),
             Err(_) => broken(format!("claims {rows} rows")),
         }
-    }
-}
-
-/// Reads a pin as the parquet crate asks for it, without moving a shared file offset.
-struct PinReader<'p>(&'p Pin);
-
-impl Length for PinReader<'_> {
-    fn len(&self) -> u64 {
-        self.0.size()
-    }
-}
-
-impl<'p> ChunkReader for PinReader<'p> {
-    type T = BufReader<PinCursor<'p>>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(BufReader::new(PinCursor { pin: self.0, position: start }))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.0.size()) {
-            return Err(ParquetError::EOF(format!("{length} bytes at {start} are not there")));
-        }
-        let mut buffer = vec![0; length];
-        self.0.read_exact_at(&mut buffer, start)?;
-        Ok(buffer.into())
-    }
-}
-
-struct PinCursor<'p> {
-    pin: &'p Pin,
-    position: u64,
-}
-
-impl Read for PinCursor<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.pin.size().saturating_sub(self.position);
-        let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.pin.read_exact_at(&mut buffer[..count], self.position)?;
-        self.position += count as u64;
-        Ok(count)
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod child;
 mod footer;
+mod nesting;
 mod workers;
 
 use serde::{Deserialize, Serialize};

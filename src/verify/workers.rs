@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal};
 use tracing::{debug, warn};
 
 use super::{Verdict, child};
-use crate::pin::Pin;
+use crate::pin::{Pin, descriptor_limit};
 
 /// How long one file may take: the base, and what every MiB adds.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -43,13 +43,24 @@ pub struct Verifier {
 struct Children {
     program: PathBuf,
     depth: child::Depth,
+    /// How long an empty file may take.
+    deadline: Duration,
+}
+
+/// What decoding one file came to.
+#[derive(Debug)]
+struct Judged {
+    verdict: Verdict,
+    /// Whether the verdict holds for the content. That a child was killed says nothing lasting: it
+    /// may have been for want of memory.
+    lasting: bool,
 }
 
 impl Verifier {
     /// A verifier that starts `program` (martd itself) as its child, up to `parallel` at once.
     pub fn new(program: impl Into<PathBuf>, parallel: usize, depth: child::Depth) -> Self {
         Self {
-            children: Children { program: program.into(), depth },
+            children: Children { program: program.into(), depth, deadline: DEADLINE },
             parallel: parallel.max(1),
             known: Cache::new(REMEMBERED),
         }
@@ -76,17 +87,25 @@ impl Verifier {
                 wanted.insert(pin.hash(), pin);
             }
         }
-        for round in batches(wanted.into_values().collect()).chunks(self.parallel) {
+        // Each child's files take as many descriptors again: half of what pins leave, for all children.
+        let descriptors = usize::try_from(descriptor_limit() / 4).unwrap_or(usize::MAX);
+        let most = (descriptors / self.parallel).clamp(1, FILES_PER_CHILD);
+        for round in batches(wanted.into_values().collect(), most).chunks(self.parallel) {
             let children = &self.children;
-            let outcomes: Vec<io::Result<Vec<(Hash, Verdict)>>> = thread::scope(|scope| {
+            let outcomes: Vec<io::Result<Vec<Judged>>> = thread::scope(|scope| {
                 let threads: Vec<_> =
                     round.iter().map(|batch| scope.spawn(|| children.decode(batch))).collect();
                 threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
             });
-            for outcome in outcomes {
-                for (hash, verdict) in outcome? {
-                    self.known.insert(hash, verdict.clone());
-                    verdicts.insert(hash, verdict);
+            for (outcome, batch) in outcomes.into_iter().zip(round) {
+                for (Judged { mut verdict, lasting }, pin) in outcome?.into_iter().zip(batch) {
+                    if !pin.is_intact() {
+                        // The child did not decode the bytes that the hash stands for.
+                        verdict = Err("was rewritten in place while it was decoded".to_owned());
+                    } else if lasting {
+                        self.known.insert(pin.hash(), verdict.clone());
+                    }
+                    verdicts.insert(pin.hash(), verdict);
                 }
             }
         }
@@ -95,12 +114,12 @@ impl Verifier {
 }
 
 /// Deals the files out to children, the largest first, so that they end at about the same time.
-fn batches(mut files: Vec<&Pin>) -> Vec<Vec<&Pin>> {
+fn batches(mut files: Vec<&Pin>, most: usize) -> Vec<Vec<&Pin>> {
     files.sort_by_key(|pin| std::cmp::Reverse(pin.size()));
     let bytes: u64 = files.iter().map(|pin| pin.size()).sum();
     let count = usize::try_from(bytes.div_ceil(BYTES_PER_CHILD))
         .unwrap_or(usize::MAX)
-        .max(files.len().div_ceil(FILES_PER_CHILD))
+        .max(files.len().div_ceil(most))
         .min(files.len());
     let mut batches = vec![Vec::new(); count];
     for (index, pin) in files.into_iter().enumerate() {
@@ -110,22 +129,22 @@ fn batches(mut files: Vec<&Pin>) -> Vec<Vec<&Pin>> {
 }
 
 impl Children {
-    /// Decodes a batch, in as many children as crashes make necessary.
-    fn decode(&self, batch: &[&Pin]) -> io::Result<Vec<(Hash, Verdict)>> {
-        let mut verdicts = Vec::with_capacity(batch.len());
-        while verdicts.len() < batch.len() {
-            let reason = self.run(&batch[verdicts.len()..], &mut verdicts)?;
-            if let Some(pin) = batch.get(verdicts.len()) {
+    /// Decodes a batch, in as many children as crashes make necessary. Answers in its order.
+    fn decode(&self, batch: &[&Pin]) -> io::Result<Vec<Judged>> {
+        let mut judged = Vec::with_capacity(batch.len());
+        while judged.len() < batch.len() {
+            let reason = self.run(&batch[judged.len()..], &mut judged)?;
+            if let Some(pin) = batch.get(judged.len()) {
                 warn!(hash = %pin.hash(), reason, "decoding a file stopped its child process");
-                verdicts.push((pin.hash(), Err(reason)));
+                judged.push(Judged { verdict: Err(reason), lasting: false });
             }
         }
-        Ok(verdicts)
+        Ok(judged)
     }
 
     /// Runs one child over `pins` and collects its verdicts. Returns how it ended, which is of
     /// interest when verdicts are missing.
-    fn run(&self, pins: &[&Pin], verdicts: &mut Vec<(Hash, Verdict)>) -> io::Result<String> {
+    fn run(&self, pins: &[&Pin], judged: &mut Vec<Judged>) -> io::Result<String> {
         let started = Instant::now();
         let mappings = pins
             .iter()
@@ -150,51 +169,207 @@ impl Children {
         let mut process = command.spawn()?;
         drop(command); // its copies of the descriptors
         let stdout = process.stdout.take().expect("piped above");
-        let killed_for = read_lines(&process, stdout, pins, verdicts);
+        let killed_for = self.read_lines(&process, stdout, pins, judged);
         let status = process.wait()?;
         debug!(files = pins.len(), elapsed = ?started.elapsed(), %status, "decoded");
         Ok(killed_for.unwrap_or_else(|| format!("stopped the process that decoded it ({status})")))
     }
-}
 
-/// Takes the child's lines until it has ended. Kills one that is too slow and says so.
-fn read_lines(
-    process: &Child,
-    stdout: ChildStdout,
-    pins: &[&Pin],
-    verdicts: &mut Vec<(Hash, Verdict)>,
-) -> Option<String> {
-    let (sender, lines) = mpsc::channel();
-    // A thread, for a pipe has no read with a deadline. It ends with the child's end of the pipe.
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    for pin in pins {
-        let mib = u32::try_from(pin.size() >> 20).unwrap_or(u32::MAX);
-        let deadline = DEADLINE + DEADLINE_PER_MIB.saturating_mul(mib);
-        match lines.recv_timeout(deadline) {
-            Ok(line) => match serde_json::from_str::<child::Found>(&line) {
-                Ok(found) => verdicts.push((pin.hash(), found.into())),
-                Err(error) => {
-                    kill(process);
-                    return Some(format!("its verifier answered nonsense: {error}"));
+    /// Takes the child's lines until it has ended. Kills one that is too slow and says so.
+    fn read_lines(
+        &self,
+        process: &Child,
+        stdout: ChildStdout,
+        pins: &[&Pin],
+        judged: &mut Vec<Judged>,
+    ) -> Option<String> {
+        let (sender, lines) = mpsc::channel();
+        // A thread, for a pipe has no read with a deadline. It ends with the child's end of the pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
                 }
-            },
-            Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => {
-                kill(process);
-                return Some(format!("was not decoded within {} s", deadline.as_secs()));
+            }
+        });
+        for pin in pins {
+            let mib = u32::try_from(pin.size() >> 20).unwrap_or(u32::MAX);
+            let deadline = self.deadline + DEADLINE_PER_MIB.saturating_mul(mib);
+            match lines.recv_timeout(deadline) {
+                Ok(line) => match serde_json::from_str::<child::Found>(&line) {
+                    Ok(found) => judged.push(Judged { verdict: found.into(), lasting: true }),
+                    Err(error) => {
+                        kill(process);
+                        return Some(format!("its verifier answered nonsense: {error}"));
+                    }
+                },
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    kill(process);
+                    return Some(format!("was not decoded within {deadline:?}"));
+                }
             }
         }
+        None
     }
-    None
 }
 
 fn kill(process: &Child) {
     // It may have ended by itself this moment.
     let _ = rustix::process::kill_process(Pid::from_child(process), Signal::KILL);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pin::Budget;
+    use std::fs;
+    use std::io::Write;
+    use std::path::Path;
+
+    /// A verifier whose children are shell scripts, and the files that it is given.
+    struct Stage {
+        dir: tempfile::TempDir,
+        pins: Vec<Arc<Pin>>,
+        verifier: Verifier,
+    }
+
+    /// What a child answers for a good file.
+    const GOOD: &str = r#"{"report":{"rows":1,"columns":[],"empty_model":false}}"#;
+
+    impl Stage {
+        /// Files of this content, and a child that runs `script`. The script has `$GOOD`, appends a
+        /// line to `runs` in its directory whenever it starts, and finds its files from descriptor 3
+        /// on, `$3` of them.
+        fn new(files: &[&str], script: &str) -> Self {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let program = dir.path().join("child");
+            let head = format!("#!/bin/sh\ncd '{}'\necho \"$3\" >> runs", dir.path().display());
+            write_program(&program, &format!("{head}\nGOOD='{GOOD}'\n{script}\n"));
+            let budget = Budget::new(1 << 20);
+            let pins = files.iter().map(|content| {
+                let path = dir.path().join("file");
+                fs::write(&path, content).expect("write");
+                let file = fs::File::open(&path).expect("open");
+                Arc::new(Pin::new(file, &budget).expect("pin"))
+            });
+            let pins = pins.collect();
+            Self { pins, verifier: Verifier::new(program, 1, child::Depth::Full), dir }
+        }
+
+        fn verify(&mut self) -> Vec<Verdict> {
+            let verdicts = self.verifier.verify(self.pins.iter()).expect("children start");
+            self.pins.iter().map(|pin| verdicts[&pin.hash()].clone()).collect()
+        }
+
+        /// How many files each child that ran was given.
+        fn runs(&self) -> Vec<String> {
+            let runs = fs::read_to_string(self.dir.path().join("runs")).unwrap_or_default();
+            runs.lines().map(str::to_owned).collect()
+        }
+    }
+
+    /// Another process writes it: a child that a test beside this one forks meanwhile would inherit
+    /// our descriptor, and a program that is open for writing cannot be run.
+    fn write_program(path: &Path, text: &str) {
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", "cat > \"$0\" && chmod +x \"$0\""])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("sh");
+        shell.stdin.take().expect("piped").write_all(text.as_bytes()).expect("write");
+        assert!(shell.wait().expect("sh").success());
+    }
+
+    /// Answers for each file in turn, but runs `$1` in the place of an answer for one that says `bad`.
+    fn unless_bad(bad: &str) -> String {
+        format!(
+            "fd=3; while [ $fd -lt $((3 + $3)) ]; do
+               if grep -q bad /proc/self/fd/$fd; then {bad}; fi
+               echo \"$GOOD\"; fd=$((fd + 1))
+             done"
+        )
+    }
+
+    fn reason(verdict: &Verdict) -> &str {
+        verdict.as_ref().expect_err("rejected")
+    }
+
+    #[test]
+    fn a_file_that_crashes_its_child_is_rejected_and_the_others_are_verified() {
+        for (crash, told) in [("kill -SEGV $$", "SIGSEGV"), ("exit 7", "exit status: 7")] {
+            // The largest goes first, so the bad one is in the middle.
+            let mut stage = Stage::new(&["longest", "a bad", "end"], &unless_bad(crash));
+            let verdicts = stage.verify();
+            assert!(verdicts[0].is_ok() && verdicts[2].is_ok(), "{verdicts:?}");
+            assert!(reason(&verdicts[1]).contains(told), "{verdicts:?}");
+            assert_eq!(stage.runs(), ["3", "1"], "the others go on in another child");
+        }
+    }
+
+    #[test]
+    fn a_file_that_hangs_its_child_is_rejected_at_its_deadline() {
+        let mut stage = Stage::new(&["longest", "a bad", "end"], &unless_bad("exec sleep 1000"));
+        stage.verifier.children.deadline = Duration::from_millis(300);
+        let verdicts = stage.verify();
+        assert!(verdicts[0].is_ok() && verdicts[2].is_ok(), "{verdicts:?}");
+        assert_eq!(reason(&verdicts[1]), "was not decoded within 300ms");
+    }
+
+    #[test]
+    fn a_child_that_answers_nonsense_is_not_believed() {
+        let mut stage = Stage::new(&["longest", "a bad", "end"], &unless_bad("echo '{\"rep'"));
+        let verdicts = stage.verify();
+        assert!(verdicts[0].is_ok() && verdicts[2].is_ok(), "{verdicts:?}");
+        assert!(reason(&verdicts[1]).contains("answered nonsense"), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_child_that_ends_without_an_answer_never_vouches_for_a_file() {
+        let mut stage = Stage::new(&["a", "b"], "exit 0");
+        let verdicts = stage.verify();
+        assert!(verdicts.iter().all(Verdict::is_err), "{verdicts:?}");
+    }
+
+    #[test]
+    fn the_same_content_is_decoded_once() {
+        let mut stage = Stage::new(&["a", "a", "b"], &unless_bad("exit 1"));
+        assert!(stage.verify().iter().all(Verdict::is_ok));
+        assert_eq!(stage.runs(), ["2"], "two contents");
+        assert!(stage.verify().iter().all(Verdict::is_ok));
+        assert_eq!(stage.runs(), ["2"], "nothing was decoded again");
+    }
+
+    #[test]
+    fn a_rejection_for_the_content_is_remembered_and_a_killed_child_is_not() {
+        let refused = unless_bad("echo '{\"rejected\":\"no\"}'; exit");
+        let mut stage = Stage::new(&["bad"], &refused);
+        assert_eq!(reason(&stage.verify()[0]), "no");
+        assert_eq!(reason(&stage.verify()[0]), "no");
+        assert_eq!(stage.runs().len(), 1);
+
+        // Killed once from outside, as for want of memory; then all is well.
+        let once = "[ -e killed ] || { touch killed; kill -KILL $$; }; echo \"$GOOD\"";
+        let mut stage = Stage::new(&["a"], once);
+        assert!(reason(&stage.verify()[0]).contains("SIGKILL"));
+        assert!(stage.verify()[0].is_ok());
+    }
+
+    #[test]
+    fn a_held_file_that_is_rewritten_while_it_is_decoded_is_not_vouched_for() {
+        let mut stage = Stage::new(&[], "echo changed, and longer > held; echo \"$GOOD\"");
+        let held = stage.dir.path().join("held");
+        fs::write(&held, "as it was").expect("write");
+        let file = fs::File::open(&held).expect("open");
+        stage.pins = vec![Arc::new(Pin::new(file, &Budget::new(0)).expect("pin"))];
+        assert_eq!(reason(&stage.verify()[0]), "was rewritten in place while it was decoded");
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_says_nothing_about_the_files() {
+        let mut stage = Stage::new(&["a"], "");
+        stage.verifier.children.program = stage.dir.path().join("nowhere");
+        assert!(stage.verifier.verify(stage.pins.iter()).is_err());
+    }
 }

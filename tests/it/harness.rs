@@ -1,5 +1,6 @@
 //! Starts martd on a port of its own and asks it questions.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -76,20 +77,28 @@ impl Martd {
 
     /// The same, with more settings from the environment.
     pub fn start_with(parquet_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::run(&mut Self::command(parquet_dir, settings))
+        Self::run(&mut Self::command(&[], parquet_dir, settings))
     }
 
     /// The same, in this working directory, and as the leader of a process group, in which its
     /// children stay when it dies.
     pub fn start_in_group(parquet_dir: &Path, settings: &[(&str, &str)], work_dir: &Path) -> Self {
-        let mut command = Self::command(parquet_dir, settings);
+        let mut command = Self::command(&[], parquet_dir, settings);
         Self::run(command.current_dir(work_dir).process_group(0))
     }
 
-    fn command(parquet_dir: &Path, settings: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(program());
+    /// The same, started by another program, which must become martd: `prlimit`, `nsenter`, `setpriv`.
+    pub fn start_under(launcher: &[&str], parquet_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::run(&mut Self::command(launcher, parquet_dir, settings))
+    }
+
+    fn command(launcher: &[&str], parquet_dir: &Path, settings: &[(&str, &str)]) -> Command {
+        let mut words = launcher.iter().map(OsStr::new).chain([program().as_os_str()]);
+        let mut command = Command::new(words.next().expect("at least martd"));
         command
+            .args(words)
             .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             // What a statement could write by a relative path would be found here.
             .current_dir(parquet_dir)
             .env("PARQUET_DIR", parquet_dir)
@@ -209,8 +218,9 @@ impl Martd {
         self.log.lock().expect("no panic").clone()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.id()
+    /// Waits for a line with this message in the log.
+    pub fn wait_log(&self, message: &str) -> Json {
+        wait_for(message, || self.log().into_iter().find(|line| line["message"] == message))
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

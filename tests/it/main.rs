@@ -1,24 +1,30 @@
 //! Integration tests: a real martd, real files, real HTTP.
 //!
 //! Each file is a feature. [`harness`] starts martd and asks it; [`writers`] makes Parquet files and
-//! dbt-like builds; [`proc`] asks the kernel what martd takes.
+//! dbt-like builds; [`proc`] asks the kernel what martd takes; [`namespace`] lets a test mount and set
+//! limits of the kernel without being root.
 
 #![allow(unreachable_pub, reason = "the harness is this binary's public face, nothing else's")]
 
 #[path = "../corpus/mod.rs"]
 mod corpus;
 mod harness;
+mod namespace;
 mod writers;
 mod proc;
 
 mod cache;
 mod cancel;
 mod consistency;
+mod damage;
 mod dbt;
+mod decoding;
+mod faults;
 mod files;
 mod history;
 mod holds;
 mod hostile;
+mod in_place;
 mod kill;
 mod lifecycle;
 mod limits;
@@ -28,3 +34,4 @@ mod readiness;
 mod restart;
 mod retention;
 mod scope;
+mod watching;
