@@ -48,6 +48,8 @@ pub enum Command {
         depth: Depth,
         /// How many files it inherits.
         count: usize,
+        /// The process that started it, without which it ends.
+        parent: u32,
     },
 }
 

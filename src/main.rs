@@ -27,7 +27,7 @@ const STACK_BYTES: usize = 16 << 20;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Some(Command::Decode { depth, count }) => child::main(depth, count),
+        Some(Command::Decode { depth, count, parent }) => child::main(depth, count, parent),
         Some(Command::Serve(args)) => serve(*args),
         None => serve(cli.serve),
     }

@@ -1,4 +1,4 @@
-//! The child process that decodes files: `martd decode DEPTH COUNT`, a hidden subcommand.
+//! The child process that decodes files: `martd decode DEPTH COUNT PARENT`, a hidden subcommand.
 //!
 //! It inherits the files as descriptors from [`FIRST_FD`] on, decodes them in order, and writes a
 //! line of JSON for each to its standard output as soon as it knows. It takes every right from itself
@@ -63,9 +63,10 @@ impl From<Found> for Verdict {
     }
 }
 
-/// Runs the child: decodes `count` inherited files and reports them on standard output.
-pub fn main(depth: Depth, count: usize) -> ExitCode {
-    if let Err(error) = give_up_rights() {
+/// Runs the child: decodes `count` inherited files and reports them on standard output, to the process
+/// `parent` and nobody else.
+pub fn main(depth: Depth, count: usize, parent: u32) -> ExitCode {
+    if let Err(error) = give_up_rights(parent) {
         eprintln!("martd {SUBCOMMAND}: {error}");
         return ExitCode::FAILURE;
     }
@@ -90,10 +91,10 @@ pub fn main(depth: Depth, count: usize) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn give_up_rights() -> io::Result<()> {
-    let parent = rustix::process::getppid();
+fn give_up_rights(parent: u32) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid() != parent {
+    // It may have died before that, while this program was being loaded.
+    if std::os::unix::process::parent_id() != parent {
         return Err(io::Error::other("the parent is gone"));
     }
     for (resource, limit) in [
@@ -150,7 +151,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("still allowed");
         let address = listener.local_addr().expect("bound");
         let parent = rustix::process::getppid().expect("a parent");
-        give_up_rights().expect("rights can be given up");
+        give_up_rights(std::os::unix::process::parent_id()).expect("rights can be given up");
 
         let there = dir.join("there");
         assert!(fs::read(&there).is_ok(), "reading is what it is for");

@@ -159,6 +159,7 @@ impl Children {
             .arg(child::SUBCOMMAND)
             .arg(self.depth.argument())
             .arg(pins.len().to_string())
+            .arg(std::process::id().to_string())
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
