@@ -1,90 +1,57 @@
 //! JSON answers in ClickHouse's shape:
-//! `{"meta":[{"name","type"}],"data":[{..}],"rows":n,"truncated":false,"snapshot":"..","statistics":{"elapsed":s}}`.
+//! `{"meta":[{"name","type"}],"data":[{..}],"rows":n,"truncated":false,"snapshot":"..","statistics":{"elapsed":s}}`,
+//! and newline-delimited JSON, which is the rows alone.
 //!
 //! Numbers keep every digit; dates and timestamps are ISO 8601; what JSON has no number for (NaN,
-//! infinities) is null; a BLOB is base64, a MAP a list of `{"key","value"}`, a UNION its value.
-
-use std::time::Duration;
+//! infinities) is null; a BLOB is base64, a MAP a list of `{"key","value"}`, an unnamed STRUCT a
+//! list, a UNION its value.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::{text, unique_names};
-use crate::engine::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
+use super::{Summary, text, unique_names};
+use crate::engine::{Chunk, Column, RawHugeInt, RawListEntry, Type, Vector, is_unnamed};
 
-const MICROS: i64 = 1_000_000;
-
-/// Writes one answer, piece by piece: [`begin`](Self::begin), any number of
-/// [`chunk`](Self::chunk)s, [`end`](Self::end).
+/// Writes one JSON answer.
 #[derive(Debug)]
-pub struct JsonWriter {
-    /// `,"name":` for each column; the first without its comma.
-    keys: Vec<Vec<u8>>,
-    types: Vec<Type>,
-    rows: u64,
-}
-
-/// What is known at the end of an answer.
-#[derive(Debug, Clone, Copy)]
-pub struct Summary<'a> {
-    /// Whether the statement had more rows than were asked for.
-    pub truncated: bool,
-    /// The id of the snapshot that answered.
-    pub snapshot: &'a str,
-    /// From the request's start to here.
-    pub elapsed: Duration,
+pub(super) struct JsonWriter {
+    objects: Objects,
+    /// Whether a row was written, after which the next needs a comma.
+    begun: bool,
 }
 
 impl JsonWriter {
-    /// Writes what comes before the first row.
-    pub fn begin(out: &mut Vec<u8>, columns: &[Column]) -> Self {
+    pub(super) fn begin(out: &mut Vec<u8>, columns: &[Column]) -> Self {
         let names = unique_names(columns);
         out.extend_from_slice(br#"{"meta":["#);
-        let mut keys = Vec::with_capacity(names.len());
         for (index, (name, column)) in names.iter().zip(columns).enumerate() {
-            let comma: &[u8] = if index == 0 { b"" } else { b"," };
-            out.extend_from_slice(comma);
+            if index > 0 {
+                out.push(b',');
+            }
             out.extend_from_slice(br#"{"name":"#);
             string(out, name);
             out.extend_from_slice(br#","type":"#);
             string(out, &column.ty.to_string());
             out.push(b'}');
-
-            let mut key = comma.to_vec();
-            string(&mut key, name);
-            key.push(b':');
-            keys.push(key);
         }
         out.extend_from_slice(br#"],"data":["#);
-        Self { keys, types: columns.iter().map(|column| column.ty.clone()).collect(), rows: 0 }
+        Self { objects: Objects::new(&names, columns), begun: false }
     }
 
-    /// Writes the first `rows` rows of a chunk.
-    pub(crate) fn chunk(&mut self, out: &mut Vec<u8>, chunk: &Chunk, rows: usize) {
-        let vectors: Vec<Vector<'_>> =
-            (0..self.types.len()).map(|index| chunk.column(index)).collect();
+    pub(super) fn chunk(&mut self, out: &mut Vec<u8>, chunk: &Chunk, rows: usize) {
+        let vectors = chunk.columns();
         for row in 0..rows {
-            out.extend_from_slice(if self.rows == 0 { b"{" } else { b",{" });
-            for ((key, ty), vector) in self.keys.iter().zip(&self.types).zip(&vectors) {
-                out.extend_from_slice(key);
-                value(out, ty, vector, row);
+            if std::mem::replace(&mut self.begun, true) {
+                out.push(b',');
             }
-            out.push(b'}');
-            self.rows += 1;
+            self.objects.write(out, &vectors, row);
         }
     }
 
-    /// The rows written so far.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// Writes what comes after the last row.
-    pub fn end(self, out: &mut Vec<u8>, summary: Summary<'_>) {
+    pub(super) fn end(self, out: &mut Vec<u8>, rows: u64, summary: Summary<'_>) {
         out.extend_from_slice(
             format!(
-                r#"],"rows":{},"truncated":{},"snapshot":"{}","statistics":{{"elapsed":{:.6}}}}}"#,
-                self.rows,
+                r#"],"rows":{rows},"truncated":{},"snapshot":"{}","statistics":{{"elapsed":{:.6}}}}}"#,
                 summary.truncated,
                 summary.snapshot,
                 summary.elapsed.as_secs_f64(),
@@ -94,7 +61,58 @@ impl JsonWriter {
     }
 }
 
-fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
+/// Writes one answer of newline-delimited JSON.
+#[derive(Debug)]
+pub(super) struct NdjsonWriter(Objects);
+
+impl NdjsonWriter {
+    pub(super) fn begin(columns: &[Column]) -> Self {
+        Self(Objects::new(&unique_names(columns), columns))
+    }
+
+    pub(super) fn chunk(&mut self, out: &mut Vec<u8>, chunk: &Chunk, rows: usize) {
+        let vectors = chunk.columns();
+        for row in 0..rows {
+            self.0.write(out, &vectors, row);
+            out.push(b'\n');
+        }
+    }
+}
+
+/// Rows as objects.
+#[derive(Debug)]
+struct Objects {
+    /// `,"name":` for each column; the first without its comma.
+    keys: Vec<Vec<u8>>,
+    types: Vec<Type>,
+}
+
+impl Objects {
+    fn new(names: &[String], columns: &[Column]) -> Self {
+        let keys = names.iter().enumerate().map(|(index, name)| {
+            let mut key = if index == 0 { Vec::new() } else { vec![b','] };
+            string(&mut key, name);
+            key.push(b':');
+            key
+        });
+        Self {
+            keys: keys.collect(),
+            types: columns.iter().map(|column| column.ty.clone()).collect(),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>, vectors: &[Vector<'_>], row: usize) {
+        out.push(b'{');
+        for ((key, ty), vector) in self.keys.iter().zip(&self.types).zip(vectors) {
+            out.extend_from_slice(key);
+            value(out, ty, vector, row);
+        }
+        out.push(b'}');
+    }
+}
+
+/// Writes one value as JSON.
+pub(super) fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
     if vector.is_null(row) {
         out.extend_from_slice(b"null");
         return;
@@ -117,13 +135,7 @@ fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
         Type::Float => float(out, vector.values::<f32>()[row]),
         Type::Double => float(out, vector.values::<f64>()[row]),
         Type::Decimal { width, scale } => {
-            let unscaled = match width {
-                ..=4 => i128::from(vector.values::<i16>()[row]),
-                5..=9 => i128::from(vector.values::<i32>()[row]),
-                10..=18 => i128::from(vector.values::<i64>()[row]),
-                19.. => vector.values::<RawHugeInt>()[row].bits() as i128,
-            };
-            text::decimal(out, unscaled, *scale);
+            text::decimal(out, vector.decimal(row, *width), *scale);
         }
         Type::Bignum => text::bignum(out, vector.bytes(row)),
         Type::Varchar | Type::Json => {
@@ -131,10 +143,10 @@ fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
         }
         Type::Blob => {
             out.push(b'"');
-            out.extend_from_slice(BASE64.encode(vector.bytes(row)).as_bytes());
+            base64(out, vector.bytes(row));
             out.push(b'"');
         }
-        Type::Enum(names) => string(out, &names[enum_index(vector, row, names.len())]),
+        Type::Enum(names) => string(out, &names[vector.enum_index(row, names.len())]),
         Type::List(child) => {
             let entry = vector.values::<RawListEntry>()[row];
             elements(out, child, &vector.list_child(), entry.offset, entry.length);
@@ -154,6 +166,16 @@ fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
                 out.extend_from_slice(br#","value":"#);
                 value(out, item, &items, index as usize);
                 out.push(b'}');
+            }
+            out.push(b']');
+        }
+        Type::Struct(fields) if is_unnamed(fields) => {
+            out.push(b'[');
+            for (index, (_, ty)) in fields.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                value(out, ty, &vector.struct_child(index), row);
             }
             out.push(b']');
         }
@@ -188,54 +210,16 @@ fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
         | Type::TimestampTz
         | Type::Interval
         | Type::Uuid
-        | Type::Bit => quoted(out, ty, vector, row),
-    }
-}
-
-/// The types whose text needs no escaping; null for what has no text (an infinite date).
-fn quoted(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
-    let start = out.len();
-    out.push(b'"');
-    let written = match ty {
-        Type::Date => text::date(out, vector.values::<i32>()[row]),
-        Type::Time => {
-            text::time(out, vector.values::<i64>()[row], MICROS);
-            Some(())
+        | Type::Bit => {
+            let start = out.len();
+            out.push(b'"');
+            if text::value(out, ty, vector, row).is_ok() {
+                out.push(b'"');
+            } else {
+                out.truncate(start);
+                out.extend_from_slice(b"null");
+            }
         }
-        Type::TimeNs => {
-            text::time(out, vector.values::<i64>()[row], 1_000 * MICROS);
-            Some(())
-        }
-        Type::TimeTz => {
-            text::time_tz(out, vector.values::<u64>()[row]);
-            Some(())
-        }
-        Type::Timestamp => text::timestamp(out, vector.values::<i64>()[row], MICROS),
-        Type::TimestampS => text::timestamp(out, vector.values::<i64>()[row], 1),
-        Type::TimestampMs => text::timestamp(out, vector.values::<i64>()[row], 1_000),
-        Type::TimestampNs => text::timestamp(out, vector.values::<i64>()[row], 1_000 * MICROS),
-        Type::TimestampTz => {
-            text::timestamp(out, vector.values::<i64>()[row], MICROS).map(|()| out.push(b'Z'))
-        }
-        Type::Interval => {
-            text::interval(out, vector.values::<RawInterval>()[row]);
-            Some(())
-        }
-        Type::Uuid => {
-            text::uuid(out, vector.values::<RawHugeInt>()[row].bits());
-            Some(())
-        }
-        Type::Bit => {
-            text::bit_string(out, vector.bytes(row));
-            Some(())
-        }
-        _ => None,
-    };
-    if written.is_some() {
-        out.push(b'"');
-    } else {
-        out.truncate(start);
-        out.extend_from_slice(b"null");
     }
 }
 
@@ -250,17 +234,6 @@ fn elements(out: &mut Vec<u8>, ty: &Type, child: &Vector<'_>, offset: u64, lengt
     out.push(b']');
 }
 
-/// DuckDB stores an ENUM in the smallest unsigned integer that can count its values.
-fn enum_index(vector: &Vector<'_>, row: usize, size: usize) -> usize {
-    if size <= usize::from(u8::MAX) {
-        usize::from(vector.values::<u8>()[row])
-    } else if size <= usize::from(u16::MAX) {
-        usize::from(vector.values::<u16>()[row])
-    } else {
-        vector.values::<u32>()[row] as usize
-    }
-}
-
 fn integer(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
@@ -271,6 +244,11 @@ fn float(out: &mut Vec<u8>, number: impl ryu::Float + Into<f64> + Copy) {
     } else {
         out.extend_from_slice(b"null");
     }
+}
+
+/// Writes bytes as base64, with its padding.
+pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(BASE64.encode(bytes).as_bytes());
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {

@@ -1,10 +1,180 @@
 //! Answers as bytes. One file per format; [`text`] holds DuckDB's own spelling of values that JSON
 //! has no type for.
 
-pub mod json;
+mod arrow;
+mod csv;
+mod json;
 mod text;
 
-use crate::engine::Column;
+use std::time::Duration;
+
+use crate::engine::{Chunk, Column, QueryError};
+
+use arrow::ArrowWriter;
+use csv::CsvWriter;
+use json::{JsonWriter, NdjsonWriter};
+
+/// A format of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// One object with columns, rows and statistics.
+    Json,
+    /// One object per line and row.
+    Ndjson,
+    /// Comma-separated values with a header row.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+impl Format {
+    /// All formats; the first is the one for those who do not mind.
+    pub const ALL: [Self; 4] = [Self::Json, Self::Ndjson, Self::Csv, Self::Arrow];
+
+    /// Its short name, for `?format=`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Arrow => "arrow",
+        }
+    }
+
+    /// Its media type, without parameters.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+        }
+    }
+
+    /// The value of an answer's `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            // Without the parameter, what reads text/* may take it for ASCII.
+            Self::Csv => "text/csv; charset=utf-8",
+            other => other.media_type(),
+        }
+    }
+}
+
+/// What is known at the end of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Summary<'a> {
+    /// Whether the statement had more rows than were asked for.
+    pub truncated: bool,
+    /// The id of the snapshot that answered.
+    pub snapshot: &'a str,
+    /// From the request's start to here.
+    pub elapsed: Duration,
+}
+
+/// Why rows cannot be written in a format.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Arrow counts the bytes and elements of a batch with 31 bits.
+    #[error("a batch of rows has more than 2 GiB of values")]
+    TooLarge,
+    /// The format has no place for this type.
+    #[error("Not implemented Error: {0}; cast it, or ask for JSON")]
+    NoSuchType(String),
+    /// The values contradict their type.
+    #[error("Arrow refused a batch: {0}")]
+    Invalid(String),
+}
+
+impl From<EncodeError> for QueryError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge => Self::OutOfMemory,
+            EncodeError::NoSuchType(_) => Self::Sql(error.to_string()),
+            EncodeError::Invalid(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+/// Writes one answer, piece by piece: [`begin`](Self::begin), any number of
+/// [`chunk`](Self::chunk)s, [`end`](Self::end).
+pub struct Encoder {
+    writer: Writer,
+    rows: u64,
+}
+
+enum Writer {
+    Json(JsonWriter),
+    Ndjson(NdjsonWriter),
+    Csv(CsvWriter),
+    Arrow(Box<ArrowWriter>),
+}
+
+impl Encoder {
+    /// Writes what comes before the first row.
+    ///
+    /// # Errors
+    /// When the format has no place for a column's type.
+    pub fn begin(
+        format: Format,
+        out: &mut Vec<u8>,
+        columns: &[Column],
+    ) -> Result<Self, EncodeError> {
+        let writer = match format {
+            Format::Json => Writer::Json(JsonWriter::begin(out, columns)),
+            Format::Ndjson => Writer::Ndjson(NdjsonWriter::begin(columns)),
+            Format::Csv => Writer::Csv(CsvWriter::begin(out, columns)),
+            Format::Arrow => Writer::Arrow(Box::new(ArrowWriter::begin(out, columns)?)),
+        };
+        Ok(Self { writer, rows: 0 })
+    }
+
+    /// Writes the first `rows` rows of a chunk, or keeps them until there are enough for a batch.
+    ///
+    /// # Errors
+    /// When the format cannot hold the values.
+    pub fn chunk(
+        &mut self,
+        out: &mut Vec<u8>,
+        chunk: &Chunk,
+        rows: usize,
+    ) -> Result<(), EncodeError> {
+        match &mut self.writer {
+            Writer::Json(writer) => writer.chunk(out, chunk, rows),
+            Writer::Ndjson(writer) => writer.chunk(out, chunk, rows),
+            Writer::Csv(writer) => writer.chunk(out, chunk, rows),
+            Writer::Arrow(writer) => writer.chunk(out, chunk, rows)?,
+        }
+        self.rows += rows as u64;
+        Ok(())
+    }
+
+    /// The rows given so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// About how many bytes were given, but not written yet.
+    pub fn kept_bytes(&self) -> usize {
+        match &self.writer {
+            Writer::Arrow(writer) => writer.kept_bytes(),
+            Writer::Json(_) | Writer::Ndjson(_) | Writer::Csv(_) => 0,
+        }
+    }
+
+    /// Writes what comes after the last row.
+    ///
+    /// # Errors
+    /// When the format cannot hold the values that were kept.
+    pub fn end(self, out: &mut Vec<u8>, summary: Summary<'_>) -> Result<(), EncodeError> {
+        match self.writer {
+            Writer::Json(writer) => writer.end(out, self.rows, summary),
+            Writer::Ndjson(_) | Writer::Csv(_) => {}
+            Writer::Arrow(writer) => writer.end(out)?,
+        }
+        Ok(())
+    }
+}
 
 /// The columns' names, made unique: a second `a` becomes `a_1`, and never collides with a column
 /// that is called `a_1` already.

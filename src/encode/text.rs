@@ -1,42 +1,87 @@
 //! Values as text: ISO 8601 for dates and timestamps, DuckDB's spelling for the rest.
 
-use crate::engine::RawInterval;
+use crate::engine::{RawHugeInt, RawInterval, Type, Vector};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 /// TIME WITH TIME ZONE stores its offset counted down from here, in seconds.
 const TIME_TZ_MAX_OFFSET: i32 = 16 * 3600 - 1;
 
-/// `2026-01-31`; years outside of 0 to 9999 carry a sign. `None` for DuckDB's infinities.
-pub(super) fn date(out: &mut Vec<u8>, days: i32) -> Option<()> {
-    if days == i32::MAX || days == -i32::MAX {
-        return None;
-    }
-    civil_date(out, i64::from(days));
-    Some(())
+/// A date or timestamp that is after all others, or before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Infinity {
+    After,
+    Before,
 }
 
-/// `2026-01-31T12:00:00.5` from `ticks` of `per_second`. `None` for DuckDB's infinities.
-pub(super) fn timestamp(out: &mut Vec<u8>, ticks: i64, per_second: i64) -> Option<()> {
-    if ticks == i64::MAX || ticks == -i64::MAX {
-        return None;
+/// Writes a value that is not NULL, of one of the types whose text needs no escaping in any format:
+/// dates, times, INTERVAL, UUID, BIT.
+pub(super) fn value(
+    out: &mut Vec<u8>,
+    ty: &Type,
+    vector: &Vector<'_>,
+    row: usize,
+) -> Result<(), Infinity> {
+    const MILLIS: i64 = 1_000;
+    const MICROS: i64 = MICROS_PER_SECOND;
+    const NANOS: i64 = 1_000 * MICROS;
+    match ty {
+        Type::Date => date(out, vector.values::<i32>()[row])?,
+        Type::Time => time(out, vector.values::<i64>()[row], MICROS),
+        Type::TimeNs => time(out, vector.values::<i64>()[row], NANOS),
+        Type::TimeTz => time_tz(out, vector.values::<u64>()[row]),
+        Type::Timestamp => timestamp(out, vector.values::<i64>()[row], MICROS)?,
+        Type::TimestampS => timestamp(out, vector.values::<i64>()[row], 1)?,
+        Type::TimestampMs => timestamp(out, vector.values::<i64>()[row], MILLIS)?,
+        Type::TimestampNs => timestamp(out, vector.values::<i64>()[row], NANOS)?,
+        Type::TimestampTz => {
+            timestamp(out, vector.values::<i64>()[row], MICROS)?;
+            out.push(b'Z');
+        }
+        Type::Interval => interval(out, vector.values::<RawInterval>()[row]),
+        Type::Uuid => uuid(out, vector.values::<RawHugeInt>()[row].bits()),
+        Type::Bit => bit_string(out, vector.bytes(row)),
+        other => unreachable!("{other} has a text of another kind"),
+    }
+    Ok(())
+}
+
+/// `2026-01-31`; years outside of 0 to 9999 carry a sign.
+fn date(out: &mut Vec<u8>, days: i32) -> Result<(), Infinity> {
+    match days {
+        i32::MAX => Err(Infinity::After),
+        days if days == -i32::MAX => Err(Infinity::Before),
+        days => {
+            civil_date(out, i64::from(days));
+            Ok(())
+        }
+    }
+}
+
+/// `2026-01-31T12:00:00.5` from `ticks` of `per_second`.
+fn timestamp(out: &mut Vec<u8>, ticks: i64, per_second: i64) -> Result<(), Infinity> {
+    if ticks == i64::MAX {
+        return Err(Infinity::After);
+    }
+    if ticks == -i64::MAX {
+        return Err(Infinity::Before);
     }
     let per_day = SECONDS_PER_DAY * per_second;
     civil_date(out, ticks.div_euclid(per_day));
     out.push(b'T');
     time(out, ticks.rem_euclid(per_day), per_second);
-    Some(())
+    Ok(())
 }
 
 /// `12:00:00.5` from `ticks` of `per_second` since midnight.
-pub(super) fn time(out: &mut Vec<u8>, ticks: i64, per_second: i64) {
+fn time(out: &mut Vec<u8>, ticks: i64, per_second: i64) {
     let seconds = ticks / per_second;
     clock(out, seconds);
     fraction(out, ticks % per_second, per_second);
 }
 
 /// `12:00:00+02` as DuckDB packs it: 40 bits of microseconds, 24 of offset.
-pub(super) fn time_tz(out: &mut Vec<u8>, bits: u64) {
+fn time_tz(out: &mut Vec<u8>, bits: u64) {
     time(out, (bits >> 24) as i64, MICROS_PER_SECOND);
     let offset = TIME_TZ_MAX_OFFSET - (bits & 0xff_ffff) as i32;
     out.push(if offset < 0 { b'-' } else { b'+' });
@@ -53,7 +98,7 @@ pub(super) fn time_tz(out: &mut Vec<u8>, bits: u64) {
 }
 
 /// `1 year 2 months 3 days 04:05:06.7`
-pub(super) fn interval(out: &mut Vec<u8>, interval: RawInterval) {
+fn interval(out: &mut Vec<u8>, interval: RawInterval) {
     let start = out.len();
     let parts =
         [(interval.months / 12, "year"), (interval.months % 12, "month"), (interval.days, "day")];
@@ -80,15 +125,20 @@ pub(super) fn interval(out: &mut Vec<u8>, interval: RawInterval) {
 }
 
 /// The bits of a BIT value: the first byte counts the padding bits of the second.
-pub(super) fn bit_string(out: &mut Vec<u8>, bytes: &[u8]) {
+fn bit_string(out: &mut Vec<u8>, bytes: &[u8]) {
     let Some((&padding, bits)) = bytes.split_first() else { return };
     let all = bits.iter().flat_map(|byte| (0..8).rev().map(move |shift| byte >> shift & 1));
     out.extend(all.skip(usize::from(padding)).map(|bit| b'0' + bit));
 }
 
-/// `0e3c…` with its hyphens; DuckDB stores a UUID with its first bit flipped, so that it sorts.
-pub(super) fn uuid(out: &mut Vec<u8>, bits: u128) {
-    let uuid = uuid::Uuid::from_u128(bits ^ 1 << 127);
+/// The bits of a UUID; DuckDB stores it with the first one flipped, so that it sorts.
+pub(super) fn uuid_bits(stored: u128) -> u128 {
+    stored ^ 1 << 127
+}
+
+/// `0e3c…` with its hyphens.
+fn uuid(out: &mut Vec<u8>, stored: u128) {
+    let uuid = uuid::Uuid::from_u128(uuid_bits(stored));
     let mut buffer = uuid::Uuid::encode_buffer();
     out.extend_from_slice(uuid.hyphenated().encode_lower(&mut buffer).as_bytes());
 }
@@ -212,7 +262,8 @@ mod tests {
         ] {
             assert_eq!(text(|out| date(out, days).expect("finite")), expected);
         }
-        assert_eq!(date(&mut Vec::new(), i32::MAX), None);
+        assert_eq!(date(&mut Vec::new(), i32::MAX), Err(Infinity::After));
+        assert_eq!(date(&mut Vec::new(), -i32::MAX), Err(Infinity::Before));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub use instance::{Instance, Scope, Scoping, Settings, Table};
 pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
 pub use value::{ElementType, Value, ValueError};
 pub use vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
+pub(crate) use vector::{enum_width, is_unnamed};
 
 use crate::verify::{Report, ReportColumn};
 

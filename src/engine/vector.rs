@@ -8,6 +8,7 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::slice;
 
 use duckdb::ffi;
@@ -278,9 +279,18 @@ fn write_fields(f: &mut fmt::Formatter<'_>, kind: &str, fields: &[(String, Type)
     write!(f, "{kind}(")?;
     for (index, (name, ty)) in fields.iter().enumerate() {
         let comma = if index == 0 { "" } else { ", " };
-        write!(f, "{comma}{} {ty}", quoted_if_needed(name))?;
+        if is_unnamed(fields) {
+            write!(f, "{comma}{ty}")?;
+        } else {
+            write!(f, "{comma}{} {ty}", quoted_if_needed(name))?;
+        }
     }
     f.write_str(")")
+}
+
+/// Whether these are the fields of an unnamed struct, such as `row(1, 2)`: a tuple.
+pub(crate) fn is_unnamed(fields: &[(String, Type)]) -> bool {
+    fields.iter().all(|(name, _)| name.is_empty())
 }
 
 /// DuckDB prints plain lower-case names without quotes.
@@ -291,6 +301,17 @@ fn quoted_if_needed(name: &str) -> String {
         name.to_owned()
     } else {
         super::quote_identifier(name)
+    }
+}
+
+/// DuckDB stores an ENUM in the smallest unsigned integer that can count its values: its bytes.
+pub(crate) fn enum_width(size: usize) -> usize {
+    if size <= usize::from(u8::MAX) {
+        1
+    } else if size <= usize::from(u16::MAX) {
+        2
+    } else {
+        4
     }
 }
 
@@ -313,6 +334,13 @@ impl Chunk {
     /// The number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The vectors of all columns.
+    pub(crate) fn columns(&self) -> Vec<Vector<'_>> {
+        // SAFETY: a live chunk.
+        let count = unsafe { ffi::duckdb_data_chunk_get_column_count(self.raw) } as usize;
+        (0..count).map(|index| self.column(index)).collect()
     }
 
     /// The vector of a column, counted from 0.
@@ -382,6 +410,13 @@ pub struct RawListEntry {
     pub(crate) length: u64,
 }
 
+impl RawListEntry {
+    /// The rows of the child vector that are this list.
+    pub(crate) fn range(self) -> Range<usize> {
+        self.offset as usize..(self.offset + self.length) as usize
+    }
+}
+
 /// An INTERVAL as DuckDB stores it.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -414,6 +449,33 @@ impl<'c> Vector<'c> {
         !self.validity.is_null() && unsafe { *self.validity.add(row / 64) } >> (row % 64) & 1 == 0
     }
 
+    /// These rows in runs that are NULL (`true`) or not (`false`) as a whole.
+    pub(crate) fn runs(&self, rows: Range<usize>) -> impl Iterator<Item = (bool, Range<usize>)> {
+        let (vector, mut start) = (*self, rows.start);
+        std::iter::from_fn(move || {
+            if start >= rows.end {
+                return None;
+            }
+            let null = vector.is_null(start);
+            let end = if vector.validity.is_null() {
+                rows.end
+            } else {
+                (start..rows.end).find(|&row| vector.is_null(row) != null).unwrap_or(rows.end)
+            };
+            Some((null, std::mem::replace(&mut start, end)..end))
+        })
+    }
+
+    /// The bytes of these rows, of a type that takes `width` bytes for each.
+    pub(crate) fn plain_bytes(&self, width: usize, rows: Range<usize>) -> &'c [u8] {
+        assert!(rows.start <= rows.end && rows.end <= self.len);
+        if rows.is_empty() {
+            return &[];
+        }
+        // SAFETY: the vector has `len` values of this width, as for `values`.
+        unsafe { slice::from_raw_parts(self.data.add(rows.start * width), rows.len() * width) }
+    }
+
     /// The values as this plain type; what stands at a NULL is arbitrary. The type must be the one
     /// that DuckDB stores for the column's logical type.
     pub(crate) fn values<T: Plain>(&self) -> &'c [T] {
@@ -433,6 +495,25 @@ impl<'c> Vector<'c> {
             let text = self.data.cast::<ffi::duckdb_string_t>().add(row).cast_mut();
             let length = ffi::duckdb_string_t_length(*text) as usize;
             slice::from_raw_parts(ffi::duckdb_string_t_data(text).cast(), length)
+        }
+    }
+
+    /// The digits of a DECIMAL of this width, without its point. What stands at a NULL is arbitrary.
+    pub(crate) fn decimal(&self, row: usize, width: u8) -> i128 {
+        match width {
+            ..=4 => i128::from(self.values::<i16>()[row]),
+            5..=9 => i128::from(self.values::<i32>()[row]),
+            10..=18 => i128::from(self.values::<i64>()[row]),
+            19.. => self.values::<RawHugeInt>()[row].bits() as i128,
+        }
+    }
+
+    /// Which of an ENUM's `size` values this is; not for a NULL.
+    pub(crate) fn enum_index(&self, row: usize, size: usize) -> usize {
+        match enum_width(size) {
+            1 => usize::from(self.values::<u8>()[row]),
+            2 => usize::from(self.values::<u16>()[row]),
+            _ => self.values::<u32>()[row] as usize,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The one body type of all answers.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -22,16 +22,21 @@ pub(super) fn full(bytes: impl Into<Bytes>) -> BoxBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body that is made while it is sent. Dropping it tells the maker that the client is gone.
+/// The parts of a body as they are made.
+pub(super) type Parts = mpsc::Receiver<Result<Frame<Bytes>, Aborted>>;
+
+/// A body that is made while it is sent, and ends with its trailers. Dropping it tells the maker
+/// that the client is gone.
 #[derive(Debug)]
 pub(super) struct Stream {
     first: Option<Bytes>,
-    rest: mpsc::Receiver<Result<Bytes, Aborted>>,
+    rest: Parts,
+    ended: bool,
 }
 
 impl Stream {
-    pub(super) fn new(first: Bytes, rest: mpsc::Receiver<Result<Bytes, Aborted>>) -> Self {
-        Self { first: Some(first), rest }
+    pub(super) fn new(first: Bytes, rest: Parts) -> Self {
+        Self { first: Some(first), rest, ended: false }
     }
 }
 
@@ -46,10 +51,47 @@ impl Body for Stream {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        self.rest.poll_recv(context).map(|item| item.map(|bytes| bytes.map(Frame::data)))
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(self.rest.poll_recv(context)).unwrap_or_else(|| {
+            // A maker that panicked must not leave something that looks like a whole answer.
+            Err(Aborted("the maker of the answer is gone".to_owned()))
+        });
+        self.ended = frame.as_ref().map_or(true, Frame::is_trailers);
+        Poll::Ready(Some(frame))
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::HeaderMap;
+
+    use super::*;
+
+    async fn frames(parts: Vec<Result<Frame<Bytes>, Aborted>>) -> Vec<bool> {
+        let (sender, receiver) = mpsc::channel(parts.len());
+        for part in parts {
+            sender.try_send(part).expect("there is room");
+        }
+        drop(sender);
+        let mut stream = Stream::new(Bytes::from_static(b"a"), receiver);
+        let mut frames = Vec::new();
+        while let Some(frame) = stream.frame().await {
+            frames.push(frame.is_ok());
+        }
+        frames
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_whole_only_with_its_trailers() {
+        let data = || Ok(Frame::data(Bytes::from_static(b"b")));
+        assert_eq!(frames(vec![data(), Ok(Frame::trailers(HeaderMap::new()))]).await, [true; 3]);
+        assert_eq!(frames(vec![data()]).await, [true, true, false]);
+        assert_eq!(frames(vec![data(), Err(Aborted("x".into()))]).await, [true, true, false]);
     }
 }

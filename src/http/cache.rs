@@ -15,6 +15,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::compress::Coding;
 use super::problem::Problem;
 use super::slots::StopOnDrop;
 
@@ -51,6 +52,8 @@ impl Key {
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) bytes: Bytes,
+    /// How the bytes are compressed.
+    pub(super) coding: Coding,
     /// Whether rows were left out, for the formats that cannot say so inside.
     pub(super) truncated: bool,
 }

@@ -3,9 +3,11 @@
 //! A request loads the catalog's state once, in [`routes`], and passes it down; nothing below looks
 //! at the current state again. Errors of other modules become problem details in [`problem`] alone.
 
+mod accept;
 mod access;
 mod body;
 mod cache;
+mod compress;
 mod freshness;
 mod probes;
 mod problem;

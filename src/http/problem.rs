@@ -33,6 +33,8 @@ kinds! {
     FUNCTION_NOT_ALLOWED = "function-not-allowed", FORBIDDEN, "A function is not allowed";
     NOT_FOUND = "not-found", NOT_FOUND, "There is nothing here";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "The method is not allowed";
+    UNSUPPORTED_FORMAT = "unsupported-format", NOT_ACCEPTABLE,
+        "The answer cannot be given in that format";
     BODY_TIMEOUT = "body-timeout", REQUEST_TIMEOUT, "The request body took too long";
     SNAPSHOT_GONE = "snapshot-gone", GONE, "The snapshot is gone";
     PAYLOAD_TOO_LARGE = "payload-too-large", PAYLOAD_TOO_LARGE, "The request body is too large";

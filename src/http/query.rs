@@ -9,7 +9,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
+    TRAILER, VARY,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,20 +19,20 @@ use tracing::Span;
 use http_body_util::BodyExt;
 
 use super::App;
+use super::accept::Wanted;
 use super::access::Caller;
-use super::body::{self, Aborted, BoxBody, Stream};
+use super::body::{self, Aborted, BoxBody, Parts, Stream};
 use super::cache::{Flight, Key, Landing, Stored};
+use super::compress::Coding;
 use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
-use super::run::{Head, Job};
+use super::run::{self, Head, Job, MARTD_TRUNCATED};
 use super::slots::{Stop, StopOnDrop};
 use crate::catalog::{Snapshot, State};
 use crate::engine::{Checked, Refusal, Scope};
 
-/// Says that rows were left out, where that is known before the answer is sent.
-const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
 const VARIES_BY: &str = "Accept, Accept-Encoding, Authorization, Martd-Scope, Martd-Snapshot";
@@ -45,6 +46,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let started = Instant::now();
+    let wanted = Wanted::of(&request)?;
     let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
     let snapshot = snapshot_asked_for(app, state, request.headers())?;
     let known = request.headers().get(IF_NONE_MATCH).cloned();
@@ -52,7 +54,7 @@ pub(super) async fn answer(
     let query = Query::read(app, request).await?;
     let checked = check(app, &query.sql).await?;
 
-    let key = checked.cacheable.then(|| key(app, &snapshot, &query, &scope));
+    let key = checked.cacheable.then(|| key(app, &snapshot, &query, wanted, &scope));
     if let Some(key) = key.filter(|_| conditional) {
         let etag = key.etag();
         if known.is_some_and(|known| matches(&known, &etag)) {
@@ -65,21 +67,32 @@ pub(super) async fn answer(
     let (content, status) = match key.and_then(|key| app.answers().get(&key)) {
         Some(stored) => (Content::Whole(stored), "martd; hit"),
         None => {
-            let work = Work { app, snapshot: &snapshot, query, checked, scope, key, started };
+            let snapshot = &snapshot;
+            let work = Work { app, snapshot, query, wanted, checked, scope, key, started };
             work.answer(ticket).await?
         }
     };
-    let truncated = matches!(&content, Content::Whole(stored) if stored.truncated);
-    let mut response = Response::new(content.into_body());
-    let headers = response.headers_mut();
-    if truncated {
-        headers.insert(MARTD_TRUNCATED, HeaderValue::from_static("true"));
+    let mut headers = HeaderMap::new();
+    let coding = match &content {
+        Content::Whole(stored) => {
+            headers.insert(MARTD_TRUNCATED, run::truth(stored.truncated));
+            stored.coding
+        }
+        Content::Stream(_) => {
+            headers.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
+            wanted.codings.best
+        }
+    };
+    if coding != Coding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    describe(headers, &snapshot, key);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(wanted.format.content_type()));
+    describe(&mut headers, &snapshot, key);
     if key.is_some() {
         headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
     }
+    let mut response = Response::new(content.into_body());
+    *response.headers_mut() = headers;
     Ok(response)
 }
 
@@ -104,14 +117,16 @@ fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
     known.trim() == "*" || known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
 }
 
-fn key(app: &App, snapshot: &Snapshot, query: &Query, scope: &Scope) -> Key {
+fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Scope) -> Key {
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
+    let wanted = format!("{wanted:?}");
     Key::of([
         snapshot.id.as_bytes(),
         query.sql.as_bytes(),
         parameters.as_bytes(),
         scope.as_bytes(),
+        wanted.as_bytes(),
         &query.limit.to_le_bytes(),
         app.settings().time_zone.as_bytes(),
     ])
@@ -155,6 +170,7 @@ struct Work<'a> {
     app: &'a App,
     snapshot: &'a Arc<Snapshot>,
     query: Query,
+    wanted: Wanted,
     checked: Arc<Checked>,
     scope: Scope,
     key: Option<Key>,
@@ -211,7 +227,7 @@ impl Work<'_> {
         let (head_sender, head) = oneshot::channel();
         let snapshot = Arc::clone(self.snapshot);
         let (query, checked) = (self.query.clone(), Arc::clone(&self.checked));
-        let (scope, started) = (self.scope.clone(), self.started);
+        let (wanted, scope, started) = (self.wanted, self.scope.clone(), self.started);
         let asked = stop.clone();
         let span = Span::current();
         let task = tokio::spawn(async move {
@@ -226,6 +242,7 @@ impl Work<'_> {
             let job = Job {
                 snapshot,
                 query,
+                wanted,
                 checked,
                 scope,
                 slot,
@@ -268,8 +285,6 @@ impl Content {
         }
     }
 }
-
-type Parts = mpsc::Receiver<Result<Bytes, Aborted>>;
 
 fn gone() -> Problem {
     Problem::internal("the query's thread ended without an answer")

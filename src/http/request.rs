@@ -53,7 +53,7 @@ impl Query {
     }
 }
 
-/// `GET /v1/query?sql=…&params=…&limit=…&timeout_ms=…`
+/// `GET /v1/query?sql=…&params=…&limit=…&timeout_ms=…&format=…`
 fn in_url(query: &str) -> Result<Body, Problem> {
     let mut body = Body::default();
     let number = |name: &str, text: &str| {
@@ -71,8 +71,10 @@ fn in_url(query: &str) -> Result<Body, Problem> {
             }
             "limit" => body.limit = number("limit", &value)?,
             "timeout_ms" => body.timeout_ms = number("timeout_ms", &value)?,
+            "format" => {} // not the query's business, but its answer's
             other => {
-                let detail = format!("{other} is not known; use sql, params, limit, timeout_ms");
+                let detail =
+                    format!("{other} is not known; use sql, params, limit, timeout_ms, format");
                 return Err(Problem::bad_request(detail));
             }
         }

@@ -161,7 +161,7 @@ fn cancel(app: &App, id: &str, caller: &Caller) -> Result<Response<BoxBody>, Pro
 }
 
 /// The value of an argument in a query string; empty when it has none.
-fn argument(query: &str, name: &str) -> Option<String> {
+pub(super) fn argument(query: &str, name: &str) -> Option<String> {
     form_urlencoded::parse(query.as_bytes())
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())

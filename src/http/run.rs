@@ -1,4 +1,4 @@
-//! The thread that runs a statement and encodes as it fetches.
+//! The thread that runs a statement, and encodes and compresses as it fetches.
 //!
 //! DuckDB blocks, so this is a thread of tokio's blocking pool, with 16 MiB of stack. A small answer
 //! comes back whole; a large one as a stream whose first part was made before the status line, so
@@ -8,17 +8,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::body::Frame;
+use hyper::header::{HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::body::Aborted;
+use super::accept::Wanted;
+use super::body::{Aborted, Parts};
 use super::cache::Stored;
+use super::compress::{Coding, Compressor};
 use super::problem::Problem;
 use super::request::Query;
 use super::slots::{Slot, Stop};
 use crate::catalog::Snapshot;
-use crate::encode::json::{JsonWriter, Summary};
+use crate::encode::{Encoder, Summary};
 use crate::engine::{Answer, Checked, QueryError, Scope};
 
 /// An answer up to this size comes whole; a larger one is streamed in parts of about this size.
@@ -28,11 +33,20 @@ const PARTS_AHEAD: usize = 2;
 /// A client that takes no bytes for this long is gone.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Whether rows were left out: a header of a whole answer, the trailer of a stream.
+pub(super) const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
+
+/// A truth value as the value of a header.
+pub(super) fn truth(truth: bool) -> HeaderValue {
+    HeaderValue::from_static(if truth { "true" } else { "false" })
+}
+
 /// What the thread needs.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) query: Query,
+    pub(super) wanted: Wanted,
     pub(super) checked: Arc<Checked>,
     pub(super) scope: Scope,
     pub(super) slot: Slot,
@@ -49,13 +63,13 @@ pub(super) enum Head {
     /// All of it.
     Whole(Stored),
     /// Its first part, and where the others come from.
-    Stream(Bytes, mpsc::Receiver<Result<Bytes, Aborted>>),
+    Stream(Bytes, Parts),
 }
 
 impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
-        let Self { snapshot, query, checked, scope, slot, started, max_bytes, head } = self;
+        let Self { snapshot, query, wanted, checked, scope, slot, started, max_bytes, head } = self;
         if slot.stop().is_asked() {
             return; // the client left while this waited for a thread
         }
@@ -68,7 +82,12 @@ impl Job {
         slot.enforce(session.interrupter());
         let outcome = session.query(&query.sql, &checked, &query.parameters, &scope, |answer| {
             let limits = Limits { rows: query.limit, bytes: max_bytes };
-            send(answer, limits, &snapshot.id, started, &mut outlet, &deadline)
+            let summary = |truncated| Summary {
+                truncated,
+                snapshot: &snapshot.id,
+                elapsed: started.elapsed(),
+            };
+            send(answer, wanted, limits, summary, &mut outlet, &deadline)
         });
         if let Err(error) = outcome {
             outlet.fail(match error {
@@ -87,33 +106,39 @@ struct Limits {
     bytes: u64,
 }
 
-fn send(
+fn send<'s>(
     answer: &mut Answer<'_, '_>,
+    wanted: Wanted,
     limits: Limits,
-    snapshot: &str,
-    started: Instant,
+    summary: impl FnOnce(bool) -> Summary<'s>,
     outlet: &mut Outlet,
     deadline: &Deadline,
 ) -> Result<(), QueryError> {
+    let mut compressor = Compressor::new(wanted.codings.best);
     let mut out = Vec::new();
     let mut sent_bytes = 0_u64;
     let mut truncated = false;
-    let mut writer = JsonWriter::begin(&mut out, answer.columns());
+    let mut encoder = Encoder::begin(wanted.format, &mut out, answer.columns())?;
     while let Some(chunk) = answer.next_chunk()? {
-        let room = limits.rows - writer.rows();
+        let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
+        let room = if bytes > limits.bytes { 0 } else { limits.rows - encoder.rows() };
         let take = chunk.rows().min(usize::try_from(room).unwrap_or(usize::MAX));
-        writer.chunk(&mut out, &chunk, take);
-        truncated = take < chunk.rows() || sent_bytes + out.len() as u64 > limits.bytes;
+        encoder.chunk(&mut out, &chunk, take)?;
+        truncated = take < chunk.rows();
         if truncated {
             break;
         }
         if out.len() >= PART_BYTES {
             sent_bytes += out.len() as u64;
-            deadline.pause(|| outlet.part(std::mem::take(&mut out)))?;
+            let part = compressor.part(std::mem::take(&mut out));
+            deadline.pause(|| outlet.part(part))?;
         }
     }
-    writer.end(&mut out, Summary { truncated, snapshot, elapsed: started.elapsed() });
-    deadline.pause(|| outlet.last(out, truncated))
+    encoder.end(&mut out, summary(truncated))?;
+    let best = wanted.codings.best;
+    let coding = if outlet.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
+    let last = if coding == best { compressor.last(out) } else { out };
+    deadline.pause(|| outlet.last(last, coding, truncated))
 }
 
 /// Asks a statement to stop when its time is over. Time in which the client did not take bytes
@@ -157,11 +182,16 @@ impl Deadline {
 /// The thread's way to the client.
 struct Outlet {
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
-    parts: Option<mpsc::Sender<Result<Bytes, Aborted>>>,
+    parts: Option<mpsc::Sender<Result<Frame<Bytes>, Aborted>>>,
     runtime: Handle,
 }
 
 impl Outlet {
+    /// Whether the client has a part already.
+    fn has_begun(&self) -> bool {
+        self.head.is_none()
+    }
+
     /// Sends a part that others will follow.
     fn part(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
         match self.head.take() {
@@ -171,18 +201,22 @@ impl Outlet {
                 head.send(Ok(Head::Stream(bytes.into(), receiver)))
                     .map_err(|_| QueryError::Interrupted)
             }
-            None => self.send(Ok(bytes.into())),
+            None => self.send(Ok(Frame::data(bytes.into()))),
         }
     }
 
     /// Sends the last part, or a small answer as a whole.
-    fn last(&mut self, bytes: Vec<u8>, truncated: bool) -> Result<(), QueryError> {
+    fn last(&mut self, bytes: Vec<u8>, coding: Coding, truncated: bool) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => {
-                let stored = Stored { bytes: bytes.into(), truncated };
+                let stored = Stored { bytes: bytes.into(), coding, truncated };
                 head.send(Ok(Head::Whole(stored))).map_err(|_| QueryError::Interrupted)
             }
-            None => self.send(Ok(bytes.into())),
+            None => {
+                self.send(Ok(Frame::data(bytes.into())))?;
+                let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(truncated))]);
+                self.send(Ok(Frame::trailers(trailers)))
+            }
         }
     }
 
@@ -194,7 +228,7 @@ impl Outlet {
         }
     }
 
-    fn send(&self, part: Result<Bytes, Aborted>) -> Result<(), QueryError> {
+    fn send(&self, part: Result<Frame<Bytes>, Aborted>) -> Result<(), QueryError> {
         let Some(parts) = &self.parts else { return Err(QueryError::Interrupted) };
         match self.runtime.block_on(timeout(STALL_TIMEOUT, parts.send(part))) {
             Ok(Ok(())) => Ok(()),
