@@ -15,6 +15,7 @@ mod cancel;
 mod consistency;
 mod dbt;
 mod files;
+mod formats;
 mod holds;
 mod hostile;
 mod lifecycle;
