@@ -30,4 +30,4 @@ SELECT
     i % 2 = 0 AS even,
     (i % 256)::UTINYINT AS byte,
     '{"a": [1, null]}'::JSON AS document
-FROM range(5000) t(i)
+FROM range(2500) t(i)

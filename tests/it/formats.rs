@@ -107,7 +107,7 @@ fn the_format_is_negotiated() {
         let answer = martd.post_with(&query, &[("accept", accept)]);
         assert_eq!((answer.status, answer.header("content-type")), (200, content_type));
         assert_eq!(answer.body, body);
-        assert_eq!(answer.header("vary"), "Accept, Accept-Encoding");
+        assert!(answer.header("vary").starts_with("Accept, Accept-Encoding"), "{answer:?}");
     }
     for (format, content_type) in FORMATS {
         let raw = raw(&martd, format, &query, "Accept: text/html\r\n");

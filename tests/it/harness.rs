@@ -182,10 +182,6 @@ impl Martd {
         rustix::process::kill_process(pid, signal).expect("martd runs");
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
     pub fn wait_exit(&mut self) -> ExitStatus {
         wait_for("martd to exit", || self.process.try_wait().expect("a child"))
     }
