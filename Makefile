@@ -89,13 +89,14 @@ $(DUCKDB):
 	@mkdir -p "$(@D)"
 	@scripts/fetch-duckdb "$(DUCKDB_PACKAGE)" "$(DUCKDB_SHA512)" "$@"
 
-$(VENV)/ready: dbt/requirements.txt
+$(VENV)/ready: dbt/requirements.txt tests/requirements.txt
 	@$(call need,$(PYTHON),Python 3.11 or later with venv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "make: $(PYTHON) is $$($(PYTHON) --version); dbt needs 3.11 or later" \
 		"(set PYTHON)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement dbt/requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check \
+		$(addprefix --requirement ,$(filter %.txt,$^))
 	@touch $@
 
 .PHONY: need-cargo need-cc

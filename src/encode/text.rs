@@ -107,7 +107,7 @@ fn interval(out: &mut Vec<u8>, interval: RawInterval) {
             if out.len() > start {
                 out.push(b' ');
             }
-            let plural = if count == 1 { "" } else { "s" };
+            let plural = if count.abs() == 1 { "" } else { "s" };
             out.extend_from_slice(format!("{count} {unit}{plural}").as_bytes());
         }
     }
@@ -287,6 +287,6 @@ mod tests {
             |months, days, micros| text(|out| interval(out, RawInterval { months, days, micros }));
         assert_eq!(of(14, 1, 0), "1 year 2 months 1 day");
         assert_eq!(of(0, 0, 0), "00:00:00");
-        assert_eq!(of(-1, 0, -1_500_000), "-1 months -00:00:01.5");
+        assert_eq!(of(-1, 0, -1_500_000), "-1 month -00:00:01.5");
     }
 }

@@ -11,7 +11,9 @@ mod query;
 mod value;
 mod vector;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 pub use duck::DuckError;
 pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
@@ -123,6 +125,27 @@ fn check_columns(connection: &duck::Connection, path: &str) -> Result<(), DuckEr
             "names {count} columns otherwise in its schema than beside them"
         ))),
     }
+}
+
+/// Whether this is a keyword of DuckDB's grammar, which it quotes when it is a name.
+fn is_keyword(name: &str) -> bool {
+    static KEYWORDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let read = || -> Result<HashSet<String>, DuckError> {
+            let database = duck::Database::open_in_memory(&[("threads", "1".to_owned())])?;
+            let mut statement =
+                database.connect()?.prepare("SELECT keyword_name FROM duckdb_keywords()")?;
+            let mut rows = statement.execute()?;
+            let mut keywords = HashSet::new();
+            while let Some(chunk) = rows.next_chunk()? {
+                let names = chunk.column(0);
+                let name = |row| String::from_utf8_lossy(names.bytes(row)).into_owned();
+                keywords.extend((0..chunk.rows()).map(name));
+            }
+            Ok(keywords)
+        };
+        read().expect("DuckDB lists its keywords")
+    });
+    KEYWORDS.contains(name)
 }
 
 /// An identifier in double quotes, so that any name is only ever a name.

@@ -293,11 +293,11 @@ pub(crate) fn is_unnamed(fields: &[(String, Type)]) -> bool {
     fields.iter().all(|(name, _)| name.is_empty())
 }
 
-/// DuckDB prints plain lower-case names without quotes.
+/// DuckDB prints plain lower-case names without quotes, unless they are keywords.
 fn quoted_if_needed(name: &str) -> String {
     let plain = |byte: u8| byte == b'_' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let starts_plain = name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
-    if starts_plain && name.bytes().all(plain) {
+    if starts_plain && name.bytes().all(plain) && !super::is_keyword(name) {
         name.to_owned()
     } else {
         super::quote_identifier(name)

@@ -1,23 +1,27 @@
 //! What a client wants its answer to look like: `Accept` and `Accept-Encoding` (RFC 9110, section
 //! 12.5), and `?format=`, which wins over `Accept` because a link cannot set headers.
 
+use hyper::Request;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AsHeaderName, HeaderMap};
 
 use super::compress::{Coding, WORTHWHILE_BYTES};
 use super::problem::{self, Problem};
+use super::routes::argument;
 use crate::encode::Format;
 
-/// The form that a client wants its answer in.
+/// The shape of an answer that its client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Form {
+pub(super) struct Wanted {
     pub(super) format: Format,
     pub(super) codings: Codings,
 }
 
-impl Form {
-    /// What `?format=` and these headers ask for.
-    pub(super) fn of(asked: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
-        Ok(Self { format: format(asked, headers)?, codings: codings(headers)? })
+impl Wanted {
+    /// What a request says, or why there is nothing like it.
+    pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
+        let asked = argument(request.uri().query().unwrap_or_default(), "format");
+        let headers = request.headers();
+        Ok(Self { format: format(asked.as_deref(), headers)?, codings: codings(headers)? })
     }
 }
 

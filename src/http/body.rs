@@ -22,17 +22,20 @@ pub(super) fn full(bytes: impl Into<Bytes>) -> BoxBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// The parts of a body as they are made.
+pub(super) type Parts = mpsc::Receiver<Result<Frame<Bytes>, Aborted>>;
+
 /// A body that is made while it is sent, and ends with its trailers. Dropping it tells the maker
 /// that the client is gone.
 #[derive(Debug)]
 pub(super) struct Stream {
     first: Option<Bytes>,
-    rest: mpsc::Receiver<Result<Frame<Bytes>, Aborted>>,
+    rest: Parts,
     ended: bool,
 }
 
 impl Stream {
-    pub(super) fn new(first: Bytes, rest: mpsc::Receiver<Result<Frame<Bytes>, Aborted>>) -> Self {
+    pub(super) fn new(first: Bytes, rest: Parts) -> Self {
         Self { first: Some(first), rest, ended: false }
     }
 }

@@ -52,7 +52,7 @@ impl Key {
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) bytes: Bytes,
-    /// How they are compressed.
+    /// How the bytes are compressed.
     pub(super) coding: Coding,
     /// Whether rows were left out, for the formats that cannot say so inside.
     pub(super) truncated: bool,

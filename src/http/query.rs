@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
     TRAILER, VARY,
@@ -19,16 +19,16 @@ use tracing::Span;
 use http_body_util::BodyExt;
 
 use super::App;
-use super::accept::Form;
+use super::accept::Wanted;
 use super::access::Caller;
-use super::body::{self, Aborted, BoxBody, Stream};
+use super::body::{self, Aborted, BoxBody, Parts, Stream};
 use super::cache::{Flight, Key, Landing, Stored};
 use super::compress::Coding;
 use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
-use super::run::{Head, Job, MARTD_TRUNCATED, truth};
+use super::run::{self, Head, Job, MARTD_TRUNCATED};
 use super::slots::{Stop, StopOnDrop};
 use crate::catalog::{Snapshot, State};
 use crate::engine::{Checked, Refusal, Scope};
@@ -42,11 +42,11 @@ pub(super) async fn answer(
     app: &App,
     state: &State,
     caller: &Caller,
-    form: Form,
     ticket: Ticket,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let started = Instant::now();
+    let wanted = Wanted::of(&request)?;
     let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
     let snapshot = snapshot_asked_for(app, state, request.headers())?;
     let known = request.headers().get(IF_NONE_MATCH).cloned();
@@ -54,7 +54,7 @@ pub(super) async fn answer(
     let query = Query::read(app, request).await?;
     let checked = check(app, &query.sql).await?;
 
-    let key = checked.cacheable.then(|| key(app, &snapshot, &query, &scope, form));
+    let key = checked.cacheable.then(|| key(app, &snapshot, &query, wanted, &scope));
     if let Some(key) = key.filter(|_| conditional) {
         let etag = key.etag();
         if known.is_some_and(|known| matches(&known, &etag)) {
@@ -67,30 +67,31 @@ pub(super) async fn answer(
     let (content, status) = match key.and_then(|key| app.answers().get(&key)) {
         Some(stored) => (Content::Whole(stored), "martd; hit"),
         None => {
-            let work = Work { app, snapshot: &snapshot, query, checked, scope, form, key, started };
+            let snapshot = &snapshot;
+            let work = Work { app, snapshot, query, wanted, checked, scope, key, started };
             work.answer(ticket).await?
         }
     };
     let mut headers = HeaderMap::new();
-    let (content, coding) = match content {
+    let coding = match &content {
         Content::Whole(stored) => {
-            headers.insert(MARTD_TRUNCATED, truth(stored.truncated));
-            (body::full(stored.bytes), stored.coding)
+            headers.insert(MARTD_TRUNCATED, run::truth(stored.truncated));
+            stored.coding
         }
-        Content::Stream(stream) => {
+        Content::Stream(_) => {
             headers.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
-            (stream.boxed_unsync(), form.codings.best)
+            wanted.codings.best
         }
     };
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(form.format.content_type()));
     if coding != Coding::Identity {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(wanted.format.content_type()));
     describe(&mut headers, &snapshot, key);
     if key.is_some() {
         headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
     }
-    let mut response = Response::new(content);
+    let mut response = Response::new(content.into_body());
     *response.headers_mut() = headers;
     Ok(response)
 }
@@ -116,16 +117,16 @@ pub(super) fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
     known.trim() == "*" || known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
 }
 
-fn key(app: &App, snapshot: &Snapshot, query: &Query, scope: &Scope, form: Form) -> Key {
-    let form = format!("{form:?}");
+fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Scope) -> Key {
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
+    let wanted = format!("{wanted:?}");
     Key::of([
         snapshot.id.as_bytes(),
         query.sql.as_bytes(),
         parameters.as_bytes(),
         scope.as_bytes(),
-        form.as_bytes(),
+        wanted.as_bytes(),
         &query.limit.to_le_bytes(),
         app.settings().time_zone.as_bytes(),
     ])
@@ -169,9 +170,9 @@ struct Work<'a> {
     app: &'a App,
     snapshot: &'a Arc<Snapshot>,
     query: Query,
+    wanted: Wanted,
     checked: Arc<Checked>,
     scope: Scope,
-    form: Form,
     key: Option<Key>,
     started: Instant,
 }
@@ -226,7 +227,7 @@ impl Work<'_> {
         let (head_sender, head) = oneshot::channel();
         let snapshot = Arc::clone(self.snapshot);
         let (query, checked) = (self.query.clone(), Arc::clone(&self.checked));
-        let (scope, form, started) = (self.scope.clone(), self.form, self.started);
+        let (wanted, scope, started) = (self.wanted, self.scope.clone(), self.started);
         let asked = stop.clone();
         let span = Span::current();
         let task = tokio::spawn(async move {
@@ -239,9 +240,9 @@ impl Work<'_> {
             };
             let max_bytes = app.settings().max_result_bytes;
             let job = Job {
-                form,
                 snapshot,
                 query,
+                wanted,
                 checked,
                 scope,
                 slot,
@@ -257,7 +258,7 @@ impl Work<'_> {
                     }
                     Landing::Whole(stored)
                 }
-                Ok(Ok(Head::Stream { first, rest })) => {
+                Ok(Ok(Head::Stream(first, rest))) => {
                     let _ = stream.send((first, rest)).await; // the client may have left
                     Landing::Taken
                 }
@@ -276,7 +277,14 @@ enum Content {
     Stream(Streaming),
 }
 
-type Parts = mpsc::Receiver<Result<Frame<Bytes>, Aborted>>;
+impl Content {
+    fn into_body(self) -> BoxBody {
+        match self {
+            Self::Whole(stored) => body::full(stored.bytes),
+            Self::Stream(stream) => stream.boxed_unsync(),
+        }
+    }
+}
 
 fn gone() -> Problem {
     Problem::internal("the query's thread ended without an answer")
@@ -300,7 +308,7 @@ impl hyper::body::Body for Streaming {
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Aborted>>> {
         std::pin::Pin::new(&mut self.stream).poll_frame(context)
     }
 }

@@ -78,7 +78,7 @@ fn in_url(query: &str) -> Result<Body, Problem> {
                     Problem::bad_request(format!("types do not parse as JSON: {error}"))
                 })?;
             }
-            "format" => {} // read with the headers that ask the same
+            "format" => {} // not the query's business, but its answer's
             other => {
                 let detail = format!(
                     "{other} is not known; use sql, params, types, limit, timeout_ms, format"

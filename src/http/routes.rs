@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::{Instrument, debug, info, info_span};
 
-use super::accept::Form;
 use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
@@ -132,8 +131,7 @@ async fn route(
             allow(request.method(), &[Method::GET, Method::HEAD, Method::POST], "GET, POST")?;
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
             ticket.belongs_to(&caller);
-            let form = Form::of(argument("format").as_deref(), request.headers())?;
-            query::answer(app, state, &caller, form, ticket, request).await
+            query::answer(app, state, &caller, ticket, request).await
         }
         "/v1/snapshot" => {
             allow(request.method(), GET, "GET")?;
@@ -167,7 +165,7 @@ fn cancel(app: &App, id: &str, caller: &Caller) -> Result<Response<BoxBody>, Pro
 }
 
 /// The value of an argument in a query string; empty when it has none.
-fn argument(query: &str, name: &str) -> Option<String> {
+pub(super) fn argument(query: &str, name: &str) -> Option<String> {
     form_urlencoded::parse(query.as_bytes())
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())

@@ -1,4 +1,4 @@
-//! The thread that runs a statement and encodes as it fetches.
+//! The thread that runs a statement, and encodes and compresses as it fetches.
 //!
 //! DuckDB blocks, so this is a thread of tokio's blocking pool, with 16 MiB of stack. A small answer
 //! comes back whole; a large one as a stream whose first part was made before the status line, so
@@ -15,10 +15,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::accept::Form;
-use super::body::Aborted;
+use super::accept::Wanted;
+use super::body::{Aborted, Parts};
 use super::cache::Stored;
-use super::compress::Compressor;
+use super::compress::{Coding, Compressor};
 use super::problem::Problem;
 use super::request::Query;
 use super::slots::{Slot, Stop};
@@ -26,9 +26,6 @@ use crate::catalog::Snapshot;
 use crate::encode::{Encoder, Summary};
 use crate::engine::{Answer, Checked, QueryError, Scope};
 
-/// Whether the statement had more rows than the answer: a header of a whole answer, the trailer of a
-/// stream.
-pub(super) const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
 /// An answer up to this size comes whole; a larger one is streamed in parts of about this size.
 const PART_BYTES: usize = 256 << 10;
 /// Parts that wait for a slow client.
@@ -36,14 +33,22 @@ const PARTS_AHEAD: usize = 2;
 /// A client that takes no bytes for this long is gone.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Whether rows were left out: a header of a whole answer, the trailer of a stream.
+pub(super) const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
+
+/// A truth value as the value of a header.
+pub(super) fn truth(truth: bool) -> HeaderValue {
+    HeaderValue::from_static(if truth { "true" } else { "false" })
+}
+
 /// What the thread needs.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) query: Query,
+    pub(super) wanted: Wanted,
     pub(super) checked: Arc<Checked>,
     pub(super) scope: Scope,
-    pub(super) form: Form,
     pub(super) slot: Slot,
     pub(super) started: Instant,
     /// The largest answer.
@@ -58,13 +63,13 @@ pub(super) enum Head {
     /// All of it.
     Whole(Stored),
     /// Its first part, and where the others come from.
-    Stream { first: Bytes, rest: mpsc::Receiver<Result<Frame<Bytes>, Aborted>> },
+    Stream(Bytes, Parts),
 }
 
 impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
-        let Self { snapshot, query, checked, scope, form, slot, started, max_bytes, head } = self;
+        let Self { snapshot, query, wanted, checked, scope, slot, started, max_bytes, head } = self;
         if slot.stop().is_asked() {
             return; // the client left while this waited for a thread
         }
@@ -77,8 +82,12 @@ impl Job {
         slot.enforce(session.interrupter());
         let outcome = session.query(&query.sql, &checked, &query.parameters, &scope, |answer| {
             let limits = Limits { rows: query.limit, bytes: max_bytes };
-            let about = About { form, limits, snapshot: &snapshot.id, started };
-            send(answer, about, &mut outlet, &deadline)
+            let summary = |truncated| Summary {
+                truncated,
+                snapshot: &snapshot.id,
+                elapsed: started.elapsed(),
+            };
+            send(answer, wanted, limits, summary, &mut outlet, &deadline)
         });
         if let Err(error) = outcome {
             outlet.fail(match error {
@@ -97,27 +106,19 @@ struct Limits {
     bytes: u64,
 }
 
-/// What an answer is to be like.
-#[derive(Debug, Clone, Copy)]
-struct About<'a> {
-    form: Form,
-    limits: Limits,
-    snapshot: &'a str,
-    started: Instant,
-}
-
-fn send(
+fn send<'s>(
     answer: &mut Answer<'_, '_>,
-    about: About<'_>,
+    wanted: Wanted,
+    limits: Limits,
+    summary: impl FnOnce(bool) -> Summary<'s>,
     outlet: &mut Outlet,
     deadline: &Deadline,
 ) -> Result<(), QueryError> {
-    let About { form: Form { format, codings }, limits, snapshot, started } = about;
-    let mut compressor = Compressor::new(codings.best);
+    let mut compressor = Compressor::new(wanted.codings.best);
     let mut out = Vec::new();
     let mut sent_bytes = 0_u64;
     let mut truncated = false;
-    let mut encoder = Encoder::begin(format, &mut out, answer.columns())?;
+    let mut encoder = Encoder::begin(wanted.format, &mut out, answer.columns())?;
     while let Some(chunk) = answer.next_chunk()? {
         let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
         let room = if bytes > limits.bytes { 0 } else { limits.rows - encoder.rows() };
@@ -133,10 +134,11 @@ fn send(
             deadline.pause(|| outlet.part(part))?;
         }
     }
-    encoder.end(&mut out, Summary { truncated, snapshot, elapsed: started.elapsed() })?;
-    let coding = if outlet.has_begun() { codings.best } else { codings.for_whole(out.len()) };
-    let last = if coding == codings.best { compressor.last(out) } else { out };
-    deadline.pause(|| outlet.last(Stored { bytes: last.into(), coding, truncated }))
+    encoder.end(&mut out, summary(truncated))?;
+    let best = wanted.codings.best;
+    let coding = if outlet.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
+    let last = if coding == best { compressor.last(out) } else { out };
+    deadline.pause(|| outlet.last(last, coding, truncated))
 }
 
 /// Asks a statement to stop when its time is over. Time in which the client did not take bytes
@@ -194,9 +196,9 @@ impl Outlet {
     fn part(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => {
-                let (sender, rest) = mpsc::channel(PARTS_AHEAD);
+                let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
                 self.parts = Some(sender);
-                head.send(Ok(Head::Stream { first: bytes.into(), rest }))
+                head.send(Ok(Head::Stream(bytes.into(), receiver)))
                     .map_err(|_| QueryError::Interrupted)
             }
             None => self.send(Ok(Frame::data(bytes.into()))),
@@ -204,12 +206,15 @@ impl Outlet {
     }
 
     /// Sends the last part, or a small answer as a whole.
-    fn last(&mut self, answer: Stored) -> Result<(), QueryError> {
+    fn last(&mut self, bytes: Vec<u8>, coding: Coding, truncated: bool) -> Result<(), QueryError> {
         match self.head.take() {
-            Some(head) => head.send(Ok(Head::Whole(answer))).map_err(|_| QueryError::Interrupted),
+            Some(head) => {
+                let stored = Stored { bytes: bytes.into(), coding, truncated };
+                head.send(Ok(Head::Whole(stored))).map_err(|_| QueryError::Interrupted)
+            }
             None => {
-                self.send(Ok(Frame::data(answer.bytes)))?;
-                let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(answer.truncated))]);
+                self.send(Ok(Frame::data(bytes.into())))?;
+                let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(truncated))]);
                 self.send(Ok(Frame::trailers(trailers)))
             }
         }
@@ -230,9 +235,4 @@ impl Outlet {
             Ok(Err(_)) | Err(_) => Err(QueryError::Interrupted),
         }
     }
-}
-
-/// `true` or `false` as a header's value.
-pub(super) fn truth(truth: bool) -> HeaderValue {
-    HeaderValue::from_static(if truth { "true" } else { "false" })
 }

@@ -63,6 +63,10 @@ fn everything_that_an_answer_depends_on_tells_it_apart() {
     let (_root, _writer, martd) = martd(&[]);
     let tag = |body: serde_json::Value| martd.post(&body).header("etag").to_owned();
     let sql = "SELECT x FROM mart.a WHERE x > $1";
+    let with = |name, value| {
+        let body = json!({"sql": sql, "params": [1]});
+        martd.post_with(&body, &[(name, value)]).header("etag").to_owned()
+    };
     let tags = [
         tag(json!({"sql": sql, "params": [1]})),
         tag(json!({"sql": sql, "params": [2]})),
@@ -70,6 +74,10 @@ fn everything_that_an_answer_depends_on_tells_it_apart() {
         tag(json!({"sql": sql, "params": ["1"]})),
         tag(json!({"sql": sql, "params": [1], "limit": 3})),
         tag(json!({"sql": format!("{sql} "), "params": [1]})),
+        with("accept", "text/csv"),
+        with("accept", "application/x-ndjson"),
+        with("accept-encoding", "zstd"),
+        with("accept-encoding", "gzip"),
     ];
     for (index, one) in tags.iter().enumerate() {
         assert!(!one.is_empty() && !tags[..index].contains(one), "{tags:?}");

@@ -21,6 +21,7 @@ mod dbt;
 mod decoding;
 mod faults;
 mod files;
+mod formats;
 mod history;
 mod holds;
 mod hostile;

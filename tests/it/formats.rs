@@ -1,0 +1,324 @@
+//! Answers in every format: what is chosen, what is cut, what breaks, and every type of DuckDB.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::{Martd, PATIENCE, Root, wait_for};
+use crate::writers::Writer;
+
+const FORMATS: [(&str, &str); 4] = [
+    ("json", "application/json"),
+    ("ndjson", "application/x-ndjson"),
+    ("csv", "text/csv"),
+    ("arrow", "application/vnd.apache.arrow.stream"),
+];
+/// What an Arrow stream ends with.
+const ARROW_END: &[u8] = b"\xff\xff\xff\xff\0\0\0\0";
+
+fn martd_with(settings: &[(&str, &str)]) -> (Root, Martd) {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT 1 AS x");
+    let martd = Martd::start_with(root.path(), settings);
+    martd.wait_ready();
+    (root, martd)
+}
+
+/// An answer as it came over the wire.
+struct Raw {
+    /// The status line and the headers, in lower case.
+    head: String,
+    body: Vec<u8>,
+    trailers: String,
+    /// Whether the body came to the end that HTTP gives it.
+    whole: bool,
+}
+
+/// `POST /v1/query` without an HTTP client in between, which might hide how an answer ends.
+fn raw(martd: &Martd, format: &str, body: &Json, headers: &str) -> Raw {
+    let mut reader = ask(martd, format, body, headers);
+    let head = block(&mut reader);
+    let mut raw = Raw { head, body: Vec::new(), trailers: String::new(), whole: false };
+    if let Some((_, rest)) = raw.head.split_once("content-length: ") {
+        let length = rest.lines().next().and_then(|line| line.parse().ok()).expect("a length");
+        raw.body.resize(length, 0);
+        raw.whole = reader.read_exact(&mut raw.body).is_ok();
+        return raw;
+    }
+    assert!(raw.head.contains("transfer-encoding: chunked"), "{}", raw.head);
+    while let Some(chunk) = chunk(&mut reader) {
+        if chunk.is_empty() {
+            raw.trailers = block(&mut reader);
+            raw.whole = true;
+            break;
+        }
+        raw.body.extend(chunk);
+    }
+    raw
+}
+
+fn ask(martd: &Martd, format: &str, body: &Json, headers: &str) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(&martd.address).expect("martd listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let body = body.to_string();
+    write!(
+        stream,
+        "POST /v1/query?format={format} HTTP/1.1\r\nHost: martd\r\nContent-Length: {}\r\n\
+         {headers}\r\n{body}",
+        body.len()
+    )
+    .expect("sent");
+    BufReader::new(stream)
+}
+
+/// Lines up to an empty one.
+fn block(reader: &mut impl BufRead) -> String {
+    let mut text = String::new();
+    while reader.read_line(&mut text).expect("a line") > 2 {}
+    text.to_lowercase()
+}
+
+/// A chunk; an empty one is the last, and none says that the connection broke off.
+fn chunk(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut size = String::new();
+    reader.read_line(&mut size).ok()?;
+    let size = usize::from_str_radix(size.trim(), 16).ok()?;
+    let mut chunk = vec![0; size];
+    if size > 0 {
+        reader.read_exact(&mut chunk).ok()?;
+        reader.read_exact(&mut [0; 2]).ok()?;
+    }
+    Some(chunk)
+}
+
+#[test]
+fn the_format_is_negotiated() {
+    let (_root, martd) = martd_with(&[]);
+    let query = json!({"sql": "SELECT 'ä' AS x, NULL AS y"});
+    for (accept, content_type, body) in [
+        ("application/x-ndjson", "application/x-ndjson", "{\"x\":\"ä\",\"y\":null}\n"),
+        ("text/csv", "text/csv; charset=utf-8", "x,y\nä,\n"),
+        ("application/json;q=0.1, text/*", "text/csv; charset=utf-8", "x,y\nä,\n"),
+    ] {
+        let answer = martd.post_with(&query, &[("accept", accept)]);
+        assert_eq!((answer.status, answer.header("content-type")), (200, content_type));
+        assert_eq!(answer.body, body);
+        assert!(answer.header("vary").starts_with("Accept, Accept-Encoding"), "{answer:?}");
+    }
+    for (format, content_type) in FORMATS {
+        let raw = raw(&martd, format, &query, "Accept: text/html\r\n");
+        assert!(raw.head.contains(&format!("content-type: {content_type}")), "{}", raw.head);
+    }
+    let answer = martd.post_with(&query, &[("accept", "text/html, image/*")]);
+    let (slug, detail) = answer.problem();
+    assert_eq!((answer.status, slug.as_str()), (406, "unsupported-format"));
+    for (format, media_type) in FORMATS {
+        assert!(detail.contains(&format!("{media_type} (?format={format})")), "{detail}");
+    }
+    assert!(raw(&martd, "xml", &query, "").head.starts_with("http/1.1 406"));
+}
+
+#[test]
+fn answers_are_compressed_when_it_is_worth_it() {
+    let (_root, martd) = martd_with(&[]);
+    // One that is sent whole, and one that is streamed.
+    for rows in [1_000, 200_000] {
+        let query = json!({"sql": format!("SELECT i FROM range({rows}) t(i)"), "limit": rows});
+        for (format, _) in FORMATS {
+            let plain = raw(&martd, format, &query, "");
+            assert!(!plain.head.contains("content-encoding"), "{}", plain.head);
+            for coding in ["gzip", "zstd"] {
+                let accept = format!("Accept-Encoding: br, {coding}\r\n");
+                let packed = raw(&martd, format, &query, &accept);
+                assert!(packed.head.contains(&format!("content-encoding: {coding}\r\n")));
+                assert!(packed.body.len() < plain.body.len() / 2, "{format} {coding}");
+                let unpacked = unpack(coding, &packed.body);
+                // The time that a query took stands at the end of JSON.
+                let same = plain.body.len() - if format == "json" { 40 } else { 0 };
+                assert!(unpacked[..same] == plain.body[..same], "{format} {coding}");
+            }
+        }
+    }
+    let small = json!({"sql": "SELECT 1 AS x"});
+    let answer = raw(&martd, "csv", &small, "Accept-Encoding: gzip\r\n");
+    assert_eq!((answer.body, answer.head.contains("content-encoding")), (b"x\n1\n".into(), false));
+    let answer = raw(&martd, "csv", &small, "Accept-Encoding: gzip, identity;q=0\r\n");
+    assert_eq!(unpack("gzip", &answer.body), b"x\n1\n");
+    let answer = raw(&martd, "csv", &small, "Accept-Encoding: br, identity;q=0\r\n");
+    assert!(answer.head.starts_with("http/1.1 406"), "{}", answer.head);
+}
+
+fn unpack(coding: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut unpacked = Vec::new();
+    match coding {
+        "gzip" => flate2::read::GzDecoder::new(bytes).read_to_end(&mut unpacked).expect("gzip"),
+        "zstd" => zstd::Decoder::new(bytes)
+            .and_then(|mut decoder| decoder.read_to_end(&mut unpacked))
+            .expect("zstd"),
+        other => panic!("{other}"),
+    };
+    unpacked
+}
+
+#[test]
+fn a_cut_is_told_in_a_header_or_in_a_trailer() {
+    let (_root, martd) = martd_with(&[("MARTD_MAX_RESULT", "4MiB")]);
+    // Large enough to be streamed in all formats.
+    let sql = "SELECT i, 'a text of some length' AS x FROM range(60000) t(i)";
+    let all = json!({"sql": sql, "limit": 60_000});
+    let cut_by_rows = json!({"sql": sql, "limit": 59_999});
+    let cut_by_bytes = json!({"sql": sql.replace("60000", "1000000"), "limit": 1_000_000});
+    let few = json!({"sql": sql, "limit": 10});
+    let whole = json!({"sql": "SELECT 1"});
+    for (format, _) in FORMATS {
+        for (query, cut) in [(&few, true), (&whole, false)] {
+            let answer = raw(&martd, format, query, "");
+            let header = format!("martd-truncated: {cut}\r\n");
+            assert!(answer.head.contains(&header), "{format}: {}", answer.head);
+        }
+        for (query, cut) in [(&all, false), (&cut_by_rows, true), (&cut_by_bytes, true)] {
+            let answer = raw(&martd, format, query, "TE: trailers\r\n");
+            assert!(answer.whole, "{format}");
+            assert!(answer.head.contains("trailer: martd-truncated\r\n"), "{}", answer.head);
+            assert_eq!(answer.trailers, format!("martd-truncated: {cut}\r\n\r\n"), "{format}");
+            assert!(answer.body.len() < 6 << 20, "{format}: {}", answer.body.len());
+            // Whoever takes no trailers gets the same rows.
+            let without = raw(&martd, format, query, "");
+            assert!(without.whole && without.trailers == "\r\n", "{format}");
+        }
+    }
+    let rows = |format, query| {
+        String::from_utf8(raw(&martd, format, query, "").body).expect("UTF-8").lines().count()
+    };
+    assert_eq!(rows("ndjson", &cut_by_rows), 59_999);
+    assert_eq!(rows("csv", &cut_by_rows), 1 + 59_999);
+}
+
+#[test]
+fn an_error_in_the_middle_of_an_answer_breaks_it_off() {
+    let (_root, martd) = martd_with(&[("MARTD_QUERY_TIMEOUT", "60s")]);
+    let late = "SELECT CAST(CASE WHEN i = 300000 THEN 'x' ELSE '1' END AS INTEGER) AS n,
+                       'some text' AS x FROM range(400000) t(i)";
+    let query = json!({"sql": late, "limit": 400_000});
+    for (format, _) in FORMATS {
+        for coding in ["", "Accept-Encoding: gzip\r\n", "Accept-Encoding: zstd\r\n"] {
+            let answer = raw(&martd, format, &query, coding);
+            assert!(answer.head.starts_with("http/1.1 200"), "{format}: {}", answer.head);
+            assert!(!answer.body.is_empty(), "{format}");
+            assert!(!answer.whole, "{format} {coding}: looks like a whole answer");
+        }
+        let plain = raw(&martd, format, &query, "").body;
+        assert!(!plain.ends_with(b"}}") && !plain.ends_with(ARROW_END), "{format}");
+    }
+    // Early enough, it is a problem like any other.
+    let early = json!({"sql": late.replace("300000", "1000")});
+    for (format, _) in FORMATS {
+        let answer = raw(&martd, format, &early, "");
+        assert!(answer.head.starts_with("http/1.1 400"), "{format}: {}", answer.head);
+    }
+}
+
+#[test]
+fn memory_stays_flat_while_ten_million_rows_are_streamed() {
+    const ROWS: u64 = 10_000_000;
+    const MOST_KIB: u64 = 32 << 10;
+    let (_root, martd) =
+        martd_with(&[("MARTD_QUERY_TIMEOUT", "10m"), ("MARTD_MAX_RESULT", "10GiB")]);
+    let sql = format!("SELECT i, i % 7 AS x FROM range({ROWS}) t(i)");
+    let query = json!({"sql": sql, "limit": ROWS});
+    // The first answers warm up DuckDB's and the allocator's pools.
+    for (format, _) in FORMATS {
+        raw(&martd, format, &json!({"sql": sql, "limit": 200_000}), "Accept-Encoding: zstd\r\n");
+    }
+    let before = resident_kib(&martd);
+    for (format, accept) in [("csv", ""), ("arrow", ""), ("arrow", "Accept-Encoding: zstd\r\n")] {
+        let mut reader = ask(&martd, format, &query, accept);
+        block(&mut reader);
+        // Nobody reads: martd must stop working, rather than collect the rest of the answer.
+        wait_until_idle(&martd);
+        let (mut peak, mut bytes, mut seen) = (resident_kib(&martd), 0_u64, 0);
+        while let Some(chunk) = chunk(&mut reader).filter(|chunk| !chunk.is_empty()) {
+            bytes += chunk.len() as u64;
+            if bytes > seen {
+                peak = peak.max(resident_kib(&martd));
+                seen = bytes + (1 << 20);
+            }
+        }
+        assert_eq!(block(&mut reader), "\r\n", "{format}: the answer is not whole");
+        let grown = peak.saturating_sub(before);
+        assert!(grown < MOST_KIB, "{format} {accept}: {grown} KiB more than {before} KiB");
+        assert!(!accept.is_empty() || bytes > 8 * ROWS, "{format}: only {bytes} bytes");
+    }
+}
+
+/// Waits until the process has not used the processor for a while.
+fn wait_until_idle(martd: &Martd) {
+    const LOOKS: u32 = 50;
+    let (mut last, mut same) = (0, 0);
+    wait_for("martd to wait for its client", || {
+        let now = ticks(martd);
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        (same == LOOKS).then_some(())
+    });
+}
+
+/// Processor time of the process so far, in the kernel's ticks.
+fn ticks(martd: &Martd) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", martd.pid())).expect("martd runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    let of = |place: usize| -> u64 {
+        fields.split(' ').nth(place).and_then(|ticks| ticks.parse().ok()).expect("a number")
+    };
+    of(11) + of(12) // user and system time, counted from the state
+}
+
+fn resident_kib(martd: &Martd) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", martd.pid())).expect("martd runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+#[test]
+fn every_type_is_right_in_every_format() {
+    let root = Root::new();
+    let kinds = include_str!("../formats/kinds.sql");
+    Writer::new().land(&root, "kinds", kinds);
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = folder.join(".venv/bin/python");
+    assert!(python.exists(), "Python's duckdb is not installed: run make .venv/ready");
+    let output = Command::new(python)
+        .arg(folder.join("tests/formats/check.py"))
+        .arg(format!("http://{}", martd.address))
+        .arg(root.mart("kinds.parquet"))
+        .output()
+        .expect("Python runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains(" values compared, "), "{said}");
+}
+
+#[test]
+fn types_without_an_answer_say_so() {
+    let root = Root::new();
+    Writer::new().land(&root, "shapes", "SELECT 'POINT (1 2)'::GEOMETRY AS g");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    for (format, _) in FORMATS {
+        for column in ["g", "[g] AS g", "{'a': g} AS g"] {
+            let query = json!({"sql": format!("SELECT {column} FROM mart.shapes")});
+            let answer = raw(&martd, format, &query, "");
+            assert!(answer.head.starts_with("http/1.1 400"), "{format}: {}", answer.head);
+            let problem: Json = serde_json::from_slice(&answer.body).expect("a problem");
+            let detail = problem["detail"].as_str().expect("a detail");
+            assert!(detail.contains(r#"column "g" has type GEOMETRY; cast it"#), "{detail}");
+        }
+    }
+    assert_eq!(martd.query("SELECT g::VARCHAR AS g FROM mart.shapes").value(), "POINT (1 2)");
+}
