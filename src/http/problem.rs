@@ -24,6 +24,12 @@ macro_rules! kinds {
     ($($name:ident = $slug:literal, $status:ident, $title:literal;)*) => {
         $(pub(super) const $name: &Kind =
             &Kind { slug: $slug, status: StatusCode::$status, title: $title };)*
+
+        /// The types of all problems.
+        #[cfg(test)]
+        pub(super) fn types() -> Vec<&'static str> {
+            vec![$(concat!("urn:martd:problem:", $slug)),*]
+        }
     };
 }
 kinds! {

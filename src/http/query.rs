@@ -48,16 +48,16 @@ pub(super) async fn answer(
     let started = Instant::now();
     let wanted = Wanted::of(&request)?;
     let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
-    let snapshot = snapshot_asked_for(app, state, request.headers())?;
-    let known = request.headers().get(IF_NONE_MATCH).cloned();
+    let headers = request.headers().clone();
     let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
     let query = Query::read(app, request).await?;
+    let snapshot = snapshot_asked_for(app, state, &headers)?;
     let checked = check(app, &query.sql).await?;
 
     let key = checked.cacheable.then(|| key(app, &snapshot, &query, wanted, &scope));
     if let Some(key) = key.filter(|_| conditional) {
         let etag = key.etag();
-        if known.is_some_and(|known| matches(&known, &etag)) {
+        if headers.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &etag)) {
             let mut response = Response::new(body::full(Bytes::new()));
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             describe(response.headers_mut(), &snapshot, Some(key));

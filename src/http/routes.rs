@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -22,6 +23,8 @@ pub(super) const SOURCE: &str = "parquet";
 
 /// In an answer, the snapshot that it comes from; in a request, the one to ask.
 pub(super) const MARTD_SNAPSHOT: HeaderName = HeaderName::from_static("martd-snapshot");
+/// The API's description.
+const OPENAPI: &str = include_str!("openapi.json");
 const QUERY_PATH: &str = "/v1/query";
 const MARTD_SOURCE: HeaderName = HeaderName::from_static("martd-source");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -97,60 +100,96 @@ impl Future for AbortOnDrop {
     }
 }
 
+/// What is served. `/openapi.json` describes the same, which a test compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Query,
+    Queries,
+    Snapshot,
+    Freshness,
+    Marts,
+    Ready,
+    Live,
+    OpenApi,
+}
+
+const QUERIES_PREFIX: &str = "/v1/queries/";
+const MARTS_PREFIX: &str = "/v1/marts/";
+
+impl Route {
+    fn of(path: &str) -> Option<Self> {
+        Some(match path {
+            QUERY_PATH => Self::Query,
+            "/v1/snapshot" => Self::Snapshot,
+            "/v1/freshness" => Self::Freshness,
+            "/readyz" => Self::Ready,
+            "/livez" => Self::Live,
+            "/openapi.json" => Self::OpenApi,
+            _ if path.starts_with(QUERIES_PREFIX) => Self::Queries,
+            _ if path.starts_with(MARTS_PREFIX) => Self::Marts,
+            _ => return None,
+        })
+    }
+
+    /// The methods, as `Allow` has them. What answers GET answers HEAD.
+    fn methods(self) -> &'static str {
+        match self {
+            Self::Query => "GET, POST",
+            Self::Queries => "DELETE",
+            _ => "GET",
+        }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        let name = if method == Method::HEAD { "GET" } else { method.as_str() };
+        self.methods().split(", ").any(|allowed| allowed == name)
+    }
+}
+
 async fn route(
     app: &App,
     state: &State,
     ticket: Option<Ticket>,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
-    let path = request.uri().path().to_owned();
     let uri = request.uri().clone();
+    let path = uri.path();
     let argument = |name: &str| argument(uri.query().unwrap_or_default(), name);
-    match path.as_str() {
-        "/readyz" => {
-            allow(request.method(), GET, "GET")?;
-            return probes::ready(app, state, argument("verbose").is_some());
-        }
-        "/livez" => {
-            allow(request.method(), GET, "GET")?;
-            return probes::live(app, argument("verbose").is_some());
-        }
+    let Some(route) = Route::of(path) else {
+        let detail = format!("{path} is not served here; /openapi.json tells what is");
+        return Err(Problem::new(problem::NOT_FOUND, detail));
+    };
+    if !route.allows(request.method()) {
+        return Err(Problem::method_not_allowed(route.methods()));
+    }
+    match route {
+        Route::Ready => return probes::ready(app, state, argument("verbose").is_some()),
+        Route::Live => return probes::live(app, argument("verbose").is_some()),
         _ => {}
     }
     let caller = Caller::identify(app.tokens(), request.headers())?;
-    if let Some(id) = path.strip_prefix("/v1/queries/") {
-        allow(request.method(), &[Method::DELETE], "DELETE")?;
-        return cancel(app, id, &caller);
-    }
-    if let Some(file) = path.strip_prefix("/v1/marts/") {
-        allow(request.method(), GET, "GET")?;
-        return mart_file::answer(app, state, request.headers(), file);
-    }
-    match path.as_str() {
-        QUERY_PATH => {
-            allow(request.method(), &[Method::GET, Method::HEAD, Method::POST], "GET, POST")?;
+    match route {
+        Route::Query => {
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
             ticket.belongs_to(&caller);
             query::answer(app, state, &caller, ticket, request).await
         }
-        "/v1/snapshot" => {
-            allow(request.method(), GET, "GET")?;
-            match argument("build") {
-                Some(build) => waiting::answer(app, &build, argument("wait").as_deref()).await,
-                None => json(StatusCode::OK, &snapshot::Document::of(state)),
-            }
+        Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
+        Route::Marts => {
+            mart_file::answer(app, state, request.headers(), &path[MARTS_PREFIX.len()..])
         }
-        "/v1/freshness" => {
-            allow(request.method(), GET, "GET")?;
+        Route::Snapshot => match argument("build") {
+            Some(build) => waiting::answer(app, &build, argument("wait").as_deref()).await,
+            None => json(StatusCode::OK, &snapshot::Document::of(state)),
+        },
+        Route::Freshness => {
             let document = freshness::Document::of(state, Timestamp::now());
             let stale =
                 document.status() == freshness::Status::Error && argument("strict").is_some();
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)
         }
-        other => {
-            let detail = format!("{other} is not served here; the README lists what is");
-            Err(Problem::new(problem::NOT_FOUND, detail))
-        }
+        Route::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
+        Route::Ready | Route::Live => Err(Problem::internal("answered above")),
     }
 }
 
@@ -171,21 +210,63 @@ pub(super) fn argument(query: &str, name: &str) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
-const GET: &[Method] = &[Method::GET, Method::HEAD];
-
-fn allow(method: &Method, allowed: &[Method], names: &'static str) -> Result<(), Problem> {
-    if allowed.contains(method) { Ok(()) } else { Err(Problem::method_not_allowed(names)) }
-}
-
 pub(super) fn json(
     status: StatusCode,
     document: &impl Serialize,
 ) -> Result<Response<BoxBody>, Problem> {
     let text = serde_json::to_vec(document).map_err(Problem::internal)?;
+    Ok(json_text(status, text))
+}
+
+fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Response<BoxBody> {
     let mut response = Response::new(body::full(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value as Json;
+
+    #[test]
+    fn the_description_has_every_route_with_its_methods_and_no_other() {
+        let description: Json = serde_json::from_str(OPENAPI).expect("JSON");
+        let mut described = Vec::new();
+        for (path, operations) in description["paths"].as_object().expect("paths") {
+            let route = Route::of(path).unwrap_or_else(|| panic!("{path} is not served"));
+            let methods: Vec<String> = operations
+                .as_object()
+                .expect("operations")
+                .keys()
+                .filter(|key| *key != "parameters")
+                .map(|key| key.to_uppercase())
+                .collect();
+            assert_eq!(methods.join(", "), route.methods(), "{path}");
+            described.push(route);
+        }
+        for route in [
+            Route::Query,
+            Route::Queries,
+            Route::Snapshot,
+            Route::Freshness,
+            Route::Marts,
+            Route::Ready,
+            Route::Live,
+            Route::OpenApi,
+        ] {
+            assert!(described.contains(&route), "{route:?} is not described");
+        }
+        let slugs = description["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
+            .as_array()
+            .expect("slugs");
+        let mut described: Vec<&str> = slugs.iter().filter_map(Json::as_str).collect();
+        described.sort_unstable();
+        let mut known = problem::types();
+        known.sort_unstable();
+        assert_eq!(described, known);
+    }
 }

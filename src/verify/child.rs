@@ -97,13 +97,16 @@ fn give_up_rights(parent: u32) -> io::Result<()> {
     if std::os::unix::process::parent_id() != parent {
         return Err(io::Error::other("the parent is gone"));
     }
-    for (resource, most) in
-        [(Resource::Core, 0), (Resource::Fsize, 0), (Resource::Cpu, CPU_SECONDS)]
-    {
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        rustix::process::setrlimit(resource, limit)?;
+    for (resource, most) in [
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+        (Resource::Data, DATA_BYTES),
+        (Resource::Cpu, CPU_SECONDS),
+    ] {
+        let inherited = rustix::process::getrlimit(resource).maximum;
+        let limit = Some(inherited.map_or(most, |inherited| inherited.min(most)));
+        rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
     }
-    sandbox::bound_data(DATA_BYTES)?;
     sandbox::forbid_all_but_reading().map_err(io::Error::other)?;
     Ok(())
 }

@@ -99,13 +99,15 @@ impl Martd {
             .args(words)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            // What a statement could write by a relative path would be found here.
-            .current_dir(parquet_dir)
             .env("PARQUET_DIR", parquet_dir)
             .env("MARTD_LISTEN", "127.0.0.1:0")
             .env("RUST_LOG", "debug")
             .envs(settings.iter().copied())
             .stderr(Stdio::piped());
+        if parquet_dir.exists() {
+            // What a statement could write by a relative path would be found here.
+            command.current_dir(parquet_dir);
+        }
         command
     }
 

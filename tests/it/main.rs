@@ -30,6 +30,7 @@ mod kill;
 mod lifecycle;
 mod limits;
 mod mart_file;
+mod openapi;
 mod query;
 mod readiness;
 mod restart;

@@ -1,0 +1,43 @@
+//! The description at `/openapi.json` against the running daemon: whatever it allows, and what it
+//! does not, is answered as it says.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Martd, Root};
+use crate::writers::Writer;
+
+/// Requests for each operation in each of schemathesis's phases.
+const EXAMPLES: &str = "40";
+
+fn schemathesis(martd: &Martd, arguments: &[&str]) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/schemathesis");
+    assert!(program.exists(), "schemathesis is not installed: run make .venv/ready");
+    let output = Command::new(program)
+        .arg("run")
+        .arg(format!("http://{}/openapi.json", martd.address))
+        .args(["--max-examples", EXAMPLES, "--request-timeout", "20", "--no-color"])
+        .args(arguments)
+        .current_dir(std::env::temp_dir())
+        .output()
+        .expect("schemathesis runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn whatever_is_asked_is_answered_as_described() {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT i AS x, 'n' || i AS name FROM range(10) t(i)");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+
+    // Random text is seldom SQL, so that being valid by the schema says nothing of acceptance.
+    let rest = ["--exclude-checks", "positive_data_acceptance"];
+    schemathesis(&martd, &[&rest[..], &["--exclude-operation-id", "snapshot"]].concat());
+    // Waiting for a build that nobody knows ends in a 504, as described.
+    let waits = ["--exclude-checks", "positive_data_acceptance,not_a_server_error"];
+    schemathesis(&martd, &[&waits[..], &["--include-operation-id", "snapshot"]].concat());
+    assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 10);
+}
