@@ -308,11 +308,13 @@ impl<'h> Checker<'h> {
         for answer in &self.history.answers {
             let Some(asked) = &answer.asked else { continue };
             let kept = current.get(asked.as_str()).copied().unwrap_or_default();
-            match answer.rows() {
-                Some((got, _)) if got != asked => {
-                    self.report(Kind::NotRetained, format!("{asked} was asked for, {got} came"));
+            match &answer.outcome {
+                Outcome::Rows { snapshot, .. } if snapshot != asked => {
+                    self.report(Kind::NotRetained, format!("{asked} asked for, {snapshot} came"));
                 }
-                None if answer.ended < kept + self.promise.retained_for => {
+                Outcome::Refused { status: 410, .. }
+                    if answer.ended < kept + self.promise.retained_for =>
+                {
                     let what = format!("{asked} was replaced after {kept:?}");
                     let when = answer.ended;
                     self.report(Kind::NotRetained, format!("{what}, and gone at {when:?}"));
