@@ -298,10 +298,10 @@ impl Files {
                 let same = |other: &Arc<Version>| {
                     other.pin.hash() == version.pin.hash() && other.modified() == version.modified()
                 };
+                entry.set(Condition::Valid);
                 if entry.newest.as_ref().is_some_and(same) {
                     return false; // read again because it was young, and it had not changed
                 }
-                entry.set(Condition::Valid);
                 self.staged.add(&version);
                 entry.newest = Some(version);
                 true

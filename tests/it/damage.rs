@@ -153,8 +153,11 @@ impl Bench {
             })
         });
         let sql = format!("SELECT {}", misled.collect::<Vec<_>>().join(" OR "));
-        let misled: bool = self.duckdb.query_row(&sql, [], |row| row.get(0))?;
-        Ok(if misled { Shown::MisleadingStatistics } else { Shown::Same })
+        Ok(match self.duckdb.query_row(&sql, [], |row| row.get(0)) {
+            Ok(false) => Shown::Same,
+            Ok(true) => Shown::MisleadingStatistics,
+            Err(_) => Shown::BrokenFilters,
+        })
     }
 }
 
@@ -164,7 +167,10 @@ enum Shown {
     Same,
     OtherValues,
     OtherColumns,
+    /// Every value is right, but a filter skips row groups that it should not.
     MisleadingStatistics,
+    /// Every value is right, but a filter fails, for it reads a Bloom filter that is damaged.
+    BrokenFilters,
 }
 
 fn intact_files(bench: &Bench) -> Vec<Intact> {
