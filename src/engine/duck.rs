@@ -39,6 +39,11 @@ impl DuckError {
         self.0.starts_with("INTERRUPT Error")
     }
 
+    /// Whether the process has no descriptor left to open a file with.
+    pub(crate) fn is_out_of_descriptors(&self) -> bool {
+        self.0.contains("Too many open files")
+    }
+
     /// Whether DuckDB ran into its memory limit.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.0.starts_with("Out of Memory Error")

@@ -148,6 +148,12 @@ impl Instance {
         Ok(Session::new(Arc::clone(self), connection))
     }
 
+    /// Drops what idle connections keep prepared.
+    pub(super) fn forget_prepared(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.iter_mut().for_each(Pooled::forget_prepared);
+    }
+
     /// Whether this instance serves exactly these tables.
     pub fn serves(&self, tables: &[Table]) -> bool {
         self.tables.len() == tables.len()

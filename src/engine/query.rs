@@ -24,8 +24,8 @@ impl Default for Parameters {
     }
 }
 
-/// Statements that a connection keeps prepared.
-const PREPARED_PER_CONNECTION: usize = 32;
+/// Statements that a connection keeps prepared. Each keeps the files that it reads open.
+const PREPARED_PER_CONNECTION: usize = 16;
 
 /// A connection of an instance's pool, and what it has at hand.
 #[derive(Debug)]
@@ -71,6 +71,11 @@ impl Pooled {
             Some((_, _, statement)) => Ok(statement),
             None => self.connection.prepare(sql),
         }
+    }
+
+    /// Drops the statements that are kept.
+    pub(super) fn forget_prepared(&mut self) {
+        self.prepared.clear();
     }
 
     fn keep(&mut self, sql: &str, scope: &Scope, statement: Statement) {
@@ -170,20 +175,36 @@ impl Session {
             .collect::<Result<Vec<usize>, _>>()?;
         for &table in &tables {
             instance.is_readable(table).map_err(QueryError::Unscoped)?;
-            instance.ensure_view(&pooled.connection, table).map_err(explain)?;
         }
-        pooled.enter(scope).map_err(explain)?;
-        let mut statement = pooled.prepare(sql, scope).map_err(explain)?;
-        let outcome = bind(&mut statement, parameters).and_then(|()| {
-            let rows = statement.execute().map_err(explain)?;
-            if let Some((name, ty)) = unsupported(&rows) {
-                return Err(QueryError::Sql(format!(
-                    "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
-                )));
+        let prepare = |pooled: &mut Pooled| {
+            for &table in &tables {
+                instance.ensure_view(&pooled.connection, table)?;
             }
-            consume(&mut Answer { rows, instance: &instance })
+            pooled.enter(scope)?;
+            pooled.prepare(sql, scope)
+        };
+        let prepared = match prepare(pooled) {
+            // What is kept prepared keeps its files open.
+            Err(error) if error.is_out_of_descriptors() => {
+                pooled.forget_prepared();
+                instance.forget_prepared();
+                prepare(pooled)
+            }
+            first => first,
+        };
+        let outcome = prepared.map_err(explain).and_then(|mut statement| {
+            let outcome = bind(&mut statement, parameters).and_then(|()| {
+                let rows = statement.execute().map_err(explain)?;
+                if let Some((name, ty)) = unsupported(&rows) {
+                    return Err(QueryError::Sql(format!(
+                        "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
+                    )));
+                }
+                consume(&mut Answer { rows, instance: &instance })
+            });
+            pooled.keep(sql, scope, statement);
+            outcome
         });
-        pooled.keep(sql, scope, statement);
         // A file that is held by its descriptor may have changed under the statement.
         match tables.iter().find(|&&table| !instance.pin(table).is_intact()) {
             Some(&table) => Err(QueryError::Torn(instance.name(table).to_owned())),

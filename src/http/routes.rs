@@ -178,10 +178,13 @@ async fn route(
         Route::Marts => {
             mart_file::answer(app, state, request.headers(), &path[MARTS_PREFIX.len()..])
         }
-        Route::Snapshot => match argument("build") {
-            Some(build) => waiting::answer(app, &build, argument("wait").as_deref()).await,
-            None => json(StatusCode::OK, &snapshot::Document::of(state)),
-        },
+        Route::Snapshot => {
+            let wait = waiting::duration(argument("wait").as_deref())?;
+            match argument("build") {
+                Some(build) => waiting::answer(app, &build, wait).await,
+                None => json(StatusCode::OK, &snapshot::Document::of(state)),
+            }
+        }
         Route::Freshness => {
             let document = freshness::Document::of(state, Timestamp::now());
             let stale =

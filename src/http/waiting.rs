@@ -21,21 +21,25 @@ enum Standing {
     Unknown,
 }
 
+/// How long to wait: a number of seconds; not at all without one.
+pub(super) fn duration(wait: Option<&str>) -> Result<Duration, Problem> {
+    match wait.map(str::parse::<u64>) {
+        None => Ok(Duration::ZERO),
+        Some(Ok(seconds)) if seconds <= MAX_WAIT.as_secs() => Ok(Duration::from_secs(seconds)),
+        Some(_) => {
+            let detail = format!("wait is a number of seconds, {} at most", MAX_WAIT.as_secs());
+            Err(Problem::bad_request(detail))
+        }
+    }
+}
+
 /// Answers 200 with the snapshot once the build is published, 409 when it is held, 504 when neither
 /// has happened in time.
 pub(super) async fn answer(
     app: &App,
     build: &str,
-    wait: Option<&str>,
+    wait: Duration,
 ) -> Result<Response<BoxBody>, Problem> {
-    let wait = match wait.map(str::parse::<u64>) {
-        None => Duration::ZERO,
-        Some(Ok(seconds)) if seconds <= MAX_WAIT.as_secs() => Duration::from_secs(seconds),
-        Some(_) => {
-            let detail = format!("wait is a number of seconds, {} at most", MAX_WAIT.as_secs());
-            return Err(Problem::bad_request(detail));
-        }
-    };
     let deadline = Instant::now() + wait;
     // Subscribed before the first look: a swap in between wakes the wait below.
     let mut changes = app.catalog().subscribe();

@@ -26,7 +26,9 @@ fn parquet(value: i32) -> Vec<u8> {
 }
 
 fn ask(martd: &Martd) -> Answer {
-    martd.query("SELECT min(x) AS low, max(x) AS high, count(*) AS rows FROM mart.a")
+    martd.query(
+        "SELECT min(x) AS low, max(x) AS high, count(*) AS rows, random() AS unkept FROM mart.a",
+    )
 }
 
 /// The value of all rows; the file that they are from must be whole.

@@ -33,11 +33,14 @@ fn whatever_is_asked_is_answered_as_described() {
     let martd = Martd::start(root.path());
     martd.wait_ready();
 
-    // Random text is seldom SQL, so that being valid by the schema says nothing of acceptance.
-    let rest = ["--exclude-checks", "positive_data_acceptance"];
-    schemathesis(&martd, &[&rest[..], &["--exclude-operation-id", "snapshot"]].concat());
-    // Waiting for a build that nobody knows ends in a 504, as described.
-    let waits = ["--exclude-checks", "positive_data_acceptance,not_a_server_error"];
-    schemathesis(&martd, &[&waits[..], &["--include-operation-id", "snapshot"]].concat());
+    let arguments = [
+        // Random text is seldom SQL, so that being valid by the schema says nothing of acceptance.
+        "--exclude-checks",
+        "positive_data_acceptance",
+        // It waits for builds that nobody makes, up to five minutes each; holds.rs waits for real ones.
+        "--exclude-operation-id",
+        "snapshot",
+    ];
+    schemathesis(&martd, &arguments);
     assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 10);
 }

@@ -1,6 +1,8 @@
 //! What the kernel says of a process: its memory, its descriptors, its children.
 
+use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// What a process takes.
 #[derive(Debug, Clone, Copy)]
@@ -8,6 +10,8 @@ pub struct Usage {
     /// Resident memory, in bytes, without the pins that no query maps.
     pub resident: u64,
     pub descriptors: usize,
+    /// Descriptors of pins: martd's own, and those that a kept statement reads through.
+    pub pin_descriptors: usize,
     /// Pins in memory…
     pub pins: usize,
     /// …and their bytes.
@@ -16,15 +20,26 @@ pub struct Usage {
 
 impl Usage {
     pub fn of(pid: u32) -> Self {
-        let mut usage = Self { resident: resident(pid), descriptors: 0, pins: 0, pinned: 0 };
+        let mut usage = Self {
+            resident: resident(pid),
+            descriptors: 0,
+            pin_descriptors: 0,
+            pins: 0,
+            pinned: 0,
+        };
+        let mut seen = HashSet::new();
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs") {
             let path = entry.expect("an entry").path();
             // Between the listing and the look a descriptor may have been closed.
             let Ok(target) = fs::read_link(&path) else { continue };
             usage.descriptors += 1;
             if target.to_string_lossy().starts_with("/memfd:martd-pin") {
-                usage.pins += 1;
-                usage.pinned += fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                usage.pin_descriptors += 1;
+                let Ok(metadata) = fs::metadata(&path) else { continue };
+                if seen.insert(metadata.ino()) {
+                    usage.pins += 1;
+                    usage.pinned += metadata.len();
+                }
             }
         }
         usage

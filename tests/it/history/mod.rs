@@ -98,7 +98,7 @@ impl Plan {
         let (warm, end) = usage;
         assert!(end.resident < warm.resident + SLACK_BYTES, "memory grew: {warm:?}, {end:?}");
         assert!(end.pins <= PINS_PER_MART * self.marts().len(), "pins are left: {end:?}");
-        let others = |usage: Usage| usage.descriptors - usage.pins;
+        let others = |usage: Usage| usage.descriptors - usage.pin_descriptors;
         assert!(others(end) <= others(warm), "descriptors are left: {warm:?}, {end:?}");
 
         // A run in which little happened proves little.
