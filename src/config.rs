@@ -47,6 +47,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch PARQUET_DIR/mart and serve it (the default)
     Serve(Box<ServeArgs>),
+    /// Wait until a dbt build is served. Exit code: 0 it is, 1 it is held, 3 neither in time
+    Wait(WaitArgs),
     /// The child process that decodes files; started by `serve` alone.
     #[command(name = child::SUBCOMMAND, hide = true)]
     Decode {
@@ -57,6 +59,26 @@ pub enum Command {
         /// The process that started it.
         parent: u32,
     },
+}
+
+/// What `wait` needs.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// The dbt invocation to wait for
+    #[arg(long, value_name = "ID")]
+    pub build: String,
+
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", default_value = "5m")]
+    pub timeout: Time,
+
+    /// Host and port of the running martd
+    #[arg(long, env = "MARTD_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:8321")]
+    pub server: String,
+
+    /// The token to ask with, where one is needed
+    #[arg(long, env = "MARTD_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
 }
 
 /// Settings as flags, with environment variables behind them.
@@ -192,6 +214,13 @@ type Count = std::num::NonZeroUsize;
 /// A span of time as people write it: `500ms`, `10s`, `1m 30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(Duration);
+
+impl Time {
+    /// The span.
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+}
 
 impl FromStr for Time {
     type Err = String;

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use landlock::RulesetStatus;
 use martd::catalog::Catalog;
-use martd::config::{Cli, Command, Config, ServeArgs};
+use martd::config::{Cli, Command, Config, ServeArgs, WaitArgs};
 use martd::engine::Gate;
+use martd::http::client::{BuildOutcome, Client};
 use martd::http::{self, App};
 use martd::refresh::Refresh;
 use martd::sandbox;
@@ -24,10 +25,13 @@ use tracing_subscriber::EnvFilter;
 
 /// Bad settings, in the way of command lines.
 const EXIT_USAGE: u8 = 2;
+/// What was waited for has not happened in time.
+const EXIT_UNKNOWN: u8 = 3;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Decode { depth, count, parent }) => child::main(depth, count, parent),
+        Some(Command::Wait(args)) => wait(args),
         Some(Command::Serve(args)) => serve(*args),
         None => serve(cli.serve),
     }
@@ -64,6 +68,31 @@ fn serve(args: ServeArgs) -> ExitCode {
         Err(reason) => {
             error!("{reason}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn wait(args: WaitArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("martd: threads cannot be had: {error}");
+            return ExitCode::from(EXIT_UNKNOWN);
+        }
+    };
+    let client = Client::new(args.server, args.token);
+    match runtime.block_on(client.wait_for_build(&args.build, args.timeout.duration())) {
+        BuildOutcome::Published(snapshot) => {
+            println!("build {} is served in snapshot {snapshot}", args.build);
+            ExitCode::SUCCESS
+        }
+        BuildOutcome::Held(reason) => {
+            eprintln!("martd: build {} is held: {reason}", args.build);
+            ExitCode::FAILURE
+        }
+        BuildOutcome::Unknown(word) => {
+            eprintln!("martd: build {} is not served yet: {word}", args.build);
+            ExitCode::from(EXIT_UNKNOWN)
         }
     }
 }

@@ -7,6 +7,7 @@ mod accept;
 mod access;
 mod body;
 mod cache;
+pub mod client;
 mod compress;
 mod freshness;
 mod mart_file;

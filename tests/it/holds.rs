@@ -262,3 +262,36 @@ fn those_who_wait_for_a_build_learn_what_became_of_it() {
     // What was published stays known when others have followed.
     assert_eq!(wait("one", 0).status, 200);
 }
+
+#[test]
+fn martd_wait_tells_by_its_exit_code_what_became_of_a_build() {
+    let (mut stage, martd) = Stage::new();
+    let wait = |build: &str, timeout: &str| {
+        let output = std::process::Command::new(crate::harness::program())
+            .args(["wait", "--build", build, "--timeout", timeout, "--server", &martd.address])
+            .output()
+            .expect("martd runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("UTF-8"))
+    };
+    let (code, text) = wait("one", "1s");
+    assert!(code == Some(0) && text.contains("build one is served in snapshot"), "{text}");
+    let (code, text) = wait("two", "10ms");
+    assert!(code == Some(3) && text.contains("no ledger has named build two yet"), "{text}");
+
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| wait("two", "60s"));
+        stage.write(&["a"], "two");
+        stage.project.failed("test.finance.t");
+        stage.project.write_ledger(&stage.root, "two");
+        let (code, text) = waiting.join().expect("an exit");
+        assert!(code == Some(1) && text.contains("is held: test.finance.t has failed"), "{text}");
+    });
+
+    let nobody = std::process::Command::new(crate::harness::program())
+        .args(["wait", "--build", "x", "--timeout", "0s", "--server", "127.0.0.1:1"])
+        .output()
+        .expect("martd runs");
+    assert_eq!(nobody.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("does not answer"));
+}
