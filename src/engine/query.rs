@@ -331,3 +331,85 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Settings, StatementKind, Table};
+    use crate::pin::{Budget, Pin};
+
+    /// The instance with no gate before it, as if a statement had got around that.
+    #[test]
+    fn the_locked_instance_alone_reads_its_pins_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let parquet = dir.path().join("a.parquet");
+        let other = dir.path().join("other.parquet");
+        let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
+        for path in [&parquet, &other] {
+            let copy = format!("COPY (SELECT 42 AS x) TO '{}'", path.display());
+            duckdb.execute_batch(&copy).expect("a file");
+        }
+        let file = std::fs::File::open(&parquet).expect("open");
+        let settings = Settings {
+            memory_bytes: 64 << 20,
+            threads: 1,
+            temp_dir: None,
+            time_zone: "UTC".to_owned(),
+            schemas: vec!["mart".to_owned()],
+            scoping: None,
+        };
+        let table = Table {
+            name: "a".to_owned(),
+            schema: None,
+            pin: Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin")),
+            columns: Vec::new(),
+            empty: false,
+        };
+        let pin = table.pin.path();
+        let instance = Instance::open(&settings, vec![table]).expect("an instance");
+        let run = |sql: &str, tables: Vec<TableName>| {
+            let checked = Checked {
+                kind: StatementKind::Select,
+                tables,
+                cacheable: false,
+                parameters: Vec::new(),
+            };
+            let mut session = instance.session().expect("a session");
+            let parameters = Parameters::default();
+            session.query(sql, &checked, &parameters, &Scope::AllRows, |answer| {
+                Ok(answer.next_chunk()?.map_or(0, |chunk| chunk.rows()))
+            })
+        };
+        let mart = TableName {
+            catalog: None,
+            schema: Some("mart".to_owned()),
+            name: "a".to_owned(),
+            position: None,
+        };
+        assert!(run("SELECT x FROM mart.a", vec![mart]).is_ok_and(|rows| rows == 1));
+
+        let written = dir.path().join("written");
+        for sql in [
+            format!("COPY (SELECT 1) TO '{}'", written.display()),
+            format!("COPY (SELECT 1) TO '{pin}'"),
+            format!("EXPORT DATABASE '{}'", written.display()),
+            format!("ATTACH '{}'", written.display()),
+            format!("SELECT * FROM read_parquet('{}')", other.display()),
+            format!("SELECT * FROM '{}'", other.display()),
+            "SELECT * FROM read_csv('/etc/passwd')".to_owned(),
+            "SELECT * FROM read_text('/proc/self/environ')".to_owned(),
+            "SELECT * FROM glob('/*')".to_owned(),
+            "INSTALL httpfs".to_owned(),
+            "LOAD httpfs".to_owned(),
+            "SET enable_external_access = true".to_owned(),
+            "SET allowed_paths = ['/']".to_owned(),
+            "SET memory_limit = '1TB'".to_owned(),
+            "RESET lock_configuration".to_owned(),
+        ] {
+            let files = |outcome: Result<usize, QueryError>| outcome.map_or(0, |rows| rows);
+            assert_eq!(files(run(&sql, Vec::new())), 0, "{sql}");
+        }
+        let names = std::fs::read_dir(dir.path()).expect("readable").count();
+        assert_eq!(names, 2, "something was written");
+    }
+}

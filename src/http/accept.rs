@@ -236,4 +236,21 @@ mod tests {
             assert_eq!(codings(&with(ACCEPT_ENCODING, accept)).ok(), expected, "{accept:?}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn any_header_chooses_a_format_or_is_a_problem(
+            accept in "[ -~]{0,60}",
+            coding in "((gzip|zstd|identity|\\*|[a-z]{0,4})(;q=[0-9.]{0,5})?,? ?){0,5}",
+        ) {
+            let request = Request::builder()
+                .header(ACCEPT, accept)
+                .header(ACCEPT_ENCODING, coding)
+                .body(())
+                .expect("printable");
+            let _ = Wanted::of(&request);
+        }
+    }
 }

@@ -114,12 +114,21 @@ async fn posted(app: &App, request: Request<Incoming>) -> Result<Body, Problem> 
             return Err(Problem::new(problem::BODY_TIMEOUT, detail));
         }
     };
+    in_body(&bytes, is_json)
+}
+
+fn in_body(bytes: &[u8], is_json: bool) -> Result<Body, Problem> {
     if is_json {
-        return serde_json::from_slice(&bytes)
+        // serde would take a list for a struct, its items for the fields in order.
+        if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+            return Err(Problem::bad_request("the body must be a JSON object"));
+        }
+        return serde_json::from_slice(bytes)
             .map_err(|error| Problem::bad_request(format!("the body does not parse: {error}")));
     }
-    let sql = String::from_utf8(bytes.into())
-        .map_err(|_| Problem::bad_request("the statement is not UTF-8"))?;
+    let sql = std::str::from_utf8(bytes)
+        .map_err(|_| Problem::bad_request("the statement is not UTF-8"))?
+        .to_owned();
     Ok(Body { sql, ..Body::default() })
 }
 
@@ -179,5 +188,72 @@ fn parameters(json: &Json, types: &BTreeMap<String, String>) -> Result<Parameter
             .collect::<Result<BTreeMap<_, _>, _>>()
             .map(Parameters::Named),
         _ => Err(Problem::bad_request("params must be a list or an object")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn json() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            any::<f64>().prop_map(Json::from),
+            ".{0,20}".prop_map(Json::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Json::from),
+                prop::collection::btree_map(".{0,8}", inner, 0..6)
+                    .prop_map(|members| Json::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn any_bytes_are_a_body_or_a_problem(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = in_body(&bytes, true);
+            let text = in_body(&bytes, false);
+            prop_assert_eq!(text.is_ok(), std::str::from_utf8(&bytes).is_ok());
+        }
+
+        #[test]
+        fn any_json_is_a_body_or_a_problem(json in json()) {
+            let text = serde_json::to_vec(&json).expect("JSON");
+            let whole = json.get("sql").is_some_and(Json::is_string);
+            prop_assert!(whole || in_body(&text, true).is_err());
+        }
+
+        #[test]
+        fn any_json_gives_parameters_or_a_problem(json in json(), ty in "[A-Z]{0,9}(\\[\\])?") {
+            let untyped = parameters(&json, &BTreeMap::new());
+            match (&json, untyped) {
+                (Json::Null, Ok(given)) => prop_assert_eq!(given, Parameters::default()),
+                (Json::Array(items), Ok(Parameters::Positional(values))) => {
+                    prop_assert_eq!(items.len(), values.len());
+                }
+                (Json::Object(members), Ok(Parameters::Named(values))) => {
+                    prop_assert!(members.keys().eq(values.keys()));
+                }
+                (_, Ok(other)) => prop_assert!(false, "{:?} from {}", other, json),
+                (_, Err(_)) => {}
+            }
+            let types = BTreeMap::from([("1".to_owned(), ty)]);
+            let _ = parameters(&json, &types);
+        }
+
+        #[test]
+        fn any_url_is_a_query_or_a_problem(query in "[ -~]{0,200}", sql in ".{0,50}") {
+            let _ = in_url(&query);
+            let encoded: String = form_urlencoded::byte_serialize(sql.as_bytes()).collect();
+            let body = in_url(&format!("sql={encoded}&limit=7"));
+            prop_assert!(body.is_ok_and(|body| body.sql == sql && body.limit == Some(7)));
+        }
     }
 }
