@@ -81,12 +81,14 @@ impl Decoder {
             None => 0,
         };
         check_columns(&self.connection, path)?;
-        let mut statement = self.connection.prepare(&format!("FROM {file}"))?;
+        let read = every_value || claimed == 1;
+        let rows_wanted = if read { "" } else { " LIMIT 0" };
+        let mut statement = self.connection.prepare(&format!("FROM {file}{rows_wanted}"))?;
         let mut rows = statement.execute()?;
         let columns = rows.columns().to_vec();
         let mut decoded = 0;
         let mut empty_model = false;
-        if every_value || claimed == 1 {
+        if read {
             while let Some(chunk) = rows.next_chunk()? {
                 decoded += chunk.rows() as u64;
                 empty_model =

@@ -411,7 +411,13 @@ impl Files {
                 ledger.last_good = Some(Arc::new(new));
                 true
             }
-            Err(reason) => {
+            Err(error) => {
+                // What could not be read may be read later although the file stays as it is.
+                if matches!(error, LedgerError::Read(_)) {
+                    ledger.settled = false;
+                    soonest(look_again, Some(RETRY_INTERVAL));
+                }
+                let reason = error.to_string();
                 if ledger.fault.as_ref().is_none_or(|(known, _)| *known != reason) {
                     warn!(file = LEDGER, reason, "the last ledger that parsed stays in force");
                     ledger.fault = Some((reason, Timestamp::now()));
@@ -422,16 +428,26 @@ impl Files {
     }
 }
 
-fn load_ledger(dir: &OpenDir) -> Result<Ledger, String> {
+/// Why a ledger is not taken.
+#[derive(Debug, thiserror::Error)]
+enum LedgerError {
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("is larger than {} MiB", ledger::MAX_BYTES >> 20)]
+    TooLarge,
+    #[error("does not parse: {0}")]
+    Parse(#[from] serde_json::Error),
+}
+
+fn load_ledger(dir: &OpenDir) -> Result<Ledger, LedgerError> {
     use std::io::Read;
-    let cannot = |error: io::Error| format!("cannot be read: {error}");
-    let file = dir.open_file(LEDGER).map_err(cannot)?;
+    let file = dir.open_file(LEDGER)?;
     let mut text = Vec::new();
-    file.take(ledger::MAX_BYTES + 1).read_to_end(&mut text).map_err(cannot)?;
+    file.take(ledger::MAX_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > ledger::MAX_BYTES {
-        return Err(format!("is larger than {} MiB", ledger::MAX_BYTES >> 20));
+        return Err(LedgerError::TooLarge);
     }
-    Ledger::parse(&text).map_err(|error| format!("does not parse: {error}"))
+    Ok(Ledger::parse(&text)?)
 }
 
 impl Entry {

@@ -193,3 +193,16 @@ fn opens_while(root: &Root, change: impl FnOnce(), martd: &Martd) -> BTreeMap<St
     }
     opened
 }
+
+#[test]
+fn with_the_footer_alone_verified_damage_shows_when_a_query_meets_it() {
+    let root = Root::new();
+    let mut bytes = Writer::new().parquet("SELECT hash(i) AS x FROM range(5000) t(i)", None);
+    bytes[40..2000].fill(0xff);
+    crate::writers::put(root.mart("a.parquet"), &bytes);
+    let martd = Martd::start_with(root.path(), &[("MARTD_VERIFY", "footer")]);
+    let snapshot = martd.wait_ready();
+    assert_eq!(snapshot["marts"][0]["rows"], 5000);
+    assert_ne!(martd.query("SELECT sum(x) FROM mart.a").status, 200);
+    assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 5000);
+}

@@ -58,6 +58,17 @@ pub fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(pids).collect()
 }
 
+/// Whether every thread of a process has taken SIGSTOP.
+pub fn is_stopped(pid: u32) -> bool {
+    let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    tasks.all(|task| {
+        let path = task.expect("an entry").path().join("stat");
+        // A thread that has ended meanwhile does nothing any more.
+        let Ok(stat) = fs::read_to_string(path) else { return true };
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    })
+}
+
 /// The processes of a process group, those aside that have ended and are not reaped yet.
 pub fn members(group: u32) -> Vec<u32> {
     let pids = fs::read_dir("/proc")

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use crate::harness::{Martd, Root, wait_for};
 use crate::namespace::Namespace;
+use crate::proc;
 use crate::writers::{Writer, put};
 
 /// martd looks at the directory every five seconds whatever happens. What it has noticed in less, it
@@ -365,7 +366,8 @@ fn when_the_event_queue_overflows_the_directory_is_looked_at() {
     // Reading a file is no change, so of what the stopped martd finds in its queue afterwards only
     // the overflow says that there is something new. Alternating files keep events from merging.
     martd.signal(Signal::STOP);
-    for _ in 0..=limit / 2 {
+    wait_for("every thread to stop", || proc::is_stopped(martd.pid()).then_some(()));
+    for _ in 0..=limit {
         for path in &readable {
             fs::File::open(path).expect("open");
         }
