@@ -329,6 +329,8 @@ mod tests {
         pin.read_exact_at(&mut bytes, 0).expect("read");
         assert_eq!(&bytes, b"old");
         assert_eq!(pin.kind(), PinKind::Memory);
+        let mode = rustix::fs::fstat(&pin.fd).expect("stat").st_mode;
+        assert_eq!(mode & 0o111, 0, "hardened kernels refuse what could be executed");
         let writer = std::fs::OpenOptions::new().write(true).open(pin.path());
         assert!(writer.and_then(|mut file| file.write_all(b"x")).is_err(), "a seal forbids it");
     }
