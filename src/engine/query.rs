@@ -200,16 +200,13 @@ impl Session {
                         "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
                     )));
                 }
-                consume(&mut Answer { rows, instance: &instance })
+                consume(&mut Answer { rows, instance: &instance, tables: &tables })
             });
             pooled.keep(sql, scope, statement);
             outcome
         });
-        // A file that is held by its descriptor may have changed under the statement.
-        match tables.iter().find(|&&table| !instance.pin(table).is_intact()) {
-            Some(&table) => Err(QueryError::Torn(instance.name(table).to_owned())),
-            None => outcome,
-        }
+        // What was read of a file that changed meanwhile means nothing, errors included.
+        check_intact(&instance, &tables).and(outcome)
     }
 }
 
@@ -218,6 +215,7 @@ impl Session {
 pub struct Answer<'s, 'i> {
     rows: Rows<'s>,
     instance: &'i Instance,
+    tables: &'i [usize],
 }
 
 impl Answer<'_, '_> {
@@ -233,6 +231,15 @@ impl Answer<'_, '_> {
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, QueryError> {
         self.rows.next_chunk().map_err(|error| explain(self.instance, &error))
     }
+
+    /// Whether all that was read is of one version of each mart. Ask before anything is sent: a file
+    /// that is held by its descriptor may have been rewritten in place under the statement.
+    ///
+    /// # Errors
+    /// [`QueryError::Torn`]
+    pub fn check_intact(&self) -> Result<(), QueryError> {
+        check_intact(self.instance, self.tables)
+    }
 }
 
 impl Drop for Session {
@@ -241,6 +248,13 @@ impl Drop for Session {
         if let Some(connection) = self.connection.take() {
             self.instance.give_back(connection);
         }
+    }
+}
+
+fn check_intact(instance: &Instance, tables: &[usize]) -> Result<(), QueryError> {
+    match tables.iter().find(|&&table| !instance.pin(table).is_intact()) {
+        Some(&table) => Err(QueryError::Torn(instance.name(table).to_owned())),
+        None => Ok(()),
     }
 }
 

@@ -131,6 +131,7 @@ fn send<'s>(
         if out.len() >= PART_BYTES {
             sent_bytes += out.len() as u64;
             let part = compressor.part(std::mem::take(&mut out));
+            answer.check_intact()?;
             deadline.pause(|| outlet.part(part))?;
         }
     }
@@ -138,6 +139,7 @@ fn send<'s>(
     let best = wanted.codings.best;
     let coding = if outlet.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
     let last = if coding == best { compressor.last(out) } else { out };
+    answer.check_intact()?;
     deadline.pause(|| outlet.last(last, coding, truncated))
 }
 
