@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 /// The largest ledger that is read; a thousand documented models take about 5 MB.
 pub const MAX_BYTES: u64 = 64 << 20;
@@ -84,17 +85,25 @@ pub struct Model {
     pub description: Option<String>,
     /// The invocation that last built it.
     pub invocation_id: String,
-    /// The model's meta, freshness rule included.
+    /// The model's meta as dbt wrote it: what describes the dataset, and the freshness rule.
     #[serde(default)]
-    pub meta: Meta,
+    pub meta: Map<String, Json>,
+    /// The columns that the project describes.
+    #[serde(default)]
+    pub columns: Vec<Column>,
 }
 
-/// The part of a model's meta that martd acts on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meta {
-    /// How old the mart may get.
+/// A column as the project describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
     #[serde(default)]
-    pub freshness: Option<FreshnessRule>,
+    pub description: Option<String>,
+    /// Its type, where the project says it.
+    #[serde(default)]
+    pub data_type: Option<String>,
 }
 
 /// A freshness rule in dbt's words.
@@ -141,6 +150,13 @@ impl Period {
     }
 }
 
+impl Model {
+    /// How old the mart may get: `meta.freshness`.
+    pub fn freshness(&self) -> Option<FreshnessRule> {
+        FreshnessRule::deserialize(self.meta.get("freshness")?).ok()
+    }
+}
+
 impl Ledger {
     /// Reads a ledger from the file's text.
     ///
@@ -180,7 +196,7 @@ mod tests {
         )
         .expect("parses");
         assert!(!ledger.is_clear());
-        let rule = ledger.model("dim_tags").and_then(|model| model.meta.freshness).expect("a rule");
+        let rule = ledger.model("dim_tags").and_then(Model::freshness).expect("a rule");
         assert_eq!(rule.warn_after.map(|period| period.seconds()), Some(90_000));
         assert_eq!(rule.error_after, None);
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::snapshot::Build;
 use crate::catalog::{Held, Mart, Snapshot, State};
 use crate::engine;
-use crate::ledger::{FreshnessRule, Period};
+use crate::ledger::{FreshnessRule, Model, Period};
 
 /// dbt's words for an outcome, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -108,7 +108,7 @@ fn result<'s>(
     now: Timestamp,
 ) -> MartFreshness<'s> {
     let model = snapshot.ledger.as_ref().and_then(|ledger| ledger.model(name));
-    let rule = model.and_then(|model| model.meta.freshness);
+    let rule = model.and_then(Model::freshness);
     let loaded = mart.version.modified();
     let age = seconds_between(loaded, now);
     MartFreshness {

@@ -9,6 +9,7 @@ mod body;
 mod cache;
 pub mod client;
 mod compress;
+mod datasets;
 mod freshness;
 mod mart_file;
 mod probes;

@@ -15,7 +15,7 @@ use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
 use super::queries::Ticket;
-use super::{App, freshness, mart_file, probes, query, request_id, snapshot, waiting};
+use super::{App, datasets, freshness, mart_file, probes, query, request_id, snapshot, waiting};
 use crate::catalog::State;
 
 /// What answers come from.
@@ -107,6 +107,8 @@ enum Route {
     Queries,
     Snapshot,
     Freshness,
+    Datasets,
+    Dataset,
     Marts,
     Ready,
     Live,
@@ -115,6 +117,8 @@ enum Route {
 
 const QUERIES_PREFIX: &str = "/v1/queries/";
 const MARTS_PREFIX: &str = "/v1/marts/";
+const DATASETS_PREFIX: &str = "/v1/datasets/";
+const SCHEMA_SUFFIX: &str = "/schema";
 
 impl Route {
     fn of(path: &str) -> Option<Self> {
@@ -125,6 +129,8 @@ impl Route {
             "/readyz" => Self::Ready,
             "/livez" => Self::Live,
             "/openapi.json" => Self::OpenApi,
+            "/v1/datasets" => Self::Datasets,
+            _ if dataset_id(path).is_some() => Self::Dataset,
             _ if path.starts_with(QUERIES_PREFIX) => Self::Queries,
             _ if path.starts_with(MARTS_PREFIX) => Self::Marts,
             _ => return None,
@@ -191,6 +197,10 @@ async fn route(
                 document.status() == freshness::Status::Error && argument("strict").is_some();
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)
         }
+        Route::Datasets => json(StatusCode::OK, &datasets::Document::of(state)),
+        Route::Dataset => {
+            json(StatusCode::OK, &datasets::schema(state, dataset_id(path).unwrap_or_default())?)
+        }
         Route::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
         Route::Ready | Route::Live => Err(Problem::internal("answered above")),
     }
@@ -204,6 +214,11 @@ fn cancel(app: &App, id: &str, caller: &Caller) -> Result<Response<BoxBody>, Pro
     let mut response = Response::new(body::full(""));
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
+}
+
+/// Whose schema a path asks for.
+fn dataset_id(path: &str) -> Option<&str> {
+    path.strip_prefix(DATASETS_PREFIX)?.strip_suffix(SCHEMA_SUFFIX)
 }
 
 /// The value of an argument in a query string; empty when it has none.
@@ -256,6 +271,8 @@ mod tests {
             Route::Queries,
             Route::Snapshot,
             Route::Freshness,
+            Route::Datasets,
+            Route::Dataset,
             Route::Marts,
             Route::Ready,
             Route::Live,

@@ -17,6 +17,7 @@ mod cache;
 mod cancel;
 mod consistency;
 mod damage;
+mod datasets;
 mod dbt;
 mod decoding;
 mod faults;

@@ -1,0 +1,165 @@
+//! `GET /v1/datasets` and `/v1/datasets/{id}/schema`: the marts that an analytics backend offers its
+//! users, as the dbt project describes them in its ledger.
+
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use super::problem::{self, Problem};
+use crate::catalog::{Snapshot, State};
+use crate::ledger::Model;
+
+/// All datasets.
+#[derive(Debug, Serialize)]
+pub(super) struct Document<'s> {
+    datasets: Vec<Dataset<'s>>,
+    total: usize,
+}
+
+/// A model with `meta.dataset: true`.
+#[derive(Debug, Serialize)]
+struct Dataset<'s> {
+    id: Uuid,
+    dataset_name: &'s str,
+    friendly_name: &'s str,
+    description: &'s str,
+    group: Option<&'s str>,
+    time_grain: Option<&'s str>,
+    filters: Filters<'s>,
+}
+
+/// What a dataset can be filtered by.
+#[derive(Debug, Serialize)]
+struct Filters<'s> {
+    date_column: Option<&'s str>,
+    account_id_column: Option<&'s str>,
+    tag_id_column: Option<&'s str>,
+    enum_filters: Vec<EnumFilter<'s>>,
+    numeric_filters: Vec<NumericFilter<'s>>,
+}
+
+#[derive(Debug, Serialize)]
+struct EnumFilter<'s> {
+    name: &'s str,
+    label: &'s str,
+    options: &'s [Json],
+}
+
+#[derive(Debug, Serialize)]
+struct NumericFilter<'s> {
+    name: &'s str,
+    label: &'s str,
+}
+
+/// A dataset with its columns.
+#[derive(Debug, Serialize)]
+pub(super) struct Schema<'s> {
+    #[serde(flatten)]
+    dataset: Dataset<'s>,
+    columns: Vec<Column<'s>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Column<'s> {
+    name: &'s str,
+    description: &'s str,
+    data_type: &'s str,
+}
+
+impl<'s> Document<'s> {
+    /// Without a ledger nothing is known of any dataset.
+    pub(super) fn of(state: &'s State) -> Self {
+        let datasets: Vec<_> = models(state).map(Dataset::of).collect();
+        Self { total: datasets.len(), datasets }
+    }
+}
+
+/// The dataset that `id` means, an id or the model's name, with its columns.
+pub(super) fn schema<'s>(state: &'s State, id: &str) -> Result<Schema<'s>, Problem> {
+    let id = percent_decode_str(id).decode_utf8_lossy();
+    let uuid = Uuid::try_parse(&id).ok();
+    let model = models(state)
+        .find(|model| model.name == id || uuid == Some(id_of(&model.name)))
+        .ok_or_else(|| {
+            let detail = format!("no dataset {id:?}; /v1/datasets lists them by id and by name");
+            Problem::new(problem::NOT_FOUND, detail)
+        })?;
+    Ok(Schema { dataset: Dataset::of(model), columns: columns(state.snapshot.as_deref(), model) })
+}
+
+fn models(state: &State) -> impl Iterator<Item = &Model> {
+    let ledger = state.snapshot.as_ref().and_then(|snapshot| snapshot.ledger.as_deref());
+    let models = ledger.map_or(&[][..], |ledger| &ledger.models);
+    models.iter().filter(|model| model.meta.get("dataset") == Some(&Json::Bool(true)))
+}
+
+/// The same id in every installation, and no need to keep one.
+fn id_of(name: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_DNS, name.as_bytes())
+}
+
+impl<'s> Dataset<'s> {
+    fn of(model: &'s Model) -> Self {
+        let text = |key: &str| model.meta.get(key).and_then(Json::as_str);
+        Self {
+            id: id_of(&model.name),
+            dataset_name: &model.name,
+            friendly_name: text("friendly_name").unwrap_or(&model.name),
+            description: model.description.as_deref().unwrap_or_default(),
+            group: text("group"),
+            time_grain: text("time_grain"),
+            filters: Filters {
+                date_column: text("date_column"),
+                account_id_column: text("account_id_column"),
+                tag_id_column: text("tag_id_column"),
+                enum_filters: filters(model, "enum_filters")
+                    .map(|(filter, name, label)| {
+                        let options = filter.get("options").and_then(Json::as_array);
+                        EnumFilter { name, label, options: options.map_or(&[], Vec::as_slice) }
+                    })
+                    .collect(),
+                numeric_filters: filters(model, "numeric_filters")
+                    .map(|(_, name, label)| NumericFilter { name, label })
+                    .collect(),
+            },
+        }
+    }
+}
+
+/// The filters of a kind that have a name, with their labels.
+fn filters<'s>(model: &'s Model, kind: &str) -> impl Iterator<Item = (&'s Json, &'s str, &'s str)> {
+    let filters = model.meta.get(kind).and_then(Json::as_array);
+    filters.into_iter().flatten().filter_map(|filter| {
+        let name = filter.get("name")?.as_str()?;
+        Some((filter, name, filter.get("label").and_then(Json::as_str).unwrap_or(name)))
+    })
+}
+
+/// The columns that the project describes, or else those of the file; a type that the project does
+/// not give is the file's.
+fn columns<'s>(snapshot: Option<&'s Snapshot>, model: &'s Model) -> Vec<Column<'s>> {
+    let mart = snapshot.and_then(|snapshot| snapshot.marts.get(&model.name));
+    let served = mart.map_or(&[][..], |mart| &mart.report.columns);
+    if model.columns.is_empty() {
+        let column = |column: &'s crate::verify::ReportColumn| Column {
+            name: &column.name,
+            description: "",
+            data_type: &column.ty,
+        };
+        return served.iter().map(column).collect();
+    }
+    let described = model.columns.iter().map(|column| {
+        let file = served.iter().find(|served| served.name.eq_ignore_ascii_case(&column.name));
+        Column {
+            name: &column.name,
+            description: column.description.as_deref().unwrap_or_default(),
+            data_type: column
+                .data_type
+                .as_deref()
+                .or(file.map(|served| served.ty.as_str()))
+                .unwrap_or_default(),
+        }
+    });
+    described.collect()
+}
