@@ -26,6 +26,17 @@ pub struct Mart {
     pub report: Report,
     /// Whether dbt wrote it for a model that the project has no more.
     pub orphan: bool,
+    /// What the column says that tells when it was loaded, where its rule names one.
+    pub loaded: Option<Loaded>,
+}
+
+/// What `meta.freshness.loaded_at_field` came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The column.
+    pub field: String,
+    /// Its newest value, `None` when no row has one; or why it does not tell.
+    pub newest: Result<Option<Timestamp>, String>,
 }
 
 /// An immutable set of pinned marts, and the database over them.

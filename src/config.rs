@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 
 use crate::engine;
 use crate::http::{self, Tokens};
+use crate::ledger::Period;
 use crate::publish::{Policy, Unverified};
 use crate::refresh;
 use crate::scan::MartDir;
@@ -112,6 +113,14 @@ pub struct ServeArgs {
     /// Marts that must be served before /readyz says so, separated by commas
     #[arg(long, env = "MARTD_REQUIRE", value_name = "NAMES", value_delimiter = ',')]
     require: Vec<String>,
+
+    /// Age above which /v1/freshness warns of marts whose models have no rule of their own
+    #[arg(long, env = "MARTD_MAX_AGE_WARN", value_name = "TIME")]
+    max_age_warn: Option<Time>,
+
+    /// Age above which they are an error
+    #[arg(long, env = "MARTD_MAX_AGE_ERROR", value_name = "TIME")]
+    max_age_error: Option<Time>,
 
     /// Schemas under which every mart can be named, separated by commas
     #[arg(
@@ -317,6 +326,7 @@ impl ServeArgs {
             .map(|file| Tokens::load(&file))
             .transpose()
             .map_err(|problem| ConfigError { setting: "MARTD_TOKEN_FILE", problem })?;
+        let max_age = max_age(self.max_age_warn, self.max_age_error)?;
         let cache_bytes =
             self.cache.map_or((available / 16).min(CACHE_MEMORY_AT_MOST), |size| size.as_u64());
 
@@ -352,6 +362,7 @@ impl ServeArgs {
                 time_zone: self.timezone,
                 cache_bytes,
                 require: self.require,
+                max_age,
                 queries,
                 queue: self.queue.unwrap_or(2 * queries),
                 query_timeout: self.query_timeout.0,
@@ -362,6 +373,28 @@ impl ServeArgs {
             },
         })
     }
+}
+
+/// In dbt's units, the smallest of which is the minute.
+fn max_age(warn: Option<Time>, error: Option<Time>) -> Result<http::Criteria, ConfigError> {
+    let period = |setting, time: Option<Time>| {
+        let Some(Time(time)) = time else { return Ok(None) };
+        let minutes = time.as_secs() / 60;
+        if minutes == 0 || Duration::from_secs(minutes * 60) != time {
+            let problem = format!("{time:?} is no number of whole minutes; write it as 90m or 25h");
+            return Err(ConfigError { setting, problem });
+        }
+        Ok(Some(Period::of_minutes(minutes)))
+    };
+    let criteria = http::Criteria {
+        warn_after: period("MARTD_MAX_AGE_WARN", warn)?,
+        error_after: period("MARTD_MAX_AGE_ERROR", error)?,
+    };
+    if warn.zip(error).is_some_and(|(warn, error)| warn.0 > error.0) {
+        let problem = "must not be less than MARTD_MAX_AGE_WARN".to_owned();
+        return Err(ConfigError { setting: "MARTD_MAX_AGE_ERROR", problem });
+    }
+    Ok(criteria)
 }
 
 fn check_names(setting: &'static str, names: &[String]) -> Result<(), ConfigError> {

@@ -1,7 +1,8 @@
 //! The ledger `_build.json`: what dbt's on-run-end hook records of each build.
 //!
 //! Unknown keys are ignored, so that a newer hook can add some. A ledger that does not parse
-//! changes nothing: the last one that did stays in force.
+//! changes nothing: the last one that did stays in force. What people write by hand into a model's
+//! `meta` is read leniently: what is wrong there concerns that model alone.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -106,15 +107,53 @@ pub struct Column {
     pub data_type: Option<String>,
 }
 
-/// A freshness rule in dbt's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A freshness rule in dbt's words. People write it by hand, so a part that does not parse is left
+/// out and named in `problem`: a typing error in one model must not take the whole ledger down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FreshnessRule {
     /// The age above which a mart is late.
-    #[serde(default)]
     pub warn_after: Option<Period>,
     /// The age above which it is stale.
-    #[serde(default)]
     pub error_after: Option<Period>,
+    /// The column whose newest value says when the mart was loaded, in the place of the file's time.
+    pub loaded_at_field: Option<String>,
+    /// What is wrong with the rule.
+    pub problem: Option<String>,
+}
+
+impl FreshnessRule {
+    fn read(json: &Json) -> Option<Self> {
+        let mut rule = Self::default();
+        let Json::Object(members) = json else {
+            rule.problem = Some("meta.freshness must be an object".to_owned());
+            return (!json.is_null()).then_some(rule);
+        };
+        let said = |key: &str| members.get(key).filter(|json| !json.is_null());
+        let mut problems = Vec::new();
+        let mut period = |key: &str| {
+            let json = said(key)?;
+            let period = Period::deserialize(json).ok();
+            if period.is_none() {
+                problems.push(format!(
+                    "meta.freshness.{key} must be as {{count: 12, period: hour}} (minute, hour or \
+                     day), and is {json}"
+                ));
+            }
+            period
+        };
+        rule.warn_after = period("warn_after");
+        rule.error_after = period("error_after");
+        if let Some(json) = said("loaded_at_field") {
+            rule.loaded_at_field = json.as_str().map(str::to_owned);
+            if rule.loaded_at_field.is_none() {
+                problems.push(format!(
+                    "meta.freshness.loaded_at_field must be the name of a column, and is {json}"
+                ));
+            }
+        }
+        rule.problem = (!problems.is_empty()).then(|| problems.join("; "));
+        Some(rule)
+    }
 }
 
 /// A time span in dbt's words.
@@ -139,6 +178,19 @@ pub enum Unit {
 }
 
 impl Period {
+    /// A time of whole minutes in the largest unit that it is a multiple of.
+    pub fn of_minutes(minutes: u64) -> Self {
+        match minutes {
+            minutes if minutes.is_multiple_of(24 * 60) => {
+                Self { count: minutes / (24 * 60), period: Unit::Day }
+            }
+            minutes if minutes.is_multiple_of(60) => {
+                Self { count: minutes / 60, period: Unit::Hour }
+            }
+            count => Self { count, period: Unit::Minute },
+        }
+    }
+
     /// The span in seconds.
     pub fn seconds(&self) -> u64 {
         let unit = match self.period {
@@ -153,7 +205,7 @@ impl Period {
 impl Model {
     /// How old the mart may get: `meta.freshness`.
     pub fn freshness(&self) -> Option<FreshnessRule> {
-        FreshnessRule::deserialize(self.meta.get("freshness")?).ok()
+        FreshnessRule::read(self.meta.get("freshness")?)
     }
 }
 
@@ -198,7 +250,33 @@ mod tests {
         assert!(!ledger.is_clear());
         let rule = ledger.model("dim_tags").and_then(Model::freshness).expect("a rule");
         assert_eq!(rule.warn_after.map(|period| period.seconds()), Some(90_000));
-        assert_eq!(rule.error_after, None);
+        assert_eq!((rule.error_after, rule.problem), (None, None));
+    }
+
+    #[test]
+    fn a_rule_that_does_not_parse_is_named_and_its_other_parts_hold() {
+        let read = |text: &str| FreshnessRule::read(&serde_json::from_str(text).expect("JSON"));
+        let broken = read(
+            r#"{"warn_after": {"count": "1", "period": "hour"}, "loaded_at_field": ["x"],
+                "error_after": {"count": 1, "period": "hour"}}"#,
+        )
+        .expect("a rule");
+        let hour = Some(Period { count: 1, period: Unit::Hour });
+        assert_eq!((broken.warn_after, broken.error_after), (None, hour));
+        let problem = broken.problem.expect("a problem");
+        assert!(problem.contains("meta.freshness.warn_after must be"), "{problem}");
+        assert!(problem.contains("loaded_at_field must be the name"), "{problem}");
+        for text in [
+            r#"{"warn_after": {"count": -1, "period": "hour"}}"#,
+            r#"{"warn_after": {"count": 1, "period": "week"}}"#,
+            r#"{"error_after": 12}"#,
+            "\"12 hours\"",
+        ] {
+            assert!(read(text).is_some_and(|rule| rule.problem.is_some()), "{text}");
+        }
+        let nothing = read(r#"{"warn_after": null, "error_after": null, "filter": "x > 1"}"#);
+        assert_eq!(nothing, Some(FreshnessRule::default()));
+        assert_eq!(read("null"), None);
     }
 
     #[test]

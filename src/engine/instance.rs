@@ -182,6 +182,20 @@ impl Instance {
         Some(format!("{schema}.{}", table.name))
     }
 
+    pub(super) fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
+    /// The one number that a statement of martd's own answers.
+    pub(super) fn number(&self, sql: &str) -> Result<Option<i64>, DuckError> {
+        let mut statement = self.database.connect()?.prepare(sql)?;
+        let chunk = statement.execute()?.next_chunk()?;
+        Ok(chunk.and_then(|chunk| {
+            let column = chunk.column(0);
+            (!column.is_null(0)).then(|| column.values::<i64>()[0])
+        }))
+    }
+
     /// The pin of a table.
     pub(super) fn pin(&self, table: usize) -> &Pin {
         &self.tables[table].pin

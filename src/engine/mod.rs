@@ -7,6 +7,7 @@
 mod duck;
 mod gate;
 mod instance;
+mod newest;
 mod query;
 mod value;
 mod vector;

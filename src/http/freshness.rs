@@ -1,5 +1,7 @@
 //! `GET /v1/freshness`: when each mart was last refreshed, against its rule, in dbt's words.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -7,6 +9,9 @@ use super::snapshot::Build;
 use crate::catalog::{Held, Mart, Snapshot, State};
 use crate::engine;
 use crate::ledger::{FreshnessRule, Model, Period};
+
+/// A column's newest value may be this far ahead: a local time that was stored as if it were UTC.
+const FUTURE_SECONDS: f64 = 86_400.0;
 
 /// dbt's words for an outcome, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -38,30 +43,40 @@ struct Metadata {
     duckdb_version: String,
 }
 
+/// One mart against its rule.
 #[derive(Debug, Serialize)]
-struct MartFreshness<'s> {
+pub(super) struct MartFreshness<'s> {
     unique_id: String,
-    name: &'s str,
-    max_loaded_at: Timestamp,
+    pub(super) name: &'s str,
+    /// `None` when the rule names a column in which no row has a value.
+    pub(super) max_loaded_at: Option<Timestamp>,
+    /// The column that says so, in the place of the file's time.
+    loaded_at_field: Option<&'s str>,
     snapshotted_at: Timestamp,
-    max_loaded_at_time_ago_in_s: f64,
-    criteria: Criteria,
-    status: Status,
-    rows: u64,
-    bytes: u64,
-    orphan: bool,
+    pub(super) max_loaded_at_time_ago_in_s: Option<f64>,
+    pub(super) criteria: Criteria,
+    pub(super) status: Status,
+    /// Why the status says less than it should.
+    pub(super) problem: Option<String>,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) orphan: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Criteria {
-    warn_after: Option<Period>,
-    error_after: Option<Period>,
+/// The ages above which a mart is late, and stale. Those of `MARTD_MAX_AGE_WARN` and
+/// `MARTD_MAX_AGE_ERROR` are for the marts whose models say neither.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Criteria {
+    /// The age above which a mart is late.
+    pub warn_after: Option<Period>,
+    /// The age above which it is stale.
+    pub error_after: Option<Period>,
 }
 
 impl<'s> Document<'s> {
-    pub(super) fn of(state: &'s State, now: Timestamp) -> Self {
+    pub(super) fn of(state: &'s State, default: Criteria, now: Timestamp) -> Self {
         let snapshot = state.snapshot.as_deref();
-        let results = snapshot.map(|snapshot| results(snapshot, now)).unwrap_or_default();
+        let results = snapshot.map(|snapshot| results(snapshot, default, now)).unwrap_or_default();
         let last_refresh = snapshot.and_then(Snapshot::last_refresh);
         Self {
             metadata: Metadata {
@@ -97,48 +112,84 @@ fn overall(snapshot: Option<&Snapshot>, results: &[MartFreshness<'_>]) -> Status
         .fold(floor, Status::max)
 }
 
-fn results(snapshot: &Snapshot, now: Timestamp) -> Vec<MartFreshness<'_>> {
-    snapshot.marts.iter().map(|(name, mart)| result(snapshot, name, mart, now)).collect()
+fn results(snapshot: &Snapshot, default: Criteria, now: Timestamp) -> Vec<MartFreshness<'_>> {
+    let models = snapshot.ledger.iter().flat_map(|ledger| &ledger.models);
+    let models: HashMap<&str, &Model> = models.map(|model| (model.name.as_str(), model)).collect();
+    snapshot
+        .marts
+        .iter()
+        .map(|(name, mart)| result(name, mart, models.get(name.as_str()).copied(), default, now))
+        .collect()
 }
 
 fn result<'s>(
-    snapshot: &'s Snapshot,
     name: &'s str,
-    mart: &Mart,
+    mart: &'s Mart,
+    model: Option<&'s Model>,
+    default: Criteria,
     now: Timestamp,
 ) -> MartFreshness<'s> {
-    let model = snapshot.ledger.as_ref().and_then(|ledger| ledger.model(name));
     let rule = model.and_then(Model::freshness);
-    let loaded = mart.version.modified();
-    let age = seconds_between(loaded, now);
+    let criteria = rule.as_ref().map_or(default, |rule| Criteria::of(rule, default));
+    let mut problems: Vec<String> = rule.and_then(|rule| rule.problem).into_iter().collect();
+    let loaded = match mart.loaded.as_ref().map(|loaded| &loaded.newest) {
+        None => Some(mart.version.modified()),
+        Some(Ok(newest)) => *newest,
+        Some(Err(reason)) => {
+            problems.push(format!("loaded_at_field: {reason}; this is the file's time"));
+            Some(mart.version.modified())
+        }
+    };
+    let age = loaded.map(|time| seconds_between(time, now));
+    let field = mart.loaded.as_ref().map(|loaded| loaded.field.as_str());
+    if let (Some(field), Some(age)) = (field, age)
+        && age < -FUTURE_SECONDS
+    {
+        problems.push(format!("the newest value of {field} lies in the future"));
+    }
+    let floor = if problems.is_empty() { Status::Pass } else { Status::Warn };
+    if let (Some(field), None) = (field, loaded) {
+        problems.push(format!("no row has a value in {field}"));
+    }
     MartFreshness {
         unique_id: model
             .and_then(|model| model.unique_id.clone())
             .unwrap_or_else(|| format!("mart.{name}")),
         name,
         max_loaded_at: loaded,
+        loaded_at_field: field,
         snapshotted_at: now,
         max_loaded_at_time_ago_in_s: age,
-        criteria: Criteria {
-            warn_after: rule.and_then(|rule| rule.warn_after),
-            error_after: rule.and_then(|rule| rule.error_after),
-        },
-        status: rule.map_or(Status::Pass, |rule| judge(rule, age)),
+        criteria,
+        status: criteria.judge(age).max(floor),
+        problem: (!problems.is_empty()).then(|| problems.join("; ")),
         rows: mart.report.rows,
         bytes: mart.version.pin.size(),
         orphan: mart.orphan,
     }
 }
 
-fn judge(rule: FreshnessRule, age_seconds: f64) -> Status {
-    let exceeded =
-        |period: Option<Period>| period.is_some_and(|period| age_seconds > period.seconds() as f64);
-    if exceeded(rule.error_after) {
-        Status::Error
-    } else if exceeded(rule.warn_after) {
-        Status::Warn
-    } else {
-        Status::Pass
+impl Criteria {
+    /// Those of a rule, or the default where it has none (any more).
+    fn of(rule: &FreshnessRule, default: Self) -> Self {
+        match (rule.warn_after, rule.error_after) {
+            (None, None) => default,
+            (warn_after, error_after) => Self { warn_after, error_after },
+        }
+    }
+
+    /// What never was loaded is older than any rule allows.
+    fn judge(self, age_seconds: Option<f64>) -> Status {
+        let exceeded = |period: Option<Period>| {
+            period.is_some_and(|period| age_seconds.is_none_or(|age| age > period.seconds() as f64))
+        };
+        if exceeded(self.error_after) {
+            Status::Error
+        } else if exceeded(self.warn_after) {
+            Status::Warn
+        } else {
+            Status::Pass
+        }
     }
 }
 
@@ -151,14 +202,28 @@ mod tests {
     use super::*;
     use crate::ledger::Unit;
 
+    fn hours(count: u64) -> Option<Period> {
+        Some(Period { count, period: Unit::Hour })
+    }
+
     #[test]
     fn a_mart_is_judged_by_the_strictest_rule_that_it_breaks() {
-        let hours = |count| Some(Period { count, period: Unit::Hour });
-        let rule = FreshnessRule { warn_after: hours(1), error_after: hours(2) };
-        assert_eq!(judge(rule, 3_600.0), Status::Pass);
-        assert_eq!(judge(rule, 3_601.0), Status::Warn);
-        assert_eq!(judge(rule, 7_201.0), Status::Error);
-        let no_rule = FreshnessRule { warn_after: None, error_after: None };
-        assert_eq!(judge(no_rule, 1e9), Status::Pass);
+        let rule = Criteria { warn_after: hours(1), error_after: hours(2) };
+        assert_eq!(rule.judge(Some(3_600.0)), Status::Pass);
+        assert_eq!(rule.judge(Some(3_601.0)), Status::Warn);
+        assert_eq!(rule.judge(Some(7_201.0)), Status::Error);
+        assert_eq!(rule.judge(None), Status::Error);
+        assert_eq!(Criteria { error_after: None, ..rule }.judge(None), Status::Warn);
+        assert_eq!(Criteria::default().judge(Some(1e9)), Status::Pass);
+        assert_eq!(Criteria::default().judge(None), Status::Pass);
+    }
+
+    #[test]
+    fn the_default_is_for_models_that_say_neither_age() {
+        let default = Criteria { warn_after: hours(1), error_after: hours(2) };
+        let of = |rule: FreshnessRule| Criteria::of(&rule, default);
+        let own = of(FreshnessRule { error_after: hours(9), ..FreshnessRule::default() });
+        assert_eq!((own.warn_after, own.error_after), (None, hours(9)));
+        assert_eq!(of(FreshnessRule::default()), default);
     }
 }

@@ -35,6 +35,7 @@ use crate::catalog::Catalog;
 use crate::engine::Gate;
 
 pub use access::Tokens;
+pub use freshness::Criteria;
 pub use server::serve;
 
 use cache::Answers;
@@ -50,6 +51,8 @@ pub const STACK_BYTES: usize = 16 << 20;
 pub struct Settings {
     /// Marts that must be served before `/readyz` says so.
     pub require: Vec<String>,
+    /// How old marts may be whose models do not say.
+    pub max_age: Criteria,
     /// The column that scopes rows, if one does.
     pub scope_column: Option<String>,
     /// The session time zone, which answers depend on.

@@ -192,7 +192,7 @@ async fn route(
             }
         }
         Route::Freshness => {
-            let document = freshness::Document::of(state, Timestamp::now());
+            let document = freshness::Document::of(state, app.settings().max_age, Timestamp::now());
             let stale =
                 document.status() == freshness::Status::Error && argument("strict").is_some();
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)

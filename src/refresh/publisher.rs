@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::{Mailbox, Settings};
-use crate::catalog::{Mart, Snapshot};
+use crate::catalog::{Loaded, Mart, Snapshot};
 use crate::engine::{self, Instance, Table};
+use crate::ledger::Ledger;
 use crate::publish::Target;
 use crate::state::StateDir;
 use crate::verify::{Verdict, Verifier};
@@ -97,15 +98,17 @@ fn open(
             version: Arc::clone(&chosen.version),
             report: report.clone(),
             orphan: chosen.orphan,
+            loaded: None,
         };
         marts.insert(name.clone(), mart);
     }
     let tables = tables(&target, &marts);
-    let instance = match current.filter(|current| current.instance.serves(&tables)) {
+    let instance = match current.as_ref().filter(|current| current.instance.serves(&tables)) {
         // Only the ledger changed, for example after `dbt test`.
         Some(current) => Arc::clone(&current.instance),
         None => Instance::open(settings, tables).map_err(|error| error.to_string())?,
     };
+    note_loaded(&mut marts, target.ledger.as_deref(), current.as_deref(), &instance);
     *generation += 1;
     Ok(Some(Snapshot {
         generation: *generation,
@@ -117,6 +120,31 @@ fn open(
         instance,
         target,
     }))
+}
+
+/// Asks each mart whose rule names a column for that column's newest value, unless that is known.
+fn note_loaded(
+    marts: &mut BTreeMap<String, Mart>,
+    ledger: Option<&Ledger>,
+    current: Option<&Snapshot>,
+    instance: &Instance,
+) {
+    for (name, mart) in marts {
+        let rule = ledger.and_then(|ledger| ledger.model(name)?.freshness());
+        let Some(field) = rule.and_then(|rule| rule.loaded_at_field) else { continue };
+        let known = current
+            .and_then(|current| current.marts.get(name))
+            .filter(|known| known.version.pin.hash() == mart.version.pin.hash())
+            .and_then(|known| known.loaded.as_ref())
+            .filter(|loaded| loaded.field == field);
+        mart.loaded = Some(known.cloned().unwrap_or_else(move || {
+            let newest = instance.newest(name, &field);
+            if let Err(reason) = &newest {
+                warn!(mart = name, reason, "meta.freshness.loaded_at_field tells nothing");
+            }
+            Loaded { field, newest }
+        }));
+    }
 }
 
 fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {

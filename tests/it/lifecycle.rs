@@ -20,6 +20,7 @@ fn bad_settings_are_named_and_exit_2_before_a_port_is_opened() {
         ("MARTD_MEMORY", "1MiB", "MARTD_MEMORY: 1.0 MiB is too little"),
         ("MARTD_TIMEZONE", "Mars/Olympus", "MARTD_TIMEZONE: "),
         ("MARTD_TEMP_DIR", "/nowhere", "MARTD_TEMP_DIR: /nowhere is no directory; create it"),
+        ("MARTD_MAX_AGE_WARN", "90s", "MARTD_MAX_AGE_WARN: 90s is no number of whole minutes"),
         ("MARTD_SCHEMAS", "mart,,x", "MARTD_SCHEMAS: an empty name"),
     ] {
         let output = Command::new(program()).env(setting, value).output().expect("martd starts");

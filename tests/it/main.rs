@@ -23,6 +23,7 @@ mod decoding;
 mod faults;
 mod files;
 mod formats;
+mod freshness;
 mod history;
 mod holds;
 mod hostile;

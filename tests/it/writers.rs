@@ -1,5 +1,6 @@
 //! Writes marts as real writers do: DuckDB's COPY into a temporary name, a rename, a ledger.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use duckdb::Connection;
@@ -75,6 +76,8 @@ pub fn put(path: PathBuf, bytes: &[u8]) {
 pub struct Project {
     pub models: Vec<(String, String)>,
     pub outstanding: Vec<Json>,
+    /// The `meta` of models that have one.
+    pub meta: BTreeMap<String, Json>,
 }
 
 impl Project {
@@ -106,7 +109,8 @@ impl Project {
             .map(|(name, invocation)| {
                 json!({
                     "name": name, "schema": "mart", "description": "",
-                    "invocation_id": invocation, "meta": {}, "columns": [],
+                    "invocation_id": invocation, "columns": [],
+                    "meta": self.meta.get(name).cloned().unwrap_or_else(|| json!({})),
                 })
             })
             .collect();
