@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::engine::Instance;
 use crate::ledger::Ledger;
+use crate::legacy::Trouble;
 use crate::publish::{Hold, Target, Version};
 use crate::verify::Report;
 
@@ -39,6 +40,26 @@ pub struct Loaded {
     pub newest: Result<Option<Timestamp>, String>,
 }
 
+/// What a snapshot is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The Parquet files of the mart directory.
+    Parquet,
+    /// The tables of the legacy DuckDB file.
+    Duckdb,
+}
+
+impl Source {
+    /// As headers and documents have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Duckdb => "duckdb",
+        }
+    }
+}
+
 /// An immutable set of pinned marts, and the database over them.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -46,6 +67,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// Derived from names and contents: equal in every replica that sees the same files.
     pub id: String,
+    /// What it is made from.
+    pub source: Source,
     /// When it was swapped in.
     pub published_at: Timestamp,
     /// The marts by name.
@@ -135,6 +158,8 @@ pub struct State {
     pub ignored: Vec<Ignored>,
     /// Why the directory cannot be read, when it cannot.
     pub directory: Option<String>,
+    /// Why nothing is made from the legacy file, while something should be.
+    pub legacy: Option<Trouble>,
     /// How changes are noticed.
     pub watch: WatchMode,
     /// Why changes are noticed by polling although inotify was asked for.
@@ -142,6 +167,11 @@ pub struct State {
 }
 
 impl State {
+    /// What answers come from at present.
+    pub fn source(&self) -> Source {
+        self.snapshot.as_ref().map_or(Source::Parquet, |snapshot| snapshot.source)
+    }
+
     /// The current or a retained snapshot with this id.
     pub fn snapshot_by_id(&self, id: &str) -> Option<&Arc<Snapshot>> {
         self.snapshot
@@ -170,6 +200,7 @@ impl Default for Catalog {
             landing: Vec::new(),
             ignored: Vec::new(),
             directory: Some("the mart directory has not been read yet".to_owned()),
+            legacy: None,
             watch: WatchMode::Poll,
             watch_degraded: None,
         };

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::engine;
@@ -60,6 +60,9 @@ pub enum Command {
         /// The process that started it.
         parent: u32,
     },
+    /// The child process that reads a legacy file; started by `serve` alone.
+    #[command(name = child::LEGACY_SUBCOMMAND, hide = true)]
+    DecodeLegacy(child::LegacyArgs),
 }
 
 /// What `wait` needs.
@@ -88,6 +91,14 @@ pub struct ServeArgs {
     /// Directory whose subdirectory `mart` holds the Parquet files
     #[arg(long, env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
     parquet_dir: PathBuf,
+
+    /// DuckDB file to serve until the first mart has landed
+    #[arg(long, env = "DUCKDB_PATH", value_name = "FILE")]
+    duckdb_path: Option<PathBuf>,
+
+    /// Whether DUCKDB_PATH is served as long as there is no mart
+    #[arg(long, env = "MARTD_FALLBACK", value_enum, default_value_t)]
+    fallback: Fallback,
 
     /// Address to serve on
     #[arg(long, env = "MARTD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8321")]
@@ -217,6 +228,16 @@ pub struct ServeArgs {
     drain: Time,
 }
 
+/// `MARTD_FALLBACK`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Fallback {
+    /// The legacy file is served until the first mart has landed
+    #[default]
+    On,
+    /// It never is: the migration is over
+    Off,
+}
+
 /// A number of at least one.
 type Count = std::num::NonZeroUsize;
 
@@ -252,6 +273,8 @@ impl fmt::Display for Time {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// The DuckDB file to serve until the first mart has landed.
+    pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
     pub refresh: refresh::Settings,
     /// The most memory that the process may allocate for data, in bytes.
@@ -335,8 +358,10 @@ impl ServeArgs {
             drain: self.drain.0,
             data_bytes: memory + cache_bytes + stacks + HEADROOM,
             state_dir: self.state_dir,
+            legacy: self.duckdb_path.filter(|_| self.fallback == Fallback::On),
             refresh: refresh::Settings {
                 dir: MartDir::new(self.parquet_dir),
+
                 policy: self.publish,
                 unverified: self.unverified,
                 watch: self.watch,

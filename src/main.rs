@@ -12,6 +12,7 @@ use martd::config::{Cli, Command, Config, ServeArgs, WaitArgs};
 use martd::engine::Gate;
 use martd::http::client::{BuildOutcome, Client};
 use martd::http::{self, App};
+use martd::legacy::LegacyFile;
 use martd::refresh::Refresh;
 use martd::sandbox;
 use martd::signal::{self, Ask};
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Decode { depth, count, parent }) => child::main(depth, count, parent),
+        Some(Command::DecodeLegacy(args)) => child::main_legacy(&args),
         Some(Command::Wait(args)) => wait(args),
         Some(Command::Serve(args)) => serve(*args),
         None => serve(cli.serve),
@@ -48,7 +50,8 @@ fn serve(args: ServeArgs) -> ExitCode {
     };
     raise_descriptor_limit();
     // Before any other thread is there, for they inherit it.
-    if let Err(error) = confine(&config) {
+    let legacy = config.legacy.clone().map(LegacyFile::new);
+    if let Err(error) = confine(&config, legacy.as_ref()) {
         error!("rights cannot be given up: {error}");
         return ExitCode::FAILURE;
     }
@@ -60,7 +63,7 @@ fn serve(args: ServeArgs) -> ExitCode {
         .max_blocking_threads(blocking)
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => runtime.block_on(run(config, legacy)),
         Err(error) => Err(format!("threads cannot be had: {error}")),
     };
     match outcome {
@@ -97,14 +100,18 @@ fn wait(args: WaitArgs) -> ExitCode {
     }
 }
 
-fn confine(config: &Config) -> Result<(), String> {
+fn confine(config: &Config, legacy: Option<&LegacyFile>) -> Result<(), String> {
     if let Some(dir) = &config.state_dir {
         std::fs::create_dir_all(dir).map_err(|error| {
             format!("MARTD_STATE_DIR: {} cannot be created: {error}", dir.display())
         })?;
     }
     let null = Path::new("/dev/null"); // where children's messages go
-    let writable = [config.state_dir.as_deref(), config.refresh.engine.temp_dir.as_deref()];
+    let writable = [
+        config.state_dir.as_deref(),
+        config.refresh.engine.temp_dir.as_deref(),
+        legacy.and_then(LegacyFile::links),
+    ];
     let writable = writable.into_iter().flatten().chain([null]);
     let status = sandbox::forbid_writes(writable).map_err(|error| error.to_string())?;
     if status == RulesetStatus::NotEnforced {
@@ -123,7 +130,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn run(config: Config) -> Result<(), String> {
+async fn run(config: Config, legacy: Option<LegacyFile>) -> Result<(), String> {
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     let gate = Gate::new().map_err(|error| format!("DuckDB: {error}"))?;
     let catalog = Catalog::default();
@@ -141,7 +148,7 @@ async fn run(config: Config) -> Result<(), String> {
         duckdb = martd::engine::version(),
         "serving"
     );
-    let refresh = Refresh::start(config.refresh, catalog.clone(), state)
+    let refresh = Refresh::start(config.refresh, catalog.clone(), state, legacy)
         .map_err(|error| format!("threads cannot be had: {error}"))?;
     let app = App::new(config.http, catalog, gate, config.tokens.clone());
 

@@ -115,7 +115,8 @@ pub enum PinKind {
 /// The bytes of one version of a mart. Shared by all snapshots that serve it; freed with the last.
 #[derive(Debug)]
 pub struct Pin {
-    fd: OwnedFd,
+    /// Shared with whoever opened a file that is held: see [`Pin::of_shared`].
+    fd: Arc<OwnedFd>,
     kind: PinKind,
     identity: Identity,
     hash: Hash,
@@ -145,10 +146,19 @@ impl Pin {
     /// # Errors
     /// [`PinError::Moved`] when it changed, [`PinError::Read`] when reading failed.
     pub fn new(file: File, budget: &Arc<Budget>) -> Result<Self, PinError> {
+        Self::of_shared(&Arc::new(file.into()), budget)
+    }
+
+    /// The same for a descriptor that others have too, for a file on which somebody in this process
+    /// holds a POSIX lock: to close any descriptor of it would let go of that.
+    ///
+    /// # Errors
+    /// As [`Pin::new`].
+    pub fn of_shared(file: &Arc<OwnedFd>, budget: &Arc<Budget>) -> Result<Self, PinError> {
         let mut reservation = budget.claim()?;
-        let before = Identity::of_open(&file)?;
+        let before = Identity::of_open(file)?;
         let mut copy = reservation.reserve(before.size()).then(Copy::create).transpose();
-        let hash = hash(&file, before.size(), |part, offset| {
+        let hash = hash(file, before.size(), |part, offset| {
             if let Ok(Some(to)) = &copy
                 && let Err(error) = to.0.write_all_at(part, offset)
             {
@@ -156,7 +166,7 @@ impl Pin {
             }
         })?;
         let sealed = copy.and_then(|copy| copy.map(Copy::seal).transpose());
-        if Identity::of_open(&file)? != before {
+        if Identity::of_open(file)? != before {
             return Err(PinError::Moved);
         }
         let copy = sealed.unwrap_or_else(|error| {
@@ -164,11 +174,11 @@ impl Pin {
             None
         });
         let (fd, kind, origin) = match copy {
-            Some(copy) => (copy, PinKind::Memory, None),
+            Some(copy) => (Arc::new(copy), PinKind::Memory, None),
             None => {
                 reservation.give_back();
                 let origin = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-                (OwnedFd::from(file), PinKind::Descriptor, Some(origin))
+                (Arc::clone(file), PinKind::Descriptor, Some(origin))
             }
         };
         Ok(Self {
@@ -222,7 +232,7 @@ impl Pin {
         if self.kind == PinKind::Memory {
             return true;
         }
-        let Ok(now) = Identity::of_open(&self.fd) else { return false };
+        let Ok(now) = Identity::of_open(&*self.fd) else { return false };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if now == *known {
             return true;
@@ -230,8 +240,8 @@ impl Pin {
         if now.size() != self.identity.size() || now.modified() != self.identity.modified() {
             return false;
         }
-        let same = hash(&self.fd, self.size(), |_, _| {}).is_ok_and(|hash| hash == self.hash)
-            && Identity::of_open(&self.fd).is_ok_and(|after| after == now);
+        let same = hash(&*self.fd, self.size(), |_, _| {}).is_ok_and(|hash| hash == self.hash)
+            && Identity::of_open(&*self.fd).is_ok_and(|after| after == now);
         if same && !now.is_young(Timestamp::now(), CLOCK_TICK) {
             *known = now;
         }
@@ -245,7 +255,7 @@ impl Pin {
     pub fn read_exact_at(&self, buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
         let mut done = 0;
         while done < buffer.len() {
-            let count = rustix::io::pread(&self.fd, &mut buffer[done..], offset)?;
+            let count = rustix::io::pread(&*self.fd, &mut buffer[done..], offset)?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -329,7 +339,7 @@ mod tests {
         pin.read_exact_at(&mut bytes, 0).expect("read");
         assert_eq!(&bytes, b"old");
         assert_eq!(pin.kind(), PinKind::Memory);
-        let mode = rustix::fs::fstat(&pin.fd).expect("stat").st_mode;
+        let mode = rustix::fs::fstat(&*pin.fd).expect("stat").st_mode;
         assert_eq!(mode & 0o111, 0, "hardened kernels refuse what could be executed");
         let writer = std::fs::OpenOptions::new().write(true).open(pin.path());
         assert!(writer.and_then(|mut file| file.write_all(b"x")).is_err(), "a seal forbids it");

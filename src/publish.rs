@@ -184,6 +184,9 @@ pub struct Situation<'a> {
     /// Whether, after a start, the time to wait for a good build is over and unverified files may
     /// be served.
     pub unverified_due: bool,
+    /// Whether the legacy file is served meanwhile. Then a first build that is under way replaces it
+    /// as a whole, and not file by file.
+    pub legacy: bool,
     /// The ledger in force.
     pub ledger: Option<&'a Arc<Ledger>>,
     /// The last good version of every mart whose file is there (or gone for a moment only).
@@ -208,6 +211,7 @@ pub struct Decision {
 /// Decides what is to be served.
 pub fn decide(situation: &Situation<'_>) -> Decision {
     match (situation.policy, situation.ledger) {
+        (Policy::Auto, None) if situation.legacy => without_ledger(situation),
         (Policy::File, ledger) | (Policy::Auto, ledger @ None) => every_file(situation, ledger),
         (Policy::Build | Policy::Auto, Some(ledger)) => by_ledger(situation, ledger),
         (Policy::Build, None) => without_ledger(situation),

@@ -51,6 +51,16 @@ impl Identity {
         Ok(Self::of(&rustix::fs::fstat(file)?))
     }
 
+    /// The identity of what a path means, symbolic links followed.
+    pub fn of_path(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&rustix::fs::stat(path)?))
+    }
+
+    /// Whether both are the same file, with whatever content.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
     /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.size

@@ -44,6 +44,11 @@ impl DuckError {
         self.0.contains("Too many open files")
     }
 
+    /// Whether another process has a database file in a way that excludes this one.
+    pub(crate) fn is_lock_conflict(&self) -> bool {
+        self.0.contains("Could not set lock on file")
+    }
+
     /// Whether DuckDB ran into its memory limit.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.0.starts_with("Out of Memory Error")

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::duck::{Connection, Database, DuckError};
-use super::query::{Pooled, Session};
+use super::legacy::{self, catalog_name};
+use super::query::{Pooled, QueryError, Session};
 use super::{quote_identifier, quote_literal};
+use crate::legacy::LegacyVersion;
 use crate::pin::{Pin, PinKind};
 use crate::verify::ReportColumn;
 
@@ -57,7 +59,7 @@ pub(super) const ALL_ROWS_VARIABLE: &str = "martd_all_rows";
 pub struct Table {
     /// The mart's name.
     pub name: String,
-    /// A schema under which this mart alone can be named as well.
+    /// A schema under which this mart alone can be named as well; in a legacy file, where it is.
     pub schema: Option<String>,
     /// Its bytes.
     pub pin: Arc<Pin>,
@@ -73,6 +75,7 @@ pub struct Instance {
     idle: Mutex<Vec<Pooled>>,
     database: Arc<Database>,
     tables: Vec<Table>,
+    legacy: Option<Legacy>,
     schemas: Vec<String>,
     scoping: Option<Scoping>,
     /// (schema, name) in lower case, as DuckDB compares identifiers.
@@ -80,6 +83,15 @@ pub struct Instance {
     /// Tables whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
     /// a thousand marts cost no more than eleven.
     viewed: Mutex<HashSet<usize>>,
+}
+
+/// The legacy file in the place of the pins of marts.
+struct Legacy {
+    version: Arc<LegacyVersion>,
+    /// The name that it is attached under.
+    catalog: String,
+    /// For a file that is too large to copy: each request opens it anew, and none beside another.
+    turns: Option<(Settings, Arc<tokio::sync::Mutex<()>>)>,
 }
 
 impl fmt::Debug for Instance {
@@ -94,6 +106,28 @@ impl Instance {
     /// # Errors
     /// DuckDB's message, for example for an unknown time zone.
     pub fn open(settings: &Settings, tables: Vec<Table>) -> Result<Arc<Self>, DuckError> {
+        Self::open_over(settings, tables, None)
+    }
+
+    /// Opens a database over the tables of a legacy file.
+    ///
+    /// # Errors
+    /// DuckDB's message, or why the file has no place where DuckDB could find it.
+    pub fn open_legacy(
+        settings: &Settings,
+        tables: Vec<Table>,
+        version: Arc<LegacyVersion>,
+    ) -> Result<Arc<Self>, DuckError> {
+        let turns = (!version.is_copied()).then(|| (settings.clone(), Arc::default()));
+        let catalog = catalog_name(&version.path, &settings.schemas);
+        Self::open_over(settings, tables, Some(Legacy { version, catalog, turns }))
+    }
+
+    fn open_over(
+        settings: &Settings,
+        tables: Vec<Table>,
+        legacy: Option<Legacy>,
+    ) -> Result<Arc<Self>, DuckError> {
         let temp_dir = settings.temp_dir.as_ref().map(|dir| dir.display().to_string());
         let database = Database::open_in_memory(&[
             ("memory_limit", format!("{}B", settings.memory_bytes)),
@@ -123,11 +157,21 @@ impl Instance {
         }
         connection
             .execute(&format!("SET GLOBAL TimeZone = {}", quote_literal(&settings.time_zone)))?;
-        lock_down(&connection, &tables)?;
+        match &legacy {
+            // What is opened for each request is of no use before.
+            Some(Legacy { turns: Some(_), .. }) => {}
+            Some(Legacy { version, catalog, .. }) => {
+                let place = version.place_here().map_err(|error| DuckError(error.to_string()))?;
+                legacy::attach(&connection, place.path(), catalog)?;
+                lock_down(&connection, &[])?;
+            }
+            None => lock_down(&connection, &tables)?,
+        }
         Ok(Arc::new(Self {
             idle: Mutex::new(vec![Pooled::new(connection)]),
             database,
             tables,
+            legacy,
             schemas: settings.schemas.clone(),
             scoping: settings.scoping.clone(),
             names,
@@ -135,17 +179,41 @@ impl Instance {
         }))
     }
 
-    /// Takes a connection for one request.
+    /// Takes a connection for one request. Blocks while another request has the legacy file, where
+    /// that is too large to copy.
     ///
     /// # Errors
-    /// When DuckDB has no connection to give.
-    pub fn session(self: &Arc<Self>) -> Result<Session, DuckError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => Pooled::new(self.database.connect()?),
+    /// [`QueryError::LegacyLocked`] when a writer has the legacy file or has changed it, else when
+    /// DuckDB has no connection to give.
+    pub fn session(self: &Arc<Self>) -> Result<Session, QueryError> {
+        let Some(Legacy { version, catalog, turns: Some((settings, turns)) }) = &self.legacy else {
+            let connection = self.connection()?;
+            return Ok(Session::new(Arc::clone(self), connection, None));
         };
-        Ok(Session::new(Arc::clone(self), connection))
+        let turn = Arc::clone(turns).blocking_lock_owned();
+        let legacy = Legacy { version: Arc::clone(version), catalog: catalog.clone(), turns: None };
+        let opened = Self::open_over(settings, self.tables.clone(), Some(legacy));
+        let instance = opened.map_err(|error| match error.is_lock_conflict() {
+            true => QueryError::LegacyLocked("a writer has the legacy DuckDB file"),
+            false => QueryError::Internal(error.to_string()),
+        })?;
+        // From here on the file is locked against writers. One that came before is noticed soon.
+        if !version.is_current() {
+            return Err(QueryError::LegacyLocked("the legacy DuckDB file has just changed"));
+        }
+        let connection = instance.connection()?;
+        Ok(Session::new(instance, connection, Some(turn)))
+    }
+
+    fn connection(&self) -> Result<Pooled, QueryError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(connection) => Ok(connection),
+            None => match self.database.connect() {
+                Ok(connection) => Ok(Pooled::new(connection)),
+                Err(error) => Err(QueryError::Internal(error.to_string())),
+            },
+        }
     }
 
     /// Drops what idle connections keep prepared.
@@ -255,12 +323,18 @@ impl Instance {
         }
         let table = &self.tables[index];
         let condition = self.condition(table);
+        let source = match &self.legacy {
+            Some(Legacy { catalog, .. }) => {
+                let schema = table.schema.as_deref().unwrap_or_default();
+                legacy::source(catalog, schema, &table.name)
+            }
+            None => format!("read_parquet({})", quote_literal(&table.pin.path())),
+        };
         for schema in self.schemas.iter().chain(&table.schema) {
             connection.execute(&format!(
-                "CREATE VIEW IF NOT EXISTS {}.{} AS FROM read_parquet({}){condition}",
+                "CREATE VIEW IF NOT EXISTS {}.{} AS FROM {source}{condition}",
                 quote_identifier(schema),
                 quote_identifier(&table.name),
-                quote_literal(&table.pin.path()),
             ))?;
         }
         viewed.insert(index);

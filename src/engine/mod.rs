@@ -7,6 +7,7 @@
 mod duck;
 mod gate;
 mod instance;
+mod legacy;
 mod newest;
 mod query;
 mod value;
@@ -19,6 +20,7 @@ use std::sync::LazyLock;
 pub use duck::DuckError;
 pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
 pub use instance::{Instance, Scope, Scoping, Settings, Table};
+pub use legacy::{LegacyTable, catalog_name, read_legacy};
 pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
 pub use value::{ElementType, TypeName, Value, ValueError};
 pub use vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
@@ -76,38 +78,60 @@ impl Decoder {
 
     fn read(&self, path: &str, every_value: bool) -> Result<Report, DuckError> {
         let file = format!("read_parquet({})", quote_literal(path));
-        let mut count = self.connection.prepare(&format!("SELECT count(*) FROM {file}"))?;
-        let claimed = match count.execute()?.next_chunk()? {
-            Some(chunk) => chunk.column(0).values::<i64>()[0] as u64,
-            None => 0,
-        };
+        let claimed = count_rows(&self.connection, &file)?;
         check_columns(&self.connection, path)?;
-        let read = every_value || claimed == 1;
-        let rows_wanted = if read { "" } else { " LIMIT 0" };
-        let mut statement = self.connection.prepare(&format!("FROM {file}{rows_wanted}"))?;
-        let mut rows = statement.execute()?;
-        let columns = rows.columns().to_vec();
-        let mut decoded = 0;
-        let mut empty_model = false;
-        if read {
-            while let Some(chunk) = rows.next_chunk()? {
-                decoded += chunk.rows() as u64;
-                empty_model =
-                    decoded == 1 && (0..columns.len()).all(|index| chunk.column(index).is_null(0));
-            }
-            if decoded != claimed {
-                return Err(DuckError(format!("holds {decoded} rows, but claims {claimed}")));
-            }
-        }
-        Ok(Report {
-            rows: if empty_model { 0 } else { claimed },
-            columns: columns
-                .into_iter()
-                .map(|column| ReportColumn { ty: column.ty.to_string(), name: column.name })
-                .collect(),
-            empty_model,
-        })
+        let (mut report, nulls_alone) =
+            read_columns(&self.connection, &file, claimed, every_value || claimed == 1)?;
+        report.empty_model = claimed == 1 && nulls_alone;
+        report.rows = if report.empty_model { 0 } else { claimed };
+        Ok(report)
     }
+}
+
+/// Reads a table that is what it says: every value, or only the columns and the number of rows.
+fn read_rows(
+    connection: &duck::Connection,
+    table: &str,
+    every_value: bool,
+) -> Result<Report, DuckError> {
+    let claimed = count_rows(connection, table)?;
+    read_columns(connection, table, claimed, every_value).map(|(report, _)| report)
+}
+
+fn count_rows(connection: &duck::Connection, table: &str) -> Result<u64, DuckError> {
+    let mut count = connection.prepare(&format!("SELECT count(*) FROM {table}"))?;
+    let chunk = count.execute()?.next_chunk()?;
+    Ok(chunk.map_or(0, |chunk| chunk.column(0).values::<i64>()[0] as u64))
+}
+
+/// The columns of a table, and with `every_value` whether its last row has NULLs alone.
+fn read_columns(
+    connection: &duck::Connection,
+    table: &str,
+    claimed: u64,
+    every_value: bool,
+) -> Result<(Report, bool), DuckError> {
+    let rows_wanted = if every_value { "" } else { " LIMIT 0" };
+    let mut statement = connection.prepare(&format!("FROM {table}{rows_wanted}"))?;
+    let mut rows = statement.execute()?;
+    let columns = rows.columns().to_vec();
+    let mut nulls_alone = false;
+    if every_value {
+        let mut decoded = 0;
+        while let Some(chunk) = rows.next_chunk()? {
+            decoded += chunk.rows() as u64;
+            let last = chunk.rows() - 1;
+            nulls_alone = (0..columns.len()).all(|index| chunk.column(index).is_null(last));
+        }
+        if decoded != claimed {
+            return Err(DuckError(format!("holds {decoded} rows, but claims {claimed}")));
+        }
+    }
+    let columns = columns
+        .into_iter()
+        .map(|column| ReportColumn { ty: column.ty.to_string(), name: column.name })
+        .collect();
+    Ok((Report { rows: claimed, columns, empty_model: false }, nulls_alone))
 }
 
 /// A footer names each column and its type twice: in the schema, which DuckDB goes by, and beside each

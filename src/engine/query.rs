@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
 use super::gate::{Checked, TableName};
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
@@ -104,6 +106,9 @@ pub enum QueryError {
     /// The statement was stopped from outside.
     #[error("the statement was stopped")]
     Interrupted,
+    /// The legacy DuckDB file is too large to copy, and cannot be read at this moment.
+    #[error("{0}; ask again")]
+    LegacyLocked(&'static str),
     /// A file that is held open (it was too large to copy) was rewritten in place.
     #[error("mart {0} was rewritten in place while it was read; ask again")]
     Torn(String),
@@ -118,6 +123,8 @@ pub struct Session {
     instance: Arc<Instance>,
     connection: Option<Pooled>,
     running: Interrupter,
+    /// Dropped last: the legacy file, where it is read under a lock, is closed by then.
+    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// Stops the statement of a session, and never that of the connection's next user.
@@ -141,10 +148,14 @@ impl Interrupter {
 }
 
 impl Session {
-    pub(super) fn new(instance: Arc<Instance>, pooled: Pooled) -> Self {
+    pub(super) fn new(
+        instance: Arc<Instance>,
+        pooled: Pooled,
+        turn: Option<OwnedMutexGuard<()>>,
+    ) -> Self {
         let interrupt = pooled.connection.interrupt_handle();
         let running = Interrupter(Arc::new(Mutex::new(Some(interrupt))));
-        Self { instance, connection: Some(pooled), running }
+        Self { instance, connection: Some(pooled), running, _turn: turn }
     }
 
     /// A handle that stops this session's statement from another thread.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::snapshot::Build;
-use crate::catalog::{Held, Mart, Snapshot, State};
+use crate::catalog::{Held, Mart, Snapshot, Source, State};
 use crate::engine;
 use crate::ledger::{FreshnessRule, Model, Period};
 
@@ -27,7 +27,7 @@ pub(super) enum Status {
 pub(super) struct Document<'s> {
     metadata: Metadata,
     snapshot: Option<&'s str>,
-    source: &'static str,
+    source: Source,
     last_refresh: Option<Timestamp>,
     age_seconds: Option<f64>,
     status: Status,
@@ -85,7 +85,7 @@ impl<'s> Document<'s> {
                 duckdb_version: engine::version(),
             },
             snapshot: snapshot.map(|snapshot| snapshot.id.as_str()),
-            source: super::routes::SOURCE,
+            source: state.source(),
             last_refresh,
             age_seconds: last_refresh.map(|time| seconds_between(time, now)),
             status: overall(snapshot, &results),

@@ -22,7 +22,7 @@ use super::body::{self, Aborted, BoxBody, Stream};
 use super::problem::{self, Problem};
 use super::query::{matches, snapshot_asked_for};
 use super::routes::MARTD_SNAPSHOT;
-use crate::catalog::State;
+use crate::catalog::{Source, State};
 use crate::pin::Pin;
 
 /// What is read and sent at once.
@@ -44,6 +44,10 @@ pub(super) fn answer(
         return Err(Problem::new(problem::SCOPE_REQUIRED, detail));
     }
     let snapshot = snapshot_asked_for(app, state, headers)?;
+    if snapshot.source == Source::Duckdb {
+        let detail = "no mart has a Parquet file yet: the legacy DuckDB file is served";
+        return Err(Problem::new(problem::NOT_FOUND, detail));
+    }
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let mart = decoded.strip_suffix(".parquet").and_then(|name| snapshot.marts.get(name));
     let Some(mart) = mart else {

@@ -12,6 +12,7 @@ use super::App;
 use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
 use crate::catalog::State;
+use crate::legacy::Trouble;
 
 /// One check: its name, and the reason when it fails.
 struct Check {
@@ -36,7 +37,9 @@ pub(super) fn live(app: &App, verbose: bool) -> Result<Response<BoxBody>, Proble
 pub(super) fn not_ready(app: &App, state: &State) -> Problem {
     let failed: Vec<String> =
         readiness(app, state).into_iter().filter_map(|check| check.problem).collect();
-    Problem::new(problem::NOT_READY, failed.join("; ")).retry_after(1)
+    let locked = state.legacy == Some(Trouble::Locked);
+    let kind = if locked { problem::LEGACY_LOCKED } else { problem::NOT_READY };
+    Problem::new(kind, failed.join("; ")).retry_after(1)
 }
 
 fn readiness(app: &App, state: &State) -> Vec<Check> {
@@ -60,6 +63,10 @@ fn readiness(app: &App, state: &State) -> Vec<Check> {
 }
 
 fn why_nothing(state: &State) -> String {
+    if state.legacy == Some(Trouble::Locked) {
+        return "no Parquet file has landed yet, and a writer has the legacy DuckDB file"
+            .to_owned();
+    }
     if let Some(problem) = &state.directory {
         return problem.clone();
     }

@@ -51,6 +51,7 @@ kinds! {
     MEMORY_LIMIT = "memory-limit", INSUFFICIENT_STORAGE, "The statement needs too much memory";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "Too many queries at once";
     NOT_READY = "not-ready", SERVICE_UNAVAILABLE, "Nothing can be served yet";
+    LEGACY_LOCKED = "legacy-locked", SERVICE_UNAVAILABLE, "A writer has the legacy DuckDB file";
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed";
     SCOPE_REQUIRED = "scope-required", FORBIDDEN, "The rows to read must be said";
     QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";
@@ -179,6 +180,7 @@ impl From<QueryError> for Problem {
             QueryError::Unscoped(_) => Self::new(STATEMENT_NOT_ALLOWED, detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Interrupted => Self::new(QUERY_TIMEOUT, detail),
+            QueryError::LegacyLocked(_) => Self::new(LEGACY_LOCKED, detail).retry_after(1),
             QueryError::Torn(_) => Self::new(MART_CHANGED, detail).retry_after(1),
             QueryError::Internal(_) => Self::internal(detail),
         }

@@ -18,9 +18,6 @@ use super::queries::Ticket;
 use super::{App, datasets, freshness, mart_file, probes, query, request_id, snapshot, waiting};
 use crate::catalog::State;
 
-/// What answers come from.
-pub(super) const SOURCE: &str = "parquet";
-
 /// In an answer, the snapshot that it comes from; in a request, the one to ask.
 pub(super) const MARTD_SNAPSHOT: HeaderName = HeaderName::from_static("martd-snapshot");
 /// The API's description.
@@ -52,7 +49,10 @@ pub(super) async fn handle(
     let mut response = outcome.unwrap_or_else(|problem| problem.into_response(&id));
 
     let headers = response.headers_mut();
-    headers.insert(MARTD_SOURCE, HeaderValue::from_static(SOURCE));
+    let asked = headers.get(MARTD_SNAPSHOT).and_then(|id| id.to_str().ok());
+    let asked = asked.and_then(|id| state.snapshot_by_id(id)).map(|snapshot| snapshot.source);
+    let source = asked.unwrap_or_else(|| state.source());
+    headers.insert(MARTD_SOURCE, HeaderValue::from_static(source.name()));
     if !headers.contains_key(MARTD_SNAPSHOT)
         && let Some(snapshot) = &state.snapshot
         && let Ok(value) = HeaderValue::from_str(&snapshot.id)

@@ -77,7 +77,7 @@ impl Job {
         let deadline = Deadline::start(started + query.timeout, slot.stop());
         let mut session = match snapshot.instance.session() {
             Ok(session) => session,
-            Err(error) => return outlet.fail(Problem::internal(error)),
+            Err(error) => return outlet.fail(error.into()),
         };
         slot.enforce(session.interrupter());
         let outcome = session.query(&query.sql, &checked, &query.parameters, &scope, |answer| {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::{Fault, Held, Ignored, Snapshot, State, WatchMode};
+use crate::catalog::{Fault, Held, Ignored, Snapshot, Source, State, WatchMode};
 use crate::ledger::{Ledger, Status};
 use crate::pin::PinKind;
 use crate::verify::ReportColumn;
@@ -13,7 +13,7 @@ use crate::verify::ReportColumn;
 pub(super) struct Document<'s> {
     id: Option<&'s str>,
     generation: Option<u64>,
-    source: &'static str,
+    source: Source,
     published_at: Option<Timestamp>,
     build: Option<Build<'s>>,
     verified: bool,
@@ -66,7 +66,7 @@ impl<'s> Document<'s> {
         Self {
             id: snapshot.map(|snapshot| snapshot.id.as_str()),
             generation: snapshot.map(|snapshot| snapshot.generation),
-            source: super::routes::SOURCE,
+            source: state.source(),
             published_at: snapshot.map(|snapshot| snapshot.published_at),
             build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(Build::of),
             verified: snapshot.is_some_and(|snapshot| snapshot.verified),

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use crate::catalog::{Catalog, Fault, Held, Ignored, Retained, Snapshot, State};
+use crate::catalog::{Catalog, Fault, Held, Ignored, Retained, Snapshot, Source, State};
 use crate::engine;
+use crate::legacy::{LegacyFile, Trouble};
 use crate::pin::Budget;
 use crate::publish::{self, Decision, Hold, Policy, Situation, Target, Unverified};
 use crate::scan::MartDir;
@@ -43,6 +44,9 @@ const ABSENT_INTERVAL: Duration = Duration::from_millis(100);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// After a start, how long a ledger may go unsatisfied before unverified files are served.
 const UNVERIFIED_AFTER: Duration = Duration::from_secs(10);
+
+/// How often the legacy file is looked at while it is served or waited for.
+const LEGACY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Builds that `GET /v1/snapshot?build=` knows of.
 const BUILDS_REMEMBERED: usize = 256;
@@ -115,7 +119,8 @@ pub struct Refresh {
 
 impl Refresh {
     /// Starts watching and publishing into `catalog`. With a `state` directory, what was published
-    /// last is served until the mart directory has something better.
+    /// last is served until the mart directory has something better; with a `legacy` file, that is
+    /// until there is a mart.
     ///
     /// # Errors
     /// When a thread cannot be had.
@@ -123,6 +128,7 @@ impl Refresh {
         settings: Settings,
         catalog: Catalog,
         state: Option<StateDir>,
+        legacy: Option<LegacyFile>,
     ) -> std::io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
@@ -130,8 +136,9 @@ impl Refresh {
         let restored = state.as_ref().and_then(|state| state.restore(&budget));
         let publisher = Publisher::start(&settings, mailbox.clone(), state)?;
         let mut writer = Writer::new(settings, catalog, publisher, mailbox.clone(), budget);
-        if let Some(target) = restored {
-            writer.prepare(target);
+        match restored {
+            Some(target) => writer.prepare(target),
+            None => writer.legacy = legacy,
         }
         let thread =
             thread::Builder::new().name("refresh".to_owned()).spawn(move || writer.run(&inbox))?;
@@ -163,6 +170,10 @@ struct Writer {
     hinted: Arc<AtomicBool>,
     watch: Watch,
     files: Files,
+    budget: Arc<Budget>,
+    /// The legacy file, as long as no mart was published.
+    legacy: Option<LegacyFile>,
+    next_legacy_look: Instant,
     started: Instant,
     next_scan: Instant,
     /// When the first and the last change that is not published yet were seen.
@@ -190,7 +201,10 @@ impl Writer {
     ) -> Self {
         let now = Instant::now();
         Self {
-            files: Files::new(budget),
+            files: Files::new(Arc::clone(&budget)),
+            budget,
+            legacy: None,
+            next_legacy_look: now,
             hinted: Arc::clone(&mailbox.hinted),
             watch: Watch::new(settings.watch, mailbox),
             settings,
@@ -224,7 +238,7 @@ impl Writer {
                     let soon = self.files.last_scan() + SCAN_INTERVAL;
                     self.next_scan = self.next_scan.min(soon.max(Instant::now()));
                 }
-                Ok(Message::Prepared(prepared)) => self.swap(*prepared),
+                Ok(Message::Prepared(prepared)) => self.take(*prepared),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -304,8 +318,14 @@ impl Writer {
     /// Decides what to serve, starts preparing it if that is new, and stores the state.
     fn advance(&mut self, now: Instant) {
         // While the directory cannot be read, nothing is known: what is served stays.
+        let mut has_marts = false;
         if self.directory.is_none() {
-            self.follow(self.decide(now), now);
+            let decision = self.decide(now);
+            has_marts = decision.target.as_ref().is_some_and(|target| !target.marts.is_empty());
+            self.follow(decision, now);
+        }
+        if !has_marts {
+            self.look_at_legacy(now);
         }
         let retain_for = self.settings.retain_for;
         self.retained.retain(|retained| now.duration_since(retained.replaced) < retain_for);
@@ -329,17 +349,48 @@ impl Writer {
         }
     }
 
+    /// While there is no mart to serve, the legacy file is.
+    fn look_at_legacy(&mut self, now: Instant) {
+        let Some(legacy) = &mut self.legacy else { return };
+        if self.preparing || self.retry.is_some_and(|retry| now < retry) {
+            return;
+        }
+        if now >= self.next_legacy_look {
+            self.next_legacy_look = now + LEGACY_INTERVAL;
+            if let Some(version) = legacy.look(&self.budget) {
+                self.preparing = true;
+                self.retry = None;
+                self.publisher.prepare_legacy(version);
+            }
+        }
+    }
+
+    /// Whether the legacy file is served or about to be.
+    fn has_legacy(&self) -> bool {
+        self.legacy.as_ref().is_some_and(|legacy| match legacy.trouble() {
+            None | Some(Trouble::Locked) => true,
+            Some(Trouble::Absent | Trouble::Unusable(_)) => self.current.is_some(),
+        })
+    }
+
     fn decide(&self, now: Instant) -> Decision {
+        let legacy = self.has_legacy();
         let unverified_due = self.settings.unverified == Unverified::Serve
+            && !legacy
             && now.duration_since(self.started) >= UNVERIFIED_AFTER;
         let files = self.files.good();
         publish::decide(&Situation {
             policy: self.settings.policy,
             unverified_due,
+            legacy,
             ledger: self.files.ledger(),
             files: &files,
             staged: self.files.staged(),
-            published: self.current.as_ref().map(|snapshot| &snapshot.target),
+            published: self
+                .current
+                .as_ref()
+                .filter(|snapshot| snapshot.source == Source::Parquet)
+                .map(|snapshot| &snapshot.target),
         })
     }
 
@@ -352,6 +403,9 @@ impl Writer {
 
     fn next_wake(&self) -> Instant {
         let mut wake = self.next_scan.min(Instant::now() + GLANCE_INTERVAL);
+        if self.legacy.is_some() && !self.preparing {
+            wake = wake.min(self.next_legacy_look);
+        }
         if let (Some((first, last)), false) = (self.unsettled, self.preparing) {
             wake = wake.min((last + QUIET).min(first + QUIET_AT_MOST));
         }
@@ -380,23 +434,47 @@ impl Writer {
     }
 
     /// Takes what the publisher made and serves it, unless a file turned out to be bad.
-    fn swap(&mut self, prepared: Prepared) {
+    fn take(&mut self, prepared: Prepared) {
         self.preparing = false;
-        self.files.learn(&prepared.target, &prepared.verdicts);
-        let snapshot = match prepared.snapshot {
-            Ok(Some(snapshot)) => snapshot,
-            Ok(None) => return, // a verdict was bad: what is served is decided anew
+        let snapshot = match prepared {
+            Prepared::Marts { target, verdicts, snapshot } => {
+                self.files.learn(&target, &verdicts);
+                snapshot
+            }
+            Prepared::Legacy(Ok(Ok(snapshot))) => Ok(Some(snapshot)),
+            Prepared::Legacy(Ok(Err(reason))) => {
+                warn!(reason, "the legacy file is rejected");
+                if let Some(legacy) = &mut self.legacy {
+                    legacy.reject(reason);
+                }
+                Ok(None)
+            }
+            Prepared::Legacy(Err(reason)) => {
+                if let Some(legacy) = &mut self.legacy {
+                    legacy.forget();
+                }
+                Err(reason)
+            }
+        };
+        match snapshot {
+            Ok(Some(snapshot)) => self.swap(Arc::new(snapshot)),
+            Ok(None) => {} // a verdict was bad: what is served is decided anew
             Err(reason) => {
                 // Nothing is lost: the last snapshot stays, and this is tried again.
                 error!(reason, "a snapshot could not be opened");
                 self.retry = Some(Instant::now() + RETRY_INTERVAL);
-                return;
             }
-        };
-        let snapshot = Arc::new(snapshot);
+        }
+    }
+
+    fn swap(&mut self, snapshot: Arc<Snapshot>) {
+        if snapshot.source == Source::Parquet {
+            self.legacy = None; // from here on it is out of date
+        }
         info!(
             generation = snapshot.generation,
             snapshot = snapshot.id,
+            source = snapshot.source.name(),
             build = snapshot.ledger.as_ref().map(|ledger| ledger.invocation_id.as_str()),
             verified = snapshot.verified,
             marts = snapshot.marts.len(),
@@ -421,12 +499,13 @@ impl Writer {
             reason: reason.to_owned(),
             since,
         };
+        let legacy_fault = self.legacy.as_ref().and_then(LegacyFile::fault);
         self.catalog.store(State {
             snapshot: self.current.clone(),
             retained: self.retained.clone(),
             builds: Arc::clone(&self.builds),
             held: self.held.clone(),
-            rejected: self.files.rejected().map(fault).collect(),
+            rejected: self.files.rejected().map(fault).chain(legacy_fault).collect(),
             landing: self.files.landing().map(fault).collect(),
             ignored: self
                 .files
@@ -435,6 +514,7 @@ impl Writer {
                 .map(|remark| Ignored { file: remark.file.clone(), reason: remark.reason.clone() })
                 .collect(),
             directory: self.directory.clone(),
+            legacy: self.legacy.as_ref().and_then(|legacy| legacy.trouble().cloned()),
             watch: self.watch.mode(),
             watch_degraded: self.watch.degraded().map(str::to_owned),
         });

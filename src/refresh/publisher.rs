@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::{Mailbox, Settings};
-use crate::catalog::{Loaded, Mart, Snapshot};
-use crate::engine::{self, Instance, Table};
+use crate::catalog::{Loaded, Mart, Snapshot, Source};
+use crate::engine::{self, Instance, LegacyTable, Table};
 use crate::ledger::Ledger;
-use crate::publish::Target;
+use crate::legacy::LegacyVersion;
+use crate::publish::{Chosen, Target, Version};
 use crate::state::StateDir;
 use crate::verify::{Verdict, Verifier};
 
@@ -25,21 +26,27 @@ pub(super) struct Publisher {
 }
 
 #[derive(Debug)]
-struct Job {
-    target: Target,
-    current: Option<Arc<Snapshot>>,
+enum Job {
+    Marts { target: Target, current: Option<Arc<Snapshot>> },
+    Legacy(Arc<LegacyVersion>),
 }
 
-/// What became of a target.
+/// What became of a job.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    /// What was to be served.
-    pub(super) target: Target,
-    /// What decoding found, by content.
-    pub(super) verdicts: HashMap<Hash, Verdict>,
-    /// The snapshot; `None` when one of its files does not decode, an error when no database could
-    /// be opened.
-    pub(super) snapshot: Result<Option<Snapshot>, String>,
+pub(super) enum Prepared {
+    /// Of a target.
+    Marts {
+        /// What was to be served.
+        target: Target,
+        /// What decoding found, by content.
+        verdicts: HashMap<Hash, Verdict>,
+        /// The snapshot; `None` when one of its files does not decode, an error when no database
+        /// could be opened.
+        snapshot: Result<Option<Snapshot>, String>,
+    },
+    /// Of the legacy file: a snapshot or the reason why it cannot be served; an error when no
+    /// database could be opened.
+    Legacy(Result<Result<Snapshot, String>, String>),
 }
 
 impl Publisher {
@@ -56,11 +63,27 @@ impl Publisher {
         let mut generation = 0;
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
             while let Ok(job) = inbox.recv() {
-                let target = job.target.clone();
-                let pins = job.target.marts.values().map(|chosen| &chosen.version.pin);
+                let (target, current) = match job {
+                    Job::Marts { target, current } => (target, current),
+                    Job::Legacy(version) => {
+                        let snapshot = verifier
+                            .verify_legacy(&version, &engine.schemas)
+                            .map_err(|error| format!("it could not be verified: {error}"))
+                            .and_then(|tables| match tables {
+                                Ok(tables) => {
+                                    open_legacy(version, tables, &engine, &mut generation).map(Ok)
+                                }
+                                Err(reason) => Ok(Err(reason)),
+                            });
+                        mailbox.prepared(Prepared::Legacy(snapshot));
+                        continue;
+                    }
+                };
+                let pins = target.marts.values().map(|chosen| &chosen.version.pin);
                 let (verdicts, snapshot) = match verifier.verify(pins) {
                     Ok(verdicts) => {
-                        let snapshot = open(job, &verdicts, &engine, &mut generation);
+                        let snapshot =
+                            open(target.clone(), current, &verdicts, &engine, &mut generation);
                         (verdicts, snapshot)
                     }
                     Err(error) => {
@@ -68,7 +91,7 @@ impl Publisher {
                     }
                 };
                 let published = matches!(snapshot, Ok(Some(_)));
-                mailbox.prepared(Prepared { target: target.clone(), verdicts, snapshot });
+                mailbox.prepared(Prepared::Marts { target: target.clone(), verdicts, snapshot });
                 if let (true, Some(state)) = (published, &state)
                     && let Err(error) = state.keep(&target)
                 {
@@ -81,12 +104,22 @@ impl Publisher {
 
     /// Starts making a snapshot of `target`. Its outcome arrives as a message.
     pub(super) fn prepare(&self, target: Target, current: Option<Arc<Snapshot>>) {
-        self.jobs.send(Job { target, current }).expect("the publish thread lives as long as this");
+        self.send(Job::Marts { target, current });
+    }
+
+    /// The same for a version of the legacy file.
+    pub(super) fn prepare_legacy(&self, version: LegacyVersion) {
+        self.send(Job::Legacy(Arc::new(version)));
+    }
+
+    fn send(&self, job: Job) {
+        self.jobs.send(job).expect("the publish thread lives as long as this");
     }
 }
 
 fn open(
-    Job { target, current }: Job,
+    target: Target,
+    current: Option<Arc<Snapshot>>,
     verdicts: &HashMap<Hash, Verdict>,
     settings: &engine::Settings,
     generation: &mut u64,
@@ -113,6 +146,7 @@ fn open(
     Ok(Some(Snapshot {
         generation: *generation,
         id: target.id(),
+        source: Source::Parquet,
         published_at: Timestamp::now(),
         marts,
         ledger: target.ledger.clone(),
@@ -145,6 +179,49 @@ fn note_loaded(
             Loaded { field, newest }
         }));
     }
+}
+
+fn open_legacy(
+    version: Arc<LegacyVersion>,
+    found: Vec<LegacyTable>,
+    settings: &engine::Settings,
+    generation: &mut u64,
+) -> Result<Snapshot, String> {
+    let (mut marts, mut tables, mut chosen) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    for LegacyTable { schema, name, outcome } in found {
+        let report = match outcome {
+            Ok(report) => report,
+            Err(reason) => {
+                warn!(schema, name, reason, "a view of the legacy file is left out");
+                continue;
+            }
+        };
+        let pin = Arc::clone(&version.file);
+        tables.push(Table {
+            name: name.clone(),
+            schema: Some(schema),
+            pin: Arc::clone(&pin),
+            columns: report.columns.clone(),
+            empty: false,
+        });
+        let version = Arc::new(Version { name: name.clone(), invocation_id: None, pin });
+        chosen.insert(name.clone(), Chosen { version: Arc::clone(&version), orphan: false });
+        marts.insert(name, Mart { version, report, orphan: false, loaded: None });
+    }
+    let id = version.id();
+    let instance = Instance::open_legacy(settings, tables, version);
+    *generation += 1;
+    Ok(Snapshot {
+        generation: *generation,
+        id,
+        source: Source::Duckdb,
+        published_at: Timestamp::now(),
+        marts,
+        ledger: None,
+        verified: true,
+        instance: instance.map_err(|error| error.to_string())?,
+        target: Target { marts: chosen, ledger: None, verified: true },
+    })
 }
 
 fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {

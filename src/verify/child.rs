@@ -5,19 +5,23 @@
 //! before it looks at the first byte: no writes, no network, bounded memory and processor time; and
 //! it dies with its parent.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::{Report, Verdict};
-use crate::engine::Decoder;
+use crate::engine::{Decoder, read_legacy};
 use crate::sandbox;
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "decode";
+/// The one that reads a legacy file.
+pub const LEGACY_SUBCOMMAND: &str = "decode-legacy";
 
 /// The descriptor of the first file; those of the others follow.
 pub const FIRST_FD: i32 = 3;
@@ -88,6 +92,47 @@ pub fn main(depth: Depth, count: usize, parent: u32) -> ExitCode {
             return ExitCode::FAILURE; // the parent is gone
         }
     }
+    ExitCode::SUCCESS
+}
+
+/// What `decode-legacy` is told.
+#[derive(Debug, Args)]
+pub struct LegacyArgs {
+    depth: Depth,
+    /// Where the file is; a copy is an inherited descriptor.
+    path: PathBuf,
+    /// The name to attach it under.
+    catalog: String,
+    parent: u32,
+    /// The schemas whose tables are served.
+    schemas: Vec<String>,
+}
+
+impl LegacyArgs {
+    pub(super) fn to_words(
+        depth: Depth,
+        path: &Path,
+        catalog: &str,
+        schemas: &[String],
+    ) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec![LEGACY_SUBCOMMAND.into(), depth.argument().into()];
+        words.extend([path.into(), catalog.into(), std::process::id().to_string().into()]);
+        words.push("--".into());
+        words.extend(schemas.iter().map(OsString::from));
+        words
+    }
+}
+
+/// Runs the child that reads a legacy file: one line of JSON on standard output, with its tables or
+/// the reason why it cannot be served.
+pub fn main_legacy(args: &LegacyArgs) -> ExitCode {
+    if let Err(error) = give_up_rights(args.parent) {
+        eprintln!("martd {LEGACY_SUBCOMMAND}: {error}");
+        return ExitCode::FAILURE;
+    }
+    let every_value = args.depth == Depth::Full;
+    let found = read_legacy(&args.path, &args.catalog, &args.schemas, every_value);
+    println!("{}", serde_json::to_string(&found).expect("a report is JSON"));
     ExitCode::SUCCESS
 }
 

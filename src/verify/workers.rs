@@ -1,12 +1,13 @@
 //! Runs the decoding children and reads what they report.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,12 @@ use blake3::Hash;
 use command_fds::{CommandFdExt, FdMapping};
 use quick_cache::unsync::Cache;
 use rustix::process::{Pid, Signal};
+use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
 use super::{Verdict, child};
+use crate::engine::{self, LegacyTable};
+use crate::legacy::LegacyVersion;
 use crate::pin::{Pin, descriptor_limit};
 
 /// How long one file may take: the base, and what every MiB adds.
@@ -111,6 +115,31 @@ impl Verifier {
         }
         Ok(verdicts)
     }
+
+    /// What is in a legacy file, or the reason why it cannot be served.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_legacy(
+        &self,
+        version: &LegacyVersion,
+        schemas: &[String],
+    ) -> io::Result<Result<Vec<LegacyTable>, String>> {
+        // A file that is too large to copy is locked while it is read, and writers are turned away.
+        let depth = if version.is_copied() { self.children.depth } else { child::Depth::Footer };
+        let descriptors: Vec<_> = (child::FIRST_FD..).take(version.pins().count()).collect();
+        let place = match version.place(&descriptors) {
+            Ok(place) => place,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let catalog = engine::catalog_name(&version.path, schemas);
+        let words = child::LegacyArgs::to_words(depth, place.path(), &catalog, schemas);
+        let running = self.children.start(words, version.pins().map(|pin| pin.as_fd()))?;
+        match running.answer(self.children.deadline(version.file.size())) {
+            Ok(found) => running.end(Stopped::Ended).map(|_| found),
+            Err(stopped) => running.end(stopped).map(Err),
+        }
+    }
 }
 
 /// Deals the files out to children, the largest first, so that they end at about the same time.
@@ -145,21 +174,40 @@ impl Children {
     /// Runs one child over `pins` and collects its verdicts. Returns how it ended, which is of
     /// interest when verdicts are missing.
     fn run(&self, pins: &[&Pin], judged: &mut Vec<Judged>) -> io::Result<String> {
-        let started = Instant::now();
-        let mappings = pins
-            .iter()
+        let words = [
+            child::SUBCOMMAND.to_owned(),
+            self.depth.argument().to_owned(),
+            pins.len().to_string(),
+            std::process::id().to_string(),
+        ];
+        let running = self.start(words, pins.iter().map(|pin| pin.as_fd()))?;
+        for pin in pins {
+            match running.answer::<child::Found>(self.deadline(pin.size())) {
+                Ok(found) => judged.push(Judged { verdict: found.into(), lasting: true }),
+                Err(stopped) => return running.end(stopped),
+            }
+        }
+        running.end(Stopped::Ended)
+    }
+
+    fn deadline(&self, bytes: u64) -> Duration {
+        let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        self.deadline + DEADLINE_PER_MIB.saturating_mul(mib)
+    }
+
+    /// Starts a child that inherits these descriptors from [`child::FIRST_FD`] on.
+    fn start<'d>(
+        &self,
+        words: impl IntoIterator<Item: AsRef<OsStr>>,
+        descriptors: impl Iterator<Item = BorrowedFd<'d>>,
+    ) -> io::Result<Running> {
+        let mappings = descriptors
             .zip(child::FIRST_FD..)
-            .map(|(pin, child_fd)| {
-                let parent_fd = pin.as_fd().try_clone_to_owned()?;
-                Ok(FdMapping { parent_fd, child_fd })
-            })
+            .map(|(fd, child_fd)| Ok(FdMapping { parent_fd: fd.try_clone_to_owned()?, child_fd }))
             .collect::<io::Result<Vec<_>>>()?;
         let mut command = Command::new(&self.program);
         command
-            .arg(child::SUBCOMMAND)
-            .arg(self.depth.argument())
-            .arg(pins.len().to_string())
-            .arg(std::process::id().to_string())
+            .args(words)
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -169,20 +217,6 @@ impl Children {
         let mut process = command.spawn()?;
         drop(command); // its copies of the descriptors
         let stdout = process.stdout.take().expect("piped above");
-        let killed_for = self.read_lines(&process, stdout, pins, judged);
-        let status = process.wait()?;
-        debug!(files = pins.len(), elapsed = ?started.elapsed(), %status, "decoded");
-        Ok(killed_for.unwrap_or_else(|| format!("stopped the process that decoded it ({status})")))
-    }
-
-    /// Takes the child's lines until it has ended. Kills one that is too slow and says so.
-    fn read_lines(
-        &self,
-        process: &Child,
-        stdout: ChildStdout,
-        pins: &[&Pin],
-        judged: &mut Vec<Judged>,
-    ) -> Option<String> {
         let (sender, lines) = mpsc::channel();
         // A thread, for a pipe has no read with a deadline. It ends with the child's end of the pipe.
         thread::spawn(move || {
@@ -192,31 +226,52 @@ impl Children {
                 }
             }
         });
-        for pin in pins {
-            let mib = u32::try_from(pin.size() >> 20).unwrap_or(u32::MAX);
-            let deadline = self.deadline + DEADLINE_PER_MIB.saturating_mul(mib);
-            match lines.recv_timeout(deadline) {
-                Ok(line) => match serde_json::from_str::<child::Found>(&line) {
-                    Ok(found) => judged.push(Judged { verdict: found.into(), lasting: true }),
-                    Err(error) => {
-                        kill(process);
-                        return Some(format!("its verifier answered nonsense: {error}"));
-                    }
-                },
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    kill(process);
-                    return Some(format!("was not decoded within {deadline:?}"));
-                }
-            }
-        }
-        None
+        Ok(Running { process, lines, started: Instant::now() })
     }
 }
 
-fn kill(process: &Child) {
-    // It may have ended by itself this moment.
-    let _ = rustix::process::kill_process(Pid::from_child(process), Signal::KILL);
+/// A child at work.
+struct Running {
+    process: Child,
+    lines: Receiver<String>,
+    started: Instant,
+}
+
+/// Why a child gives no further answer.
+enum Stopped {
+    /// It ended by itself.
+    Ended,
+    /// It is of no use any more, for this reason.
+    Useless(String),
+}
+
+impl Running {
+    /// The child's next line.
+    fn answer<T: DeserializeOwned>(&self, deadline: Duration) -> Result<T, Stopped> {
+        match self.lines.recv_timeout(deadline) {
+            Ok(line) => serde_json::from_str(&line).map_err(|error| {
+                Stopped::Useless(format!("its verifier answered nonsense: {error}"))
+            }),
+            Err(RecvTimeoutError::Disconnected) => Err(Stopped::Ended),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(Stopped::Useless(format!("was not decoded within {deadline:?}")))
+            }
+        }
+    }
+
+    /// Sees the child off. Returns what is to be said of a file that it did not answer for.
+    fn end(mut self, stopped: Stopped) -> io::Result<String> {
+        if let Stopped::Useless(_) = &stopped {
+            // It may have ended by itself this moment.
+            let _ = rustix::process::kill_process(Pid::from_child(&self.process), Signal::KILL);
+        }
+        let status = self.process.wait()?;
+        debug!(elapsed = ?self.started.elapsed(), %status, "decoded");
+        Ok(match stopped {
+            Stopped::Useless(reason) => reason,
+            Stopped::Ended => format!("stopped the process that decoded it ({status})"),
+        })
+    }
 }
 
 #[cfg(test)]

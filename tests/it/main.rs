@@ -29,6 +29,7 @@ mod holds;
 mod hostile;
 mod in_place;
 mod kill;
+mod legacy;
 mod lifecycle;
 mod limits;
 mod mart_file;

@@ -1,0 +1,306 @@
+//! The legacy file: the `analytics.duckdb` that is served until the first mart lands.
+//!
+//! DuckDB has one writer, and who reads the file itself locks that writer out. So the file is copied
+//! like a mart while no writer has it, together with the log that a crashed writer left, and the copy
+//! is served. No lock is taken for that: it would turn away a writer that comes meanwhile. A copy
+//! counts when nobody held the file for writing at its beginning and nothing of it had changed at
+//! its end.
+//!
+//! A file over the pin budget cannot be copied. It is opened by its path, for one request at a time.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use blake3::Hasher;
+use jiff::Timestamp;
+use rustix::process::{Flock, FlockType};
+use tempfile::TempDir;
+
+use crate::catalog::Fault;
+use crate::pin::{Budget, Pin, PinError, PinKind};
+use crate::scan::Identity;
+use crate::watch::CLOCK_TICK;
+
+/// What DuckDB appends to the file's name for the logs of a writer that crashed.
+const LOGS: [&str; 3] = [".wal", ".wal.checkpoint", ".wal.recovery"];
+
+/// The file at `DUCKDB_PATH`, looked at again and again.
+#[derive(Debug)]
+pub struct LegacyFile {
+    path: PathBuf,
+    links: Option<Arc<TempDir>>,
+    /// Open as long as this is the file that the path means.
+    open: Option<Arc<OwnedFd>>,
+    /// What the files were when they were copied last.
+    taken: Option<Vec<Option<Identity>>>,
+    trouble: Option<(Trouble, Timestamp)>,
+}
+
+/// Why there is no copy of the file as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// It is not there.
+    Absent,
+    /// Somebody writes it, and will be done.
+    Locked,
+    /// It cannot be read or served, for this reason.
+    Unusable(String),
+}
+
+/// The file as it was at one moment.
+#[derive(Debug)]
+pub struct LegacyVersion {
+    /// The file's path.
+    pub path: PathBuf,
+    /// The file itself.
+    pub file: Arc<Pin>,
+    /// What a crashed writer left beside it, by the ending of its name.
+    logs: Vec<(&'static str, Arc<Pin>)>,
+    links: Option<Arc<TempDir>>,
+}
+
+/// Where DuckDB finds a version; good as long as this lives.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    _links: Option<TempDir>,
+}
+
+impl LegacyFile {
+    /// The file at a path, there or not. Makes a private temporary directory, if it can; nothing but
+    /// symbolic links will ever be in it.
+    pub fn new(path: PathBuf) -> Self {
+        // DuckDB knows a log by its name alone, and a copy in memory has none.
+        let candidates = [std::env::temp_dir(), "/dev/shm".into()];
+        let links = candidates
+            .iter()
+            .find_map(|dir| tempfile::Builder::new().prefix("martd-").tempdir_in(dir).ok());
+        Self { path, links: links.map(Arc::new), open: None, taken: None, trouble: None }
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where symbolic links are made.
+    pub fn links(&self) -> Option<&Path> {
+        self.links.as_ref().map(|links| links.path())
+    }
+
+    /// Why the file as it is now has no copy.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref().map(|(trouble, _)| trouble)
+    }
+
+    /// Why it is not served although it is there and nobody writes it, and since when.
+    pub fn fault(&self) -> Option<Fault> {
+        let Some((Trouble::Unusable(reason), since)) = &self.trouble else { return None };
+        let file = self.path.file_name().unwrap_or(self.path.as_os_str());
+        let file = file.to_string_lossy().into_owned();
+        Some(Fault { file, reason: reason.clone(), since: *since })
+    }
+
+    /// Says that what was copied last cannot be served. It is not tried again until it changes.
+    pub fn reject(&mut self, reason: String) {
+        self.note(Trouble::Unusable(reason));
+    }
+
+    /// Says that what was copied last was of no use, for a reason that is not the file's.
+    pub fn forget(&mut self) {
+        self.taken = None;
+    }
+
+    fn note(&mut self, trouble: Trouble) {
+        if self.trouble() != Some(&trouble) {
+            self.trouble = Some((trouble, Timestamp::now()));
+        }
+    }
+
+    /// Copies the file if it is at rest and not what was copied last. Costs a few `stat`s otherwise.
+    pub fn look(&mut self, budget: &Arc<Budget>) -> Option<LegacyVersion> {
+        match self.copy(budget) {
+            Ok(Some(version)) => {
+                self.trouble = None;
+                Some(version)
+            }
+            Ok(None) => None,
+            Err(trouble) => {
+                self.note(trouble);
+                None
+            }
+        }
+    }
+
+    fn copy(&mut self, budget: &Arc<Budget>) -> Result<Option<LegacyVersion>, Trouble> {
+        let seen = identities(&self.path)?;
+        if self.taken.as_ref() == Some(&seen) {
+            if self.trouble() == Some(&Trouble::Locked) {
+                self.trouble = None; // the writer left without having written
+            }
+            return Ok(None);
+        }
+        let file = self.open(&seen)?;
+        if has_writer(&file)? {
+            return Err(Trouble::Locked);
+        }
+        let now = Timestamp::now();
+        if seen.iter().flatten().any(|identity| identity.is_young(now, CLOCK_TICK)) {
+            return Ok(None); // another write within the clock's tick would not show
+        }
+        let pin = |file: &Arc<OwnedFd>| match Pin::of_shared(file, budget) {
+            Ok(pin) => Ok(Arc::new(pin)),
+            Err(PinError::Moved) => Err(Trouble::Locked),
+            Err(PinError::Read(error)) => Err(unreadable(&error)),
+        };
+        let pinned = pin(&file)?;
+        let mut logs = Vec::new();
+        for (ending, identity) in LOGS.into_iter().zip(&seen[1..]) {
+            if identity.is_some() {
+                let log = File::open(with_ending(&self.path, ending));
+                let log = log.map_err(|error| unreadable(&error))?;
+                logs.push((ending, pin(&Arc::new(log.into()))?));
+            }
+        }
+        if identities(&self.path)? != seen {
+            return Err(Trouble::Locked);
+        }
+        self.taken = Some(seen);
+        let (path, links) = (self.path.clone(), self.links.clone());
+        Ok(Some(LegacyVersion { path, file: pinned, logs, links }))
+    }
+
+    /// The open file. Not opened again while it is the same one: to close a descriptor would let go
+    /// of the lock under which a request reads a file that is too large to copy.
+    fn open(&mut self, seen: &[Option<Identity>]) -> Result<Arc<OwnedFd>, Trouble> {
+        let is_it = |open: &Arc<OwnedFd>| {
+            let identity = Identity::of_open(&**open).ok();
+            identity.zip(seen[0]).is_some_and(|(open, seen)| open.is_same_file(&seen))
+        };
+        if let Some(open) = self.open.as_ref().filter(|open| is_it(open)) {
+            return Ok(Arc::clone(open));
+        }
+        let file = File::open(&self.path).map_err(|error| unreadable(&error))?;
+        Ok(Arc::clone(self.open.insert(Arc::new(file.into()))))
+    }
+}
+
+impl LegacyVersion {
+    /// Whether martd has a copy, or has to open the file itself.
+    pub fn is_copied(&self) -> bool {
+        self.pins().all(|pin| pin.kind() == PinKind::Memory)
+    }
+
+    /// Whether the file is still what it was.
+    pub fn is_current(&self) -> bool {
+        let pinned = |ending| {
+            let log = self.logs.iter().find(|(known, _)| *known == ending);
+            log.map(|(_, pin)| *pin.identity())
+        };
+        let mut known = vec![Some(*self.file.identity())];
+        known.extend(LOGS.map(pinned));
+        identities(&self.path).is_ok_and(|now| now == known)
+    }
+
+    /// Derived from the contents, as a snapshot's id is.
+    pub fn id(&self) -> String {
+        let mut hasher = Hasher::new();
+        hasher.update(b"duckdb");
+        for pin in self.pins() {
+            hasher.update(pin.hash().as_bytes());
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// The file, and the logs after it.
+    pub fn pins(&self) -> impl Iterator<Item = &Arc<Pin>> {
+        std::iter::once(&self.file).chain(self.logs.iter().map(|(_, pin)| pin))
+    }
+
+    /// Where DuckDB finds this version in a process that has the pins as these descriptors.
+    ///
+    /// # Errors
+    /// When there are logs and no place where they can get a name.
+    pub fn place(&self, descriptors: &[RawFd]) -> io::Result<Place> {
+        let open = |fd: RawFd| PathBuf::from(format!("/proc/self/fd/{fd}"));
+        if !self.is_copied() {
+            return Ok(Place { path: self.path.clone(), _links: None });
+        }
+        if self.logs.is_empty() {
+            return Ok(Place { path: open(descriptors[0]), _links: None });
+        }
+        let Some(links) = &self.links else {
+            return Err(io::Error::other(
+                "a writer crashed and left a log, which needs a temporary directory to be read \
+                 with: give martd one (TMPDIR), or open the file once with DuckDB",
+            ));
+        };
+        let dir = tempfile::tempdir_in(links.path())?;
+        let path = dir.path().join("legacy.duckdb");
+        symlink(open(descriptors[0]), &path)?;
+        for ((ending, _), fd) in self.logs.iter().zip(&descriptors[1..]) {
+            symlink(open(*fd), with_ending(&path, ending))?;
+        }
+        Ok(Place { path, _links: Some(dir) })
+    }
+
+    /// The same in this process.
+    ///
+    /// # Errors
+    /// As [`LegacyVersion::place`].
+    pub fn place_here(&self) -> io::Result<Place> {
+        let descriptors: Vec<_> = self.pins().map(|pin| pin.as_fd().as_raw_fd()).collect();
+        self.place(&descriptors)
+    }
+}
+
+impl Place {
+    /// The path to attach.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The file's identity and those of its logs.
+fn identities(path: &Path) -> Result<Vec<Option<Identity>>, Trouble> {
+    let of = |path: &Path| match Identity::of_path(path) {
+        Ok(identity) => Ok(Some(identity)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(&error)),
+    };
+    let file = of(path)?.ok_or(Trouble::Absent)?;
+    let mut identities = vec![Some(file)];
+    for ending in LOGS {
+        identities.push(of(&with_ending(path, ending))?);
+    }
+    Ok(identities)
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+/// Whether another process has the file open for writing: DuckDB locks it then.
+fn has_writer(file: &OwnedFd) -> Result<bool, Trouble> {
+    let read = Flock::from(FlockType::ReadLock);
+    match rustix::process::fcntl_getlk(file, &read) {
+        Ok(holder) => Ok(holder.is_some()),
+        Err(error) => Err(unreadable(&error.into())),
+    }
+}
+
+fn unreadable(error: &io::Error) -> Trouble {
+    Trouble::Unusable(match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "may not be read by martd's user; give it read permission".to_owned()
+        }
+        _ => format!("cannot be read: {error}"),
+    })
+}
