@@ -8,6 +8,7 @@ SHELL := bash
 export PARQUET_DIR ?= $(CURDIR)/data/parquet
 LISTEN ?= 127.0.0.1:8321
 VARS ?= {}
+TARGET ?= embedded
 SOAK ?= 2m
 PYTHON ?= python3
 
@@ -29,9 +30,10 @@ DUCKDB := $(DUCKDB_LIB_DIR)/libduckdb.so
 help: ## Show this help
 	@echo "martd: serves a directory of Parquet marts as one consistent database"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')," \
+		"TARGET (of dbt: embedded or postgres)," \
 		"SOAK (how long, e.g. SOAK=10m), HISTORY_SEED (as a run printed it)"
 
 .PHONY: run
@@ -45,7 +47,25 @@ build: $(DUCKDB) need-cargo need-cc ## Build target/release/martd
 .PHONY: dbt
 dbt: $(VENV)/ready ## Rebuild the marts; a running martd picks them up
 	@mkdir -p "$(PARQUET_DIR)/mart"
-	cd dbt && $(DBT) build --vars '$(VARS)'
+	$(USE_POSTGRES) cd dbt && $(DBT) build --target $(TARGET) --vars '$(VARS)'
+
+# The target postgres without POSTGRES_HOST means a database of one's own.
+POSTGRES_DIR := $(CURDIR)/data/postgres
+POSTGRES := $(CURDIR)/$(VENV)/bin/python dbt/postgres/server.py
+START_POSTGRES := @settings=$$($(POSTGRES) start "$(POSTGRES_DIR)") && eval "$$settings" &&
+ifeq ($(TARGET)-$(POSTGRES_HOST),postgres-)
+dbt: postgres
+USE_POSTGRES := $(START_POSTGRES)
+endif
+
+.PHONY: postgres
+postgres: $(VENV)/ready ## Start a PostgreSQL in data/postgres, and fill it with VARS when it is new or REPLACE=true
+	$(START_POSTGRES) cd dbt && $(DBT) --quiet run-operation seed_postgres --target postgres \
+		--args '{replace: $(or $(REPLACE),false)}' --vars '$(VARS)'
+
+.PHONY: stop-postgres
+stop-postgres: $(VENV)/ready
+	@$(POSTGRES) stop "$(POSTGRES_DIR)"
 
 $(LEDGER): $(VENV)/ready $(DBT_SOURCES)
 	@$(MAKE) --no-print-directory dbt
@@ -107,6 +127,7 @@ need-cc:
 
 .PHONY: clean
 clean: ## Remove what was built and the marts in data/
+	@if [ -d "$(POSTGRES_DIR)" ] && [ -d $(VENV) ]; then $(POSTGRES) stop "$(POSTGRES_DIR)"; fi
 	rm -rf target $(VENV) data dbt/target dbt/logs
 
 need = command -v $(1) >/dev/null || { echo "make: $(1) is missing: install $(2)" >&2; exit 1; }

@@ -5,7 +5,7 @@ import shutil
 import unittest
 
 import duckdb
-from workspace import Workspace
+from workspace import OLD_FILE, Workspace
 
 NASTY = 'it\'s "quoted" \\ a back\\slash,\na new line, Zoë 😀, {{ x }} {% y %} {# z #}, $1 ? %s; --'
 
@@ -45,9 +45,15 @@ PROPERTIES = {
 
 
 class Ledger(unittest.TestCase):
+    VARS = {}
+    ENV = {}
+    SCHEMAS = {"a": "mart", "b": "mart", "c_too": "elsewhere"}
+    ROWS_OF_AN_EMPTY_MART = [(None,)]
+
     @classmethod
     def setUpClass(cls):
-        cls.built = Workspace.new(cls, transactions=300)
+        cls.built = Workspace.new(cls, transactions=300, **cls.VARS)
+        cls.built.env = cls.ENV
         for folder in ("models", "tests"):
             shutil.rmtree(cls.built.project / folder)
         cls.built.write("models/3_mart/a.sql", "select 1 as x")
@@ -67,7 +73,7 @@ class Ledger(unittest.TestCase):
         self.assertEqual(self.space.invocations, dict.fromkeys(["a", "b", "c_too"], self.first))
         self.assertEqual(self.space.invocations, self.space.stamps())
         models = {model["name"]: model for model in self.space.ledger["models"]}
-        self.assertEqual({name: model["schema"] for name, model in models.items()}, {"a": "mart", "b": "mart", "c_too": "elsewhere"})
+        self.assertEqual({name: model["schema"] for name, model in models.items()}, self.SCHEMAS)
         self.assertEqual(models["a"]["description"], NASTY)
         self.assertEqual(models["a"]["meta"]["label"], NASTY)
         self.assertEqual(models["a"]["columns"], [{"name": "x", "description": "o'clock", "data_type": "INTEGER"}])
@@ -158,7 +164,7 @@ class Ledger(unittest.TestCase):
     def test_an_empty_mart_passes_its_tests_later_too(self):
         self.space.write("models/3_mart/a.sql", "select 1 as x where false")
         self.space.dbt("build", "--exclude", "s")
-        self.assertEqual(duckdb.sql(f"from '{self.space.mart('a')}'").fetchall(), [(None,)])
+        self.assertEqual(duckdb.sql(f"from '{self.space.mart('a')}'").fetchall(), self.ROWS_OF_AN_EMPTY_MART)
         self.space.dbt("test", "--select", "a")
         self.assertEqual(self.space.outstanding, {})
 
@@ -168,6 +174,31 @@ class Ledger(unittest.TestCase):
         self.space.dbt("build", fails=True, transactions=1)
         self.assertEqual(self.space.ledger_file.stat(), before)
         self.assertEqual(set(self.space.stamps().values()), {self.first})
+
+
+class LedgerOfTables(Ledger):
+    """All of it again for phase 1 of the migration, in which a mart is a table of the old file that a post-hook exports."""
+
+    VARS = {"marts_as": "table"}
+    ENV = {"DUCKDB_PATH": OLD_FILE}
+    SCHEMAS = {"a": "main_mart", "b": "main_mart", "c_too": "main_elsewhere"}
+    ROWS_OF_AN_EMPTY_MART = []
+
+    def test_a_file_that_cannot_be_written_fails_its_table(self):
+        self.space.write("models/3_mart/a.sql", "select 5 as x")
+        self.space.mart("a").unlink()
+        self.space.mart("a").mkdir()
+        self.space.dbt("run", "--select", "a", fails=True)
+        self.assertEqual(set(self.space.outstanding), {A})
+        self.assertEqual(self.space.invocations, dict.fromkeys(["a", "b", "c_too"], self.first))
+        with duckdb.connect(self.space.old_file, read_only=True) as old:
+            self.assertEqual(old.sql("from main_mart.a").fetchall(), [(1,)])
+
+    def test_a_table_that_is_not_exported_is_no_mart(self):
+        self.space.write("models/d.sql", "{{ config(materialized='table') }} select 4 as x")
+        self.space.dbt("build", "--select", "d")
+        self.assertEqual(self.space.invocations, dict.fromkeys(["a", "b", "c_too"], self.first))
+        self.assertEqual(self.space.outstanding, {})
 
 
 if __name__ == "__main__":

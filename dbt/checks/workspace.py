@@ -12,11 +12,14 @@ import duckdb
 
 PROJECT = Path(__file__).resolve().parent.parent
 DBT = Path(sys.executable).with_name("dbt")
+# As seen from the project, where dbt runs: the same for every copy, because dbt parses all anew when a setting changes.
+PARQUET_DIR, OLD_FILE = "../parquet", "../analytics.duckdb"
 
 
 class Workspace:
     def __init__(self, root, variables):
         self.root = root
+        self.env = {}
         self.project = root / "project"
         self.marts = root / "parquet" / "mart"
         self.vars = variables
@@ -25,7 +28,7 @@ class Workspace:
     def new(cls, test_class, **variables):
         space = cls(Path(tempfile.mkdtemp(prefix="martd-dbt-")), variables)
         test_class.addClassCleanup(shutil.rmtree, space.root)
-        for folder in ("macros", "models", "tests"):
+        for folder in ("macros", "models", "plugins", "postgres", "tests"):
             shutil.copytree(PROJECT / folder, space.project / folder)
         for file in ("dbt_project.yml", "profiles.yml"):
             shutil.copy(PROJECT / file, space.project)
@@ -34,21 +37,32 @@ class Workspace:
     def copy(self):
         """The same state elsewhere, so that one first build serves many tests."""
         twin = Workspace(Path(tempfile.mkdtemp(dir=self.root)), self.vars)
+        twin.env = self.env
         shutil.copytree(self.project, twin.project)
         shutil.copytree(self.marts, twin.marts)
+        if self.old_file.exists():
+            shutil.copy(self.old_file, twin.old_file)
         return twin
 
+    @property
+    def old_file(self):
+        """What phase 1 of the migration keeps beside the marts, with `env` {"DUCKDB_PATH": OLD_FILE}."""
+        return self.project / OLD_FILE
+
     def dbt(self, *arguments, fails=False, **variables):
-        # Settings of whoever runs the tests must not reach the project under test.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("DBT_") and k != "DUCKDB_PATH"}
-        env["PARQUET_DIR"] = "../parquet"  # The same for every copy: dbt parses all anew when it changes.
         run = subprocess.run(
             [DBT, "--no-use-colors", *arguments, "--vars", json.dumps(self.vars | variables)],
-            cwd=self.project, env=env, capture_output=True, text=True,
+            cwd=self.project, env=self.environment(), capture_output=True, text=True,
         )
         if (run.returncode != 0) != fails:
             raise AssertionError(f"dbt {' '.join(arguments)} ended with {run.returncode}:\n{run.stdout}\n{run.stderr}")
         return run.stdout
+
+    def environment(self):
+        """Settings of whoever runs the tests must not reach the project under test."""
+        foreign = ("DBT_", "DAGSTER_", "DUCKDB_PATH", "MARTD_", "PARQUET_DIR", "PG", "POSTGRES_")
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        return ours | {"PARQUET_DIR": PARQUET_DIR} | self.env
 
     def write(self, path, text):
         target = self.project / path

@@ -161,9 +161,12 @@
 {% endmacro %}
 
 
+{# What leaves a file for readers: an external model, or a table with the post-hook that exports it. #}
 {% macro is_mart(node) %}
+  {% set hooks = node.config.get('post-hook', []) | map(attribute='sql') | join %}
   {{ return(
-    node.resource_type == 'model' and node.config.materialized == 'external'
+    node.resource_type == 'model'
+    and (node.config.materialized == 'external' or node.config.materialized == 'table' and 'export_mart' in hooks)
     and mart_location(node) == adapter.external_root() ~ '/' ~ node.alias ~ '.parquet'
   ) }}
 {% endmacro %}
