@@ -59,10 +59,12 @@ pub struct LegacyVersion {
     pub path: PathBuf,
     /// The file itself.
     pub file: Arc<Pin>,
-    /// What a crashed writer left beside it, by the ending of its name.
-    logs: Vec<(&'static str, Arc<Pin>)>,
+    logs: Vec<Log>,
     links: Option<Arc<TempDir>>,
 }
+
+/// What a crashed writer left beside the file, by the ending of its name.
+type Log = (&'static str, Arc<Pin>);
 
 /// Where DuckDB finds a version; good as long as this lives.
 #[derive(Debug)]
@@ -153,26 +155,35 @@ impl LegacyFile {
         if seen.iter().flatten().any(|identity| identity.is_young(now, CLOCK_TICK)) {
             return Ok(None); // another write within the clock's tick would not show
         }
+        let pinned = self.pin_all(&file, &seen, budget);
+        if identities(&self.path)? != seen {
+            return Err(Trouble::Locked); // whatever pinning came to
+        }
+        let (pinned, logs) = pinned?;
+        self.taken = Some(seen);
+        let (path, links) = (self.path.clone(), self.links.clone());
+        Ok(Some(LegacyVersion { path, file: pinned, logs, links }))
+    }
+
+    fn pin_all(
+        &self,
+        file: &Arc<OwnedFd>,
+        seen: &[Option<Identity>],
+        budget: &Arc<Budget>,
+    ) -> Result<(Arc<Pin>, Vec<Log>), Trouble> {
         let pin = |file: &Arc<OwnedFd>| match Pin::of_shared(file, budget) {
             Ok(pin) => Ok(Arc::new(pin)),
             Err(PinError::Moved) => Err(Trouble::Locked),
             Err(PinError::Read(error)) => Err(unreadable(&error)),
         };
-        let pinned = pin(&file)?;
+        let pinned = pin(file)?;
         let mut logs = Vec::new();
-        for (ending, identity) in LOGS.into_iter().zip(&seen[1..]) {
-            if identity.is_some() {
-                let log = File::open(with_ending(&self.path, ending));
-                let log = log.map_err(|error| unreadable(&error))?;
-                logs.push((ending, pin(&Arc::new(log.into()))?));
-            }
+        for (ending, _) in LOGS.into_iter().zip(&seen[1..]).filter(|(_, seen)| seen.is_some()) {
+            let log = File::open(with_ending(&self.path, ending));
+            let log = log.map_err(|error| unreadable(&error))?;
+            logs.push((ending, pin(&Arc::new(log.into()))?));
         }
-        if identities(&self.path)? != seen {
-            return Err(Trouble::Locked);
-        }
-        self.taken = Some(seen);
-        let (path, links) = (self.path.clone(), self.links.clone());
-        Ok(Some(LegacyVersion { path, file: pinned, logs, links }))
+        Ok((pinned, logs))
     }
 
     /// The open file. Not opened again while it is the same one: to close a descriptor would let go

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -40,11 +41,13 @@ fn assert_stopped(martd: &Martd, how: &str) {
     wait_for(&format!("the slot after {how}"), || {
         (martd.query(UNKEPT).status == 200).then_some(())
     });
-    wait_for(&format!("an idle processor after {how}"), || {
-        let before = cpu_ticks(martd.pid());
-        thread::sleep(std::time::Duration::from_millis(200));
-        (cpu_ticks(martd.pid()) - before <= 2).then_some(())
+    let answered = Instant::now();
+    let idle = wait_for(&format!("an idle processor after {how}"), || {
+        let (since, before) = (answered.elapsed(), cpu_ticks(martd.pid()));
+        thread::sleep(Duration::from_millis(200));
+        (cpu_ticks(martd.pid()) - before <= 2).then_some(since)
     });
+    println!("idle {} ms after the next answer: {how}", idle.as_millis());
 }
 
 #[test]
@@ -96,6 +99,22 @@ fn delete_stops_the_statement_and_tells_its_client() {
     }
     let answer = martd.delete_with("/v1/queries/the-slow-one", &[]);
     assert_eq!((answer.status, answer.problem().0.as_str()), (404, "not-found"));
+}
+
+/// Nothing in DuckDB looks at an interrupt while it writes a large number down, for ten seconds here.
+#[test]
+fn a_statement_that_cannot_be_stopped_keeps_its_slot_and_is_told_of() {
+    let (_root, martd) = martd();
+    let sql = "SELECT length((repeat('9', 260000 * x)::BIGNUM)::VARCHAR) FROM mart.a";
+    let answer = martd.post(&json!({"sql": sql, "timeout_ms": 100}));
+    assert_eq!(answer.problem().0, "query-timeout", "the client is answered all the same");
+    assert_eq!(martd.query(UNKEPT).problem().0, "overloaded", "the only slot is not given away");
+    assert_eq!(martd.get("/livez").status, 200, "it may still stop");
+    wait_for("the query to count as stuck", || (martd.get("/livez").status == 503).then_some(()));
+    let detail = martd.get("/livez").json()["detail"].clone();
+    assert_eq!(detail, "every query slot is held by a query that does not stop; restart martd");
+    wait_for("its end", || (martd.get("/livez").status == 200).then_some(()));
+    assert_stopped(&martd, sql);
 }
 
 #[test]
