@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::engine::Instance;
 use crate::ledger::Ledger;
 use crate::legacy::Trouble;
+use crate::metrics::Counted;
 use crate::publish::{Hold, Target, Version};
 use crate::verify::Report;
 
@@ -81,6 +82,8 @@ pub struct Snapshot {
     pub target: Target,
     /// The database that answers from it.
     pub instance: Arc<Instance>,
+    /// Counts it as alive.
+    pub live: Counted,
 }
 
 impl Snapshot {

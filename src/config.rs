@@ -277,6 +277,8 @@ pub struct Config {
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
     pub refresh: refresh::Settings,
+    /// `MARTD_PIN_MEMORY`, in bytes.
+    pub pin_bytes: u64,
     /// The most memory that the process may allocate for data, in bytes.
     pub data_bytes: u64,
     /// Where the last snapshot survives a restart.
@@ -356,6 +358,7 @@ impl ServeArgs {
         Ok(Config {
             listen: self.listen,
             drain: self.drain.0,
+            pin_bytes,
             data_bytes: memory + cache_bytes + stacks + HEADROOM,
             state_dir: self.state_dir,
             legacy: self.duckdb_path.filter(|_| self.fallback == Fallback::On),
@@ -368,7 +371,6 @@ impl ServeArgs {
                 verify: self.verify,
                 program,
                 decoders: processors,
-                pin_bytes,
                 retain_for: self.retain.0,
                 retain_count: self.retain_count,
                 engine: engine::Settings {

@@ -9,7 +9,8 @@
 //! - [`state`] keeps it over a restart;
 //! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
 //! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
-//! - [`http`] serves them, in a process that gave up its rights in [`sandbox`].
+//! - [`http`] serves them, in a process that gave up its rights in [`sandbox`];
+//! - [`metrics`] is what all of them count.
 //!
 //! No module but `watch` names notify, none but `engine` names duckdb, none but `http` names hyper.
 
@@ -27,5 +28,6 @@ pub mod catalog;
 pub mod engine;
 pub mod encode;
 pub mod http;
+pub mod metrics;
 pub mod sandbox;
 pub mod signal;

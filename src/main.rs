@@ -13,6 +13,8 @@ use martd::engine::Gate;
 use martd::http::client::{BuildOutcome, Client};
 use martd::http::{self, App};
 use martd::legacy::LegacyFile;
+use martd::metrics::Metrics;
+use martd::pin::Budget;
 use martd::refresh::Refresh;
 use martd::sandbox;
 use martd::signal::{self, Ask};
@@ -148,9 +150,10 @@ async fn run(config: Config, legacy: Option<LegacyFile>) -> Result<(), String> {
         duckdb = martd::engine::version(),
         "serving"
     );
-    let refresh = Refresh::start(config.refresh, catalog.clone(), state, legacy)
+    let metrics = Metrics::new(Budget::new(config.pin_bytes), http::problems());
+    let refresh = Refresh::start(config.refresh, catalog.clone(), state, legacy, metrics.clone())
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    let app = App::new(config.http, catalog, gate, config.tokens.clone());
+    let app = App::new(config.http, catalog, gate, config.tokens.clone(), metrics);
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, app.clone(), async {

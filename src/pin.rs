@@ -49,6 +49,16 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// The bytes that they may take.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The live pins.
+    pub fn pins(&self) -> u64 {
+        self.pins.load(Ordering::Relaxed)
+    }
+
     /// A pin's place in the budget, with no bytes yet.
     fn claim(self: &Arc<Self>) -> io::Result<Reservation> {
         let most = descriptor_limit() / 2;

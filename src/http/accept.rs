@@ -94,6 +94,17 @@ fn unsupported(asked_by: &str) -> Problem {
     Problem::new(problem::UNSUPPORTED_FORMAT, detail)
 }
 
+/// Whether the client likes one media type better than another, or as well and said more closely.
+/// Parameters do not count.
+pub(super) fn prefers(headers: &HeaderMap, one: &str, other: &str) -> bool {
+    let ranges = preferences(headers, ACCEPT);
+    let quality = |media_type: &str| {
+        let media_type = media_type.split(';').next().unwrap_or_default();
+        quality(&ranges, |range| specificity(media_type, range)).filter(|quality| quality.value > 0)
+    };
+    quality(one) > quality(other)
+}
+
 /// One member of such a header.
 #[derive(Debug, PartialEq, Eq)]
 struct Preference {

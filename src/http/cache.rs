@@ -56,6 +56,7 @@ pub(super) struct Stored {
     pub(super) coding: Coding,
     /// Whether rows were left out, for the formats that cannot say so inside.
     pub(super) truncated: bool,
+    pub(super) rows: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -84,6 +85,11 @@ impl Answers {
             largest: bytes / LARGEST_PART,
             flights: Mutex::default(),
         }
+    }
+
+    /// The bytes that kept answers take, and how many they may.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        self.kept.as_ref().map_or((0, 0), |kept| (kept.weight(), kept.capacity()))
     }
 
     /// The answer that is kept under a key.

@@ -98,6 +98,10 @@ impl<'s> Document<'s> {
     pub(super) fn status(&self) -> Status {
         self.status
     }
+
+    pub(super) fn results(&self) -> &[MartFreshness<'s>] {
+        &self.results
+    }
 }
 
 /// The worst of all marts that the project still has. Nothing served is an error; what no build

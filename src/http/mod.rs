@@ -20,9 +20,11 @@ mod request;
 mod request_id;
 mod routes;
 mod run;
+mod scrape;
 mod server;
 mod slots;
 mod snapshot;
+mod tally;
 mod waiting;
 
 use std::sync::Arc;
@@ -33,9 +35,11 @@ use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::engine::Gate;
+use crate::metrics::Metrics;
 
 pub use access::Tokens;
 pub use freshness::Criteria;
+pub use problem::problems;
 pub use server::serve;
 
 use cache::Answers;
@@ -91,13 +95,20 @@ struct Shared {
     queries: Queries,
     answers: Answers,
     draining: AtomicBool,
+    metrics: Metrics,
 }
 
 impl App {
     /// The application over a catalog. With `tokens`, all but the probes asks for one.
-    pub fn new(settings: Settings, catalog: Catalog, gate: Gate, tokens: Option<Tokens>) -> Self {
+    pub fn new(
+        settings: Settings,
+        catalog: Catalog,
+        gate: Gate,
+        tokens: Option<Tokens>,
+        metrics: Metrics,
+    ) -> Self {
         Self(Arc::new(Shared {
-            slots: Slots::new(settings.queries, settings.queue),
+            slots: Slots::new(settings.queries, settings.queue, metrics.clone()),
             parsers: Semaphore::new(settings.queries),
             queries: Queries::default(),
             answers: Answers::new(settings.cache_bytes),
@@ -106,6 +117,7 @@ impl App {
             catalog,
             gate,
             tokens,
+            metrics,
         }))
     }
 
@@ -132,6 +144,10 @@ impl App {
 
     fn tokens(&self) -> Option<&Tokens> {
         self.0.tokens.as_ref()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     fn parsers(&self) -> &Semaphore {

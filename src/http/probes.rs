@@ -33,6 +33,11 @@ pub(super) fn live(app: &App, verbose: bool) -> Result<Response<BoxBody>, Proble
     report(vec![Check { name: "query slots".to_owned(), problem: stuck }], verbose)
 }
 
+/// Whether `/readyz` says 200.
+pub(super) fn is_ready(app: &App, state: &State) -> bool {
+    readiness(app, state).iter().all(|check| check.problem.is_none())
+}
+
 /// Why nothing can be answered.
 pub(super) fn not_ready(app: &App, state: &State) -> Problem {
     let failed: Vec<String> =

@@ -11,6 +11,7 @@ use tracing::error;
 
 use super::body::{self, BoxBody};
 use crate::engine::{QueryError, Refusal};
+use crate::metrics::Outcome;
 
 /// A kind of problem: a slug that never changes, its status, and its title.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,10 +26,9 @@ macro_rules! kinds {
         $(pub(super) const $name: &Kind =
             &Kind { slug: $slug, status: StatusCode::$status, title: $title };)*
 
-        /// The types of all problems.
-        #[cfg(test)]
-        pub(super) fn types() -> Vec<&'static str> {
-            vec![$(concat!("urn:martd:problem:", $slug)),*]
+        /// The slugs of all problems.
+        pub fn problems() -> Vec<&'static str> {
+            vec![$($slug),*]
         }
     };
 }
@@ -60,6 +60,13 @@ kinds! {
     WAIT_TIMEOUT = "wait-timeout", GATEWAY_TIMEOUT, "The build is not published yet";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in martd";
 }
+
+/// A query that was cancelled: to its client the same as one whose time was over.
+const CANCELLED: &Kind = &Kind {
+    slug: QUERY_TIMEOUT.slug,
+    status: QUERY_TIMEOUT.status,
+    title: "The query was cancelled",
+};
 
 /// One problem, as the client is told.
 #[derive(Debug, Clone)]
@@ -121,6 +128,26 @@ impl Problem {
             limit.as_millis()
         );
         Self::new(QUERY_TIMEOUT, detail)
+    }
+
+    pub(super) fn cancelled() -> Self {
+        Self::new(CANCELLED, "the query was cancelled by DELETE /v1/queries/{id}")
+    }
+
+    /// The part of the type that says what it is.
+    pub(super) fn slug(&self) -> &'static str {
+        self.kind.slug
+    }
+
+    /// What becomes of a query that meets it.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.kind.status {
+            _ if self.kind == CANCELLED => Outcome::Cancelled,
+            _ if self.kind == QUERY_TIMEOUT => Outcome::Timeout,
+            StatusCode::SERVICE_UNAVAILABLE => Outcome::Unavailable,
+            status if status.is_client_error() => Outcome::Refused,
+            _ => Outcome::Error,
+        }
     }
 
     /// Whether the query's time was over.

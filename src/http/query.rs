@@ -30,8 +30,10 @@ use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
 use super::run::{self, Head, Job, MARTD_TRUNCATED};
 use super::slots::{Stop, StopOnDrop};
+use super::tally::Tally;
 use crate::catalog::{Snapshot, State};
 use crate::engine::{Checked, Refusal, Scope};
+use crate::metrics::CacheResult;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
@@ -45,8 +47,27 @@ pub(super) async fn answer(
     ticket: Ticket,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
-    let started = Instant::now();
+    let mut tally = Tally::start(app.metrics().clone());
+    match respond(app, state, caller, ticket, request, &mut tally).await {
+        Ok((headers, content)) => Ok(content.into_response(headers, tally)),
+        Err(problem) => {
+            tally.failed(&problem);
+            Err(problem)
+        }
+    }
+}
+
+/// The headers and the content of the answer.
+async fn respond(
+    app: &App,
+    state: &State,
+    caller: &Caller,
+    ticket: Ticket,
+    request: Request<Incoming>,
+    tally: &mut Tally,
+) -> Result<(HeaderMap, Content), Problem> {
     let wanted = Wanted::of(&request)?;
+    tally.in_format(wanted.format);
     let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
     let headers = request.headers().clone();
     let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
@@ -58,26 +79,29 @@ pub(super) async fn answer(
     if let Some(key) = key.filter(|_| conditional) {
         let etag = key.etag();
         if headers.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &etag)) {
-            let mut response = Response::new(body::full(Bytes::new()));
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            describe(response.headers_mut(), &snapshot, Some(key));
-            return Ok(response);
+            app.metrics().cache(CacheResult::Revalidated);
+            let mut headers = HeaderMap::new();
+            describe(&mut headers, &snapshot, Some(key));
+            return Ok((headers, Content::Unchanged));
         }
     }
-    let (content, status) = match key.and_then(|key| app.answers().get(&key)) {
-        Some(stored) => (Content::Whole(stored), "martd; hit"),
+    let (content, cache) = match key.and_then(|key| app.answers().get(&key)) {
+        Some(stored) => (Content::Whole(stored), CacheResult::Hit),
         None => {
             let snapshot = &snapshot;
+            let started = tally.started();
             let work = Work { app, snapshot, query, wanted, checked, scope, key, started };
             work.answer(ticket).await?
         }
     };
+    app.metrics().cache(if key.is_some() { cache } else { CacheResult::Bypass });
     let mut headers = HeaderMap::new();
     let coding = match &content {
         Content::Whole(stored) => {
             headers.insert(MARTD_TRUNCATED, run::truth(stored.truncated));
             stored.coding
         }
+        Content::Unchanged => Coding::Identity,
         Content::Stream(_) => {
             headers.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
             wanted.codings.best
@@ -89,11 +113,18 @@ pub(super) async fn answer(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(wanted.format.content_type()));
     describe(&mut headers, &snapshot, key);
     if key.is_some() {
-        headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(cache)));
     }
-    let mut response = Response::new(content.into_body());
-    *response.headers_mut() = headers;
-    Ok(response)
+    Ok((headers, content))
+}
+
+/// In the words of RFC 9211.
+fn cache_status(result: CacheResult) -> &'static str {
+    match result {
+        CacheResult::Hit | CacheResult::Revalidated => "martd; hit",
+        CacheResult::Collapsed => "martd; fwd=miss; collapsed",
+        CacheResult::Miss | CacheResult::Bypass => "martd; fwd=miss",
+    }
 }
 
 /// Headers that an answer has whether it is sent whole or as 304.
@@ -179,7 +210,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Runs the query, or waits for one like it that is under way. Also says which of the two.
-    async fn answer(self, mut ticket: Ticket) -> Result<(Content, &'static str), Problem> {
+    async fn answer(self, mut ticket: Ticket) -> Result<(Content, CacheResult), Problem> {
         let limit = self.query.timeout;
         let deadline = tokio::time::Instant::from_std(self.started) + limit;
         let (stream, mut streamed) = mpsc::channel(1);
@@ -190,13 +221,13 @@ impl Work<'_> {
         };
         let landing = tokio::select! {
             landing = flight.landed() => landing,
-            () = ticket.cancelled() => return Err(cancelled()),
+            () = ticket.cancelled() => return Err(Problem::cancelled()),
             () = tokio::time::sleep_until(deadline) => return Err(Problem::timed_out(limit)),
         };
         match landing {
             Some(Landing::Whole(stored)) => {
-                let status = if joined { "martd; fwd=miss; collapsed" } else { "martd; fwd=miss" };
-                Ok((Content::Whole(stored), status))
+                let result = if joined { CacheResult::Collapsed } else { CacheResult::Miss };
+                Ok((Content::Whole(stored), result))
             }
             Some(Landing::Problem(problem)) if !(joined && problem.is_timeout()) => {
                 Err((*problem).clone())
@@ -208,8 +239,9 @@ impl Work<'_> {
                     stream: Stream::new(first, rest),
                     _stop: Arc::clone(&flight.stop),
                     _ticket: ticket,
+                    tally: None,
                 };
-                Ok((Content::Stream(body), "martd; fwd=miss"))
+                Ok((Content::Stream(body), CacheResult::Miss))
             }
             // What the other got cannot be shared, or the other had less time left: run it.
             Some(_) => {
@@ -248,6 +280,7 @@ impl Work<'_> {
                 slot,
                 started,
                 max_bytes,
+                metrics: app.metrics().clone(),
                 head: head_sender,
             };
             tokio::task::spawn_blocking(move || span.in_scope(|| job.run()));
@@ -273,16 +306,32 @@ impl Work<'_> {
 
 /// What is sent.
 enum Content {
+    /// Nothing: the client has it.
+    Unchanged,
     Whole(Stored),
     Stream(Streaming),
 }
 
 impl Content {
-    fn into_body(self) -> BoxBody {
-        match self {
-            Self::Whole(stored) => body::full(stored.bytes),
-            Self::Stream(stream) => stream.boxed_unsync(),
-        }
+    fn into_response(self, headers: HeaderMap, mut tally: Tally) -> Response<BoxBody> {
+        let (status, body) = match self {
+            Self::Unchanged => {
+                tally.ended();
+                (StatusCode::NOT_MODIFIED, body::full(Bytes::new()))
+            }
+            Self::Whole(stored) => {
+                tally.sent(&stored);
+                (StatusCode::OK, body::full(stored.bytes))
+            }
+            Self::Stream(mut stream) => {
+                stream.tally = Some(tally);
+                (StatusCode::OK, stream.boxed_unsync())
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
     }
 }
 
@@ -290,15 +339,12 @@ fn gone() -> Problem {
     Problem::internal("the query's thread ended without an answer")
 }
 
-fn cancelled() -> Problem {
-    Problem::new(problem::QUERY_TIMEOUT, "the query was cancelled by DELETE /v1/queries/{id}")
-}
-
 /// A streamed body that stops its query when it is dropped, for whatever reason.
 struct Streaming {
     stream: Stream,
     _stop: Arc<StopOnDrop>,
     _ticket: Ticket,
+    tally: Option<Tally>,
 }
 
 impl hyper::body::Body for Streaming {
@@ -309,6 +355,14 @@ impl hyper::body::Body for Streaming {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Aborted>>> {
-        std::pin::Pin::new(&mut self.stream).poll_frame(context)
+        let polled = std::pin::Pin::new(&mut self.stream).poll_frame(context);
+        if let (std::task::Poll::Ready(Some(frame)), Some(tally)) = (&polled, &mut self.tally) {
+            match frame {
+                Ok(frame) if frame.is_trailers() => tally.ended(),
+                Ok(frame) => tally.sent_part(frame.data_ref().map_or(0, Bytes::len)),
+                Err(_) => tally.broke_off(),
+            }
+        }
+        polled
     }
 }

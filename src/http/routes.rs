@@ -15,7 +15,9 @@ use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
 use super::queries::Ticket;
-use super::{App, datasets, freshness, mart_file, probes, query, request_id, snapshot, waiting};
+use super::{
+    App, datasets, freshness, mart_file, probes, query, request_id, scrape, snapshot, waiting,
+};
 use crate::catalog::State;
 
 /// In an answer, the snapshot that it comes from; in a request, the one to ask.
@@ -46,7 +48,10 @@ pub(super) async fn handle(
         async move { route(&app, &state, ticket, request).await }.instrument(span.clone())
     });
     let outcome = AbortOnDrop(task).await;
-    let mut response = outcome.unwrap_or_else(|problem| problem.into_response(&id));
+    let mut response = outcome.unwrap_or_else(|problem| {
+        app.metrics().problem(problem.slug());
+        problem.into_response(&id)
+    });
 
     let headers = response.headers_mut();
     let asked = headers.get(MARTD_SNAPSHOT).and_then(|id| id.to_str().ok());
@@ -68,6 +73,7 @@ pub(super) async fn handle(
         headers.insert(SERVER_TIMING, value);
     }
     let status = response.status().as_u16();
+    app.metrics().responded(Route::of(&path).map_or("none", Route::name), status);
     let ms = elapsed.as_millis() as u64;
     // Probes ask every second and say nothing new.
     if path == "/readyz" || path == "/livez" {
@@ -112,6 +118,7 @@ enum Route {
     Marts,
     Ready,
     Live,
+    Metrics,
     OpenApi,
 }
 
@@ -128,6 +135,7 @@ impl Route {
             "/v1/freshness" => Self::Freshness,
             "/readyz" => Self::Ready,
             "/livez" => Self::Live,
+            "/metrics" => Self::Metrics,
             "/openapi.json" => Self::OpenApi,
             "/v1/datasets" => Self::Datasets,
             _ if dataset_id(path).is_some() => Self::Dataset,
@@ -143,6 +151,23 @@ impl Route {
             Self::Query => "GET, POST",
             Self::Queries => "DELETE",
             _ => "GET",
+        }
+    }
+
+    /// As metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Queries => "queries",
+            Self::Snapshot => "snapshot",
+            Self::Freshness => "freshness",
+            Self::Datasets => "datasets",
+            Self::Dataset => "dataset",
+            Self::Marts => "marts",
+            Self::Ready => "readyz",
+            Self::Live => "livez",
+            Self::Metrics => "metrics",
+            Self::OpenApi => "openapi",
         }
     }
 
@@ -201,6 +226,7 @@ async fn route(
         Route::Dataset => {
             json(StatusCode::OK, &datasets::schema(state, dataset_id(path).unwrap_or_default())?)
         }
+        Route::Metrics => scrape::answer(app, state, request.headers()),
         Route::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
         Route::Ready | Route::Live => Err(Problem::internal("answered above")),
     }
@@ -276,6 +302,7 @@ mod tests {
             Route::Marts,
             Route::Ready,
             Route::Live,
+            Route::Metrics,
             Route::OpenApi,
         ] {
             assert!(described.contains(&route), "{route:?} is not described");
@@ -285,7 +312,8 @@ mod tests {
             .expect("slugs");
         let mut described: Vec<&str> = slugs.iter().filter_map(Json::as_str).collect();
         described.sort_unstable();
-        let mut known = problem::types();
+        let mut known: Vec<String> =
+            problem::problems().iter().map(|slug| format!("urn:martd:problem:{slug}")).collect();
         known.sort_unstable();
         assert_eq!(described, known);
     }

@@ -25,6 +25,7 @@ use super::slots::{Slot, Stop};
 use crate::catalog::Snapshot;
 use crate::encode::{Encoder, Summary};
 use crate::engine::{Answer, Checked, QueryError, Scope};
+use crate::metrics::Metrics;
 
 /// An answer up to this size comes whole; a larger one is streamed in parts of about this size.
 const PART_BYTES: usize = 256 << 10;
@@ -53,6 +54,7 @@ pub(super) struct Job {
     pub(super) started: Instant,
     /// The largest answer.
     pub(super) max_bytes: u64,
+    pub(super) metrics: Metrics,
     /// Where the answer's head goes.
     pub(super) head: oneshot::Sender<Result<Head, Problem>>,
 }
@@ -69,11 +71,23 @@ pub(super) enum Head {
 impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
-        let Self { snapshot, query, wanted, checked, scope, slot, started, max_bytes, head } = self;
+        let Self {
+            snapshot,
+            query,
+            wanted,
+            checked,
+            scope,
+            slot,
+            started,
+            max_bytes,
+            head,
+            metrics,
+        } = self;
         if slot.stop().is_asked() {
             return; // the client left while this waited for a thread
         }
-        let mut outlet = Outlet { head: Some(head), parts: None, runtime: Handle::current() };
+        let mut outlet =
+            Outlet { head: Some(head), parts: None, runtime: Handle::current(), metrics };
         let deadline = Deadline::start(started + query.timeout, slot.stop());
         let mut session = match snapshot.instance.session() {
             Ok(session) => session,
@@ -135,12 +149,13 @@ fn send<'s>(
             deadline.pause(|| outlet.part(part))?;
         }
     }
+    let rows = encoder.rows();
     encoder.end(&mut out, summary(truncated))?;
     let best = wanted.codings.best;
     let coding = if outlet.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
     let last = if coding == best { compressor.last(out) } else { out };
     answer.check_intact()?;
-    deadline.pause(|| outlet.last(last, coding, truncated))
+    deadline.pause(|| outlet.last(last, coding, truncated, rows))
 }
 
 /// Asks a statement to stop when its time is over. Time in which the client did not take bytes
@@ -186,6 +201,7 @@ struct Outlet {
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
     parts: Option<mpsc::Sender<Result<Frame<Bytes>, Aborted>>>,
     runtime: Handle,
+    metrics: Metrics,
 }
 
 impl Outlet {
@@ -208,13 +224,20 @@ impl Outlet {
     }
 
     /// Sends the last part, or a small answer as a whole.
-    fn last(&mut self, bytes: Vec<u8>, coding: Coding, truncated: bool) -> Result<(), QueryError> {
+    fn last(
+        &mut self,
+        bytes: Vec<u8>,
+        coding: Coding,
+        truncated: bool,
+        rows: u64,
+    ) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => {
-                let stored = Stored { bytes: bytes.into(), coding, truncated };
+                let stored = Stored { bytes: bytes.into(), coding, truncated, rows };
                 head.send(Ok(Head::Whole(stored))).map_err(|_| QueryError::Interrupted)
             }
             None => {
+                self.metrics.rows(rows);
                 self.send(Ok(Frame::data(bytes.into())))?;
                 let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(truncated))]);
                 self.send(Ok(Frame::trailers(trailers)))

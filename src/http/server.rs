@@ -37,11 +37,13 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
+                app.metrics().accept_failed();
                 warn!(%error, "no connection can be accepted");
                 sleep(ACCEPT_BACKOFF).await;
                 continue;
             }
         };
+        let open = app.metrics().connection();
         let app = app.clone();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -56,7 +58,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
             if let Err(error) = connection.await {
                 debug!(%error, "a connection ended early");
             }
-            drop(permit);
+            drop((permit, open));
         });
     }
     drop(listener); // the port is free from here on

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::problem::{self, Problem};
 use crate::engine::Interrupter;
+use crate::metrics::{Metrics, Shed};
 
 /// How long a query may wait for its turn.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
@@ -29,6 +30,7 @@ pub(super) struct Slots {
     queue: usize,
     waiting: AtomicUsize,
     running: Arc<Running>,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -39,40 +41,65 @@ struct Running {
 }
 
 impl Slots {
-    pub(super) fn new(total: usize, queue: usize) -> Self {
+    pub(super) fn new(total: usize, queue: usize, metrics: Metrics) -> Self {
         Self {
             free: Arc::new(Semaphore::new(total)),
             total,
             queue,
             waiting: AtomicUsize::new(0),
             running: Arc::default(),
+            metrics,
         }
     }
 
     /// Waits for a slot for the query that `stop` stops.
     pub(super) async fn take(&self, stop: Stop) -> Result<Slot, Problem> {
-        let overloaded = || {
+        let overloaded = |reason| {
+            self.metrics.shed(reason);
             let detail = format!("all {} query slots are busy; try again", self.total);
             Problem::new(problem::OVERLOADED, detail).retry_after(1)
         };
+        let came = Instant::now();
         let permit = match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let _place = Place::take(&self.waiting, self.queue).ok_or_else(overloaded)?;
+                let place = Place::take(&self.waiting, self.queue);
+                let _place = place.ok_or_else(|| overloaded(Shed::QueueFull))?;
                 timeout(QUEUE_WAIT, Arc::clone(&self.free).acquire_owned())
                     .await
-                    .map_err(|_| overloaded())?
+                    .map_err(|_| overloaded(Shed::QueueWait))?
                     .expect("the semaphore is never closed")
             }
         };
+        self.metrics.waited(came.elapsed());
         let number = self.running.next.fetch_add(1, Ordering::Relaxed);
         self.running.lock().insert(number, stop.clone());
         Ok(Slot { number, stop, running: Arc::clone(&self.running), _permit: permit })
     }
 
+    /// How many queries there may be at once.
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// How many hold a slot.
+    pub(super) fn in_flight(&self) -> usize {
+        self.total - self.free.available_permits()
+    }
+
+    /// How many wait for one.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many do not stop although they were asked to.
+    pub(super) fn stuck(&self) -> usize {
+        self.running.stuck.load(Ordering::Relaxed)
+    }
+
     /// Whether every slot is held by a query that does not stop.
     pub(super) fn all_stuck(&self) -> bool {
-        self.running.stuck.load(Ordering::Relaxed) >= self.total
+        self.stuck() >= self.total
     }
 
     /// Asks every running query to stop.

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use crate::catalog::{Catalog, Fault, Held, Ignored, Retained, Snapshot, Source, State};
 use crate::engine;
 use crate::legacy::{LegacyFile, Trouble};
-use crate::pin::Budget;
+use crate::metrics::{Metrics, ScanReason};
 use crate::publish::{self, Decision, Hold, Policy, Situation, Target, Unverified};
 use crate::scan::MartDir;
 use crate::state::StateDir;
@@ -68,8 +68,6 @@ pub struct Settings {
     pub program: PathBuf,
     /// Children that decode at once.
     pub decoders: usize,
-    /// `MARTD_PIN_MEMORY`, in bytes.
-    pub pin_bytes: u64,
     /// How long a replaced snapshot can still be read…
     pub retain_for: Duration,
     /// …and how many of them.
@@ -129,13 +127,13 @@ impl Refresh {
         catalog: Catalog,
         state: Option<StateDir>,
         legacy: Option<LegacyFile>,
+        metrics: Metrics,
     ) -> std::io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
-        let budget = Budget::new(settings.pin_bytes);
-        let restored = state.as_ref().and_then(|state| state.restore(&budget));
-        let publisher = Publisher::start(&settings, mailbox.clone(), state)?;
-        let mut writer = Writer::new(settings, catalog, publisher, mailbox.clone(), budget);
+        let restored = state.as_ref().and_then(|state| state.restore(metrics.pins()));
+        let publisher = Publisher::start(&settings, mailbox.clone(), state, metrics.clone())?;
+        let mut writer = Writer::new(settings, catalog, publisher, mailbox.clone(), metrics);
         match restored {
             Some(target) => writer.prepare(target),
             None => writer.legacy = legacy,
@@ -170,12 +168,13 @@ struct Writer {
     hinted: Arc<AtomicBool>,
     watch: Watch,
     files: Files,
-    budget: Arc<Budget>,
     /// The legacy file, as long as no mart was published.
     legacy: Option<LegacyFile>,
     next_legacy_look: Instant,
+    metrics: Metrics,
     started: Instant,
     next_scan: Instant,
+    scan_reason: ScanReason,
     /// When the first and the last change that is not published yet were seen.
     unsettled: Option<(Instant, Instant)>,
     preparing: bool,
@@ -197,14 +196,14 @@ impl Writer {
         catalog: Catalog,
         publisher: Publisher,
         mailbox: Mailbox,
-        budget: Arc<Budget>,
+        metrics: Metrics,
     ) -> Self {
         let now = Instant::now();
         Self {
-            files: Files::new(Arc::clone(&budget)),
-            budget,
             legacy: None,
             next_legacy_look: now,
+            files: Files::new(Arc::clone(metrics.pins())),
+            metrics,
             hinted: Arc::clone(&mailbox.hinted),
             watch: Watch::new(settings.watch, mailbox),
             settings,
@@ -212,6 +211,7 @@ impl Writer {
             publisher,
             started: now,
             next_scan: now,
+            scan_reason: ScanReason::Timer,
             unsettled: None,
             preparing: false,
             retry: None,
@@ -227,7 +227,12 @@ impl Writer {
     fn run(&mut self, inbox: &Receiver<Message>) {
         loop {
             let now = Instant::now();
-            if now >= self.next_scan || self.watch.is_astray(&self.settings.dir) {
+            if self.watch.is_astray(&self.settings.dir) {
+                self.scan_reason = ScanReason::Moved;
+                self.next_scan = now;
+            }
+            if now >= self.next_scan {
+                self.metrics.scanned(self.scan_reason);
                 self.scan(now);
             }
             self.advance(Instant::now());
@@ -235,8 +240,11 @@ impl Writer {
             match inbox.recv_timeout(wait) {
                 Ok(Message::Hint) => {
                     self.hinted.store(false, Ordering::Release);
-                    let soon = self.files.last_scan() + SCAN_INTERVAL;
-                    self.next_scan = self.next_scan.min(soon.max(Instant::now()));
+                    let soon = (self.files.last_scan() + SCAN_INTERVAL).max(Instant::now());
+                    if soon < self.next_scan {
+                        self.next_scan = soon;
+                        self.scan_reason = ScanReason::Event;
+                    }
                 }
                 Ok(Message::Prepared(prepared)) => self.take(*prepared),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -265,13 +273,18 @@ impl Writer {
                     let first = self.unsettled.map_or(now, |(first, _)| first);
                     self.unsettled = Some((first, now));
                 }
-                self.next_scan =
-                    now + self.watch.interval().min(look_again.unwrap_or(Duration::MAX));
+                let interval = self.watch.interval();
+                (self.next_scan, self.scan_reason) = match look_again {
+                    Some(sooner) if sooner < interval => (now + sooner, ScanReason::Recheck),
+                    _ => (now + interval, ScanReason::Timer),
+                };
             }
             Err(error) => {
                 let path = self.settings.dir.path().display();
                 self.note_directory(Some(format!("{path} cannot be read: {error}")));
+                self.metrics.unreadable();
                 self.next_scan = now + ABSENT_INTERVAL;
+                self.scan_reason = ScanReason::Timer;
             }
         }
     }
@@ -357,7 +370,7 @@ impl Writer {
         }
         if now >= self.next_legacy_look {
             self.next_legacy_look = now + LEGACY_INTERVAL;
-            if let Some(version) = legacy.look(&self.budget) {
+            if let Some(version) = legacy.look(self.metrics.pins()) {
                 self.preparing = true;
                 self.retry = None;
                 self.publisher.prepare_legacy(version);
@@ -462,6 +475,7 @@ impl Writer {
             Err(reason) => {
                 // Nothing is lost: the last snapshot stays, and this is tried again.
                 error!(reason, "a snapshot could not be opened");
+                self.metrics.publish_failed();
                 self.retry = Some(Instant::now() + RETRY_INTERVAL);
             }
         }
@@ -471,6 +485,7 @@ impl Writer {
         if snapshot.source == Source::Parquet {
             self.legacy = None; // from here on it is out of date
         }
+        self.note_published(&snapshot);
         info!(
             generation = snapshot.generation,
             snapshot = snapshot.id,
@@ -491,6 +506,25 @@ impl Writer {
             self.retained.truncate(self.settings.retain_count);
         }
         self.note_builds();
+    }
+
+    /// Counts a snapshot, and how long its news took. The first after a start has none: what it shows
+    /// may have been there for days.
+    fn note_published(&self, snapshot: &Snapshot) {
+        self.metrics.published();
+        let Some(before) = self.current.as_deref() else { return };
+        match &snapshot.ledger {
+            Some(ledger) if snapshot.verified && before.ledger != snapshot.ledger => {
+                self.metrics.visible_since(ledger.finished_at);
+            }
+            _ => {
+                for name in changed_marts(Some(before), &snapshot.target) {
+                    if let Some(mart) = snapshot.marts.get(name) {
+                        self.metrics.visible_since(mart.version.modified());
+                    }
+                }
+            }
+        }
     }
 
     fn store(&self) {

@@ -15,6 +15,7 @@ use crate::catalog::{Loaded, Mart, Snapshot, Source};
 use crate::engine::{self, Instance, LegacyTable, Table};
 use crate::ledger::Ledger;
 use crate::legacy::LegacyVersion;
+use crate::metrics::Metrics;
 use crate::publish::{Chosen, Target, Version};
 use crate::state::StateDir;
 use crate::verify::{Verdict, Verifier};
@@ -55,6 +56,7 @@ impl Publisher {
         settings: &Settings,
         mailbox: Mailbox,
         state: Option<StateDir>,
+        metrics: Metrics,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let mut verifier =
@@ -71,7 +73,8 @@ impl Publisher {
                             .map_err(|error| format!("it could not be verified: {error}"))
                             .and_then(|tables| match tables {
                                 Ok(tables) => {
-                                    open_legacy(version, tables, &engine, &mut generation).map(Ok)
+                                    open_legacy(version, tables, &engine, &mut generation, &metrics)
+                                        .map(Ok)
                                 }
                                 Err(reason) => Ok(Err(reason)),
                             });
@@ -82,8 +85,9 @@ impl Publisher {
                 let pins = target.marts.values().map(|chosen| &chosen.version.pin);
                 let (verdicts, snapshot) = match verifier.verify(pins) {
                     Ok(verdicts) => {
+                        let target = target.clone();
                         let snapshot =
-                            open(target.clone(), current, &verdicts, &engine, &mut generation);
+                            open(target, current, &verdicts, &engine, &mut generation, &metrics);
                         (verdicts, snapshot)
                     }
                     Err(error) => {
@@ -123,6 +127,7 @@ fn open(
     verdicts: &HashMap<Hash, Verdict>,
     settings: &engine::Settings,
     generation: &mut u64,
+    metrics: &Metrics,
 ) -> Result<Option<Snapshot>, String> {
     let mut marts = BTreeMap::new();
     for (name, chosen) in &target.marts {
@@ -153,6 +158,7 @@ fn open(
         verified: target.verified,
         instance,
         target,
+        live: metrics.live_snapshot(),
     }))
 }
 
@@ -186,6 +192,7 @@ fn open_legacy(
     found: Vec<LegacyTable>,
     settings: &engine::Settings,
     generation: &mut u64,
+    metrics: &Metrics,
 ) -> Result<Snapshot, String> {
     let (mut marts, mut tables, mut chosen) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for LegacyTable { schema, name, outcome } in found {
@@ -221,6 +228,7 @@ fn open_legacy(
         verified: true,
         instance: instance.map_err(|error| error.to_string())?,
         target: Target { marts: chosen, ledger: None, verified: true },
+        live: metrics.live_snapshot(),
     })
 }
 

@@ -33,6 +33,7 @@ mod legacy;
 mod lifecycle;
 mod limits;
 mod mart_file;
+mod metrics;
 mod openapi;
 mod query;
 mod readiness;

@@ -1,0 +1,68 @@
+//! One query from its arrival to the last byte of its answer.
+
+use std::thread;
+use std::time::Instant;
+
+use super::cache::Stored;
+use super::problem::Problem;
+use crate::encode::Format;
+use crate::metrics::{Metrics, NO_FORMAT, Outcome};
+
+/// Counts a query when it is dropped. Until told otherwise, its client has left.
+#[derive(Debug)]
+pub(super) struct Tally {
+    metrics: Metrics,
+    started: Instant,
+    format: &'static str,
+    outcome: Outcome,
+}
+
+impl Tally {
+    pub(super) fn start(metrics: Metrics) -> Self {
+        Self { metrics, started: Instant::now(), format: NO_FORMAT, outcome: Outcome::Gone }
+    }
+
+    /// When the query came.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The format of its answer is known.
+    pub(super) fn in_format(&mut self, format: Format) {
+        self.format = format.name();
+    }
+
+    /// It was answered with a problem.
+    pub(super) fn failed(&mut self, problem: &Problem) {
+        self.outcome = problem.outcome();
+    }
+
+    /// It was answered as a whole.
+    pub(super) fn sent(&mut self, stored: &Stored) {
+        self.metrics.rows(stored.rows);
+        self.sent_part(stored.bytes.len());
+        self.ended();
+    }
+
+    /// A part of its answer was sent.
+    pub(super) fn sent_part(&self, bytes: usize) {
+        self.metrics.bytes(bytes);
+    }
+
+    /// All of its answer was sent.
+    pub(super) fn ended(&mut self) {
+        self.outcome = Outcome::Ok;
+    }
+
+    /// Its answer broke off.
+    pub(super) fn broke_off(&mut self) {
+        self.outcome = Outcome::Error;
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let outcome = if thread::panicking() { Outcome::Error } else { self.outcome };
+        self.metrics.query_ended(outcome, self.format, self.started.elapsed());
+    }
+}

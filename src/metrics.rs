@@ -1,0 +1,353 @@
+//! What martd counts of itself.
+//!
+//! One handle, passed to where things happen. What can be read off the catalog (marts, files, holds)
+//! is not counted here: it is read when somebody asks, so that nothing has to be kept in step and what
+//! is gone is gone. Every label has a fixed set of values, which are there from the start: a counter
+//! that appears with its first event hides that event from `increase()`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::pin::Budget;
+
+const QUERY_SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const WAIT_SECONDS: [f64; 8] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0];
+const VISIBLE_SECONDS: [f64; 12] =
+    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0];
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// Names that a label may have.
+macro_rules! names {
+    ($(#[$doc:meta])* $type:ident { $($(#[$name_doc:meta])* $name:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $type { $($(#[$name_doc])* $name,)* }
+
+        impl $type {
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The label's value.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+names! {
+    /// Why the directory was scanned.
+    ScanReason {
+        /// The kernel told of a change, or SIGHUP asked.
+        Event = "event",
+        /// Some time has passed: reconciling, or polling.
+        Timer = "timer",
+        /// A file that is landing, young or gone has to be looked at again.
+        Recheck = "recheck",
+        /// The path has come to mean another directory.
+        Moved = "moved",
+    }
+}
+
+names! {
+    /// How a query ended.
+    Outcome {
+        /// With its answer, to the last byte.
+        Ok = "ok",
+        /// The request or its statement is wrong, or not allowed.
+        Refused = "refused",
+        /// Its time was over.
+        Timeout = "timeout",
+        /// By `DELETE /v1/queries/{id}`.
+        Cancelled = "cancelled",
+        /// The client left before the end.
+        Gone = "gone",
+        /// It was not run: overload, nothing to serve yet, a mart that changed under it.
+        Unavailable = "unavailable",
+        /// By a failure of martd's own, or for want of memory.
+        Error = "error",
+    }
+}
+
+names! {
+    /// What the cache had for a query.
+    CacheResult {
+        /// The answer.
+        Hit = "hit",
+        /// Nothing.
+        Miss = "miss",
+        /// The same query, under way.
+        Collapsed = "collapsed",
+        /// Nothing was needed: the client has the answer.
+        Revalidated = "revalidated",
+        /// It was not asked: the answer may differ the next time.
+        Bypass = "bypass",
+    }
+}
+
+names! {
+    /// Why a query was turned away.
+    Shed {
+        /// As many wait as may.
+        QueueFull = "queue-full",
+        /// It had waited for a second.
+        QueueWait = "queue-wait",
+    }
+}
+
+/// The formats of answers, and the one of queries that have none.
+const FORMATS: [&str; 5] = ["json", "ndjson", "csv", "arrow", NO_FORMAT];
+/// The format of a query that was refused before its format was known.
+pub const NO_FORMAT: &str = "none";
+
+/// The counters. A clone counts on the same ones.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Counters>);
+
+#[derive(Debug)]
+struct Counters {
+    started: Timestamp,
+    pins: Arc<Budget>,
+    scans: Family<Labels<1>, Counter>,
+    unreadable: Counter,
+    publishes: Counter,
+    publish_failures: Counter,
+    visible: Histogram,
+    live_snapshots: Gauge,
+    queries: Family<Labels<2>, Counter>,
+    query_seconds: Histogram,
+    wait_seconds: Histogram,
+    rows: Counter,
+    bytes: Counter,
+    cache: Family<Labels<1>, Counter>,
+    shed: Family<Labels<1>, Counter>,
+    problems: Family<Labels<1>, Counter>,
+    responses: Family<[(&'static str, String); 2], Counter>,
+    connections: Gauge,
+    accepted: Counter,
+    accept_errors: Counter,
+}
+
+impl Metrics {
+    /// Counters at zero. `pins` is what the refresh thread pins with; `problems` are the slugs of all
+    /// problems.
+    pub fn new(pins: Arc<Budget>, problems: impl IntoIterator<Item = &'static str>) -> Self {
+        let counters = Counters {
+            started: Timestamp::now(),
+            pins,
+            scans: one_label("reason", ScanReason::ALL.iter().map(|reason| reason.name())),
+            unreadable: Counter::default(),
+            publishes: Counter::default(),
+            publish_failures: Counter::default(),
+            visible: Histogram::new(VISIBLE_SECONDS),
+            live_snapshots: Gauge::default(),
+            queries: Family::default(),
+            query_seconds: Histogram::new(QUERY_SECONDS),
+            wait_seconds: Histogram::new(WAIT_SECONDS),
+            rows: Counter::default(),
+            bytes: Counter::default(),
+            cache: one_label("result", CacheResult::ALL.iter().map(|result| result.name())),
+            shed: one_label("reason", Shed::ALL.iter().map(|reason| reason.name())),
+            problems: one_label("type", problems),
+            responses: Family::default(),
+            connections: Gauge::default(),
+            accepted: Counter::default(),
+            accept_errors: Counter::default(),
+        };
+        for outcome in Outcome::ALL {
+            for format in FORMATS {
+                drop(counters.queries.get_or_create(&query_labels(*outcome, format)));
+            }
+        }
+        Self(Arc::new(counters))
+    }
+
+    /// When this process began to count.
+    pub fn started(&self) -> Timestamp {
+        self.0.started
+    }
+
+    /// What pins take.
+    pub fn pins(&self) -> &Arc<Budget> {
+        &self.0.pins
+    }
+
+    /// The directory was scanned.
+    pub fn scanned(&self, reason: ScanReason) {
+        self.0.scans.get_or_create(&[("reason", reason.name())]).inc();
+    }
+
+    /// The directory could not be read.
+    pub fn unreadable(&self) {
+        self.0.unreadable.inc();
+    }
+
+    /// A snapshot was swapped in.
+    pub fn published(&self) {
+        self.0.publishes.inc();
+    }
+
+    /// A snapshot could not be made.
+    pub fn publish_failed(&self) {
+        self.0.publish_failures.inc();
+    }
+
+    /// What was replaced at `since` has just become visible.
+    pub fn visible_since(&self, since: Timestamp) {
+        let elapsed = Timestamp::now().duration_since(since).as_secs_f64();
+        if elapsed >= 0.0 {
+            self.0.visible.observe(elapsed);
+        }
+    }
+
+    /// Counts a snapshot as alive until the guard is dropped.
+    pub fn live_snapshot(&self) -> Counted {
+        Counted::of(&self.0.live_snapshots)
+    }
+
+    /// A query ended this long after it came.
+    pub fn query_ended(&self, outcome: Outcome, format: &'static str, elapsed: Duration) {
+        self.0.queries.get_or_create(&query_labels(outcome, format)).inc();
+        self.0.query_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// A query got its slot after this wait.
+    pub fn waited(&self, wait: Duration) {
+        self.0.wait_seconds.observe(wait.as_secs_f64());
+    }
+
+    /// A query was turned away.
+    pub fn shed(&self, reason: Shed) {
+        self.0.shed.get_or_create(&[("reason", reason.name())]).inc();
+    }
+
+    /// Rows were sent.
+    pub fn rows(&self, rows: u64) {
+        self.0.rows.inc_by(rows);
+    }
+
+    /// Bytes of answers were sent.
+    pub fn bytes(&self, bytes: usize) {
+        self.0.bytes.inc_by(bytes as u64);
+    }
+
+    /// The cache was asked.
+    pub fn cache(&self, result: CacheResult) {
+        self.0.cache.get_or_create(&[("result", result.name())]).inc();
+    }
+
+    /// A request was answered.
+    pub fn responded(&self, route: &'static str, status: u16) {
+        let labels = [("route", route.to_owned()), ("code", status.to_string())];
+        self.0.responses.get_or_create(&labels).inc();
+    }
+
+    /// A request met a problem.
+    pub fn problem(&self, slug: &'static str) {
+        self.0.problems.get_or_create(&[("type", slug)]).inc();
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub fn connection(&self) -> Counted {
+        self.0.accepted.inc();
+        Counted::of(&self.0.connections)
+    }
+
+    /// No connection could be accepted.
+    pub fn accept_failed(&self) {
+        self.0.accept_errors.inc();
+    }
+
+    /// Adds all of them to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let Counters {
+            started: _,
+            pins: _,
+            scans,
+            unreadable,
+            publishes,
+            publish_failures,
+            visible,
+            live_snapshots,
+            queries,
+            query_seconds,
+            wait_seconds,
+            rows,
+            bytes,
+            cache,
+            shed,
+            problems,
+            responses,
+            connections,
+            accepted,
+            accept_errors,
+        } = &*self.0;
+        let r = registry;
+        r.register("martd_scans", "Scans of the mart directory by reason", scans.clone());
+        let help = "Scans that failed because the mart directory could not be read";
+        r.register("martd_scan_failures", help, unreadable.clone());
+        r.register("martd_publishes", "Snapshots swapped in", publishes.clone());
+        let help = "Snapshots that could not be made; each is tried again";
+        r.register("martd_publish_failures", help, publish_failures.clone());
+        let help = "From the replacement of a mart (or the end of its build) to its visibility";
+        r.register("martd_replace_to_visible_seconds", help, visible.clone());
+        let help = "Snapshots in memory: the current, those retained, those still read";
+        r.register("martd_snapshots_live", help, live_snapshots.clone());
+        r.register("martd_queries", "Queries by outcome and format", queries.clone());
+        let help = "From the arrival of a query to the last byte of its answer";
+        r.register("martd_query_duration_seconds", help, query_seconds.clone());
+        let help = "How long queries waited for their slot";
+        r.register("martd_query_queue_wait_seconds", help, wait_seconds.clone());
+        r.register("martd_query_rows", "Rows in the answers of queries", rows.clone());
+        r.register("martd_query_bytes", "Bytes of the answers of queries, as sent", bytes.clone());
+        r.register("martd_cache_requests", "What the result cache had for queries", cache.clone());
+        r.register("martd_requests_shed", "Queries turned away by reason", shed.clone());
+        r.register("martd_problems", "Requests that met a problem, by its type", problems.clone());
+        let help = "Answers by route and status";
+        r.register("martd_http_responses", help, responses.clone());
+        r.register("martd_connections", "Connections that are open", connections.clone());
+        r.register("martd_connections_accepted", "Connections accepted", accepted.clone());
+        let help = "Failures to accept a connection, for example for lack of descriptors";
+        r.register("martd_accept_failures", help, accept_errors.clone());
+    }
+}
+
+/// Something that is counted as long as this lives.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn of(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn query_labels(outcome: Outcome, format: &'static str) -> Labels<2> {
+    [("outcome", outcome.name()), ("format", format)]
+}
+
+fn one_label(
+    name: &'static str,
+    values: impl IntoIterator<Item = &'static str>,
+) -> Family<Labels<1>, Counter> {
+    let family = Family::default();
+    for value in values {
+        drop(family.get_or_create(&[(name, value)]));
+    }
+    family
+}
