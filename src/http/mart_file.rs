@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -18,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::App;
-use super::body::{self, Aborted, BoxBody, Stream};
+use super::body::{self, Aborted, BoxBody, PARTS_AHEAD, STALL_TIMEOUT, Stream};
 use super::problem::{self, Problem};
 use super::query::{matches, snapshot_asked_for};
 use super::routes::MARTD_SNAPSHOT;
@@ -27,10 +26,6 @@ use crate::pin::Pin;
 
 /// What is read and sent at once.
 const PART_BYTES: u64 = 256 << 10;
-/// Parts that wait for a slow client.
-const PARTS_AHEAD: usize = 2;
-/// A client that takes no bytes for this long is gone.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers with the file of a mart, or a range of it. `path` is what follows `/v1/marts/`.
 pub(super) fn answer(

@@ -5,7 +5,7 @@
 //! that most errors still get a status of their own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::accept::Wanted;
-use super::body::{Aborted, Parts};
+use super::body::{Aborted, PARTS_AHEAD, Parts, STALL_TIMEOUT};
 use super::cache::Stored;
 use super::compress::{Coding, Compressor};
 use super::problem::Problem;
@@ -29,10 +29,6 @@ use crate::metrics::Metrics;
 
 /// An answer up to this size comes whole; a larger one is streamed in parts of about this size.
 const PART_BYTES: usize = 256 << 10;
-/// Parts that wait for a slow client.
-const PARTS_AHEAD: usize = 2;
-/// A client that takes no bytes for this long is gone.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether rows were left out: a header of a whole answer, the trailer of a stream.
 pub(super) const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
