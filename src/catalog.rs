@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::engine::Instance;
+use crate::events::Events;
 use crate::ledger::Ledger;
 use crate::legacy::Trouble;
 use crate::metrics::Counted;
@@ -190,6 +191,7 @@ pub struct Catalog {
     state: Arc<ArcSwap<State>>,
     /// Tells waiters that the state was swapped; carries nothing, for the state is loaded anew.
     changed: watch::Sender<()>,
+    events: Events,
 }
 
 impl Default for Catalog {
@@ -207,7 +209,11 @@ impl Default for Catalog {
             watch: WatchMode::Poll,
             watch_degraded: None,
         };
-        Self { state: Arc::new(ArcSwap::from_pointee(state)), changed: watch::Sender::new(()) }
+        Self {
+            state: Arc::new(ArcSwap::from_pointee(state)),
+            changed: watch::Sender::new(()),
+            events: Events::default(),
+        }
     }
 }
 
@@ -222,9 +228,16 @@ impl Catalog {
         self.changed.subscribe()
     }
 
+    /// What happened lately.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// Swaps in a new state; for the refresh thread alone.
     pub(crate) fn store(&self, state: State) {
-        self.state.store(Arc::new(state));
+        let state = Arc::new(state);
+        let before = self.state.swap(Arc::clone(&state));
+        self.events.note(&before, &state);
         self.changed.send_replace(());
     }
 }

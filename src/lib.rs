@@ -8,6 +8,7 @@
 //! - [`ledger`] is what dbt says of its builds, and [`publish`] decides what may be served;
 //! - [`state`] keeps it over a restart;
 //! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
+//! - [`events`] tells those who listen what has changed;
 //! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
 //! - [`http`] serves them, in a process that gave up its rights in [`sandbox`];
 //! - [`metrics`] is what all of them count.
@@ -25,6 +26,7 @@ pub mod publish;
 pub mod state;
 pub mod refresh;
 pub mod catalog;
+pub mod events;
 pub mod engine;
 pub mod encode;
 pub mod http;

@@ -134,6 +134,7 @@ struct Counters {
     connections: Gauge,
     accepted: Counter,
     accept_errors: Counter,
+    event_listeners: Gauge,
 }
 
 impl Metrics {
@@ -161,6 +162,7 @@ impl Metrics {
             connections: Gauge::default(),
             accepted: Counter::default(),
             accept_errors: Counter::default(),
+            event_listeners: Gauge::default(),
         };
         for outcome in Outcome::ALL {
             for format in FORMATS {
@@ -261,6 +263,11 @@ impl Metrics {
         Counted::of(&self.0.connections)
     }
 
+    /// Counts a listener to events until the guard is dropped.
+    pub fn event_listener(&self) -> Counted {
+        Counted::of(&self.0.event_listeners)
+    }
+
     /// No connection could be accepted.
     pub fn accept_failed(&self) {
         self.0.accept_errors.inc();
@@ -289,6 +296,7 @@ impl Metrics {
             connections,
             accepted,
             accept_errors,
+            event_listeners,
         } = &*self.0;
         let r = registry;
         r.register("martd_scans", "Scans of the mart directory by reason", scans.clone());
@@ -317,6 +325,8 @@ impl Metrics {
         r.register("martd_connections_accepted", "Connections accepted", accepted.clone());
         let help = "Failures to accept a connection, for example for lack of descriptors";
         r.register("martd_accept_failures", help, accept_errors.clone());
+        let help = "Clients that listen to /v1/events";
+        r.register("martd_event_listeners", help, event_listeners.clone());
     }
 }
 

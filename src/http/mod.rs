@@ -10,6 +10,7 @@ mod cache;
 pub mod client;
 mod compress;
 mod datasets;
+mod events;
 mod freshness;
 mod mart_file;
 mod probes;
@@ -28,10 +29,9 @@ mod tally;
 mod waiting;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
 use crate::engine::Gate;
@@ -94,7 +94,9 @@ struct Shared {
     parsers: Semaphore,
     queries: Queries,
     answers: Answers,
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
+    /// Places for those who listen to events.
+    listeners: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -112,7 +114,9 @@ impl App {
             parsers: Semaphore::new(settings.queries),
             queries: Queries::default(),
             answers: Answers::new(settings.cache_bytes),
-            draining: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
+            // Of a thousand listeners, others would find no connection left.
+            listeners: Arc::new(Semaphore::new((settings.max_connections / 4).max(1))),
             settings,
             catalog,
             gate,
@@ -123,11 +127,19 @@ impl App {
 
     /// From here on `/readyz` says no, so that load balancers look elsewhere.
     pub fn drain(&self) {
-        self.0.draining.store(true, Ordering::Release);
+        self.0.draining.send_replace(true);
     }
 
     fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::Acquire)
+        *self.0.draining.borrow()
+    }
+
+    fn draining(&self) -> watch::Receiver<bool> {
+        self.0.draining.subscribe()
+    }
+
+    fn listeners(&self) -> &Arc<Semaphore> {
+        &self.0.listeners
     }
 
     fn settings(&self) -> &Settings {

@@ -16,7 +16,8 @@ use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::{
-    App, datasets, freshness, mart_file, probes, query, request_id, scrape, snapshot, waiting,
+    App, datasets, events, freshness, mart_file, probes, query, request_id, scrape, snapshot,
+    waiting,
 };
 use crate::catalog::State;
 
@@ -118,6 +119,7 @@ enum Route {
     Marts,
     Ready,
     Live,
+    Events,
     Metrics,
     OpenApi,
 }
@@ -135,6 +137,7 @@ impl Route {
             "/v1/freshness" => Self::Freshness,
             "/readyz" => Self::Ready,
             "/livez" => Self::Live,
+            "/v1/events" => Self::Events,
             "/metrics" => Self::Metrics,
             "/openapi.json" => Self::OpenApi,
             "/v1/datasets" => Self::Datasets,
@@ -166,6 +169,7 @@ impl Route {
             Self::Marts => "marts",
             Self::Ready => "readyz",
             Self::Live => "livez",
+            Self::Events => "events",
             Self::Metrics => "metrics",
             Self::OpenApi => "openapi",
         }
@@ -226,6 +230,7 @@ async fn route(
         Route::Dataset => {
             json(StatusCode::OK, &datasets::schema(state, dataset_id(path).unwrap_or_default())?)
         }
+        Route::Events => events::answer(app, request.method(), request.headers()),
         Route::Metrics => scrape::answer(app, state, request.headers()),
         Route::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
         Route::Ready | Route::Live => Err(Problem::internal("answered above")),
@@ -302,6 +307,7 @@ mod tests {
             Route::Marts,
             Route::Ready,
             Route::Live,
+            Route::Events,
             Route::Metrics,
             Route::OpenApi,
         ] {

@@ -20,6 +20,7 @@ mod damage;
 mod datasets;
 mod dbt;
 mod decoding;
+mod events;
 mod faults;
 mod files;
 mod formats;
