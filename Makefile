@@ -15,6 +15,7 @@ PYTHON ?= python3
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 MARTD := $(TARGET_DIR)/release/martd
 VENV := .venv
+PYTHON_TEST := MARTD_BIN=$(TARGET_DIR)/debug/martd $(CURDIR)/$(VENV)/bin/python
 DBT := $(CURDIR)/$(VENV)/bin/dbt
 DBT_SOURCES := $(shell find dbt -type f \( -name '*.sql' -o -name '*.yml' \) -not -path 'dbt/target/*')
 LEDGER := $(PARQUET_DIR)/mart/_build.json
@@ -82,7 +83,7 @@ check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-dbt ## Run everything that can be tested here
+test: check test-rust test-dbt test-client test-backend ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
@@ -92,6 +93,19 @@ test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 .PHONY: test-dbt
 test-dbt: $(VENV)/ready
 	$(VENV)/bin/python -m unittest discover --start-directory dbt/checks
+
+# The clients' tests start the martd of test-rust's profile.
+.PHONY: test-martd
+test-martd: $(DUCKDB) $(VENV)/ready need-cargo need-cc
+	cargo build --locked --bin martd
+
+.PHONY: test-client
+test-client: test-martd
+	cd clients/python && $(PYTHON_TEST) -m mypy && $(PYTHON_TEST) -m pytest -q
+
+.PHONY: test-backend
+test-backend: test-martd
+	cd examples/backend && $(PYTHON_TEST) -m pytest -q
 
 .PHONY: soak
 soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK=2m; prints figures
@@ -109,7 +123,7 @@ $(DUCKDB):
 	@mkdir -p "$(@D)"
 	@scripts/fetch-duckdb "$(DUCKDB_PACKAGE)" "$(DUCKDB_SHA512)" "$@"
 
-$(VENV)/ready: dbt/requirements.txt tests/requirements.txt
+$(VENV)/ready: dbt/requirements.txt tests/requirements.txt examples/backend/requirements.txt
 	@$(call need,$(PYTHON),Python 3.11 or later with venv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "make: $(PYTHON) is $$($(PYTHON) --version); dbt needs 3.11 or later" \

@@ -20,7 +20,8 @@
 //!
 //! All others have a type of their own in Arrow. Infinite dates and timestamps keep DuckDB's
 //! numbers (the largest of the integer, or its negative). Every field, also of a nested type,
-//! carries DuckDB's name of its type in the metadata, as [`TYPE_KEY`].
+//! carries DuckDB's name of its type in the metadata, as [`TYPE_KEY`]; a column that was renamed
+//! because its name is repeated has its own name as [`NAME_KEY`].
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -41,6 +42,8 @@ use crate::engine::{
 
 /// The key under which a field's metadata holds DuckDB's name of its type.
 const TYPE_KEY: &str = "duckdb.type";
+/// The key under which a column has its own name, when it was given a number because it is repeated.
+const NAME_KEY: &str = "duckdb.name";
 /// Rows after which a batch is sent: where readers do not gain from larger ones any more.
 const BATCH_ROWS: usize = 64 << 10;
 /// Bytes after which a batch is sent, so that a stream takes little memory.
@@ -69,8 +72,15 @@ pub(super) struct ArrowWriter {
 impl ArrowWriter {
     pub(super) fn begin(out: &mut Vec<u8>, columns: &[Column]) -> Result<Self, EncodeError> {
         let names = unique_names(columns);
-        let fields = names.iter().zip(columns).map(|(name, column)| field(name, &column.ty, true));
-        let schema = Arc::new(Schema::new(fields.collect::<Result<Fields, _>>()?));
+        let fields = names.iter().zip(columns).map(|(name, column)| {
+            let mut field = field(name, &column.ty, true)?;
+            if *name != column.name {
+                field.metadata_mut().insert(NAME_KEY.to_owned(), column.name.clone());
+            }
+            Ok(field)
+        });
+        let fields = fields.collect::<Result<Fields, EncodeError>>()?;
+        let schema = Arc::new(Schema::new(fields));
         let builders = columns.iter().map(|column| ColumnBuilder::new(&column.ty));
         let builders = builders.collect::<Result<_, _>>()?;
         let stream = StreamWriter::try_new(Vec::new(), &schema)?;

@@ -1,0 +1,105 @@
+"""Whole answers as CSV and Parquet, in process. The CSV is martd's: ISO 8601, NULL is empty and an
+empty text is `""`."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from .errors import AnswerTooLarge, QueryError
+from .source import Question
+from .sql import literal
+
+if TYPE_CHECKING:
+    import duckdb
+
+ROWS_AT_ONCE = 10_000
+PLAIN = {
+    "boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint",
+    "uinteger", "ubigint", "uhugeint", "decimal", "bignum", "date", "time", "time_ns",
+    "time with time zone", "interval", "uuid", "bit", "float", "double", '"null"',
+}  # fmt: skip
+TEXTS = {"varchar", "json", "enum"}
+MOMENTS = {"timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"}
+ZONED = "timestamp with time zone"
+
+
+def csv(connection: "duckdb.DuckDBPyConnection", question: Question, out: BinaryIO) -> None:
+    """Writes CSV, whose lines DuckDB makes."""
+    columns = _columns(connection, question)
+    header = ",".join(_quoted(name) for name, _ in columns)
+    out.write(f"{header}\n".encode())
+    names = ", ".join(f"c{n}" for n in range(len(columns)))
+    line = " || ',' || ".join(_field(f"c{n}", name, ty) for n, (name, ty) in enumerate(columns))
+    statement = f"SELECT {line} FROM ({_bare(question.query)}) AS answer({names})"
+    cursor = connection.execute(statement, question.params or None)
+    count = 0
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        count += len(rows)
+        _check_count(question, count)
+        out.write("".join(f"{text}\n" for (text,) in rows).encode())
+
+
+def parquet(
+    connection: "duckdb.DuckDBPyConnection", question: Question, out: BinaryIO, scratch: Path
+) -> None:
+    """Writes a Parquet file by DuckDB's own COPY."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        file = Path(folder) / "answer.parquet"
+        statement = f"COPY ({_bare(question.query)}) TO {literal(str(file))} (FORMAT parquet)"
+        (count,) = connection.execute(statement, question.params or None).fetchall()[0]
+        _check_count(question, count)
+        with file.open("rb") as whole:
+            shutil.copyfileobj(whole, out)
+
+
+def _check_count(question: Question, count: int) -> None:
+    if count > question.limit:
+        raise AnswerTooLarge(
+            f"there are more than {question.limit} rows; raise max_rows", slug="answer-too-large"
+        )
+
+
+def _columns(
+    connection: "duckdb.DuckDBPyConnection", question: Question
+) -> list[tuple[str, str]]:
+    """The name of each column, with a number where it is repeated, and DuckDB's type."""
+    statement = f"DESCRIBE {_bare(question.query)}"
+    described = connection.execute(statement, question.params or None).fetchall()
+    return [(str(name), str(ty)) for name, ty, *_ in described]
+
+
+def _field(column: str, name: str, ty: str) -> str:
+    """An expression for the field of a line."""
+    kind = "enum" if ty.startswith("ENUM(") else ty.partition("(")[0].lower()
+    text = f"{column}::VARCHAR"
+    if ty.endswith("]") or kind not in {*PLAIN, *TEXTS, *MOMENTS, ZONED, "blob"}:
+        raise QueryError(
+            f"column {name} has the type {ty}, which file:// does not write to CSV; cast it",
+            slug="unsupported-format",
+        )
+    if kind == "blob":
+        text = f"base64({column})"
+    elif kind in MOMENTS:
+        text = f"replace({text}, ' ', 'T')"
+    elif kind == ZONED:
+        text = f"regexp_replace(replace({text}, ' ', 'T'), '[+]00$', 'Z')"
+    elif kind in ("float", "double"):
+        text = f"replace({text}, 'e+', 'e')"
+    if kind in TEXTS or kind == "blob":
+        quoted = f"""'"' || replace({text}, '"', '""') || '"'"""
+        needs_quotes = f"""{text} = '' OR regexp_matches({text}, '[",\\r\\n]')"""
+        text = f"CASE WHEN {needs_quotes} THEN {quoted} ELSE {text} END"
+    return f"coalesce({text}, '')"
+
+
+def _quoted(text: str) -> str:
+    if text and not set(text) & set('",\r\n'):
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _bare(query: str) -> str:
+    """The statement as a part of another: without its semicolon, before a line of its own in case it
+    ends in a comment."""
+    return f"{query.rstrip().removesuffix(';')}\n"

@@ -1,0 +1,218 @@
+"""martd over HTTP."""
+
+import io
+import json
+import random
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from . import parameters, parquet
+from .arrow import Rows
+from .errors import AnswerCut, AnswerTooLarge, MartdError, QueryError, from_problem
+from .settings import Network, Settings
+from .source import Question
+from .transport import READ_BYTES, Deadline, Each, Response, Transport, Until
+
+ARROW = "application/vnd.apache.arrow.stream"
+CSV = "text/csv"
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+"""How an Arrow stream ends. One without it looks whole to pyarrow."""
+
+
+class Remote:
+    """A martd. Threads may share it."""
+
+    def __init__(self, place: Network, settings: Settings) -> None:
+        self._transport = Transport(place)
+        self._settings = settings
+
+    def rows(self, question: Question) -> tuple[list[dict[str, Any]], str | None]:
+        """The rows, and the snapshot that they come from."""
+        deadline = Until(self._settings.timeout)
+        with self._ask(question, ARROW, deadline) as response:
+            answer = ArrowAnswer(response)
+            to_dicts = Rows(answer.schema)
+            rows = [row for batch in answer.batches() for row in to_dicts.of(batch)]
+            if len(rows) < question.limit:
+                _check_whole(response)
+            return rows, response.headers.get("Martd-Snapshot")
+
+    def csv(self, question: Question, out: BinaryIO) -> None:
+        """Writes the rows as CSV."""
+        with self._ask(question, CSV, Each(self._settings.timeout)) as response:
+            buffer = memoryview(bytearray(READ_BYTES))
+            while size := response.readinto(buffer):
+                out.write(buffer[:size])
+            _check_whole(response)
+
+    def parquet(self, question: Question, out: BinaryIO) -> None:
+        """Writes the rows as a Parquet file."""
+        with self._ask(question, ARROW, Each(self._settings.timeout)) as response:
+            answer = ArrowAnswer(response)
+            parquet.write(answer.schema, answer.batches(), out)
+            _check_whole(response)
+
+    def get(self, path: str, *, retry: bool = True) -> Any:
+        """A JSON document of martd's."""
+        deadline = Until(self._settings.timeout)
+        headers = self._headers() | {"Accept": "application/json"}
+        with self._answered("GET", path, headers, None, deadline, "", retry) as response:
+            try:
+                return json.loads(response.readall())
+            except ValueError as error:
+                raise MartdError(f"{path} is not JSON: {error}", slug="bad-answer") from error
+
+    def datasets(self) -> dict[str, Any]:
+        """`/v1/datasets`"""
+        return dict(self.get("/v1/datasets"))
+
+    def dataset_schema(self, dataset: str) -> dict[str, Any]:
+        """`/v1/datasets/{id}/schema`"""
+        return dict(self.get(f"/v1/datasets/{quote(dataset, safe='')}/schema"))
+
+    def freshness(self, *, retry: bool = True) -> dict[str, Any]:
+        """`/v1/freshness`"""
+        return dict(self.get("/v1/freshness", retry=retry))
+
+    def snapshot(self) -> str | None:
+        """The id of the current snapshot."""
+        found = self.get("/v1/snapshot")["id"]
+        return None if found is None else str(found)
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._transport.close()
+
+    def _ask(self, question: Question, accept: str, deadline: Deadline) -> Response:
+        params, types = parameters.encode(question.params)
+        document: dict[str, Any] = {"sql": question.query, "limit": question.limit}
+        if params:
+            document["params"] = params
+        if types:
+            document["types"] = types
+        headers = self._headers() | {
+            "Accept": accept,
+            "Content-Type": "application/json",
+            "TE": "trailers",
+            "Connection": "TE",
+        }
+        if question.snapshot is not None:
+            headers["Martd-Snapshot"] = question.snapshot
+        if question.scope is not None:
+            headers["Martd-Scope"] = _header_value(question.scope)
+        body = json.dumps(document, allow_nan=False).encode()
+        return self._answered("POST", "/v1/query", headers, body, deadline, question.query, True)
+
+    def _headers(self) -> dict[str, str]:
+        token = self._settings.token
+        return {} if token is None else {"Authorization": f"Bearer {_header_value(token)}"}
+
+    def _answered(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        deadline: Deadline,
+        query: str,
+        retry: bool,
+    ) -> Response:
+        """A good answer. What goes away by itself is asked again, which is safe: all are reads."""
+        patience = time.monotonic() + self._settings.retry if retry else 0.0
+        while True:
+            response = self._transport.request(method, path, headers, body, deadline)
+            if response.status == 200:
+                return response
+            with response:
+                error = _error(response, query)
+                wait = _retry_after(response)
+            now = time.monotonic()
+            if response.status != 503 or wait is None or now + wait > min(patience, now + deadline.left()):
+                raise error
+            # Not all clients at the same moment.
+            time.sleep(min(wait * random.uniform(1.0, 1.25), patience - now))
+
+
+class ArrowAnswer:
+    """An answer in Arrow, a batch at a time."""
+
+    def __init__(self, response: Response) -> None:
+        self._tail = _Tail(response)
+        try:
+            self._stream = pa.ipc.open_stream(self._tail)
+        except MartdError:
+            raise  # from the connection, and an OSError like some of pyarrow's
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _not_arrow(error) from error
+        self.schema = self._stream.schema
+
+    def batches(self) -> Iterator[Any]:
+        """The batches; raises unless there are all of them."""
+        while True:
+            try:
+                batch = self._stream.read_next_batch()
+            except StopIteration:
+                break
+            except MartdError:
+                raise  # from the connection, and an OSError like some of pyarrow's
+            except (pa.ArrowInvalid, OSError) as error:
+                raise _not_arrow(error) from error
+            yield batch
+        if self._tail.read(1) or self._tail.last != END_OF_STREAM:
+            raise AnswerCut("the answer has no end", slug="answer-cut")
+
+
+class _Tail(io.BufferedReader):
+    """Remembers the last bytes that were read."""
+
+    def __init__(self, raw: Response) -> None:
+        super().__init__(raw, READ_BYTES)
+        self.last = b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if data:
+            self.last = (self.last + data[-len(END_OF_STREAM) :])[-len(END_OF_STREAM) :]
+        return data
+
+
+def _check_whole(response: Response) -> None:
+    """Raises when rows were left out."""
+    told = response.headers.get("Martd-Truncated") or response.trailer("Martd-Truncated")
+    if told == "false":
+        return
+    if told == "true":
+        raise AnswerTooLarge(
+            "there are more rows than max_rows or MARTD_MAX_RESULT let through; ask for less",
+            slug="answer-too-large",
+        )
+    raise AnswerCut("martd did not say whether the answer is whole; is there a proxy?", slug="answer-cut")
+
+
+def _not_arrow(error: Exception) -> AnswerCut:
+    return AnswerCut(f"the answer is not a whole Arrow stream: {error}", slug="answer-cut")
+
+
+def _error(response: Response, query: str) -> MartdError:
+    try:
+        problem = json.loads(response.readall())
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        return MartdError(f"it is not martd that answered {response.status}", slug="bad-answer", status=response.status)
+    return from_problem(response.status, problem, query)
+
+
+def _retry_after(response: Response) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else None
+
+
+def _header_value(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise QueryError("a token or scope may have printable ASCII only", slug="bad-request")
+    return text

@@ -1,0 +1,1 @@
+"""An analytics backend: four read endpoints over marts, scoped to the user who asks."""
