@@ -36,6 +36,7 @@ mod limits;
 mod mart_file;
 mod metrics;
 mod openapi;
+mod ops;
 mod query;
 mod readiness;
 mod restart;

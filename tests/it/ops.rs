@@ -1,0 +1,100 @@
+//! `ops/`: the alert rules do what they say, and ask for what a running martd has.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value as Json;
+
+use crate::harness::{Martd, Root, wait_for};
+use crate::metrics::Scrape;
+use crate::writers::{Project, Writer};
+
+fn ops(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("ops").join(file)
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(ops(file)).expect("a file")
+}
+
+#[test]
+fn promtool_accepts_the_rules_and_each_fires_when_it_should() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        eprintln!("skipped: promtool is not installed (Debian has it in the package prometheus)");
+        return;
+    }
+    for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
+        let output = Command::new("promtool")
+            .args(arguments)
+            .current_dir(ops(""))
+            .output()
+            .expect("promtool runs");
+        let text = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+#[test]
+fn every_alert_has_a_test_and_an_entry_in_the_readme() {
+    let (rules, tests) = (read("alerts.yml"), read("alerts_test.yml"));
+    let readme = std::fs::read_to_string(ops("../README.md")).expect("README.md");
+    let alerts: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in alerts {
+        let fires = format!("alertname: {alert}\n        exp_alerts:");
+        assert!(tests.contains(&fires), "{alert} has no test that sees it fire");
+        assert!(readme.contains(&format!("`{alert}`")), "README.md says nothing of {alert}");
+    }
+}
+
+/// The names of metrics in a text, which ends names where identifiers end.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("martd_") || word.starts_with("process_"))
+        .collect()
+}
+
+fn expressions<'j>(json: &'j Json, into: &mut Vec<&'j str>) {
+    match json {
+        Json::Object(members) => {
+            for (key, value) in members {
+                match value.as_str() {
+                    Some(text) if key == "expr" || key == "query" => into.push(text),
+                    _ => expressions(value, into),
+                }
+            }
+        }
+        Json::Array(items) => items.iter().for_each(|item| expressions(item, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_metric_in_rules_and_dashboard_is_one_that_martd_has() {
+    let (root, writer, mut project) = (Root::new(), Writer::new(), Project::default());
+    writer.land_stamped(&root, "a", "SELECT 1 AS x", Some("one"));
+    project.built("a", "one");
+    project.write_ledger(&root, "one");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    wait_for("the build's metrics", || {
+        Scrape::of(&martd).get("martd_served_build_finished_timestamp_seconds")
+    });
+    let scrape = Scrape::of(&martd);
+    let there: BTreeSet<&str> = scrape.names().collect();
+
+    let rules = read("alerts.yml");
+    let asked = rules.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let rules = asked.collect::<Vec<_>>().join("\n");
+    let dashboard: Json = serde_json::from_str(&read("dashboard.json")).expect("JSON");
+    let mut queries = Vec::new();
+    expressions(&dashboard, &mut queries);
+    assert!(queries.len() > 30, "{queries:?}");
+    let dashboard = queries.join("\n");
+    let used: BTreeSet<&str> = metrics(&rules).union(&metrics(&dashboard)).copied().collect();
+    assert!(used.len() > 30, "{used:?}");
+    let unknown: Vec<_> = used.difference(&there).collect();
+    assert!(unknown.is_empty(), "martd has no {unknown:?}; it has {there:#?}");
+}
