@@ -46,8 +46,12 @@ fn a_statement_that_wants_too_much_memory_gets_507_and_the_next_one_an_answer() 
 
 #[test]
 fn a_thousand_clients_on_two_slots_get_an_answer_or_are_told_when_to_come_again() {
-    let settings =
-        [("MARTD_QUERIES", "2"), ("MARTD_QUEUE", "4"), ("MARTD_MAX_CONNECTIONS", "1100")];
+    let settings = [
+        ("MARTD_QUERIES", "2"),
+        ("MARTD_QUEUE", "4"),
+        ("MARTD_MAX_CONNECTIONS", "1100"),
+        ("MARTD_MEMORY", "256MiB"),
+    ];
     let (_root, martd) = martd(&settings);
     let outcomes: Vec<(u16, bool)> = thread::scope(|scope| {
         let clients: Vec<_> = (0..1000)
@@ -83,6 +87,9 @@ fn a_thousand_clients_on_two_slots_get_an_answer_or_are_told_when_to_come_again(
     println!("{answered} answered, {refused} told to come again");
     assert_eq!(answered + refused, 1000, "{outcomes:?}");
     assert!(answered > 0);
+    let peak = peak_resident(martd.pid());
+    println!("at most {} MiB resident", peak >> 20);
+    assert!(peak < 1 << 30, "{} MiB", peak >> 20);
     wait_for("a quiet daemon", || (martd.query("SELECT random()").status == 200).then_some(()));
 }
 
