@@ -1,23 +1,23 @@
-//! What the user types ([`Cli`]) and what the program uses ([`Config`]): two types, converted once.
+//! What the user types ([`ServeArgs`]) and what the program uses ([`Config`]): two types, converted
+//! once.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::engine;
 use crate::http::{self, Tokens};
 use crate::ledger::Period;
+use crate::listen::Address;
 use crate::publish::{Policy, Unverified};
 use crate::refresh;
 use crate::scan::MartDir;
 use crate::verify::Depth;
-use crate::verify::child;
 use crate::watch::WatchSetting;
 
 /// The least memory that DuckDB gets; below it even small statements fail.
@@ -31,78 +31,12 @@ const DUCKDB_STACK: u64 = 8 << 20;
 /// The largest default for cached answers.
 const CACHE_MEMORY_AT_MOST: u64 = 256 << 20;
 
-/// martd serves a directory of Parquet marts as one consistent database.
-#[derive(Debug, Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true, max_term_width = 100)]
-pub struct Cli {
-    /// What to do; `serve` when absent.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    /// The settings of `serve`.
-    #[command(flatten)]
-    pub serve: ServeArgs,
-}
-
-/// The subcommands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Watch PARQUET_DIR/mart and serve it (the default)
-    Serve(Box<ServeArgs>),
-    /// Wait until a dbt build is served. Exit code: 0 it is, 1 it is held, 3 neither in time
-    Wait(WaitArgs),
-    /// The child process that decodes files; started by `serve` alone.
-    #[command(name = child::SUBCOMMAND, hide = true)]
-    Decode {
-        /// How much to decode.
-        depth: Depth,
-        /// How many files it inherits.
-        count: usize,
-        /// The process that started it.
-        parent: u32,
-    },
-    /// The child process that reads a legacy file; started by `serve` alone.
-    #[command(name = child::LEGACY_SUBCOMMAND, hide = true)]
-    DecodeLegacy(child::LegacyArgs),
-}
-
-/// What `wait` needs.
+/// The settings that decide what is served.
 #[derive(Debug, Args)]
-pub struct WaitArgs {
-    /// The dbt invocation to wait for
-    #[arg(long, value_name = "ID")]
-    pub build: String,
-
-    /// How long to wait at most
-    #[arg(long, value_name = "TIME", default_value = "5m")]
-    pub timeout: Time,
-
-    /// Host and port of the running martd
-    #[arg(long, env = "MARTD_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:8321")]
-    pub server: String,
-
-    /// The token to ask with, where one is needed
-    #[arg(long, env = "MARTD_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-}
-
-/// Settings as flags, with environment variables behind them.
-#[derive(Debug, Args)]
-pub struct ServeArgs {
+pub struct SourceArgs {
     /// Directory whose subdirectory `mart` holds the Parquet files
     #[arg(long, env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
-    parquet_dir: PathBuf,
-
-    /// DuckDB file to serve until the first mart has landed
-    #[arg(long, env = "DUCKDB_PATH", value_name = "FILE")]
-    duckdb_path: Option<PathBuf>,
-
-    /// Whether DUCKDB_PATH is served as long as there is no mart
-    #[arg(long, env = "MARTD_FALLBACK", value_enum, default_value_t)]
-    fallback: Fallback,
-
-    /// Address to serve on
-    #[arg(long, env = "MARTD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8321")]
-    listen: SocketAddr,
+    pub(crate) parquet_dir: PathBuf,
 
     /// What is published: every valid file, only builds that the ledger vouches for, or the latter
     /// as soon as there is a ledger
@@ -116,6 +50,36 @@ pub struct ServeArgs {
     /// How much of a file is decoded before it is served
     #[arg(long, env = "MARTD_VERIFY", value_enum, default_value_t)]
     verify: Depth,
+
+    /// Memory for copies of marts; larger ones are held open instead [default: a quarter of the
+    /// memory there is, at most 1 GiB]
+    #[arg(long, env = "MARTD_PIN_MEMORY", value_name = "SIZE")]
+    pin_memory: Option<ByteSize>,
+}
+
+/// Settings as flags, with environment variables behind them.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+
+    /// DuckDB file to serve until the first mart has landed
+    #[arg(long, env = "DUCKDB_PATH", value_name = "FILE")]
+    duckdb_path: Option<PathBuf>,
+
+    /// Whether DUCKDB_PATH is served as long as there is no mart
+    #[arg(long, env = "MARTD_FALLBACK", value_enum, default_value_t)]
+    fallback: Fallback,
+
+    /// Where to serve: ADDRESS:PORT, or unix:PATH for a socket of its user and group. What systemd
+    /// passes on takes its place
+    #[arg(long, env = "MARTD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8321")]
+    listen: Address,
+
+    /// Where to serve probes and metrics too, without a token; they answer there when all else is
+    /// saturated
+    #[arg(long, env = "MARTD_ADMIN_LISTEN", value_name = "ADDR")]
+    admin_listen: Option<Address>,
 
     /// How changes are noticed
     #[arg(long, env = "MARTD_WATCH", value_enum, default_value_t)]
@@ -160,11 +124,6 @@ pub struct ServeArgs {
     /// the cache off
     #[arg(long, env = "MARTD_CACHE", value_name = "SIZE")]
     cache: Option<ByteSize>,
-
-    /// Memory for copies of marts; larger ones are held open instead [default: a quarter of the
-    /// memory there is, at most 1 GiB]
-    #[arg(long, env = "MARTD_PIN_MEMORY", value_name = "SIZE")]
-    pin_memory: Option<ByteSize>,
 
     /// Memory for DuckDB [default: half of the memory there is]
     #[arg(long, env = "MARTD_MEMORY", value_name = "SIZE")]
@@ -223,7 +182,29 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_RETAIN_COUNT", value_name = "N", default_value_t = 4)]
     retain_count: usize,
 
-    /// Time for requests in flight to finish after SIGTERM
+    /// Time for a client to send a request's head, also on an idle connection
+    #[arg(long, env = "MARTD_HEADER_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    header_timeout: Time,
+
+    /// Time for a client to send a request's body
+    #[arg(long, env = "MARTD_BODY_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    body_timeout: Time,
+
+    /// Time for a client to take any bytes of its answer
+    #[arg(long, env = "MARTD_STALL_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    stall_timeout: Time,
+
+    /// Whether statements are logged as text, without the values of their parameters; by their hash
+    /// alone when off
+    #[arg(long, env = "MARTD_LOG_SQL", value_enum, default_value_t)]
+    log_sql: Switch,
+
+    /// Time after SIGTERM in which requests are still taken while /readyz says no, so that load
+    /// balancers look elsewhere first
+    #[arg(long, env = "MARTD_DRAIN_DELAY", value_name = "TIME", default_value = "500ms")]
+    drain_delay: Time,
+
+    /// Time for requests in flight to finish after that
     #[arg(long, env = "MARTD_DRAIN", value_name = "TIME", default_value = "20s")]
     drain: Time,
 }
@@ -236,6 +217,14 @@ enum Fallback {
     On,
     /// It never is: the migration is over
     Off,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    #[default]
+    Off,
+    On,
 }
 
 /// A number of at least one.
@@ -272,13 +261,13 @@ impl fmt::Display for Time {
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen.
-    pub listen: SocketAddr,
+    pub listen: Address,
+    /// Where to listen for probes and metrics, if anywhere.
+    pub admin_listen: Option<Address>,
     /// The DuckDB file to serve until the first mart has landed.
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
     pub refresh: refresh::Settings,
-    /// `MARTD_PIN_MEMORY`, in bytes.
-    pub pin_bytes: u64,
     /// The most memory that the process may allocate for data, in bytes.
     pub data_bytes: u64,
     /// Where the last snapshot survives a restart.
@@ -287,7 +276,9 @@ pub struct Config {
     pub tokens: Option<Tokens>,
     /// The server's part.
     pub http: http::Settings,
-    /// Time for requests in flight to finish after SIGTERM.
+    /// Time after SIGTERM in which requests are still taken.
+    pub drain_delay: Duration,
+    /// Time for requests in flight to finish after that.
     pub drain: Duration,
 }
 
@@ -299,13 +290,36 @@ pub struct ConfigError {
     problem: String,
 }
 
+impl SourceArgs {
+    /// Fills in what depends on the machine.
+    ///
+    /// # Errors
+    /// When martd cannot find itself.
+    pub(crate) fn into_intake(self) -> Result<refresh::Intake, ConfigError> {
+        let program = std::env::current_exe().map_err(|error| ConfigError {
+            setting: "MARTD_VERIFY",
+            problem: format!("martd cannot find its own program to decode files with: {error}"),
+        })?;
+        let default = || (memory_available() / 4).min(PIN_MEMORY_AT_MOST);
+        Ok(refresh::Intake {
+            dir: MartDir::new(self.parquet_dir),
+            policy: self.publish,
+            unverified: self.unverified,
+            verify: self.verify,
+            program,
+            decoders: processors(),
+            pin_bytes: self.pin_memory.map_or_else(default, |size| size.as_u64()),
+        })
+    }
+}
+
 impl ServeArgs {
     /// Checks the settings and fills in what depends on the machine.
     ///
     /// # Errors
     /// The first setting that cannot be used.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        let processors = std::thread::available_parallelism().map_or(1, Count::get);
+        let processors = processors();
         let available = memory_available();
         let memory = self.memory.map_or(available / 2, |size| size.as_u64());
         if memory < LEAST_MEMORY {
@@ -313,8 +327,6 @@ impl ServeArgs {
                 format!("{} is too little; give DuckDB at least 64 MiB", ByteSize::b(memory));
             return Err(ConfigError { setting: "MARTD_MEMORY", problem });
         }
-        let pin_bytes =
-            self.pin_memory.map_or((available / 4).min(PIN_MEMORY_AT_MOST), |size| size.as_u64());
         check_names("MARTD_SCHEMAS", &self.schemas)?;
         if self.schemas.is_empty() {
             let problem = "name at least one schema".to_owned();
@@ -327,10 +339,6 @@ impl ServeArgs {
             let problem = format!("{} is no directory; create it", dir.display());
             return Err(ConfigError { setting: "MARTD_TEMP_DIR", problem });
         }
-        let program = std::env::current_exe().map_err(|error| ConfigError {
-            setting: "MARTD_VERIFY",
-            problem: format!("martd cannot find its own program to decode files with: {error}"),
-        })?;
         let queries = self.queries.map_or(processors, Count::get);
 
         let threads = self.threads.map_or(processors, Count::get);
@@ -357,20 +365,15 @@ impl ServeArgs {
 
         Ok(Config {
             listen: self.listen,
+            admin_listen: self.admin_listen,
+            drain_delay: self.drain_delay.0,
             drain: self.drain.0,
-            pin_bytes,
             data_bytes: memory + cache_bytes + stacks + HEADROOM,
             state_dir: self.state_dir,
             legacy: self.duckdb_path.filter(|_| self.fallback == Fallback::On),
             refresh: refresh::Settings {
-                dir: MartDir::new(self.parquet_dir),
-
-                policy: self.publish,
-                unverified: self.unverified,
+                intake: self.source.into_intake()?,
                 watch: self.watch,
-                verify: self.verify,
-                program,
-                decoders: processors,
                 retain_for: self.retain.0,
                 retain_count: self.retain_count,
                 engine: engine::Settings {
@@ -397,6 +400,12 @@ impl ServeArgs {
                 max_result_bytes: self.max_result.as_u64(),
                 max_body_bytes: self.max_body.as_u64(),
                 max_connections: self.max_connections.get(),
+                timeouts: http::Timeouts {
+                    header: self.header_timeout.0,
+                    body: self.body_timeout.0,
+                    stall: self.stall_timeout.0,
+                },
+                log_sql: self.log_sql == Switch::On,
             },
         })
     }
@@ -422,6 +431,10 @@ fn max_age(warn: Option<Time>, error: Option<Time>) -> Result<http::Criteria, Co
         return Err(ConfigError { setting: "MARTD_MAX_AGE_ERROR", problem });
     }
     Ok(criteria)
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, Count::get)
 }
 
 fn check_names(setting: &'static str, names: &[String]) -> Result<(), ConfigError> {

@@ -10,8 +10,9 @@
 //! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
 //! - [`events`] tells those who listen what has changed;
 //! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
-//! - [`http`] serves them, in a process that gave up its rights in [`sandbox`];
-//! - [`metrics`] is what all of them count.
+//! - [`http`] serves them on the sockets of [`listen`], in a process that gave up its rights in
+//!   [`sandbox`] and tells its [`service`] manager how it is;
+//! - [`metrics`] is what all of them count, and [`commands`] what can be typed.
 //!
 //! No module but `watch` names notify, none but `engine` names duckdb, none but `http` names hyper.
 
@@ -31,5 +32,9 @@ pub mod engine;
 pub mod encode;
 pub mod http;
 pub mod metrics;
+pub mod listen;
 pub mod sandbox;
 pub mod signal;
+pub mod service;
+pub mod hooks;
+pub mod commands;

@@ -36,12 +36,14 @@ pub struct Budget {
     limit: u64,
     used: AtomicU64,
     pins: AtomicU64,
+    read: AtomicU64,
 }
 
 impl Budget {
     /// A budget of this many bytes.
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0), pins: AtomicU64::new(0) })
+        let [used, pins, read] = [0; 3].map(AtomicU64::new);
+        Arc::new(Self { limit, used, pins, read })
     }
 
     /// The bytes that live pins take.
@@ -57,6 +59,11 @@ impl Budget {
     /// The live pins.
     pub fn pins(&self) -> u64 {
         self.pins.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that have been read to pin files.
+    pub fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     /// A pin's place in the budget, with no bytes yet.
@@ -169,6 +176,7 @@ impl Pin {
         let before = Identity::of_open(file)?;
         let mut copy = reservation.reserve(before.size()).then(Copy::create).transpose();
         let hash = hash(file, before.size(), |part, offset| {
+            budget.read.fetch_add(part.len() as u64, Ordering::Relaxed);
             if let Ok(Some(to)) = &copy
                 && let Err(error) = to.0.write_all_at(part, offset)
             {

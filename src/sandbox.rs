@@ -13,19 +13,24 @@ use rustix::process::{Resource, Rlimit};
 /// The newest Landlock that martd knows. An older kernel enforces what it can.
 const NEWEST: ABI = ABI::V6;
 
-/// Takes the right to write anywhere but in `writable` from this thread and all that it starts.
+/// Takes the right to write anywhere but in `writable` from this thread and all that it starts, and
+/// that to remove files anywhere but there and in `cleared`.
 /// Returns how much of that the kernel enforces.
 ///
 /// # Errors
 /// When the kernel refuses the rules.
 pub fn forbid_writes<'p>(
     writable: impl IntoIterator<Item = &'p Path>,
+    cleared: impl IntoIterator<Item = &'p Path>,
 ) -> Result<RulesetStatus, RulesetError> {
     let writes = AccessFs::from_write(NEWEST);
     let mut rules = Ruleset::default().handle_access(writes)?.create()?;
     for path in writable {
         let rights = if path.is_dir() { writes } else { writes & AccessFs::from_file(NEWEST) };
         rules = allow(rules, path, rights)?;
+    }
+    for path in cleared {
+        rules = allow(rules, path, AccessFs::RemoveFile.into())?;
     }
     Ok(rules.restrict_self()?.ruleset)
 }
@@ -79,12 +84,15 @@ mod tests {
     fn writes_go_where_they_are_allowed_and_nowhere_else() {
         let allowed = tempfile::tempdir().expect("a temporary directory");
         let forbidden = tempfile::tempdir().expect("a temporary directory");
+        let cleared = tempfile::tempdir().expect("a temporary directory");
+        let socket = cleared.path().join("socket");
+        fs::write(&socket, "x").expect("write");
         let there = forbidden.path().join("there");
         fs::write(&there, "x").expect("write");
         // A thread of its own: the rules cannot be taken back.
         let outcome = thread::scope(|scope| {
             let confined = scope.spawn(|| {
-                let status = forbid_writes([allowed.path()]).expect("Landlock");
+                let status = forbid_writes([allowed.path()], [cleared.path()]).expect("Landlock");
                 if status == RulesetStatus::NotEnforced {
                     eprintln!("this kernel has no Landlock: nothing is tested");
                     return None;
@@ -97,10 +105,13 @@ mod tests {
                     fs::rename(&there, allowed.path().join("b")).is_err(),
                     fs::create_dir(forbidden.path().join("d")).is_err(),
                     fs::read_to_string(&there).is_ok(),
+                    fs::write(&socket, "y").is_err(),
+                    fs::write(cleared.path().join("a"), "x").is_err(),
+                    fs::remove_file(&socket).is_ok(),
                 ])
             });
             confined.join().expect("no panic")
         });
-        assert!(outcome.is_none_or(|outcome| outcome == [true; 6]), "{outcome:?}");
+        assert!(outcome.is_none_or(|outcome| outcome == [true; 9]), "{outcome:?}");
     }
 }

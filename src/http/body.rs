@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,8 +10,6 @@ use tokio::sync::mpsc;
 
 /// Parts that wait for a slow client.
 pub(super) const PARTS_AHEAD: usize = 2;
-/// A client that takes no bytes for this long is gone.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A failure after the status line was sent: hyper then cuts the connection, so that the answer
 /// cannot be taken for a whole one.

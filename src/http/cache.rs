@@ -56,6 +56,7 @@ pub(super) struct Stored {
     pub(super) coding: Coding,
     /// Whether rows were left out, for the formats that cannot say so inside.
     pub(super) truncated: bool,
+    /// How many it has, for metrics and the log.
     pub(super) rows: u64,
 }
 

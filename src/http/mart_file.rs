@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::App;
-use super::body::{self, Aborted, BoxBody, PARTS_AHEAD, STALL_TIMEOUT, Stream};
+use super::body::{self, Aborted, BoxBody, PARTS_AHEAD, Stream};
 use super::problem::{self, Problem};
 use super::query::{matches, snapshot_asked_for};
 use super::routes::MARTD_SNAPSHOT;
@@ -88,7 +89,7 @@ pub(super) fn answer(
         let media = HeaderValue::from_static("application/vnd.apache.parquet");
         answer.insert(CONTENT_TYPE, media);
         answer.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-        (status, stream(Arc::clone(pin), range))
+        (status, stream(Arc::clone(pin), range, app.settings().timeouts.stall))
     };
     let mut response = Response::new(content);
     *response.status_mut() = status;
@@ -121,7 +122,7 @@ fn range(value: &HeaderValue, size: u64) -> Option<Option<Range<u64>>> {
 }
 
 /// Reads a part at a time, each on a blocking thread, as the client takes them.
-fn stream(pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
+fn stream(pin: Arc<Pin>, range: Range<u64>, stall: Duration) -> BoxBody {
     let (sender, parts) = mpsc::channel(PARTS_AHEAD);
     tokio::spawn(async move {
         let mut position = range.start;
@@ -131,7 +132,7 @@ fn stream(pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
             let part = tokio::task::spawn_blocking(move || read(&pin, position, length)).await;
             let part = part.unwrap_or_else(|error| Err(Aborted(error.to_string())));
             let failed = part.is_err();
-            let sent = timeout(STALL_TIMEOUT, sender.send(part.map(Frame::data))).await;
+            let sent = timeout(stall, sender.send(part.map(Frame::data))).await;
             if failed || !matches!(sent, Ok(Ok(()))) {
                 return;
             }

@@ -11,6 +11,7 @@ pub mod client;
 mod compress;
 mod datasets;
 mod events;
+mod exchange;
 mod freshness;
 mod mart_file;
 mod probes;
@@ -26,9 +27,11 @@ mod server;
 mod slots;
 mod snapshot;
 mod tally;
+mod trace;
 mod waiting;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -39,8 +42,9 @@ use crate::metrics::Metrics;
 
 pub use access::Tokens;
 pub use freshness::Criteria;
+pub(crate) use probes::why_nothing;
 pub use problem::problems;
-pub use server::serve;
+pub use server::Server;
 
 use cache::Answers;
 use queries::Queries;
@@ -77,6 +81,21 @@ pub struct Settings {
     pub max_body_bytes: u64,
     /// Connections that are open at once.
     pub max_connections: usize,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
+    /// Whether statements are logged as text.
+    pub log_sql: bool,
+}
+
+/// How long clients may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// To send a request's head, also on a connection that is idle.
+    pub header: Duration,
+    /// To send a request's body.
+    pub body: Duration,
+    /// To take any bytes of an answer.
+    pub stall: Duration,
 }
 
 /// What all requests share. A clone is a pointer.
@@ -98,6 +117,8 @@ struct Shared {
     /// Places for those who listen to events.
     listeners: Arc<Semaphore>,
     metrics: Metrics,
+    /// Requests whose answers are not out yet.
+    in_flight: AtomicUsize,
 }
 
 impl App {
@@ -117,6 +138,7 @@ impl App {
             draining: watch::Sender::new(false),
             // Of a thousand listeners, others would find no connection left.
             listeners: Arc::new(Semaphore::new((settings.max_connections / 4).max(1))),
+            in_flight: AtomicUsize::new(0),
             settings,
             catalog,
             gate,
@@ -140,6 +162,10 @@ impl App {
 
     fn listeners(&self) -> &Arc<Semaphore> {
         &self.0.listeners
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::Acquire)
     }
 
     fn settings(&self) -> &Settings {

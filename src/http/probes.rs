@@ -67,7 +67,8 @@ fn readiness(app: &App, state: &State) -> Vec<Check> {
     checks
 }
 
-fn why_nothing(state: &State) -> String {
+/// Why there is no snapshot.
+pub(crate) fn why_nothing(state: &State) -> String {
     if state.legacy == Some(Trouble::Locked) {
         return "no Parquet file has landed yet, and a writer has the legacy DuckDB file"
             .to_owned();

@@ -18,12 +18,12 @@ use tracing::Span;
 
 use http_body_util::BodyExt;
 
-use super::App;
 use super::accept::Wanted;
 use super::access::Caller;
 use super::body::{self, Aborted, BoxBody, Parts, Stream};
 use super::cache::{Flight, Key, Landing, Stored};
 use super::compress::Coding;
+use super::exchange::Facts;
 use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::request::Query;
@@ -31,6 +31,7 @@ use super::routes::MARTD_SNAPSHOT;
 use super::run::{self, Head, Job, MARTD_TRUNCATED};
 use super::slots::{Stop, StopOnDrop};
 use super::tally::Tally;
+use super::{App, Settings};
 use crate::catalog::{Snapshot, State};
 use crate::engine::{Checked, Refusal, Scope};
 use crate::metrics::CacheResult;
@@ -45,10 +46,11 @@ pub(super) async fn answer(
     state: &State,
     caller: &Caller,
     ticket: Ticket,
+    facts: Facts,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let mut tally = Tally::start(app.metrics().clone());
-    match respond(app, state, caller, ticket, request, &mut tally).await {
+    match respond(app, state, caller, ticket, &facts, request, &mut tally).await {
         Ok((headers, content)) => Ok(content.into_response(headers, tally)),
         Err(problem) => {
             tally.failed(&problem);
@@ -63,6 +65,7 @@ async fn respond(
     state: &State,
     caller: &Caller,
     ticket: Ticket,
+    facts: &Facts,
     request: Request<Incoming>,
     tally: &mut Tally,
 ) -> Result<(HeaderMap, Content), Problem> {
@@ -72,6 +75,7 @@ async fn respond(
     let headers = request.headers().clone();
     let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
     let query = Query::read(app, request).await?;
+    facts.statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
     let checked = check(app, &query.sql).await?;
 
@@ -90,7 +94,8 @@ async fn respond(
         None => {
             let snapshot = &snapshot;
             let started = tally.started();
-            let work = Work { app, snapshot, query, wanted, checked, scope, key, started };
+            let facts = facts.clone();
+            let work = Work { app, snapshot, query, wanted, checked, scope, key, started, facts };
             work.answer(ticket).await?
         }
     };
@@ -98,6 +103,7 @@ async fn respond(
     let mut headers = HeaderMap::new();
     let coding = match &content {
         Content::Whole(stored) => {
+            facts.rows(stored.rows);
             headers.insert(MARTD_TRUNCATED, run::truth(stored.truncated));
             stored.coding
         }
@@ -206,6 +212,7 @@ struct Work<'a> {
     scope: Scope,
     key: Option<Key>,
     started: Instant,
+    facts: Facts,
 }
 
 impl Work<'_> {
@@ -261,16 +268,20 @@ impl Work<'_> {
         let (query, checked) = (self.query.clone(), Arc::clone(&self.checked));
         let (wanted, scope, started) = (self.wanted, self.scope.clone(), self.started);
         let asked = stop.clone();
+        let facts = self.facts.clone();
         let span = Span::current();
         let task = tokio::spawn(async move {
-            let slot = match app.slots().take(asked).await {
+            let queued = Instant::now();
+            let taken = app.slots().take(asked).await;
+            facts.waited(queued.elapsed());
+            let slot = match taken {
                 Ok(slot) => slot,
                 Err(problem) => {
                     land.send_replace(Some(Landing::Problem(Arc::new(problem))));
                     return;
                 }
             };
-            let max_bytes = app.settings().max_result_bytes;
+            let Settings { max_result_bytes: max_bytes, timeouts, .. } = *app.settings();
             let job = Job {
                 snapshot,
                 query,
@@ -280,6 +291,8 @@ impl Work<'_> {
                 slot,
                 started,
                 max_bytes,
+                stall: timeouts.stall,
+                facts,
                 metrics: app.metrics().clone(),
                 head: head_sender,
             };

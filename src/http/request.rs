@@ -17,8 +17,6 @@ use crate::engine::{Parameters, TypeName, Value};
 
 /// Rows of an answer when the request does not say.
 const DEFAULT_LIMIT: u64 = 10_000;
-/// How long a request body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,10 +97,11 @@ async fn posted(app: &App, request: Request<Incoming>) -> Result<Body, Problem> 
             return Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail));
         }
     };
+    let body_timeout = app.settings().timeouts.body;
     let max_bytes = app.settings().max_body_bytes;
     let limited =
         Limited::new(request.into_body(), usize::try_from(max_bytes).unwrap_or(usize::MAX));
-    let bytes = match timeout(BODY_TIMEOUT, limited.collect()).await {
+    let bytes = match timeout(body_timeout, limited.collect()).await {
         Ok(Ok(collected)) => collected.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let detail = format!("the body may have {max_bytes} bytes at most");
@@ -110,7 +109,7 @@ async fn posted(app: &App, request: Request<Incoming>) -> Result<Body, Problem> 
         }
         Ok(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
         Err(_) => {
-            let detail = format!("the body was not there after {} s", BODY_TIMEOUT.as_secs());
+            let detail = format!("the body was not there after {body_timeout:?}");
             return Err(Problem::new(problem::BODY_TIMEOUT, detail));
         }
     };

@@ -5,21 +5,25 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
-use tracing::{Instrument, debug, info, info_span};
+use tracing::field::Empty;
+use tracing::{Instrument, info_span};
 
 use super::access::Caller;
 use super::body::{self, BoxBody};
+use super::exchange::{Exchange, Facts};
 use super::problem::{self, Problem};
 use super::queries::Ticket;
+use super::trace::TraceParent;
 use super::{
     App, datasets, events, freshness, mart_file, probes, query, request_id, scrape, snapshot,
     waiting,
 };
 use crate::catalog::State;
+use crate::hooks;
 
 /// In an answer, the snapshot that it comes from; in a request, the one to ask.
 pub(super) const MARTD_SNAPSHOT: HeaderName = HeaderName::from_static("martd-snapshot");
@@ -29,9 +33,18 @@ const QUERY_PATH: &str = "/v1/query";
 const MARTD_SOURCE: HeaderName = HeaderName::from_static("martd-source");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surface {
+    Everything,
+    /// Probes and metrics, which need no token there.
+    Admin,
+}
+
 /// Answers one request, whatever happens.
 pub(super) async fn handle(
     app: App,
+    surface: Surface,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Infallible> {
     let started = Instant::now();
@@ -39,14 +52,27 @@ pub(super) async fn handle(
     let ticket = (request.uri().path() == QUERY_PATH).then(|| app.queries().register(id.clone()));
     let id = ticket.as_ref().map_or(id, |ticket| ticket.id().to_owned());
     let state = app.catalog().load();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let span = info_span!("request", id);
+    let span = info_span!("request", id, trace_id = Empty, parent_id = Empty);
+    if let Some(TraceParent { trace_id, parent_id }) = TraceParent::of(request.headers()) {
+        span.record("trace_id", trace_id).record("parent_id", parent_id);
+    }
+    let route = Route::of(request.uri().path());
+    let facts = Facts::default();
+    let exchange = Exchange {
+        app: app.clone(),
+        started,
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+        facts: facts.clone(),
+        span: span.clone(),
+    };
+    let exchange = exchange.begin();
 
     // A task of its own, so that a panic ends this request alone.
     let task = tokio::spawn({
         let (app, state) = (app.clone(), state.clone());
-        async move { route(&app, &state, ticket, request).await }.instrument(span.clone())
+        async move { answer(&app, surface, &state, ticket, facts, request).await }
+            .instrument(span.clone())
     });
     let outcome = AbortOnDrop(task).await;
     let mut response = outcome.unwrap_or_else(|problem| {
@@ -68,21 +94,17 @@ pub(super) async fn handle(
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(request_id::X_REQUEST_ID, value);
     }
-    let elapsed = started.elapsed();
-    let timing = format!("total;dur={:.3}", elapsed.as_secs_f64() * 1e3);
+    if app.is_draining() {
+        // A client that is told goes elsewhere; one that is not may send into a closing connection.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let timing = format!("total;dur={:.3}", started.elapsed().as_secs_f64() * 1e3);
     if let Ok(value) = HeaderValue::from_str(&timing) {
         headers.insert(SERVER_TIMING, value);
     }
     let status = response.status().as_u16();
-    app.metrics().responded(Route::of(&path).map_or("none", Route::name), status);
-    let ms = elapsed.as_millis() as u64;
-    // Probes ask every second and say nothing new.
-    if path == "/readyz" || path == "/livez" {
-        span.in_scope(|| debug!(%method, path, status, ms, "answered"));
-    } else {
-        span.in_scope(|| info!(%method, path, status, ms, "answered"));
-    }
-    Ok(response)
+    app.metrics().responded(route.map_or("none", Route::name), status);
+    Ok(exchange.answer(response))
 }
 
 /// A request's task. The client leaving drops it, and with it what it started.
@@ -175,16 +197,23 @@ impl Route {
         }
     }
 
+    /// Whether it is served where probes and metrics alone are.
+    fn is_for_operators(self) -> bool {
+        matches!(self, Self::Ready | Self::Live | Self::Metrics)
+    }
+
     fn allows(self, method: &Method) -> bool {
         let name = if method == Method::HEAD { "GET" } else { method.as_str() };
         self.methods().split(", ").any(|allowed| allowed == name)
     }
 }
 
-async fn route(
+async fn answer(
     app: &App,
+    surface: Surface,
     state: &State,
     ticket: Option<Ticket>,
+    facts: Facts,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let uri = request.uri().clone();
@@ -194,20 +223,30 @@ async fn route(
         let detail = format!("{path} is not served here; /openapi.json tells what is");
         return Err(Problem::new(problem::NOT_FOUND, detail));
     };
+    if surface == Surface::Admin && !route.is_for_operators() {
+        let detail = format!("{path} is not served on the admin listener (MARTD_ADMIN_LISTEN)");
+        return Err(Problem::new(problem::NOT_FOUND, detail));
+    }
     if !route.allows(request.method()) {
         return Err(Problem::method_not_allowed(route.methods()));
     }
+    hooks::panic("request");
     match route {
         Route::Ready => return probes::ready(app, state, argument("verbose").is_some()),
-        Route::Live => return probes::live(app, argument("verbose").is_some()),
+        Route::Live => {
+            hooks::stick("http");
+            return probes::live(app, argument("verbose").is_some());
+        }
         _ => {}
     }
-    let caller = Caller::identify(app.tokens(), request.headers())?;
+    // On the listener for operators no token is asked for.
+    let tokens = app.tokens().filter(|_| surface == Surface::Everything);
+    let caller = Caller::identify(tokens, request.headers())?;
     match route {
         Route::Query => {
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
             ticket.belongs_to(&caller);
-            query::answer(app, state, &caller, ticket, request).await
+            query::answer(app, state, &caller, ticket, facts, request).await
         }
         Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
         Route::Marts => {

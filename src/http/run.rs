@@ -5,7 +5,7 @@
 //! that most errors still get a status of their own.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
@@ -16,9 +16,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::accept::Wanted;
-use super::body::{Aborted, PARTS_AHEAD, Parts, STALL_TIMEOUT};
+use super::body::{Aborted, PARTS_AHEAD, Parts};
 use super::cache::Stored;
-use super::compress::{Coding, Compressor};
+use super::compress::Compressor;
+use super::exchange::Facts;
 use super::problem::Problem;
 use super::request::Query;
 use super::slots::{Slot, Stop};
@@ -51,6 +52,10 @@ pub(super) struct Job {
     /// The largest answer.
     pub(super) max_bytes: u64,
     pub(super) metrics: Metrics,
+    /// A client that takes no bytes for this long is gone.
+    pub(super) stall: Duration,
+    /// Where the rows of a stream are told.
+    pub(super) facts: Facts,
     /// Where the answer's head goes.
     pub(super) head: oneshot::Sender<Result<Head, Problem>>,
 }
@@ -67,24 +72,14 @@ pub(super) enum Head {
 impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
-        let Self {
-            snapshot,
-            query,
-            wanted,
-            checked,
-            scope,
-            slot,
-            started,
-            max_bytes,
-            head,
-            metrics,
-        } = self;
+        let Self { slot, stall, facts, metrics, head, .. } = self;
+        let Self { snapshot, query, wanted, checked, scope, started, max_bytes, .. } = self;
         if slot.stop().is_asked() {
             return; // the client left while this waited for a thread
         }
-        let mut outlet =
-            Outlet { head: Some(head), parts: None, runtime: Handle::current(), metrics };
-        let deadline = Deadline::start(started + query.timeout, slot.stop());
+        let runtime = Handle::current();
+        let mut outlet = Outlet { head: Some(head), parts: None, stall, facts, metrics, runtime };
+        let deadline = Deadline::start(started + query.timeout, slot.stop(), stall);
         let mut session = match snapshot.instance.session() {
             Ok(session) => session,
             Err(error) => return outlet.fail(error.into()),
@@ -151,7 +146,8 @@ fn send<'s>(
     let coding = if outlet.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
     let last = if coding == best { compressor.last(out) } else { out };
     answer.check_intact()?;
-    deadline.pause(|| outlet.last(last, coding, truncated, rows))
+    let last = Stored { bytes: last.into(), coding, truncated, rows };
+    deadline.pause(|| outlet.last(last))
 }
 
 /// Asks a statement to stop when its time is over. Time in which the client did not take bytes
@@ -159,10 +155,11 @@ fn send<'s>(
 struct Deadline {
     at: watch::Sender<tokio::time::Instant>,
     stop: Stop,
+    stall: Duration,
 }
 
 impl Deadline {
-    fn start(at: Instant, stop: Stop) -> Self {
+    fn start(at: Instant, stop: Stop, stall: Duration) -> Self {
         let (sender, mut receiver) = watch::channel(tokio::time::Instant::from_std(at));
         let asked = stop.clone();
         Handle::current().spawn(async move {
@@ -174,7 +171,7 @@ impl Deadline {
                 }
             }
         });
-        Self { at: sender, stop }
+        Self { at: sender, stop, stall }
     }
 
     fn has_passed(&self) -> bool {
@@ -185,7 +182,7 @@ impl Deadline {
     fn pause<R>(&self, wait: impl FnOnce() -> R) -> R {
         let before = tokio::time::Instant::now();
         let left = self.at.borrow().saturating_duration_since(before);
-        self.at.send_replace(before + left + STALL_TIMEOUT);
+        self.at.send_replace(before + left + self.stall + Duration::from_secs(1));
         let result = wait();
         self.at.send_replace(tokio::time::Instant::now() + left);
         result
@@ -196,6 +193,8 @@ impl Deadline {
 struct Outlet {
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
     parts: Option<mpsc::Sender<Result<Frame<Bytes>, Aborted>>>,
+    stall: Duration,
+    facts: Facts,
     runtime: Handle,
     metrics: Metrics,
 }
@@ -220,22 +219,14 @@ impl Outlet {
     }
 
     /// Sends the last part, or a small answer as a whole.
-    fn last(
-        &mut self,
-        bytes: Vec<u8>,
-        coding: Coding,
-        truncated: bool,
-        rows: u64,
-    ) -> Result<(), QueryError> {
+    fn last(&mut self, last: Stored) -> Result<(), QueryError> {
         match self.head.take() {
-            Some(head) => {
-                let stored = Stored { bytes: bytes.into(), coding, truncated, rows };
-                head.send(Ok(Head::Whole(stored))).map_err(|_| QueryError::Interrupted)
-            }
+            Some(head) => head.send(Ok(Head::Whole(last))).map_err(|_| QueryError::Interrupted),
             None => {
-                self.metrics.rows(rows);
-                self.send(Ok(Frame::data(bytes.into())))?;
-                let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(truncated))]);
+                self.metrics.rows(last.rows);
+                self.facts.rows(last.rows);
+                self.send(Ok(Frame::data(last.bytes)))?;
+                let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(last.truncated))]);
                 self.send(Ok(Frame::trailers(trailers)))
             }
         }
@@ -251,7 +242,7 @@ impl Outlet {
 
     fn send(&self, part: Result<Frame<Bytes>, Aborted>) -> Result<(), QueryError> {
         let Some(parts) = &self.parts else { return Err(QueryError::Interrupted) };
-        match self.runtime.block_on(timeout(STALL_TIMEOUT, parts.send(part))) {
+        match self.runtime.block_on(timeout(self.stall, parts.send(part))) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(QueryError::Interrupted),
         }

@@ -1,80 +1,244 @@
 //! Accepts connections and serves them until told to stop.
 
+use std::fs::File;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
+use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
-use super::{App, routes};
+use super::routes::{self, Surface};
+use super::{App, Timeouts};
+use crate::listen::Socket;
+use crate::pin::descriptor_limit;
 
-/// How long a client may take to send its request's head, also on an idle connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest request head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// How long to wait after an accept failed, for example for lack of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Connections for probes and metrics that are open at once.
+const ADMIN_CONNECTIONS: usize = 32;
+/// Descriptors that are kept for them, so that they can be accepted when there are no others.
+const ADMIN_DESCRIPTORS: usize = 4;
+/// Connections take one of this many descriptors at most; marts take half, queries have the rest.
+const CONNECTIONS_SHARE: u64 = 4;
+/// After the end was announced, how long a connection may take to send a request.
+const LAST_REQUEST_WITHIN: Duration = Duration::from_secs(1);
 
-/// Serves until `shutdown` resolves; then stops accepting and returns once every request in flight
-/// is answered. The caller bounds that wait.
-pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) {
-    let connections = Arc::new(Semaphore::new(app.settings().max_connections));
-    let graceful = GracefulShutdown::new();
-    tokio::pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &connections) => accepted,
-            () = &mut shutdown => break,
-        };
-        let (stream, permit) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if is_of_one_connection(&error) => continue,
-            Err(error) => {
-                app.metrics().accept_failed();
-                warn!(%error, "no connection can be accepted");
-                sleep(ACCEPT_BACKOFF).await;
-                continue;
+/// Sockets that are served alike, and share one limit of connections.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<Listener>,
+    /// The one that is asked first, so that none starves another.
+    next: usize,
+    app: App,
+    surface: Surface,
+    places: Arc<Semaphore>,
+    spare: Vec<File>,
+}
+
+impl Server {
+    /// A server of everything.
+    ///
+    /// # Errors
+    /// When a socket cannot be used, or this is no runtime.
+    pub fn new(sockets: Vec<Socket>, app: App) -> io::Result<Self> {
+        let wanted = app.settings().max_connections;
+        let room = usize::try_from(descriptor_limit() / CONNECTIONS_SHARE).unwrap_or(wanted);
+        if room < wanted {
+            warn!("the limit of descriptors has room for {room} connections, not for {wanted}");
+        }
+        Self::of(sockets, app, Surface::Everything, wanted.min(room.max(1)))
+    }
+
+    /// A server of probes and metrics, which answers when the other is saturated or descriptors have
+    /// run out.
+    ///
+    /// # Errors
+    /// When a socket cannot be used, or this is no runtime.
+    pub fn admin(sockets: Vec<Socket>, app: App) -> io::Result<Self> {
+        let mut server = Self::of(sockets, app, Surface::Admin, ADMIN_CONNECTIONS)?;
+        server.refill();
+        Ok(server)
+    }
+
+    fn of(
+        sockets: Vec<Socket>,
+        app: App,
+        surface: Surface,
+        connections: usize,
+    ) -> io::Result<Self> {
+        crate::listen::set_nonblocking(&sockets)?;
+        Ok(Self {
+            listeners: sockets.into_iter().map(Listener::new).collect::<io::Result<_>>()?,
+            next: 0,
+            app,
+            surface,
+            places: Arc::new(Semaphore::new(connections)),
+            spare: Vec::new(),
+        })
+    }
+
+    /// Serves until `shutdown` resolves; then stops accepting and returns once every request in flight
+    /// is answered. The caller bounds that wait.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let graceful = GracefulShutdown::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                () = &mut shutdown => break,
+            };
+            match accepted {
+                Ok((stream, place)) => self.serve(stream, place, &graceful),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.app.metrics().accept_failed();
+                    warn!(%error, "no connection can be accepted");
+                    sleep(ACCEPT_BACKOFF).await;
+                }
             }
-        };
-        let open = app.metrics().connection();
-        let app = app.clone();
+        }
+        self.empty_backlog(&graceful);
+        self.listeners.clear(); // the port is free from here on
+        info!("finishing {} connections", graceful.count());
+        let app = self.app.clone();
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            () = async {
+                // A client that never sends a request keeps nobody waiting.
+                loop {
+                    sleep(LAST_REQUEST_WITHIN).await;
+                    if app.in_flight() == 0 {
+                        return;
+                    }
+                }
+            } => {}
+        }
+    }
+
+    /// Takes a place before it accepts: clients beyond the limit wait in the kernel's backlog.
+    async fn accept(&mut self) -> io::Result<(Stream, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).acquire_owned().await.expect("never closed");
+        let mut accepted = poll_fn(|context| self.poll_accept(context)).await;
+        if accepted.as_ref().is_err_and(is_out_of_descriptors) && self.spare.pop().is_some() {
+            accepted = poll_fn(|context| self.poll_accept(context)).await;
+        } else {
+            self.refill();
+        }
+        Ok((accepted?, place))
+    }
+
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        let count = self.listeners.len();
+        for place in (self.next..count).chain(0..self.next) {
+            if let Poll::Ready(accepted) = self.listeners[place].poll_accept(context) {
+                self.next = (place + 1) % count;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whoever connected before the listener closes is answered still.
+    fn empty_backlog(&mut self, graceful: &GracefulShutdown) {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        while let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+            && let Poll::Ready(Ok(stream)) = self.poll_accept(&mut context)
+        {
+            self.serve(stream, place, graceful);
+        }
+    }
+
+    fn serve(&self, stream: Stream, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+        match stream {
+            Stream::Tcp(stream) => self.serve_on(stream, place, graceful),
+            Stream::Unix(stream) => self.serve_on(stream, place, graceful),
+        }
+    }
+
+    fn serve_on<S>(&self, stream: S, place: OwnedSemaphorePermit, graceful: &GracefulShutdown)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let Timeouts { header, stall, .. } = self.app.settings().timeouts;
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(stall));
+        let open = self.app.metrics().connection();
+        let (app, surface) = (self.app.clone(), self.surface);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            .header_read_timeout(header)
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(
-                TokioIo::new(stream),
-                service_fn(move |request| routes::handle(app.clone(), request)),
+                TokioIo::new(Box::pin(stream)),
+                service_fn(move |request| routes::handle(app.clone(), surface, request)),
             );
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "a connection ended early");
             }
-            drop((permit, open));
+            drop((place, open));
         });
     }
-    drop(listener); // the port is free from here on
-    info!("finishing {} connections", graceful.count());
-    graceful.shutdown().await;
+
+    /// Opens what was spent of the spare descriptors.
+    fn refill(&mut self) {
+        let wanted = match self.surface {
+            Surface::Admin if !self.listeners.is_empty() => ADMIN_DESCRIPTORS,
+            _ => 0,
+        };
+        while self.spare.len() < wanted {
+            let Ok(file) = File::open("/") else { return };
+            self.spare.push(file);
+        }
+    }
 }
 
-/// Takes a place before it accepts: clients beyond the limit wait in the kernel's backlog.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.expect("never closed");
-    let (stream, _) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, permit))
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    fn new(socket: Socket) -> io::Result<Self> {
+        match socket {
+            Socket::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
+            Socket::Unix(socket) => UnixListener::from_std(socket).map(Self::Unix),
+        }
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        match self {
+            Self::Tcp(listener) => listener.poll_accept(context).map(|accepted| {
+                let (stream, _) = accepted?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }),
+            Self::Unix(listener) => {
+                listener.poll_accept(context).map(|accepted| Ok(Stream::Unix(accepted?.0)))
+            }
+        }
+    }
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -85,4 +249,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::NotConnected
     )
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -5,13 +5,14 @@
 //! databases takes tens of milliseconds, so a second thread ([`Publisher`]) does that: one target in
 //! flight; what changed meanwhile is decided anew when it is done.
 
+mod changes;
 mod files;
+mod inspect;
 mod publisher;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -21,14 +22,17 @@ use tracing::{error, info, warn};
 
 use crate::catalog::{Catalog, Fault, Held, Ignored, Retained, Snapshot, Source, State};
 use crate::engine;
+use crate::hooks;
 use crate::legacy::{LegacyFile, Trouble};
 use crate::metrics::{Metrics, ScanReason};
-use crate::publish::{self, Decision, Hold, Policy, Situation, Target, Unverified};
-use crate::scan::MartDir;
+use crate::pin::Budget;
+use crate::publish::{self, Decision, Hold, Situation, Target, Unverified};
 use crate::state::StateDir;
-use crate::verify::Depth;
 use crate::watch::{GLANCE_INTERVAL, Watch, WatchSetting};
 
+pub use inspect::{Inspected, Inspection, Intake, inspect};
+
+use changes::Changes;
 use files::{Files, Sweep};
 use publisher::{Prepared, Publisher};
 
@@ -54,20 +58,10 @@ const BUILDS_REMEMBERED: usize = 256;
 /// What the refresh thread needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where marts come from.
-    pub dir: MartDir,
-    /// `MARTD_PUBLISH`
-    pub policy: Policy,
-    /// `MARTD_UNVERIFIED`
-    pub unverified: Unverified,
+    /// Where marts come from, and what decides about them.
+    pub intake: Intake,
     /// `MARTD_WATCH`
     pub watch: WatchSetting,
-    /// `MARTD_VERIFY`
-    pub verify: Depth,
-    /// The program that decodes files: martd itself.
-    pub program: PathBuf,
-    /// Children that decode at once.
-    pub decoders: usize,
     /// How long a replaced snapshot can still be read…
     pub retain_for: Duration,
     /// …and how many of them.
@@ -108,10 +102,27 @@ impl Mailbox {
     }
 }
 
+/// Counts what the refresh thread does, so that one that stands still can be told. A clone counts
+/// the same.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    loops: Arc<AtomicU64>,
+    /// Reading a large file takes its time, and is no standstill.
+    budget: Arc<Budget>,
+}
+
+impl Pulse {
+    /// A number that grows at least once a second while the thread goes on.
+    pub fn count(&self) -> u64 {
+        self.loops.load(Ordering::Relaxed).wrapping_add(self.budget.bytes_read())
+    }
+}
+
 /// The running refresh thread. Stops when dropped.
 #[derive(Debug)]
 pub struct Refresh {
     mailbox: Mailbox,
+    pulse: Pulse,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -133,14 +144,21 @@ impl Refresh {
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
         let restored = state.as_ref().and_then(|state| state.restore(metrics.pins()));
         let publisher = Publisher::start(&settings, mailbox.clone(), state, metrics.clone())?;
-        let mut writer = Writer::new(settings, catalog, publisher, mailbox.clone(), metrics);
+        let pulse = Pulse { loops: Arc::default(), budget: Arc::clone(metrics.pins()) };
+        let mut writer =
+            Writer::new(settings, catalog, publisher, mailbox.clone(), metrics, pulse.clone());
         match restored {
             Some(target) => writer.prepare(target),
             None => writer.legacy = legacy,
         }
         let thread =
             thread::Builder::new().name("refresh".to_owned()).spawn(move || writer.run(&inbox))?;
-        Ok(Self { mailbox, thread: Some(thread) })
+        Ok(Self { mailbox, pulse, thread: Some(thread) })
+    }
+
+    /// What tells that the thread goes on.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Where to post a request to scan.
@@ -166,6 +184,7 @@ struct Writer {
     catalog: Catalog,
     publisher: Publisher,
     hinted: Arc<AtomicBool>,
+    pulse: Pulse,
     watch: Watch,
     files: Files,
     /// The legacy file, as long as no mart was published.
@@ -197,6 +216,7 @@ impl Writer {
         publisher: Publisher,
         mailbox: Mailbox,
         metrics: Metrics,
+        pulse: Pulse,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -205,6 +225,7 @@ impl Writer {
             files: Files::new(Arc::clone(metrics.pins())),
             metrics,
             hinted: Arc::clone(&mailbox.hinted),
+            pulse,
             watch: Watch::new(settings.watch, mailbox),
             settings,
             catalog,
@@ -226,8 +247,10 @@ impl Writer {
 
     fn run(&mut self, inbox: &Receiver<Message>) {
         loop {
+            hooks::stick("refresh");
+            self.pulse.loops.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
-            if self.watch.is_astray(&self.settings.dir) {
+            if self.watch.is_astray(&self.settings.intake.dir) {
                 self.scan_reason = ScanReason::Moved;
                 self.next_scan = now;
             }
@@ -255,7 +278,7 @@ impl Writer {
 
     /// Looks at the directory and pins what changed.
     fn scan(&mut self, now: Instant) {
-        let sweep = match self.settings.dir.open() {
+        let sweep = match self.settings.intake.dir.open() {
             Ok(dir) => {
                 self.watch.ensure(&dir, now);
                 self.files.sweep(&dir, now)
@@ -280,7 +303,7 @@ impl Writer {
                 };
             }
             Err(error) => {
-                let path = self.settings.dir.path().display();
+                let path = self.settings.intake.dir.path().display();
                 self.note_directory(Some(format!("{path} cannot be read: {error}")));
                 self.metrics.unreadable();
                 self.next_scan = now + ABSENT_INTERVAL;
@@ -315,7 +338,9 @@ impl Writer {
         if self.directory != problem {
             match &problem {
                 Some(reason) => warn!(reason, "the mart directory has a problem"),
-                None => info!(directory = %self.settings.dir.path().display(), "reading marts"),
+                None => {
+                    info!(directory = %self.settings.intake.dir.path().display(), "reading marts")
+                }
             }
             self.directory = problem;
         }
@@ -388,12 +413,12 @@ impl Writer {
 
     fn decide(&self, now: Instant) -> Decision {
         let legacy = self.has_legacy();
-        let unverified_due = self.settings.unverified == Unverified::Serve
+        let unverified_due = self.settings.intake.unverified == Unverified::Serve
             && !legacy
             && now.duration_since(self.started) >= UNVERIFIED_AFTER;
         let files = self.files.good();
         publish::decide(&Situation {
-            policy: self.settings.policy,
+            policy: self.settings.intake.policy,
             unverified_due,
             legacy,
             ledger: self.files.ledger(),
@@ -485,7 +510,8 @@ impl Writer {
         if snapshot.source == Source::Parquet {
             self.legacy = None; // from here on it is out of date
         }
-        self.note_published(&snapshot);
+        let changes = Changes::between(self.current.as_deref(), &snapshot);
+        self.note_published(&snapshot, &changes);
         info!(
             generation = snapshot.generation,
             snapshot = snapshot.id,
@@ -493,7 +519,8 @@ impl Writer {
             build = snapshot.ledger.as_ref().map(|ledger| ledger.invocation_id.as_str()),
             verified = snapshot.verified,
             marts = snapshot.marts.len(),
-            changed = changed_marts(self.current.as_deref(), &snapshot.target).join(","),
+            changed = changes.marts.join(","),
+            columns = changes.columns.join(", "),
             "published"
         );
         self.files.forget_older_than(&snapshot.target);
@@ -510,7 +537,7 @@ impl Writer {
 
     /// Counts a snapshot, and how long its news took. The first after a start has none: what it shows
     /// may have been there for days.
-    fn note_published(&self, snapshot: &Snapshot) {
+    fn note_published(&self, snapshot: &Snapshot, changes: &Changes) {
         self.metrics.published();
         let Some(before) = self.current.as_deref() else { return };
         match &snapshot.ledger {
@@ -518,7 +545,7 @@ impl Writer {
                 self.metrics.visible_since(ledger.finished_at);
             }
             _ => {
-                for name in changed_marts(Some(before), &snapshot.target) {
+                for name in &changes.marts {
                     if let Some(mart) = snapshot.marts.get(name) {
                         self.metrics.visible_since(mart.version.modified());
                     }
@@ -528,11 +555,6 @@ impl Writer {
     }
 
     fn store(&self) {
-        let fault = |(file, reason, since): (String, &str, Timestamp)| Fault {
-            file,
-            reason: reason.to_owned(),
-            since,
-        };
         let legacy_fault = self.legacy.as_ref().and_then(LegacyFile::fault);
         self.catalog.store(State {
             snapshot: self.current.clone(),
@@ -541,12 +563,7 @@ impl Writer {
             held: self.held.clone(),
             rejected: self.files.rejected().map(fault).chain(legacy_fault).collect(),
             landing: self.files.landing().map(fault).collect(),
-            ignored: self
-                .files
-                .ignored()
-                .iter()
-                .map(|remark| Ignored { file: remark.file.clone(), reason: remark.reason.clone() })
-                .collect(),
+            ignored: ignored(&self.files),
             directory: self.directory.clone(),
             legacy: self.legacy.as_ref().and_then(|legacy| legacy.trouble().cloned()),
             watch: self.watch.mode(),
@@ -555,15 +572,13 @@ impl Writer {
     }
 }
 
-fn changed_marts<'t>(before: Option<&'t Snapshot>, after: &'t Target) -> Vec<&'t str> {
-    let hash = |target: &Target, name: &str| {
-        target.marts.get(name).map(|chosen| chosen.version.pin.hash())
-    };
-    let before = before.map(|snapshot| &snapshot.target);
-    let mut names: Vec<&str> = after.marts.keys().map(String::as_str).collect();
-    names.extend(before.iter().flat_map(|target| target.marts.keys()).map(String::as_str));
-    names.sort_unstable();
-    names.dedup();
-    names.retain(|name| before.and_then(|target| hash(target, name)) != hash(after, name));
-    names
+fn fault((file, reason, since): (String, &str, Timestamp)) -> Fault {
+    Fault { file, reason: reason.to_owned(), since }
+}
+
+fn ignored(files: &Files) -> Vec<Ignored> {
+    let remarks = files.ignored().iter();
+    remarks
+        .map(|remark| Ignored { file: remark.file.clone(), reason: remark.reason.clone() })
+        .collect()
 }

@@ -59,8 +59,11 @@ impl Publisher {
         metrics: Metrics,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let mut verifier =
-            Verifier::new(settings.program.clone(), settings.decoders, settings.verify);
+        let mut verifier = Verifier::new(
+            settings.intake.program.clone(),
+            settings.intake.decoders,
+            settings.intake.verify,
+        );
         let engine = settings.engine.clone();
         let mut generation = 0;
         thread::Builder::new().name("publish".to_owned()).spawn(move || {

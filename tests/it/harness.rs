@@ -1,7 +1,7 @@
 //! Starts martd on a port of its own and asks it questions.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,6 +19,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub struct Martd {
     process: Child,
     pub address: String,
+    /// Where probes are answered too, if anywhere.
+    pub admin: String,
     log: Arc<Mutex<Vec<Json>>>,
     agent: ureq::Agent,
 }
@@ -69,6 +71,42 @@ pub fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_martd"))
 }
 
+/// Runs one of martd's commands to its end.
+pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    run_with_input(arguments, environment, "")
+}
+
+/// The same, with this on its standard input.
+pub fn run_with_input(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+    let mut process = Command::new(program())
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("martd starts");
+    let mut stdin = process.stdin.take().expect("piped");
+    let _ = stdin.write_all(input.as_bytes()); // it may not read it
+    drop(stdin);
+    let output = process.wait_with_output().expect("it ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Output {
+        code: output.status.code().expect("an exit code"),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
 impl Martd {
     /// Starts martd over `PARQUET_DIR` and waits until it listens.
     pub fn start(parquet_dir: &Path) -> Self {
@@ -92,7 +130,8 @@ impl Martd {
         Self::run(&mut Self::command(launcher, parquet_dir, settings))
     }
 
-    fn command(launcher: &[&str], parquet_dir: &Path, settings: &[(&str, &str)]) -> Command {
+    /// What starts martd, for a test that changes it.
+    pub fn command(launcher: &[&str], parquet_dir: &Path, settings: &[(&str, &str)]) -> Command {
         let mut words = launcher.iter().map(OsStr::new).chain([program().as_os_str()]);
         let mut command = Command::new(words.next().expect("at least martd"));
         command
@@ -111,7 +150,8 @@ impl Martd {
         command
     }
 
-    fn run(command: &mut Command) -> Self {
+    /// Starts it and waits until it listens.
+    pub fn run(command: &mut Command) -> Self {
         let mut process = command.spawn().expect("martd starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(process.stderr.take().expect("piped")).lines();
@@ -122,17 +162,18 @@ impl Martd {
                 sink.lock().expect("no panic").push(json);
             }
         });
-        let address = wait_for("martd to listen", || {
+        let (address, admin) = wait_for("martd to listen", || {
             let log = log.lock().expect("no panic");
             let line = log.iter().find(|line| line["message"] == "serving")?;
-            Some(line["address"].as_str().expect("an address").to_owned())
+            let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            Some((text("address"), text("admin")))
         });
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE))
             .build()
             .new_agent();
-        Self { process, address, log, agent }
+        Self { process, address, admin, log, agent }
     }
 
     fn url(&self, path: &str) -> String {
@@ -141,6 +182,11 @@ impl Martd {
 
     pub fn get(&self, path: &str) -> Answer {
         answer(self.agent.get(self.url(path)).call())
+    }
+
+    /// Asks the admin listener.
+    pub fn get_admin(&self, path: &str) -> Answer {
+        answer(self.agent.get(format!("http://{}{path}", self.admin)).call())
     }
 
     pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {

@@ -15,6 +15,7 @@ mod proc;
 
 mod cache;
 mod cancel;
+mod commands;
 mod consistency;
 mod damage;
 mod datasets;
@@ -33,6 +34,7 @@ mod kill;
 mod legacy;
 mod lifecycle;
 mod limits;
+mod listeners;
 mod mart_file;
 mod metrics;
 mod openapi;

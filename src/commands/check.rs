@@ -1,0 +1,111 @@
+//! `martd check`: what would be served and what is wrong, decided by what `serve` decides with.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::table::{Cell, Table, Tone, colours};
+use super::{EXIT_NO, EXIT_USAGE, complain, print};
+use crate::catalog::Fault;
+use crate::config::SourceArgs;
+use crate::refresh::{Inspected, Inspection, inspect};
+
+/// What `check` needs: the settings of `serve` that decide what is served.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// In the place of --parquet-dir
+    dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+pub(super) fn run(args: CheckArgs) -> ExitCode {
+    let mut source = args.source;
+    source.parquet_dir = args.dir.unwrap_or(source.parquet_dir);
+    let shown = source.parquet_dir.join("mart").display().to_string();
+    let intake = match source.into_intake() {
+        Ok(intake) => intake,
+        Err(error) => return complain(&error.to_string(), EXIT_USAGE),
+    };
+    let inspection = match inspect(&intake) {
+        Ok(inspection) => inspection,
+        Err(error) => {
+            let advice = "`martd bootstrap` creates it";
+            return complain(&format!("{shown} cannot be read: {error}; {advice}"), EXIT_NO);
+        }
+    };
+    print(&report(&inspection, &shown, colours()));
+    let serves = inspection.marts.iter().any(|mart| mart.served);
+    let good = serves && inspection.rejected.is_empty();
+    if good { ExitCode::SUCCESS } else { EXIT_NO.into() }
+}
+
+fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
+    let mut table = Table::new([
+        ("file", false),
+        ("would be", false),
+        ("rows", true),
+        ("size", true),
+        ("written", false),
+        ("build", false),
+        ("", false),
+    ]);
+    for mart in &inspection.marts {
+        let (word, tone) = fate(mart, inspection.verified);
+        table.row(vec![
+            format!("{}.parquet", mart.name).into(),
+            Cell::new(word, tone),
+            mart.rows.into(),
+            ByteSize::b(mart.bytes).into(),
+            mart.modified.strftime("%F %T UTC").into(),
+            mart.invocation_id.as_deref().unwrap_or("-").into(),
+            waiting_for(inspection, &mart.name).into(),
+        ]);
+    }
+    let mut fault = |fault: &Fault, word: &str, tone: Tone| {
+        let mut cells = vec![fault.file.as_str().into(), Cell::new(word, tone)];
+        cells.extend(["", "", "", "", fault.reason.as_str()].map(Cell::from));
+        table.row(cells);
+    };
+    for landing in &inspection.landing {
+        fault(landing, "landing", Tone::Warn);
+    }
+    for rejected in &inspection.rejected {
+        fault(rejected, "rejected", Tone::Bad);
+    }
+    for ignored in &inspection.ignored {
+        let mut cells = vec![ignored.file.as_str().into(), Cell::new("ignored", Tone::Dim)];
+        cells.extend(["", "", "", "", ignored.reason.as_str()].map(Cell::from));
+        table.row(cells);
+    }
+    let mut text = table.render(colours);
+    if let Some(held) = &inspection.held {
+        text.push_str(&format!("held: {}\n", held.reason));
+    }
+    let served = inspection.marts.iter().filter(|mart| mart.served).count();
+    text.push_str(&match served {
+        0 => format!("nothing in {directory} would be served\n"),
+        1 => format!("1 mart of {directory} would be served\n"),
+        more => format!("{more} marts of {directory} would be served\n"),
+    });
+    text
+}
+
+fn fate(mart: &Inspected, verified: bool) -> (&'static str, Tone) {
+    match (mart.served, mart.orphan, verified) {
+        (true, true, _) => ("served (orphan)", Tone::Warn),
+        (true, false, true) => ("served", Tone::Good),
+        (true, false, false) => ("served unverified", Tone::Warn),
+        (false, ..) => ("held", Tone::Warn),
+    }
+}
+
+/// Why a mart's file belongs to no finished build, if it does not.
+fn waiting_for<'i>(inspection: &'i Inspection, name: &str) -> &'i str {
+    let file = format!("{name}.parquet");
+    let pending = inspection.held.iter().flat_map(|held| &held.pending);
+    pending.into_iter().find(|pending| pending.file == file).map_or("", |found| &found.reason)
+}

@@ -1,0 +1,136 @@
+//! `martd freshness`: how old each mart is, as a table.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde_json::Value as Json;
+
+use super::table::{Cell, Table, Tone, colours};
+use super::{EXIT_NO, EXIT_UNKNOWN, EXIT_WARN, ServerArgs, complain, print};
+use crate::http::client::ClientError;
+
+/// What `freshness` needs.
+#[derive(Debug, Args)]
+pub struct FreshnessArgs {
+    /// How the answer is written
+    #[arg(short, long, value_enum, default_value_t)]
+    format: OutputFormat,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// For people
+    #[default]
+    Table,
+    /// As /v1/freshness has it
+    Json,
+}
+
+pub(super) async fn run(args: FreshnessArgs) -> Result<ExitCode, ClientError> {
+    let reply = args.server.client().get("/v1/freshness").await?;
+    if reply.status != 200 {
+        return Ok(complain(&reply.problem().await.to_string(), EXIT_UNKNOWN));
+    }
+    let document = reply.json().await?;
+    match args.format {
+        OutputFormat::Json => print(&format!("{document}\n")),
+        OutputFormat::Table => show(&document),
+    }
+    Ok(match document["status"].as_str() {
+        Some("pass") => ExitCode::SUCCESS,
+        Some("warn") => EXIT_WARN.into(),
+        _ => EXIT_NO.into(),
+    })
+}
+
+fn show(document: &Json) {
+    let mut table = Table::new([
+        ("mart", false),
+        ("status", false),
+        ("age", true),
+        ("last refreshed", false),
+        ("warn after", true),
+        ("error after", true),
+        ("rows", true),
+    ]);
+    for mart in document["results"].as_array().into_iter().flatten() {
+        table.row(vec![
+            text(&mart["name"]).into(),
+            status(mart),
+            age(&mart["max_loaded_at_time_ago_in_s"]).into(),
+            moment(&mart["max_loaded_at"]).into(),
+            period(&mart["criteria"]["warn_after"]).into(),
+            period(&mart["criteria"]["error_after"]).into(),
+            mart["rows"].as_u64().unwrap_or_default().into(),
+        ]);
+    }
+    print(&table.render(colours()));
+    let build = match document["build"]["invocation_id"].as_str() {
+        Some(id) => format!(", build {id}"),
+        None => String::new(),
+    };
+    match document["snapshot"].as_str() {
+        Some(id) => print(&format!("status {}, snapshot {id}{build}\n", text(&document["status"]))),
+        None => print("nothing is served yet\n"),
+    }
+    if let Some(reason) = document["held"]["reason"].as_str() {
+        print(&format!("held: {reason}\n"));
+    }
+}
+
+fn text(json: &Json) -> &str {
+    json.as_str().unwrap_or("-")
+}
+
+fn status(mart: &Json) -> Cell {
+    let tone = match mart["status"].as_str() {
+        Some("pass") => Tone::Good,
+        Some("warn") => Tone::Warn,
+        _ => Tone::Bad,
+    };
+    let orphan = if mart["orphan"] == true { " (orphan)" } else { "" };
+    Cell::new(format!("{}{orphan}", text(&mart["status"])), tone)
+}
+
+fn moment(json: &Json) -> String {
+    let moment = json.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    moment.map_or_else(|| "-".to_owned(), |moment| moment.strftime("%F %T UTC").to_string())
+}
+
+/// The two largest units say enough.
+fn age(json: &Json) -> String {
+    let Some(seconds) = json.as_f64() else { return "-".to_owned() };
+    let seconds = seconds.max(0.0) as u64;
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds}s"),
+        (0, 0, minutes, seconds) => format!("{minutes}m {seconds}s"),
+        (0, hours, minutes, _) => format!("{hours}h {minutes}m"),
+        (days, hours, ..) => format!("{days}d {hours}h"),
+    }
+}
+
+fn period(json: &Json) -> String {
+    match (json["count"].as_u64(), json["period"].as_str()) {
+        (Some(count), Some(unit)) => format!("{count} {unit}{}", if count == 1 { "" } else { "s" }),
+        _ => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_two_units() {
+        for (seconds, expected) in
+            [(0.4, "0s"), (-5.0, "0s"), (61.0, "1m 1s"), (3_600.0, "1h 0m"), (90_061.0, "1d 1h")]
+        {
+            assert_eq!(age(&seconds.into()), expected);
+        }
+        assert_eq!(age(&Json::Null), "-");
+    }
+}

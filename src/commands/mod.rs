@@ -1,0 +1,138 @@
+//! What can be typed: each subcommand in a module of its own.
+
+mod bootstrap;
+mod check;
+mod freshness;
+mod healthcheck;
+mod query;
+mod serve;
+mod table;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::ServeArgs;
+use crate::http::client::{Client, ClientError, Server};
+use crate::verify::child;
+use crate::verify::child::Depth;
+
+/// What was asked for is not so: rejected, held, refused, not ready, or it failed.
+const EXIT_NO: u8 = 1;
+/// Bad settings, in the way of command lines.
+const EXIT_USAGE: u8 = 2;
+/// No martd answered, or not in time.
+const EXIT_UNKNOWN: u8 = 3;
+/// It is so, but worth a look.
+const EXIT_WARN: u8 = 4;
+
+/// martd serves a directory of Parquet marts as one consistent database.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100,
+    after_help = "Exit codes of all commands: 0 yes or done, 1 no or failed, 2 wrong usage, \
+                  3 no answer in time, 4 a warning"
+)]
+pub struct Cli {
+    /// What to do; `serve` when absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The settings of `serve`.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch PARQUET_DIR/mart and serve it (the default)
+    Serve(Box<ServeArgs>),
+    /// Show what would be served and what is wrong, without a running martd. Exit code: 1 when a file
+    /// is rejected, or nothing would be served
+    Check(check::CheckArgs),
+    /// Ask a running martd. Exit code: 1 when it refuses the statement or fails, 3 when none answers
+    Query(query::QueryArgs),
+    /// Show how old each mart is. Exit code: 0 pass, 4 warn, 1 error, 3 when no martd answers
+    Freshness(freshness::FreshnessArgs),
+    /// Wait until a dbt build is served. Exit code: 0 it is, 1 it is held, 3 neither in time
+    Wait(wait::WaitArgs),
+    /// Ask /readyz, for containers. Exit code: 0 ready, 1 not, or no answer
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Create PARQUET_DIR/mart and the folder of DUCKDB_PATH. Exit code: 1 when that needs rights that
+    /// this user does not have
+    Bootstrap(bootstrap::BootstrapArgs),
+    /// The child process that decodes files; started by `serve` alone.
+    #[command(name = child::SUBCOMMAND, hide = true)]
+    Decode {
+        /// How much to decode.
+        depth: Depth,
+        /// How many files it inherits.
+        count: usize,
+        /// The process that started it.
+        parent: u32,
+    },
+    /// The child process that reads a legacy file; started by `serve` alone.
+    #[command(name = child::LEGACY_SUBCOMMAND, hide = true)]
+    DecodeLegacy(child::LegacyArgs),
+}
+
+impl Cli {
+    /// Does what was typed.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            None => serve::run(self.serve),
+            Some(Command::Serve(args)) => serve::run(*args),
+            Some(Command::Check(args)) => check::run(args),
+            Some(Command::Query(args)) => asking(query::run(args)),
+            Some(Command::Freshness(args)) => asking(freshness::run(args)),
+            Some(Command::Wait(args)) => asking(wait::run(args)),
+            Some(Command::Healthcheck(args)) => asking(healthcheck::run(args)),
+            Some(Command::Bootstrap(args)) => bootstrap::run(&args),
+            Some(Command::DecodeLegacy(args)) => child::main_legacy(&args),
+            Some(Command::Decode { depth, count, parent }) => child::main(depth, count, parent),
+        }
+    }
+}
+
+/// Which martd to ask.
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// The running martd: HOST:PORT, or unix:PATH of its socket
+    #[arg(long, env = "MARTD_SERVER", value_name = "ADDR", default_value = "127.0.0.1:8321")]
+    server: Server,
+
+    /// The token to ask with, where one is needed
+    #[arg(long, env = "MARTD_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl ServerArgs {
+    fn client(self) -> Client {
+        Client::new(self.server, self.token)
+    }
+}
+
+/// Runs a command that asks a running martd.
+fn asking(command: impl Future<Output = Result<ExitCode, ClientError>>) -> ExitCode {
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => return complain(&format!("threads cannot be had: {error}"), EXIT_NO),
+    };
+    outcome.unwrap_or_else(|error| complain(&error.to_string(), EXIT_UNKNOWN))
+}
+
+fn complain(problem: &str, code: u8) -> ExitCode {
+    eprintln!("martd: {problem}");
+    ExitCode::from(code)
+}
+
+/// Writes to standard output. Whoever reads it may have seen enough (`| head`).
+fn print(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,194 @@
+//! `martd serve`, the life of the daemon: log, configuration, sockets, rights, build, run, drain.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use landlock::RulesetStatus;
+use rustix::process::{Resource, Rlimit};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{EXIT_USAGE, complain};
+use crate::catalog::Catalog;
+use crate::config::{Config, ServeArgs};
+use crate::engine::{self, Gate};
+use crate::http::{self, App, Server, Tokens};
+use crate::legacy::LegacyFile;
+use crate::listen::{self, SocketFiles, Sockets};
+use crate::metrics::Metrics;
+use crate::pin::Budget;
+use crate::refresh::Refresh;
+use crate::sandbox;
+use crate::service;
+use crate::signal::{self, Ask};
+use crate::state::StateDir;
+
+pub(super) fn run(args: ServeArgs) -> ExitCode {
+    start_log();
+    let config = match args.into_config() {
+        Ok(config) => config,
+        Err(error) => return complain(&error.to_string(), EXIT_USAGE),
+    };
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            error!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(config: Config) -> Result<(), String> {
+    raise_descriptor_limit();
+    let sockets = Sockets::open(&config.listen, config.admin_listen.as_ref())?;
+    // Before any other thread is there, for they inherit it.
+    let legacy = config.legacy.clone().map(LegacyFile::new);
+    confine(&config, legacy.as_ref(), &sockets.files)
+        .map_err(|error| format!("rights cannot be given up: {error}"))?;
+    // Blocking threads: the queries, and as many that wait for DuckDB to let go of theirs.
+    let blocking = 2 * config.http.queries + 2;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(http::STACK_BYTES)
+        .max_blocking_threads(blocking)
+        .build()
+        .map_err(|error| format!("threads cannot be had: {error}"))?;
+    runtime.block_on(serve(config, legacy, sockets))
+}
+
+fn confine(
+    config: &Config,
+    legacy: Option<&LegacyFile>,
+    files: &SocketFiles,
+) -> Result<(), String> {
+    if let Some(dir) = &config.state_dir {
+        std::fs::create_dir_all(dir).map_err(|error| {
+            format!("MARTD_STATE_DIR: {} cannot be created: {error}", dir.display())
+        })?;
+    }
+    let null = Path::new("/dev/null"); // where children's messages go
+    let writable = [
+        config.state_dir.as_deref(),
+        config.refresh.engine.temp_dir.as_deref(),
+        legacy.and_then(LegacyFile::links),
+    ];
+    let writable = writable.into_iter().flatten().chain([null]);
+    let status =
+        sandbox::forbid_writes(writable, files.directories()).map_err(|error| error.to_string())?;
+    if status == RulesetStatus::NotEnforced {
+        warn!("this kernel has no Landlock: the right to write is not given up");
+    }
+    sandbox::bound_data(config.data_bytes).map_err(|error| error.to_string())
+}
+
+/// A mart takes a descriptor for each version that somebody reads, so the customary soft limit of 1,024
+/// is too low for a thousand marts. What nothing here uses is `select`, the reason for that limit.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of descriptors stays at {:?}", limit.current);
+    }
+}
+
+async fn serve(config: Config, legacy: Option<LegacyFile>, sockets: Sockets) -> Result<(), String> {
+    let Sockets { all, admin, files } = sockets;
+    let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
+    let gate = Gate::new().map_err(|error| format!("DuckDB: {error}"))?;
+    let catalog = Catalog::default();
+    let state = match &config.state_dir {
+        Some(dir) => Some(StateDir::open(dir).map_err(|error| {
+            format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
+        })?),
+        None => None,
+    };
+    info!(
+        address = listen::addresses(&all),
+        admin = (!admin.is_empty()).then(|| listen::addresses(&admin)),
+        directory = %config.refresh.intake.dir.path().display(),
+        version = env!("CARGO_PKG_VERSION"),
+        duckdb = engine::version(),
+        "serving"
+    );
+    let metrics = Metrics::new(Budget::new(config.refresh.intake.pin_bytes), http::problems());
+    let refresh = Refresh::start(config.refresh, catalog.clone(), state, legacy, metrics.clone())
+        .map_err(|error| format!("threads cannot be had: {error}"))?;
+    let app = App::new(config.http, catalog.clone(), gate, config.tokens.clone(), metrics);
+    let unusable = |error| format!("a socket cannot be used: {error}");
+    let server = Server::new(all, app.clone()).map_err(unusable)?;
+    let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(server.run(async {
+        let _ = stopped.await;
+    }));
+    // Probes answer to the very end.
+    let admin = tokio::spawn(admin.run(async {
+        let _ = admin_stopped.await;
+    }));
+    service::ready();
+    tokio::spawn(service::report(catalog));
+    service::watch_over(app.clone(), refresh.pulse(), Handle::current())
+        .map_err(|error| format!("threads cannot be had: {error}"))?;
+
+    live(&mut asks, &refresh, config.tokens.as_ref()).await;
+
+    info!("stopping");
+    service::stopping();
+    app.drain();
+    let drained = async {
+        sleep(config.drain_delay).await;
+        let _ = stop.send(());
+        if timeout(config.drain, server).await.is_err() {
+            warn!("requests are still in flight: interrupting their queries");
+            app.interrupt_queries();
+        }
+        let _ = stop_admin.send(());
+        let _ = timeout(ADMIN_DRAIN, admin).await;
+    };
+    let again = async { while !matches!(asks.recv().await, Some(Ask::Stop) | None) {} };
+    tokio::select! {
+        () = drained => Ok(()),
+        () = again => {
+            warn!("told to stop again: stopping at once");
+            files.remove();
+            std::process::exit(1);
+        }
+    }
+}
+
+/// For probes in flight; their clients ask again anyway.
+const ADMIN_DRAIN: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Does what signals ask for, until one asks for the end.
+async fn live(asks: &mut UnboundedReceiver<Ask>, refresh: &Refresh, tokens: Option<&Tokens>) {
+    while let Some(ask) = asks.recv().await {
+        match ask {
+            Ask::Reload => {
+                service::reloading();
+                refresh.mailbox().hint();
+                if let Some(tokens) = tokens {
+                    tokens.reload();
+                }
+                service::ready();
+            }
+            Ask::Stop => return,
+        }
+    }
+}
+
+/// For people on a terminal, JSON for everything else. `RUST_LOG` chooses what is logged.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().flatten_event(true).with_span_list(false).init();
+    }
+}

@@ -1,0 +1,23 @@
+//! Faults that tests cause from outside: `MARTD_TEST_FAULTS` names a directory, and a file in it the
+//! fault. In a release build all of this is nothing, so no environment can cause one there.
+
+/// Does not return while the file `stuck-<what>` is there.
+pub fn stick(what: &str) {
+    while wanted(&format!("stuck-{what}")) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Panics while the file `panic-<what>` is there.
+///
+/// # Panics
+/// That is its purpose.
+pub fn panic(what: &str) {
+    assert!(!wanted(&format!("panic-{what}")), "a test asked for it");
+}
+
+fn wanted(fault: &str) -> bool {
+    cfg!(debug_assertions)
+        && std::env::var_os("MARTD_TEST_FAULTS")
+            .is_some_and(|dir| std::path::Path::new(&dir).join(fault).exists())
+}

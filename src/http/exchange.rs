@@ -1,0 +1,180 @@
+//! One exchange: a request and its answer, from the first byte of the one to the last of the other.
+//!
+//! Counts what is in flight, so that the end waits for it, and writes the access log: one line when
+//! the answer is out, or the client has left.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::CONTENT_LENGTH;
+use hyper::{Method, Response};
+use tracing::{Span, debug, info};
+
+use super::App;
+use super::body::{Aborted, BoxBody};
+
+/// What a query's handler tells of it, for the log. A clone tells of the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    statement: OnceLock<Statement>,
+    rows: AtomicU64,
+    /// For a slot, in microseconds.
+    waited: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Statement {
+    hash: String,
+    text: Option<String>,
+}
+
+impl Facts {
+    /// The statement, which is logged by its hash; `as_text`, also as the client sent it, where
+    /// parameters have no values.
+    pub(super) fn statement(&self, sql: &str, as_text: bool) {
+        let hash = blake3::hash(sql.as_bytes()).to_hex()[..16].to_owned();
+        let text = as_text.then(|| sql.to_owned());
+        let _ = self.0.statement.set(Statement { hash, text }); // a request has one
+    }
+
+    /// The rows of the answer.
+    pub(super) fn rows(&self, rows: u64) {
+        self.0.rows.store(rows, Ordering::Relaxed);
+    }
+
+    /// How long the query waited for its turn.
+    pub(super) fn waited(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.0.waited.store(micros, Ordering::Relaxed);
+    }
+}
+
+/// What is known of a request when it comes.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) app: App,
+    pub(super) started: Instant,
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) facts: Facts,
+    pub(super) span: Span,
+}
+
+impl Exchange {
+    /// Begins to count.
+    pub(super) fn begin(self) -> InFlight {
+        self.app.0.in_flight.fetch_add(1, Ordering::AcqRel);
+        InFlight { exchange: self, head: None, bytes: 0, expected: None, whole: false }
+    }
+}
+
+/// An exchange under way. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    exchange: Exchange,
+    head: Option<Head>,
+    bytes: u64,
+    /// The length of the body, where it is known before its end.
+    expected: Option<u64>,
+    whole: bool,
+}
+
+#[derive(Debug)]
+struct Head {
+    status: u16,
+    snapshot: Option<String>,
+    after: Duration,
+}
+
+impl InFlight {
+    /// Sends an answer, and ends with it.
+    pub(super) fn answer(mut self, response: Response<BoxBody>) -> Response<BoxBody> {
+        let snapshot = response.headers().get(super::routes::MARTD_SNAPSHOT);
+        self.head = Some(Head {
+            status: response.status().as_u16(),
+            snapshot: snapshot.and_then(|id| id.to_str().ok()).map(str::to_owned),
+            after: self.exchange.started.elapsed(),
+        });
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let length = length.and_then(|length| length.parse().ok());
+        self.expected = length.or_else(|| response.body().size_hint().exact());
+        self.whole = self.expected == Some(0) || self.exchange.method == Method::HEAD;
+        response.map(|body| Sending { body, exchange: self }.boxed_unsync())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let Self { exchange, head, bytes, whole, .. } = self;
+        let Exchange { app, started, method, path, facts, span } = exchange;
+        app.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let _entered = span.enter();
+        let ms = |time: Duration| time.as_micros() as f64 / 1e3;
+        let elapsed = ms(started.elapsed());
+        let Some(Head { status, snapshot, after }) = head else {
+            info!(%method, path, ms = elapsed, "left before the answer");
+            return;
+        };
+        let (path, snapshot, head_ms) = (path.as_str(), snapshot.as_deref(), ms(*after));
+        let message = if *whole { "answered" } else { "left during the answer" };
+        match facts.0.statement.get() {
+            Some(Statement { hash, text }) => info!(
+                %method, path, status, snapshot, statement = hash, sql = text,
+                rows = facts.0.rows.load(Ordering::Relaxed), bytes, head_ms, ms = elapsed,
+                queue_ms = ms(Duration::from_micros(facts.0.waited.load(Ordering::Relaxed))),
+                "{message}"
+            ),
+            // Probes ask every second and say nothing new.
+            None if path == "/readyz" || path == "/livez" => {
+                debug!(%method, path, status, bytes, ms = elapsed, "{message}");
+            }
+            None => info!(%method, path, status, snapshot, bytes, ms = elapsed, "{message}"),
+        }
+    }
+}
+
+/// A body on its way to the client.
+struct Sending {
+    body: BoxBody,
+    exchange: InFlight,
+}
+
+impl Body for Sending {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
+                self.exchange.bytes += bytes;
+                let InFlight { bytes, expected, .. } = self.exchange;
+                self.exchange.whole = expected == Some(bytes) || frame.is_trailers();
+            }
+            Poll::Ready(None) => self.exchange.whole = true,
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

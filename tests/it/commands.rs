@@ -1,0 +1,253 @@
+//! What people and scripts type: `check`, `query`, `freshness`, `healthcheck`, `bootstrap`.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::{Martd, Root, run, run_with_input, wait_for};
+use crate::writers::Writer;
+
+/// A port on which nobody listens.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").to_string()
+}
+
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn check_shows_what_would_be_served_and_what_is_wrong() {
+    let root = Root::new();
+    let writer = Writer::new();
+    writer.land(&root, "good", "SELECT i FROM range(1234) t(i)");
+    let good = run(&["check", text(root.path())], &[]);
+    assert_eq!(good.code, 0, "{good:?}");
+    let words = |text: &str, file: &str| -> Vec<String> {
+        let line = text.lines().find(|line| line.starts_with(file));
+        let line = line.unwrap_or_else(|| panic!("no {file} in {text}"));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(words(&good.out, "good.parquet")[1..3], ["served", "1234"]);
+    assert!(good.out.contains("1 mart of "), "{}", good.out);
+    assert!(!good.out.contains('\x1b'), "no colours in a pipe: {}", good.out);
+
+    // A whole footer over damaged pages is found by decoding alone.
+    let mut damaged = writer.parquet("SELECT i, hash(i) AS h FROM range(5000) t(i)", None);
+    damaged[100..2_000].fill(0xff);
+    fs::write(root.mart("damaged.parquet"), &damaged).expect("write");
+    fs::write(root.mart("half.parquet"), b"PAR1 and no more").expect("write");
+    fs::write(root.mart("notes.txt"), "x").expect("write");
+    let bad = run(&["check"], &[("PARQUET_DIR", text(root.path()))]);
+    assert_eq!(bad.code, 1, "{bad:?}");
+    assert_eq!(words(&bad.out, "good.parquet")[1..3], ["served", "1234"]);
+    assert_eq!(words(&bad.out, "damaged.parquet")[1], "rejected");
+    assert_eq!(words(&bad.out, "half.parquet")[1], "landing");
+    assert_eq!(words(&bad.out, "notes.txt")[1], "ignored");
+
+    // Looking at the footer alone does not find it: the setting is that of `serve`.
+    let shallow = run(&["check", text(root.path())], &[("MARTD_VERIFY", "footer")]);
+    assert_eq!((shallow.code, &*words(&shallow.out, "damaged.parquet")[1]), (0, "served"));
+
+    let absent = run(&["check", "/nowhere"], &[]);
+    assert_eq!(absent.code, 1);
+    assert!(absent.err.contains("/nowhere/mart cannot be read"), "{}", absent.err);
+}
+
+#[test]
+fn check_says_what_a_ledger_holds_back() {
+    let root = Root::new();
+    let writer = Writer::new();
+    let file = writer.parquet("SELECT 1 AS x", Some("second"));
+    fs::write(root.mart("a.parquet"), file).expect("write");
+    let ledger = serde_json::json!({"build": {
+        "invocation_id": "first", "started_at": "2026-01-01T00:00:00Z",
+        "finished_at": "2026-01-01T00:01:00Z", "status": "success", "results": [],
+        "outstanding": [],
+        "models": [{"name": "a", "schema": "mart", "description": "", "invocation_id": "first",
+                    "meta": {}, "columns": []}],
+    }});
+    fs::write(root.mart("_build.json"), ledger.to_string()).expect("write");
+    let refuse = ("MARTD_UNVERIFIED", "refuse");
+    let held = run(&["check", text(root.path())], &[refuse]);
+    assert_eq!(held.code, 1, "{held:?}");
+    assert!(held.out.contains("the file is of build second, the ledger names first"), "{held:?}");
+    assert!(held.out.contains("held: a.parquet of 1 file belongs to no finished build"));
+    assert!(held.out.contains("nothing in "), "{held:?}");
+    let unverified = run(&["check", text(root.path())], &[]);
+    assert!(unverified.out.contains("served unverified"), "{unverified:?}");
+}
+
+#[test]
+fn query_prints_tables_for_people_and_data_for_programs() {
+    let root = Root::new();
+    let writer = Writer::new();
+    let sql = "SELECT i AS n, 'name ' || i AS name, 1.50::DECIMAL(9,2) AS price FROM range(3) t(i)";
+    writer.land(&root, "a", sql);
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let server = ("MARTD_SERVER", martd.address.as_str());
+    let ask = |arguments: &[&str]| {
+        let mut all = vec!["query"];
+        all.extend(arguments);
+        run(&all, &[server])
+    };
+    let all = "SELECT * FROM mart.a ORDER BY n";
+
+    let table = ask(&[all, "--format", "table"]);
+    let expected = "n  name    price\n─  ──────  ─────\n0  name 0   1.50\n1  name 1   1.50\n\
+                    2  name 2   1.50\n(3 rows)\n";
+    assert_eq!((table.code, table.out.as_str()), (0, expected));
+    assert_eq!(ask(&[all]).out, "n,name,price\n0,name 0,1.50\n1,name 1,1.50\n2,name 2,1.50\n");
+    let ndjson = ask(&[all, "--format", "ndjson", "--limit", "1"]);
+    assert_eq!(ndjson.out, "{\"n\":0,\"name\":\"name 0\",\"price\":1.50}\n");
+    assert_eq!(ndjson.err, "martd: rows were left out; ask for more with --limit\n");
+    let piped = run_with_input(&["query", "-"], &[server], "SELECT max(n) AS n FROM mart.a");
+    assert_eq!(piped.out, "n\n2\n");
+
+    let by_name = "SELECT name FROM mart.a WHERE n = $n AND name IN (SELECT unnest($names))";
+    let named = ask(&[by_name, "-p", "n=2", "-p", "names=[\"name 2\"]"]);
+    assert_eq!((named.code, named.out.as_str()), (0, "name\nname 2\n"), "{named:?}");
+    assert_eq!(ask(&["SELECT ? + ? AS n", "-p", "40", "-p", "2"]).out, "n\n42\n");
+    // A stream of many parts comes whole, with its end.
+    let many = "SELECT a.n, i FROM mart.a a, range(100000) t(i)";
+    let streamed = ask(&[many, "--limit", "200000"]);
+    assert_eq!(streamed.out.lines().count(), 200_001);
+    assert!(streamed.err.contains("rows were left out"), "the trailer is read");
+
+    let refused = ask(&["SELECT *\nFROM read_csv('/etc/passwd')"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("function-not-allowed: function read_csv"), "{}", refused.err);
+    assert!(
+        refused.err.contains("LINE 2: FROM read_csv('/etc/passwd')\n             ^"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(ask(&["SELECT 1", "-p", "a=1", "-p", "2"]).code, 2);
+    let silent = run(&["query", "SELECT 1"], &[("MARTD_SERVER", &nowhere())]);
+    assert_eq!(silent.code, 3);
+    assert!(silent.err.contains("does not answer"), "{}", silent.err);
+    assert_eq!(run(&["query", "SELECT 1"], &[("MARTD_SERVER", "martd")]).code, 2);
+}
+
+#[test]
+fn query_says_whose_rows_it_wants_and_who_it_is() {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT i AS user_id, i * 10 AS x FROM range(5) t(i)");
+    let tokens = root.path().join("tokens");
+    fs::write(&tokens, "t0p user_id=*\n").expect("write");
+    let settings = [("MARTD_SCOPE_COLUMN", "user_id"), ("MARTD_TOKEN_FILE", text(&tokens))];
+    let martd = Martd::start_with(root.path(), &settings);
+    wait_for("readiness", || (martd.get("/readyz").status == 200).then_some(()));
+    let ask = |scope: &str, token: &str| {
+        let arguments = ["query", "SELECT x FROM mart.a", "--scope", scope];
+        let environment = [("MARTD_SERVER", martd.address.as_str()), ("MARTD_TOKEN", token)];
+        run(&arguments, &environment)
+    };
+    assert_eq!(ask("user_id=3", "t0p").out, "x\n30\n");
+    assert!(ask("*", "t0p").err.contains("scope-required"));
+    assert!(ask("user_id=3", "wrong").err.contains("unauthorized"));
+}
+
+#[test]
+fn freshness_tells_its_status_by_its_exit_code() {
+    let root = Root::new();
+    let martd = Martd::start_with(
+        root.path(),
+        &[("MARTD_MAX_AGE_WARN", "1h"), ("MARTD_MAX_AGE_ERROR", "2h")],
+    );
+    let ask = |format: &str| {
+        run(&["freshness", "--format", format], &[("MARTD_SERVER", martd.address.as_str())])
+    };
+    let nothing = ask("table");
+    assert_eq!(nothing.code, 1);
+    assert!(nothing.out.ends_with("nothing is served yet\n"), "{nothing:?}");
+
+    let path = root.mart("a.parquet");
+    let writer = Writer::new();
+    for (age, code, status) in [(0, 0, "pass"), (5_400, 4, "warn"), (90_000, 1, "error")] {
+        fs::write(&path, writer.parquet(&format!("SELECT {age} AS x"), None)).expect("write");
+        let modified = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+        let file = fs::File::options().write(true).open(&path).expect("open");
+        file.set_modified(modified).expect("utimes");
+        drop(file);
+        let found = wait_for(status, || {
+            Some(ask("table")).filter(|found| found.out.contains(&format!("status {status}")))
+        });
+        assert_eq!(found.code, code, "{found:?}");
+        assert!(found.out.lines().nth(2).expect("a row").starts_with(&format!("a     {status}")));
+    }
+    let json: serde_json::Value = serde_json::from_str(&ask("json").out).expect("JSON");
+    assert_eq!(json["status"], "error");
+    let silent = run(&["freshness"], &[("MARTD_SERVER", &nowhere())]);
+    assert_eq!(silent.code, 3);
+}
+
+#[test]
+fn healthcheck_asks_where_this_martd_listens() {
+    let root = Root::new();
+    let socket = root.path().join("martd.sock");
+    let unix = format!("unix:{}", socket.display());
+    let settings = [("MARTD_LISTEN", "0.0.0.0:0"), ("MARTD_ADMIN_LISTEN", unix.as_str())];
+    let martd = Martd::start_with(root.path(), &settings);
+    let port = martd.address.rsplit_once(':').expect("a port").1;
+    let everywhere = format!("0.0.0.0:{port}");
+    // With the settings of the container, as they are.
+    let by_tcp = || run(&["healthcheck"], &[("MARTD_LISTEN", everywhere.as_str())]);
+    let by_socket = || {
+        let environment = [("MARTD_LISTEN", "0.0.0.0:1"), ("MARTD_ADMIN_LISTEN", unix.as_str())];
+        run(&["healthcheck"], &environment)
+    };
+    for not_ready in [by_tcp(), by_socket()] {
+        assert_eq!(not_ready.code, 1, "{not_ready:?}");
+        assert!(not_ready.err.contains("not-ready: no Parquet file"), "{not_ready:?}");
+    }
+    Writer::new().land(&root, "a", "SELECT 1 AS x");
+    wait_for("readiness", || (by_tcp().code == 0).then_some(()));
+    assert_eq!(by_socket().out, "ready\n");
+    let silent = run(&["healthcheck"], &[("MARTD_LISTEN", &nowhere())]);
+    assert_eq!(silent.code, 1, "Docker keeps all codes but 0 and 1 for itself");
+}
+
+#[test]
+fn bootstrap_creates_what_is_missing_and_says_what_it_may_not() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let parquet = root.path().join("data/parquet");
+    let legacy = root.path().join("legacy/analytics.duckdb");
+    let environment = [("PARQUET_DIR", text(&parquet)), ("DUCKDB_PATH", text(&legacy))];
+    let first = run(&["bootstrap"], &environment);
+    assert_eq!(first.code, 0, "{first:?}");
+    assert_eq!(first.out.matches("created").count(), 2, "{first:?}");
+    assert!(parquet.join("mart").is_dir() && legacy.parent().expect("a folder").is_dir());
+    let second = run(&["bootstrap"], &environment);
+    assert_eq!((second.code, second.out.matches("created").count()), (0, 0), "{second:?}");
+
+    // A file in the way.
+    let blocked = root.path().join("file");
+    fs::write(&blocked, "x").expect("write");
+    let inside = blocked.join("parquet");
+    let refused = run(&["bootstrap"], &[("PARQUET_DIR", text(&inside))]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("is there already and no directory"), "{refused:?}");
+
+    // No permission; root needs none, so another user asks.
+    let locked = root.path().join("locked");
+    fs::create_dir(&locked).expect("mkdir");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let program = crate::harness::program();
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(program)
+        .args(["bootstrap", "--parquet-dir", text(&locked)])
+        .env_clear()
+        .output();
+    let Ok(output) = output else { return println!("SKIPPED: setpriv is not installed") };
+    let message = String::from_utf8_lossy(&output.stderr);
+    if rustix::process::geteuid().is_root() && output.status.code() != Some(126) {
+        let advice = format!("install -d -o 65534 -g 65534 {}", text(&locked.join("mart")));
+        assert!(message.contains(&advice), "{message}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
