@@ -50,6 +50,16 @@ dbt: $(VENV)/ready ## Rebuild the marts; a running martd picks them up
 	@mkdir -p "$(PARQUET_DIR)/mart"
 	$(USE_POSTGRES) cd dbt && $(DBT) build --target $(TARGET) --vars '$(VARS)'
 
+.PHONY: bootstrap
+bootstrap: $(VENV)/ready ## Make the marts' directory, and see that dbt has DuckDB's PostgreSQL extension
+	@mkdir -p "$(PARQUET_DIR)/mart"
+	@cd dbt/plugins && $(CURDIR)/$(VENV)/bin/python -c \
+		'import duckdb, postgres_sources as p; duckdb.connect().load_extension(str(p.extension())); print(p.extension())'
+
+.PHONY: manifest
+manifest: $(VENV)/ready ## Write dbt/target/manifest.json, which Dagster loads
+	cd dbt && $(DBT) --quiet parse --target $(TARGET)
+
 # The target postgres without POSTGRES_HOST means a database of one's own.
 POSTGRES_DIR := $(CURDIR)/data/postgres
 POSTGRES := $(CURDIR)/$(VENV)/bin/python dbt/postgres/server.py
@@ -90,14 +100,14 @@ test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 	@if cargo nextest --version >/dev/null 2>&1; \
 		then cargo nextest run --locked --no-fail-fast; else cargo test --locked --no-fail-fast; fi
 
-.PHONY: test-dbt
-test-dbt: $(VENV)/ready
-	$(VENV)/bin/python -m unittest discover --start-directory dbt/checks
-
-# The clients' tests start the martd of test-rust's profile.
+# The tests in Python start the martd of test-rust's profile.
 .PHONY: test-martd
 test-martd: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 	cargo build --locked --bin martd
+
+.PHONY: test-dbt
+test-dbt: test-martd
+	$(PYTHON_TEST) -m unittest discover --start-directory dbt/checks
 
 .PHONY: test-client
 test-client: test-martd
@@ -123,7 +133,7 @@ $(DUCKDB):
 	@mkdir -p "$(@D)"
 	@scripts/fetch-duckdb "$(DUCKDB_PACKAGE)" "$(DUCKDB_SHA512)" "$@"
 
-$(VENV)/ready: dbt/requirements.txt tests/requirements.txt examples/backend/requirements.txt
+$(VENV)/ready: dbt/requirements.txt dbt/requirements-dagster.txt tests/requirements.txt examples/backend/requirements.txt
 	@$(call need,$(PYTHON),Python 3.11 or later with venv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "make: $(PYTHON) is $$($(PYTHON) --version); dbt needs 3.11 or later" \

@@ -101,6 +101,7 @@ class Postgres(unittest.TestCase):
             said = file.read()
         self.assertEqual(said.count("ISOLATION LEVEL REPEATABLE READ READ ONLY"), 1, said)
         self.assertNotIn("SET TRANSACTION SNAPSHOT", said)
+        self.assertNotIn("WHERE ctid", said)
 
     def test_rollback_reason_partial_builds_on_an_ephemeral_database(self):
         """One of four reasons why the first attempt was rolled back: a mart could not be built without the database before."""

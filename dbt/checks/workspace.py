@@ -28,7 +28,7 @@ class Workspace:
     def new(cls, test_class, **variables):
         space = cls(Path(tempfile.mkdtemp(prefix="martd-dbt-")), variables)
         test_class.addClassCleanup(shutil.rmtree, space.root)
-        for folder in ("macros", "models", "plugins", "postgres", "tests"):
+        for folder in ("macros", "models", "orchestration", "plugins", "postgres", "tests"):
             shutil.copytree(PROJECT / folder, space.project / folder)
         for file in ("dbt_project.yml", "profiles.yml"):
             shutil.copy(PROJECT / file, space.project)

@@ -45,7 +45,8 @@ create table finance.recurring_payments (
   is_estimate boolean not null,
   every_months integer not null check (every_months between 1 and 12),
   starts_on date not null,
-  ends_on date check (ends_on >= starts_on),
+  -- May lie before starts_on: cancelled before it ever began.
+  ends_on date,
   foreign key (account_id, user_id) references finance.accounts (id, user_id) on delete cascade,
   foreign key (to_account_id, user_id) references finance.accounts (id, user_id) on delete cascade,
   foreign key (tag_id, user_id) references finance.tags (id, user_id)

@@ -1,0 +1,215 @@
+"""The Dagster code location: what loading it does not do, and its job, run in process with a real martd behind it."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from daemon import Daemon
+from workspace import PROJECT, Workspace
+
+sys.path.insert(0, str(PROJECT))
+from orchestration.martd import Martd, Unreachable  # noqa: E402
+
+RUN_JOB = """
+import json, sys
+from dagster import AssetKey, DagsterInstance
+from orchestration.definitions import definitions
+
+instance = DagsterInstance.ephemeral()
+job = definitions.get_job_def("build_marts")
+runs = []
+for selection in json.loads(sys.argv[1]):
+    keys = selection and [AssetKey(key) for key in selection]
+    run = job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=keys)
+    failures = {e.step_key: e.step_failure_data.error for e in run.all_events if e.is_step_failure}
+    built = [e for e in run.all_events if e.event_type_value == "ASSET_MATERIALIZATION"]
+    runs.append({
+        "failures": {step: f"{error.message} {error.cause and error.cause.message}" for step, error in failures.items()},
+        "built": [e.asset_key.to_user_string() for e in built],
+        "metadata": {name: value.value for name, value in built[-1].materialization.metadata.items()} if built else {},
+    })
+print(json.dumps({"runs": runs}))
+"""
+
+# What the webserver does with its workspace. Every program that it or its code server starts is written down.
+LOAD_WORKSPACE = """
+import json, sys
+from dagster import DagsterInstance
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+with DagsterInstance.get() as instance:
+    with WorkspaceProcessContext(instance, WorkspaceFileTarget([sys.argv[1]])) as process:
+        location, = process.create_request_context().get_code_location_entries().values()
+        repository, = location.code_location.get_repositories().values() if location.code_location else [None]
+        print(json.dumps({
+            "error": location.load_error and location.load_error.message,
+            "jobs": sorted(job.name for job in repository.get_all_jobs()) if repository else [],
+            "schedules": [schedule.name for schedule in repository.get_schedules()] if repository else [],
+            "assets": sorted(node.asset_key.to_user_string() for node in repository.get_asset_node_snaps()) if repository else [],
+        }))
+"""
+WRITE_DOWN = """
+import os, sys
+
+def write_down(event, arguments):
+    if event in ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system"):
+        with open(os.environ["PROGRAMS"], "a") as file:
+            file.write(f"{arguments[:2]}\\n")
+
+sys.addaudithook(write_down)
+"""
+
+QUEUE = """
+import json
+from dagster import DagsterInstance
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from orchestration.definitions import marts
+
+with DagsterInstance.get() as instance:
+    print(json.dumps({
+        "queued": type(instance.run_coordinator) is QueuedRunCoordinator,
+        "telemetry": instance.telemetry_enabled,
+        "granularity": instance.get_concurrency_config().pool_config.pool_granularity.value,
+        "places": instance.get_concurrency_config().pool_config.default_pool_limit,
+        "pool": marts.op.pool,
+    }))
+"""
+
+
+class InProject(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.space = Workspace.new(cls, transactions=300)
+        cls.home = cls.space.root / "dagster"
+        cls.home.mkdir()
+        shutil.copy(PROJECT / "orchestration/dagster.yaml", cls.home)
+
+    def python(self, script, *arguments, **env):
+        run = subprocess.run(
+            [sys.executable, "-c", script, *arguments], cwd=self.space.project, capture_output=True, text=True,
+            env=self.space.environment() | {"DAGSTER_HOME": str(self.home), "DAGSTER_DISABLE_TELEMETRY": "1"} | env,
+        )
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        # Dagster's own servers log to the same place.
+        return json.loads([line for line in run.stdout.splitlines() if line.startswith("{")][-1])
+
+
+class Location(InProject):
+    def files(self):
+        """All but Dagster's own, with the times of their last change."""
+        files = (path for path in self.space.root.rglob("*") if self.home not in path.parents and "__pycache__" not in path.parts)
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    def test_rollback_reason_the_webserver_runs_no_dbt(self):
+        """One of four reasons why the first attempt was rolled back: a webserver that built at its start, on a read-only mount."""
+        watch = Path(tempfile.mkdtemp(dir=self.home))
+        (watch / "sitecustomize.py").write_text(WRITE_DOWN)
+        programs = watch / "programs"
+        env = {"PYTHONPATH": str(watch), "PROGRAMS": str(programs), "PYTHONDONTWRITEBYTECODE": "1"}
+        workspace = str(self.space.project / "orchestration/workspace.yaml")
+
+        self.space.dbt("parse")
+        before = self.files()
+        loaded = self.python(LOAD_WORKSPACE, workspace, **env)
+        self.assertIsNone(loaded["error"])
+        self.assertEqual(loaded["jobs"], ["__ASSET_JOB", "build_marts"])
+        self.assertEqual(loaded["schedules"], ["build_marts_schedule"])
+        self.assertIn("mart/fct_transactions", loaded["assets"])
+        self.assertIn("snapshot", loaded["assets"])
+
+        started = programs.read_text().splitlines()
+        self.assertTrue(any("dagster" in program and "grpc" in program for program in started), started)
+        self.assertEqual([program for program in started if "/dbt'" in program or "dbt.cli" in program], [])
+        # dbt run in process would have left its log and its manifest.
+        self.assertEqual(self.files(), before)
+        self.assertFalse(self.space.marts.exists())
+
+        shutil.rmtree(self.space.project / "target")
+        loaded = self.python(LOAD_WORKSPACE, workspace, **env)
+        self.assertIn("run make manifest", loaded["error"])
+        self.assertFalse((self.space.project / "target").exists())
+
+    def test_one_run_of_dbt_at_a_time_and_in_the_daemon(self):
+        self.space.dbt("parse")
+        self.assertEqual(
+            self.python(QUEUE), {"queued": True, "telemetry": False, "granularity": "run", "places": 1, "pool": "dbt"},
+        )
+
+
+class Job(InProject):
+    """On a project of two marts, one of which has a test."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for folder in ("models", "tests"):
+            shutil.rmtree(cls.space.project / folder)
+        cls.space.write("models/3_mart/a.sql", "select 1 as x")
+        cls.space.write("models/3_mart/b.sql", "select x from {{ ref('a') }}")
+        cls.space.write("models/3_mart/marts.yml", "models: [{name: b, columns: [{name: x, data_tests: [not_null]}]}]")
+        cls.space.dbt("parse")
+        cls.space.marts.mkdir(parents=True)
+        cls.daemon = Daemon(cls.space.marts.parent)
+        cls.addClassCleanup(cls.daemon.stop)
+
+    def run_job(self, *selections, **env):
+        return self.python(RUN_JOB, json.dumps(selections), **({"MARTD_URL": self.daemon.url} | env))["runs"]
+
+    def test_the_job_ends_when_martd_serves_the_build(self):
+        run, = self.run_job(None)
+        self.assertEqual(run["failures"], {})
+        self.assertEqual(run["built"], ["mart/a", "mart/b", "snapshot"])
+        served = self.daemon.get("/v1/snapshot")
+        self.assertEqual(run["metadata"]["invocation_id"], self.space.ledger["invocation_id"])
+        self.assertEqual(run["metadata"]["invocation_id"], served["build"]["invocation_id"])
+        self.assertEqual(run["metadata"]["snapshot_id"], served["id"])
+
+        with self.subTest("a failed test: the build is done, and martd holds it"):
+            self.space.write("models/3_mart/b.sql", "select nullif(x, 1) as x from {{ ref('a') }}")
+            # The step alone, once more: it waits for the same build.
+            for run in self.run_job(None, ["snapshot"]):
+                self.assertEqual(list(run["failures"]), ["snapshot"], run)
+                self.assertIn(f"holds the build {self.space.ledger['invocation_id']}", run["failures"]["snapshot"])
+                self.assertIn("not_null_b_x", run["failures"]["snapshot"])
+            self.assertEqual(self.daemon.query("select x from mart.b"), [{"x": 1}])
+
+        with self.subTest("a failed model: dbt's own error, and nothing to wait for"):
+            self.space.write("models/3_mart/b.sql", "select error('no such luck') as x from {{ ref('a') }}")
+            run, = self.run_job(None)
+            self.assertEqual(list(run["failures"]), ["dbt_build"])
+            self.assertIn("no such luck", run["failures"]["dbt_build"])
+
+        with self.subTest("sources that cannot be loaded"):
+            run, = self.run_job(None, DBT_VARS="{transactions: 1}")
+            self.assertEqual(list(run["failures"]), ["dbt_build"])
+            self.assertIn("at least 1 user and 60 transactions", run["failures"]["dbt_build"])
+
+
+class Waiting(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        root = Path(tempfile.mkdtemp(prefix="martd-wait-"))
+        cls.addClassCleanup(shutil.rmtree, root)
+        (root / "mart").mkdir()
+        (root / "tokens").write_text("s3cret user_id=*\n")
+        cls.daemon = Daemon(root, MARTD_TOKEN_FILE=str(root / "tokens"))
+        cls.addClassCleanup(cls.daemon.stop)
+
+    def test_what_is_wrong_is_named(self):
+        for martd, expected in (
+            (Martd(self.daemon.url, "s3cret", wait=0), "did not serve the build x within 0 s: no ledger has named build x yet"),
+            (Martd(self.daemon.url, "wrong"), "answered 401: .* MARTD_TOKEN"),
+            (Martd(self.daemon.url), "answered 401: .* MARTD_TOKEN"),
+            (Martd("http://127.0.0.1:1", wait=0), "http://127.0.0.1:1 .*refused"),
+        ):
+            with self.subTest(expected), self.assertRaisesRegex(Unreachable, expected):
+                martd.wait("x")
+
+
+if __name__ == "__main__":
+    unittest.main()
