@@ -1,8 +1,10 @@
 """Whole answers as CSV and Parquet, in process. The CSV is martd's: ISO 8601, NULL is empty and an
 empty text is `""`."""
 
+import itertools
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -66,7 +68,19 @@ def _columns(
     """The name of each column, with a number where it is repeated, and DuckDB's type."""
     statement = f"DESCRIBE {_bare(question.query)}"
     described = connection.execute(statement, question.params or None).fetchall()
-    return [(str(name), str(ty)) for name, ty, *_ in described]
+    taken = {str(name) for name, *_ in described}
+    seen: set[str] = set()
+    columns = []
+    for name, ty, *_ in described:
+        unique = next(each for each in _numbered(str(name)) if each not in seen and (each == name or each not in taken))
+        seen.add(unique)
+        columns.append((unique, str(ty)))
+    return columns
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{count}" for count in itertools.count(1))
 
 
 def _field(column: str, name: str, ty: str) -> str:
@@ -85,7 +99,9 @@ def _field(column: str, name: str, ty: str) -> str:
     elif kind == ZONED:
         text = f"regexp_replace(replace({text}, ' ', 'T'), '[+]00$', 'Z')"
     elif kind in ("float", "double"):
-        text = f"replace({text}, 'e+', 'e')"
+        text = rf"regexp_replace({text}, 'e[+]?(-?)0*', 'e\1')"  # 1e-7, not 1e-07
+    elif kind == "decimal":
+        text = rf"regexp_replace({text}, '^(-?)[.]', '\1' || '0.')"  # -0.1, not -.1
     if kind in TEXTS or kind == "blob":
         quoted = f"""'"' || replace({text}, '"', '""') || '"'"""
         needs_quotes = f"""{text} = '' OR regexp_matches({text}, '[",\\r\\n]')"""

@@ -48,9 +48,9 @@ class Settings:
     """`MARTD_UNSCOPED`: marts that `file://` shows as a whole although rows are scoped."""
 
     def __post_init__(self) -> None:
-        if self.timeout <= 0:
+        if not 0 < self.timeout < float("inf"):
             raise ValueError(f"MARTD_TIMEOUT must be more than 0 seconds, not {self.timeout:g}")
-        if self.retry < 0:
+        if not 0 <= self.retry < float("inf"):
             raise ValueError(f"MARTD_RETRY must be 0 seconds or more, not {self.retry:g}")
         self.place()
 
