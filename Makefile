@@ -13,7 +13,7 @@ SOAK ?= 2m
 PYTHON ?= python3
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-MARTD := $(TARGET_DIR)/release/martd
+MARTD ?= $(TARGET_DIR)/release/martd
 VENV := .venv
 PYTHON_TEST := MARTD_BIN=$(TARGET_DIR)/debug/martd $(CURDIR)/$(VENV)/bin/python
 DBT := $(CURDIR)/$(VENV)/bin/dbt
@@ -26,6 +26,16 @@ DUCKDB_SHA512 := 21772b64913a904a8cd19e30c1d5671811d7fdface4b7dd53cd0300d743f43e
 DUCKDB_LIB_DIR ?= $(CURDIR)/target/duckdb
 export DUCKDB_LIB_DIR
 DUCKDB := $(DUCKDB_LIB_DIR)/libduckdb.so
+
+PREFIX ?= /usr/local
+COMPRESS ?= gzip -9
+DIST_DIR ?= $(TARGET_DIR)/dist
+DIST_NAME := martd-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)-$(shell uname -s -m | tr 'A-Z ' 'a-z-')
+ROOT := $(DESTDIR)
+BIN := $(if $(FLAT),,$(PREFIX)/bin)
+LIB := $(if $(FLAT),,$(PREFIX)/lib/martd)
+DOC := $(if $(FLAT),,$(PREFIX)/share/doc/martd)
+UNIT := $(if $(FLAT),/systemd,$(PREFIX)/lib/systemd/system)
 
 .PHONY: help
 help: ## Show this help
@@ -44,6 +54,37 @@ run: build $(LEDGER) ## Build everything, make marts with dbt, and serve them
 .PHONY: build
 build: $(DUCKDB) need-cargo need-cc ## Build target/release/martd
 	cargo build --release --locked
+
+.PHONY: dist
+dist: build tarball ## Make target/dist/martd-VERSION-PLATFORM.tar.gz, which runs from any directory
+
+.PHONY: tarball
+tarball:
+	@rm -rf "$(DIST_DIR)/$(DIST_NAME)"
+	@$(MAKE) --no-print-directory install DESTDIR="$(DIST_DIR)/$(DIST_NAME)" PREFIX= FLAT=yes
+	tar --create --use-compress-program="$(COMPRESS)" --file "$(DIST_DIR)/$(DIST_NAME).tar.gz" \
+		--directory "$(DIST_DIR)" --sort=name --owner=0 --group=0 --numeric-owner "$(DIST_NAME)"
+	@echo "$(DIST_DIR)/$(DIST_NAME).tar.gz"
+
+# What is built is installed; nothing is built here, so that it can be run as root. DuckDB's library lies
+# where the binary looks for it: beside it (FLAT, as in the tarball), or in lib/martd.
+.PHONY: install
+install: ## Install what build has made into PREFIX (/usr/local), below DESTDIR
+	@[ -x "$(MARTD)" ] || { echo "make: $(MARTD) is not there: run make build first" >&2; exit 1; }
+	install -d "$(ROOT)$(BIN)" "$(ROOT)$(LIB)" "$(ROOT)$(DOC)" "$(ROOT)$(UNIT)"
+	install -m 0755 "$(MARTD)" "$(ROOT)$(BIN)/martd"
+	scripts/forget-build-path "$(ROOT)$(BIN)/martd"
+	install -m 0644 "$(DUCKDB)" "$(ROOT)$(LIB)/libduckdb.so"
+	install -m 0644 README.md CHANGELOG.md LICENSE "$(ROOT)$(DOC)"
+	sed 's#/usr/local/bin/martd#$(if $(FLAT),/usr/local,$(PREFIX))/bin/martd#' systemd/martd.service > "$(ROOT)$(UNIT)/martd.service"
+	install -m 0644 systemd/martd.socket "$(ROOT)$(UNIT)"
+ifdef FLAT
+	install -m 0644 systemd/martd.env systemd/martd.sysusers "$(ROOT)$(UNIT)"
+else
+	install -D -m 0644 systemd/martd.sysusers "$(ROOT)$(PREFIX)/lib/sysusers.d/martd.conf"
+	[ -e "$(ROOT)/etc/martd/martd.env" ] || \
+		install -D -m 0644 systemd/martd.env "$(ROOT)/etc/martd/martd.env"
+endif
 
 .PHONY: dbt
 dbt: $(VENV)/ready ## Rebuild the marts; a running martd picks them up

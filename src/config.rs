@@ -447,13 +447,9 @@ fn check_names(setting: &'static str, names: &[String]) -> Result<(), ConfigErro
 
 /// The memory limit of the control group, or the machine's memory.
 fn memory_available() -> u64 {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let machine = read("/proc/meminfo")
-        .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?.to_owned();
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        })
-        .map_or(1 << 30, |kib| kib * 1024);
+    // Not /proc/meminfo, which a hardened unit hides (ProcSubset=pid).
+    let machine = rustix::system::sysinfo();
+    let machine = machine.totalram.saturating_mul(u64::from(machine.mem_unit));
     control_group_limits().into_iter().fold(machine, u64::min)
 }
 
