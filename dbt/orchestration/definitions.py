@@ -40,8 +40,7 @@ class Translator(DagsterDbtTranslator):
         return spec and spec._replace(blocking=False)
 
 
-# The pool has one place (dagster.yaml): two runs of dbt at once would each overwrite what the other has built.
-@dbt_assets(manifest=MANIFEST, name="dbt_build", pool="dbt", dagster_dbt_translator=Translator())
+@dbt_assets(manifest=MANIFEST, name="dbt_build", dagster_dbt_translator=Translator())
 def marts(context: AssetExecutionContext, dbt: DbtCliResource):
     variables = os.environ.get("DBT_VARS")
     arguments = ["build", "--vars", variables] if variables else ["build"]
