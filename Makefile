@@ -66,6 +66,14 @@ tarball:
 		--directory "$(DIST_DIR)" --sort=name --owner=0 --group=0 --numeric-owner "$(DIST_NAME)"
 	@echo "$(DIST_DIR)/$(DIST_NAME).tar.gz"
 
+.PHONY: state-dir
+state-dir:
+	install -d -m 0700 "$(ROOT)/var/lib/martd"
+
+.PHONY: compose-files
+compose-files: ## Make what docker-compose.yml mounts: data/parquet, data/legacy, tokens and .env
+	@scripts/compose-files
+
 # What is built is installed; nothing is built here, so that it can be run as root. DuckDB's library lies
 # where the binary looks for it: beside it (FLAT, as in the tarball), or in lib/martd.
 .PHONY: install
@@ -134,7 +142,7 @@ check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-dbt test-client test-backend ## Run everything that can be tested here
+test: check test-rust test-dbt test-client test-backend test-containers ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
@@ -157,6 +165,10 @@ test-client: test-martd
 .PHONY: test-backend
 test-backend: test-martd
 	cd examples/backend && $(PYTHON_TEST) -m pytest -q
+
+.PHONY: test-containers
+test-containers: $(VENV)/ready
+	$(VENV)/bin/python -m unittest discover --start-directory tests/containers
 
 .PHONY: soak
 soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK=2m; prints figures
