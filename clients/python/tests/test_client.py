@@ -142,6 +142,11 @@ def test_files_that_have_changed_are_another_snapshot(tmp_path):
         assert view.execute_query("SELECT a FROM mart.x") == [{"a": 1}]
         write_mart(tmp_path, "x", "SELECT 2 AS a")
         assert asked.execute_query("SELECT a FROM mart.x") == [{"a": 2}]
+        write_mart(tmp_path, "y", "SELECT 3 AS a")
+        assert asked.execute_query("SELECT a FROM mart.y") == [{"a": 3}]
+        (tmp_path / "mart/x.parquet").unlink()
+        with pytest.raises(QueryError, match="x does not exist"):
+            asked.execute_query("SELECT a FROM mart.x")
         with pytest.raises(QueryError) as caught:
             view.execute_query("SELECT a FROM mart.x")
         assert caught.value.slug == "snapshot-gone"

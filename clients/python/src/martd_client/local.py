@@ -125,6 +125,7 @@ class Local:
         snapshot = _identity(files)
         self._check_snapshot(question, snapshot)
         with self._lock:
+            # A new database for a new state: DuckDB's cache would take a replaced file for the old one.
             if self._opened is None or self._opened[0] != snapshot:
                 connection = self._open(question.scope is not None)
                 self._add_marts(connection, files, question.scope is not None)
@@ -154,8 +155,7 @@ class Local:
 
     def _open(self, scoped: bool) -> "duckdb.DuckDBPyConnection":
         connection = self._duckdb.connect()
-        # Files are replaced under their names, faster than a cache by name and second can tell.
-        connection.execute("SET enable_external_file_cache = false; SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'")
         for schema in SCHEMAS:
             connection.execute(f"CREATE SCHEMA {schema}")
         return connection
