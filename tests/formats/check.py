@@ -3,8 +3,8 @@
     python check.py URL PARQUET
 
 PARQUET is the file that martd serves as mart.kinds. Each statement is asked in all four formats.
-Arrow is turned back into Python values, which must be exactly those of fetchall(); JSON, NDJSON and
-CSV must be the texts that follow from those values. Prints what differs, and exits with 1 if
+The Python client turns Arrow back into values, which must be exactly those of fetchall(); JSON, NDJSON
+and CSV must be the texts that follow from those values. Prints what differs, and exits with 1 if
 anything does.
 """
 
@@ -18,13 +18,16 @@ import struct
 import sys
 import uuid
 from decimal import Decimal
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import duckdb
 import pyarrow as pa
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "clients/python/src"))
+from martd_client.arrow import converter  # noqa: E402
+
 EPOCH = dt.datetime(1970, 1, 1)
-MICROS_PER_DAY = 86_400_000_000
 
 # One column each: a value of every type, its edges, and NULL. {kinds} is the Parquet file.
 VALUES = """
@@ -151,136 +154,6 @@ class Martd:
             raise AssertionError(f"martd: {reason}") from error
 
 
-# What fetchall() makes of DuckDB's values, from Arrow.
-
-def from_arrow(array, field):
-    """The Python values of an Arrow array, exactly as fetchall() gives them."""
-    ty = field.metadata[b"duckdb.type"].decode()
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    arrow = array.type
-    valid = array.is_valid().to_pylist()
-
-    def where_valid(values):
-        return [value if ok else None for value, ok in zip(values, valid)]
-
-    def convert(storage, function):
-        return [None if n is None else function(n) for n in array.view(storage).to_pylist()]
-
-    if ty == "INTERVAL":
-        parts = zip(*(array.field(index).to_pylist() for index in range(3)))
-        return where_valid(
-            dt.timedelta(days=months * 30 + days, microseconds=micros)
-            for months, days, micros in parts
-        )
-    if ty in ("HUGEINT", "UHUGEINT"):
-        return [None if n is None else int(n) for n in array.to_pylist()]
-    if ty == "UUID":
-        return [None if b is None else uuid.UUID(bytes=b) for b in array.to_pylist()]
-    if ty == "DATE":
-        return convert(pa.int32(), date)
-    if ty == "TIME":
-        return convert(pa.int64(), time)
-    if ty == "TIME_NS":
-        return convert(pa.int64(), lambda nanos: time(nanos // 1000))
-    if ty == "TIME WITH TIME ZONE":
-        return [None if text is None else time_tz(text) for text in array.to_pylist()]
-    if pa.types.is_timestamp(arrow):
-        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[arrow.unit]
-        tz = dt.timezone.utc if ty == "TIMESTAMP WITH TIME ZONE" else None
-        assert (arrow.tz == "UTC") == (tz is not None)
-        return convert(pa.int64(), lambda ticks: timestamp(ticks, per_second, tz))
-    if pa.types.is_map(arrow):
-        keys = from_arrow(array.keys, arrow.key_field)
-        items = from_arrow(array.items, arrow.item_field)
-        hashable = not pa.types.is_nested(arrow.key_type)
-        return where_valid(
-            dict(zip(keys[a:b], items[a:b])) if hashable
-            else {"key": keys[a:b], "value": items[a:b]}
-            for a, b in ranges(array)
-        )
-    if pa.types.is_fixed_size_list(arrow):
-        size, items = arrow.list_size, from_arrow(array.values, arrow.value_field)
-        return where_valid(tuple(items[n * size:][:size]) for n in range(len(array)))
-    if pa.types.is_list(arrow):
-        items = from_arrow(array.values, arrow.value_field)
-        return where_valid(items[a:b] for a, b in ranges(array))
-    if pa.types.is_struct(arrow):
-        fields = [arrow.field(index) for index in range(arrow.num_fields)]
-        columns = [from_arrow(array.field(n), field) for n, field in enumerate(fields)]
-        if is_unnamed(ty):
-            return where_valid(zip(*columns))
-        names = [field.name for field in fields]
-        return where_valid(dict(zip(names, values)) for values in zip(*columns))
-    if pa.types.is_union(arrow):
-        members = [from_arrow(array.field(n), arrow.field(n)) for n in range(arrow.num_fields)]
-        return [members[code][n] for n, code in enumerate(array.type_codes.to_pylist())]
-    return array.to_pylist()
-
-
-def is_unnamed(ty):
-    """Whether a STRUCT's type has no names, as in STRUCT(INTEGER, VARCHAR)."""
-    if ty.startswith(("STRUCT(TIME WITH", "STRUCT(TIMESTAMP WITH")):
-        return True
-    return re.match(r'STRUCT\(("([^"]|"")*"|\w+) [A-Z"]', ty) is None
-
-
-def ranges(array):
-    offsets = array.offsets.to_pylist()
-    return zip(offsets, offsets[1:])
-
-
-def date(days):
-    if abs(days) == 2**31 - 1:
-        return dt.date.max if days > 0 else dt.date.min
-    try:
-        return (EPOCH + dt.timedelta(days=days)).date()
-    except OverflowError:
-        return far_date(days)
-
-
-def time(micros):
-    if micros == MICROS_PER_DAY:
-        return "24:00:00"
-    return (EPOCH + dt.timedelta(microseconds=micros)).time()
-
-
-def time_tz(text):
-    if text.startswith("24"):
-        return text
-    clock, sign, offset = re.fullmatch(r"([^+-]+)([+-])(.+)", text).groups()
-    hours, minutes, seconds = (int(part) for part in (offset + ":0:0").split(":")[:3])
-    seconds += 3600 * hours + 60 * minutes
-    zone = dt.timezone(dt.timedelta(seconds=-seconds if sign == "-" else seconds))
-    return dt.time.fromisoformat(padded_fraction(clock)).replace(tzinfo=zone)
-
-
-def timestamp(ticks, per_second, tz):
-    if abs(ticks) == 2**63 - 1:  # fetchall() gives these without their zone
-        return dt.datetime.max if ticks > 0 else dt.datetime.min
-    micros = ticks * 10**6 // per_second
-    if ticks < 0 and ticks * 10**6 % per_second:
-        micros += 1  # fetchall() cuts nanoseconds off towards 1970
-    try:
-        return (EPOCH + dt.timedelta(microseconds=micros)).replace(tzinfo=tz)
-    except OverflowError:
-        days, micros = divmod(micros, MICROS_PER_DAY)
-        text = f"{far_date(days)} {iso_time(time(micros))}"
-        return text + ("+00" if tz else "")
-
-
-def far_date(days):
-    """DuckDB's text of a date that Python has no date for."""
-    eras = 0
-    while not -719_162 <= days <= 2_932_896:
-        step = 1 if days < 0 else -1
-        days, eras = days + step * 146_097, eras - step
-    near = (EPOCH + dt.timedelta(days=days)).date()
-    year = near.year + 400 * eras
-    era = "" if year > 0 else " (BC)"
-    return f"{year if year > 0 else 1 - year:04}-{near.month:02}-{near.day:02}{era}"
-
-
 # What the texts have to be, from the values of fetchall().
 
 class Number(str):
@@ -349,11 +222,6 @@ def iso_time(time):
     if time.tzinfo:
         text += re.sub(r"^(.\d\d):00$", r"\1", time.isoformat()[-6:])
     return text
-
-
-def padded_fraction(clock):
-    whole, _, fraction = clock.partition(".")
-    return f"{whole}.{fraction:0<6}"
 
 
 def duckdb_text(value):
@@ -538,7 +406,7 @@ class Check:
             # DuckDB's TIME may be 24:00:00, which Arrow's rules do not foresee.
             batch.validate(full="24:00:00" not in statement)
             for column, array, field in zip(columns, batch.columns, batch.schema):
-                column.extend(from_arrow(array, field))
+                column.extend(converter(field)(array))
         found = [field.metadata[b"duckdb.type"].decode() for field in table.schema]
         self.compare(statement, "arrow types", [found], [[str(ty) for ty in types]])
         self.compare(statement, "arrow", list(map(list, zip(*columns))), list(map(list, rows)),
