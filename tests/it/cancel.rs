@@ -105,7 +105,7 @@ fn delete_stops_the_statement_and_tells_its_client() {
 #[test]
 fn a_statement_that_cannot_be_stopped_keeps_its_slot_and_is_told_of() {
     let (_root, martd) = martd();
-    let sql = "SELECT length((repeat('9', 260000 * x)::BIGNUM)::VARCHAR) FROM mart.a";
+    let sql = "SELECT length((repeat('9', 330000 * x)::BIGNUM)::VARCHAR) FROM mart.a";
     let answer = martd.post(&json!({"sql": sql, "timeout_ms": 100}));
     assert_eq!(answer.problem().0, "query-timeout", "the client is answered all the same");
     assert_eq!(martd.query(UNKEPT).problem().0, "overloaded", "the only slot is not given away");
@@ -134,6 +134,35 @@ fn a_stream_that_nobody_reads_on_is_stopped() {
     assert!(start.starts_with(b"HTTP/1.1 200 OK"));
     drop(connection);
     assert_stopped(&martd, "a broken stream");
+}
+
+#[test]
+fn nobody_cancels_the_query_of_another_token() {
+    let tokens = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(tokens.path(), "token-of-anna\ntoken-of-bert\n").expect("write");
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT 1 AS x");
+    let file = tokens.path().to_str().expect("UTF-8");
+    let settings = [("MARTD_TOKEN_FILE", file), ("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "0")];
+    let martd = Martd::start_with(root.path(), &settings);
+    let (anna, bert) =
+        (("authorization", "Bearer token-of-anna"), ("authorization", "Bearer token-of-bert"));
+    wait_for("a snapshot", || (martd.get("/readyz").status == 200).then_some(()));
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let body = json!({ "sql": ENDLESS[0] });
+            martd.post_with(&body, &[("x-request-id", "annas"), anna])
+        });
+        let delete = |caller| martd.delete_with("/v1/queries/annas", &[caller]);
+        wait_for("the query to run", || {
+            let answer = martd.post_with(&json!({ "sql": UNKEPT }), &[bert]);
+            (answer.status == 503).then_some(())
+        });
+        let answer = delete(bert);
+        assert_eq!((answer.status, answer.problem().0.as_str()), (404, "not-found"));
+        assert_eq!(delete(anna).status, 204);
+        assert!(client.join().expect("an answer").problem().1.contains("cancelled"));
+    });
 }
 
 #[test]
