@@ -149,6 +149,10 @@ test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 	@if cargo nextest --version >/dev/null 2>&1; \
 		then cargo nextest run --locked --no-fail-fast; else cargo test --locked --no-fail-fast; fi
 
+.PHONY: screenshots
+screenshots: $(DUCKDB) $(VENV)/ready need-cargo need-cc ## Take the pictures of the status page in docs/ anew
+	SCREENSHOTS=1 cargo test --locked --test it -- page::
+
 # The tests in Python start the martd of test-rust's profile.
 .PHONY: test-martd
 test-martd: $(DUCKDB) $(VENV)/ready need-cargo need-cc

@@ -14,6 +14,7 @@ mod events;
 mod exchange;
 mod freshness;
 mod mart_file;
+mod page;
 mod probes;
 mod problem;
 mod queries;

@@ -35,13 +35,17 @@ pub(super) fn live(app: &App, verbose: bool) -> Result<Response<BoxBody>, Proble
 
 /// Whether `/readyz` says 200.
 pub(super) fn is_ready(app: &App, state: &State) -> bool {
-    readiness(app, state).iter().all(|check| check.problem.is_none())
+    reasons(app, state).is_empty()
+}
+
+/// Why it does not.
+pub(super) fn reasons(app: &App, state: &State) -> Vec<String> {
+    readiness(app, state).into_iter().filter_map(|check| check.problem).collect()
 }
 
 /// Why nothing can be answered.
 pub(super) fn not_ready(app: &App, state: &State) -> Problem {
-    let failed: Vec<String> =
-        readiness(app, state).into_iter().filter_map(|check| check.problem).collect();
+    let failed = reasons(app, state);
     let locked = state.legacy == Some(Trouble::Locked);
     let kind = if locked { problem::LEGACY_LOCKED } else { problem::NOT_READY };
     Problem::new(kind, failed.join("; ")).retry_after(1)

@@ -15,11 +15,12 @@ use tracing::{Instrument, info_span};
 use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::exchange::{Exchange, Facts};
+use super::page::Asset;
 use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::trace::TraceParent;
 use super::{
-    App, datasets, events, freshness, mart_file, probes, query, request_id, scrape, snapshot,
+    App, datasets, events, freshness, mart_file, page, probes, query, request_id, scrape, snapshot,
     waiting,
 };
 use crate::catalog::State;
@@ -143,6 +144,8 @@ enum Route {
     Live,
     Events,
     Metrics,
+    Page,
+    Asset(Asset),
     OpenApi,
 }
 
@@ -159,6 +162,9 @@ impl Route {
             "/v1/freshness" => Self::Freshness,
             "/readyz" => Self::Ready,
             "/livez" => Self::Live,
+            "/" => Self::Page,
+            "/status.css" => Self::Asset(Asset::Style),
+            "/status.js" => Self::Asset(Asset::Script),
             "/v1/events" => Self::Events,
             "/metrics" => Self::Metrics,
             "/openapi.json" => Self::OpenApi,
@@ -191,6 +197,8 @@ impl Route {
             Self::Marts => "marts",
             Self::Ready => "readyz",
             Self::Live => "livez",
+            Self::Page => "page",
+            Self::Asset(_) => "asset",
             Self::Events => "events",
             Self::Metrics => "metrics",
             Self::OpenApi => "openapi",
@@ -237,6 +245,8 @@ async fn answer(
             hooks::stick("http");
             return probes::live(app, argument("verbose").is_some());
         }
+        Route::Page => return page::answer(app, state, request.headers()),
+        Route::Asset(asset) => return Ok(page::asset(asset)),
         _ => {}
     }
     // On the listener for operators no token is asked for.
@@ -272,7 +282,9 @@ async fn answer(
         Route::Events => events::answer(app, request.method(), request.headers()),
         Route::Metrics => scrape::answer(app, state, request.headers()),
         Route::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
-        Route::Ready | Route::Live => Err(Problem::internal("answered above")),
+        Route::Ready | Route::Live | Route::Page | Route::Asset(_) => {
+            Err(Problem::internal("answered above"))
+        }
     }
 }
 
@@ -346,6 +358,9 @@ mod tests {
             Route::Marts,
             Route::Ready,
             Route::Live,
+            Route::Page,
+            Route::Asset(Asset::Style),
+            Route::Asset(Asset::Script),
             Route::Events,
             Route::Metrics,
             Route::OpenApi,

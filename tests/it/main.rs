@@ -8,6 +8,7 @@
 
 #[path = "../corpus/mod.rs"]
 mod corpus;
+mod browser;
 mod harness;
 mod namespace;
 mod writers;
@@ -40,6 +41,7 @@ mod metrics;
 mod openapi;
 mod ops;
 mod packaging;
+mod page;
 mod query;
 mod readiness;
 mod restart;

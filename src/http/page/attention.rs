@@ -1,0 +1,216 @@
+//! What stands on top of the page: everything that is not as it should be, and what to do.
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use super::moment;
+use crate::catalog::State;
+use crate::http::freshness::{MartFreshness, Status};
+
+/// Of a long list, this many items are shown.
+const SHOWN: usize = 20;
+
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    /// Somebody is not served, or served old data.
+    Bad,
+    /// It will have to be looked at.
+    Odd,
+    /// It passes by itself.
+    Note,
+}
+
+impl Level {
+    fn class(self) -> &'static str {
+        match self {
+            Self::Bad => "notice bad",
+            Self::Odd => "notice odd",
+            Self::Note => "notice note",
+        }
+    }
+}
+
+/// One matter.
+pub(super) struct Notice {
+    level: Level,
+    title: String,
+    body: Markup,
+}
+
+impl Notice {
+    fn new(level: Level, title: impl Into<String>, body: Markup) -> Self {
+        Self { level, title: title.into(), body }
+    }
+
+    pub(super) fn render(&self) -> Markup {
+        html! {
+            li class=(self.level.class()) {
+                h3 { (self.title) }
+                (self.body)
+            }
+        }
+    }
+}
+
+/// Everything that wants attention, the worst first.
+pub(super) fn notices(
+    state: &State,
+    unready: &[String],
+    results: &[MartFreshness<'_>],
+    now: Timestamp,
+) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    if !unready.is_empty() {
+        let body = html! {
+            @for reason in unready { p { (reason) } }
+            p.do { "Build into the directory that PARQUET_DIR names; the first good build is served." }
+        };
+        notices.push(Notice::new(Level::Bad, "Not ready", body));
+    }
+    if let Some(reason) = state.directory.as_ref().filter(|_| state.snapshot.is_some()) {
+        let body = html! {
+            p { (reason) }
+            p.do { "The last snapshot is served. Mount the directory again, or make it readable." }
+        };
+        notices.push(Notice::new(Level::Bad, "The mart directory cannot be read", body));
+    }
+    hold(&mut notices, state, now);
+    if state.snapshot.as_ref().is_some_and(|snapshot| !snapshot.verified) {
+        let body = html! {
+            p { "martd was started while a build was held, and serves what was on disk." }
+            p.do { "Build until nothing fails. With MARTD_STATE_DIR the last good build survives a restart." }
+        };
+        notices.push(Notice::new(Level::Odd, "No good build vouches for what is served", body));
+    }
+    files(&mut notices, state, now);
+    marts(&mut notices, results);
+    if let Some(reason) = &state.watch_degraded {
+        let body = html! { p { "Changes are noticed by polling: " (reason) "." } };
+        notices.push(Notice::new(Level::Note, "inotify cannot be had", body));
+    }
+    notices.sort_by_key(|notice| notice.level);
+    notices
+}
+
+fn hold(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
+    let Some(held) = &state.held else { return };
+    let (outstanding, pending) = (&held.hold.outstanding, &held.hold.pending);
+    if !outstanding.is_empty() {
+        let body = html! {
+            p { "Consumers keep the last good build. Held, "
+                (moment(held.since, now)) ": "
+                @if let Some(build) = &held.hold.invocation_id { "build " code { (build) } }
+                @else { "files without a ledger" } }
+            ul { @for node in outstanding.iter().take(SHOWN) {
+                li { code { (node.unique_id) }
+                    @if let Some(message) = &node.message { ": " (message) } }
+            } }
+            (more(outstanding.len()))
+            p.do { "Fix these and build them again; the next good build is published as a whole." }
+        };
+        let title = format!(
+            "A build is held: {}",
+            count(outstanding.len(), "node has failed", "nodes have failed")
+        );
+        notices.push(Notice::new(Level::Bad, title, body));
+    }
+    if !pending.is_empty() {
+        let body = html! {
+            ul { @for file in pending.iter().take(SHOWN) { li { code { (file.file) } ": " (file.reason) } } }
+            (more(pending.len()))
+            p.do { "A build that runs ends this. If none does, one was stopped or two overlapped: run a whole "
+                code { "dbt build" } "." }
+        };
+        let title = count(pending.len(), "file is pending", "files are pending");
+        notices.push(Notice::new(Level::Odd, title, body));
+    }
+    if outstanding.is_empty() && pending.is_empty() {
+        let body = html! { p { (held.hold.reason) } };
+        notices.push(Notice::new(Level::Odd, "A build is held", body));
+    }
+}
+
+fn files(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
+    let list = |faults: &[crate::catalog::Fault]| {
+        html! {
+            ul { @for fault in faults.iter().take(SHOWN) {
+                li { code { (fault.file) } ": " (fault.reason) " (" (moment(fault.since, now)) ")" }
+            } }
+            (more(faults.len()))
+        }
+    };
+    if !state.rejected.is_empty() {
+        let body = html! {
+            (list(&state.rejected))
+            p.do { "The last good version of each is served. Write the file again, or remove it." }
+        };
+        let title = count(state.rejected.len(), "file is rejected", "files are rejected");
+        notices.push(Notice::new(Level::Bad, title, body));
+    }
+    if !state.landing.is_empty() {
+        let title = count(state.landing.len(), "file is landing", "files are landing");
+        notices.push(Notice::new(Level::Note, title, list(&state.landing)));
+    }
+}
+
+fn marts(notices: &mut Vec<Notice>, results: &[MartFreshness<'_>]) {
+    let names = |wanted: &dyn Fn(&MartFreshness<'_>) -> bool| -> Vec<String> {
+        results.iter().filter(|mart| wanted(mart)).map(|mart| mart.name.to_owned()).collect()
+    };
+    let list = |names: &[String]| {
+        html! {
+            p { @for (place, name) in names.iter().take(SHOWN).enumerate() {
+                @if place > 0 { ", " }
+                code { (name) }
+            } }
+            (more(names.len()))
+        }
+    };
+    let aged = |status: Status| {
+        names(&|mart| !mart.orphan && mart.status == status && mart.problem.is_none())
+    };
+    for (status, level, one, many) in [
+        (Status::Error, Level::Bad, "mart is stale", "marts are stale"),
+        (Status::Warn, Level::Odd, "mart is late", "marts are late"),
+    ] {
+        let names = aged(status);
+        if !names.is_empty() {
+            let body = html! {
+                (list(&names))
+                p.do { "See why dbt has not built them: the schedule, a held build, or a source that sends nothing." }
+            };
+            notices.push(Notice::new(level, count(names.len(), one, many), body));
+        }
+    }
+    let problems: Vec<_> = results.iter().filter(|mart| mart.problem.is_some()).collect();
+    if !problems.is_empty() {
+        let body = html! {
+            ul { @for mart in problems.iter().take(SHOWN) {
+                li { code { (mart.name) } ": " (mart.problem.as_deref().unwrap_or_default()) }
+            } }
+            (more(problems.len()))
+            p.do { "Correct meta.freshness in the model." }
+        };
+        let title =
+            count(problems.len(), "freshness rule has a problem", "freshness rules have problems");
+        notices.push(Notice::new(Level::Odd, title, body));
+    }
+    let orphans = names(&|mart| mart.orphan);
+    if !orphans.is_empty() {
+        let body = html! {
+            (list(&orphans))
+            p.do { "Their models have left the project; they are served on, and left out of the freshness. Remove the files." }
+        };
+        let title = count(orphans.len(), "mart is orphaned", "marts are orphaned");
+        notices.push(Notice::new(Level::Note, title, body));
+    }
+}
+
+fn count(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+fn more(total: usize) -> Markup {
+    html! { @if total > SHOWN { p { "And " (total - SHOWN) " more: see /v1/snapshot." } } }
+}
