@@ -100,8 +100,8 @@ dbt: $(VENV)/ready ## Rebuild the marts; a running martd picks them up
 	$(USE_POSTGRES) cd dbt && $(DBT) build --target $(TARGET) --vars '$(VARS)'
 
 .PHONY: bootstrap
-bootstrap: $(VENV)/ready ## Make the marts' directory, and see that dbt has DuckDB's PostgreSQL extension
-	@mkdir -p "$(PARQUET_DIR)/mart"
+bootstrap: build $(VENV)/ready ## Make the directories, and see that dbt has DuckDB's PostgreSQL extension
+	@$(MARTD) bootstrap
 	@cd dbt/plugins && $(CURDIR)/$(VENV)/bin/python -c \
 		'import duckdb, postgres_sources as p; duckdb.connect().load_extension(str(p.extension())); print(p.extension())'
 
