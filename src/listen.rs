@@ -159,7 +159,10 @@ impl SocketFiles {
         };
         match address {
             Address::Tcp(address) => {
-                TcpListener::bind(address).map(Socket::Tcp).map_err(|error| failed(&error))
+                let socket = TcpListener::bind(address).map_err(|error| failed(&error))?;
+                // A second `listen` changes the backlog, which the first one has made 128.
+                rustix::net::listen(&socket, BACKLOG).map_err(|error| failed(&error))?;
+                Ok(Socket::Tcp(socket))
             }
             Address::Unix(path) => {
                 let socket = bind(path).map_err(|problem| failed(&problem))?;

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use rustix::process::Signal;
 
@@ -100,4 +102,95 @@ fn sighup_looks_at_the_directory() {
     Writer::new().land(&root, "a", "SELECT 1 AS x");
     martd.signal(Signal::HUP);
     martd.wait_ready();
+}
+
+#[test]
+fn under_load_the_end_loses_no_request_and_readiness_turns_first() {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT i AS x FROM range(100000) t(i)");
+    let settings = [
+        ("MARTD_ADMIN_LISTEN", "127.0.0.1:0"),
+        ("MARTD_DRAIN_DELAY", "2s"),
+        ("MARTD_QUEUE", "100"),
+        ("MARTD_CACHE", "0"),
+    ];
+    let mut martd = Martd::start_with(root.path(), &settings);
+    martd.wait_ready();
+    let running = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        // Each keeps its connection until an answer asks it not to, as HTTP clients do.
+        let clients: Vec<_> = (0..6)
+            .map(|client| {
+                let (running, address) = (&running, martd.address.clone());
+                scope.spawn(move || {
+                    let mut stream = TcpStream::connect(address).expect("connect");
+                    for number in 0.. {
+                        let sql = format!("SELECT sum(x * {client} + {number}) AS n FROM mart.a");
+                        let request = format!(
+                            "POST /v1/query HTTP/1.1\r\nhost: m\r\ncontent-type: text/plain\r\n\
+                             content-length: {}\r\n\r\n{sql}",
+                            sql.len()
+                        );
+                        stream.write_all(request.as_bytes()).expect("the connection is open");
+                        let answer = one_answer(&mut stream);
+                        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+                        if number == 2 {
+                            running.fetch_add(1, Ordering::Relaxed);
+                        }
+                        if answer.contains("\r\nconnection: close\r\n") {
+                            return number;
+                        }
+                    }
+                    0
+                })
+            })
+            .collect();
+        wait_for("load", || (running.load(Ordering::Relaxed) == 6).then_some(()));
+        martd.signal(Signal::TERM);
+        wait_for("readiness to turn", || (martd.get("/readyz").status == 503).then_some(()));
+        assert_eq!(martd.get_admin("/readyz").status, 503);
+        let late = martd.query("SELECT count(*) FROM mart.a");
+        assert_eq!((late.status, late.header("connection")), (200, "close"), "still answered");
+        for client in clients {
+            assert!(client.join().expect("no request was lost") > 2);
+        }
+    });
+    wait_for("the listener to close", || TcpStream::connect(&martd.address).err());
+    assert_eq!(martd.wait_exit().code(), Some(0));
+}
+
+/// Reads one answer with a length.
+fn one_answer(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.and_then(|length| length.parse().ok()).expect("a length");
+            if body.len() >= length {
+                return text;
+            }
+        }
+        let count = stream.read(&mut buffer).expect("an answer");
+        assert!(count > 0, "the connection was closed in the middle of {text:?}");
+        bytes.extend_from_slice(&buffer[..count]);
+    }
+}
+
+#[test]
+fn clients_that_never_send_a_request_do_not_hold_up_the_end() {
+    let root = Root::new();
+    let settings = [("MARTD_DRAIN", "50s"), ("MARTD_HEADER_TIMEOUT", "50s")];
+    let mut martd = Martd::start_with(root.path(), &settings);
+    let _idle: Vec<_> =
+        (0..5).map(|_| TcpStream::connect(&martd.address).expect("connect")).collect();
+    let mut half = TcpStream::connect(&martd.address).expect("connect");
+    half.write_all(b"GET /livez HT").expect("write");
+    assert_eq!(martd.get("/livez").status, 200);
+    martd.signal(Signal::TERM);
+    let stopping = std::time::Instant::now();
+    assert_eq!(martd.wait_exit().code(), Some(0));
+    // Without that rule it is the 50 s of MARTD_DRAIN.
+    assert!(stopping.elapsed() < std::time::Duration::from_secs(40));
 }

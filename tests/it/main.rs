@@ -16,6 +16,7 @@ mod proc;
 
 mod cache;
 mod cancel;
+mod clients;
 mod commands;
 mod consistency;
 mod damage;
@@ -34,6 +35,7 @@ mod in_place;
 mod kill;
 mod legacy;
 mod lifecycle;
+mod log;
 mod limits;
 mod listeners;
 mod mart_file;
