@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import threading
+import time
 
 import httpx
 import pytest
@@ -23,6 +24,8 @@ REAL_BUILDS = 2
 THREADS = 3
 PAUSE_S = 0.02
 """Between the calls of a reader, which share the machine with dbt."""
+BETWEEN_FILES_S = 0.1
+"""dbt makes one mart after the other: time enough for each to be seen alone."""
 # Every mart counts the same money: equal only if all are from one build.
 INVARIANT = """
     SELECT (SELECT sum(amount) FROM mart.fct_transactions)
@@ -63,6 +66,7 @@ def replace(folder, build):
         part = folder / "mart" / f"tmp_{file.name}"
         shutil.copy(file, part)
         os.replace(part, folder / "mart" / file.name)
+        time.sleep(BETWEEN_FILES_S)
 
 
 class Readers:
