@@ -17,8 +17,9 @@ WAIT_S = 60
 class Martd:
     """Runs until the end of a `with`. `settings` are martd's environment variables."""
 
-    def __init__(self, parquet_dir, **settings):
+    def __init__(self, parquet_dir, listen="127.0.0.1:0", **settings):
         self.parquet_dir = Path(parquet_dir)
+        self._listen = listen
         self._settings = settings
         self._log = tempfile.TemporaryFile(mode="w+")
 
@@ -27,7 +28,7 @@ class Martd:
         ours = ("MARTD_", "DUCKDB_PATH", "RUST_LOG", "PARQUET_DIR")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         environment |= {"PARQUET_DIR": str(self.parquet_dir), **self._settings}
-        command = [MARTD, "serve", "--listen", "127.0.0.1:0"]
+        command = [MARTD, "serve", "--listen", self._listen]
         self._process = subprocess.Popen(
             command, env=environment, stdout=self._log, stderr=subprocess.STDOUT, text=True
         )

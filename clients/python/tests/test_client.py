@@ -301,6 +301,13 @@ def test_datasets(tmp_path):
             assert caught.value.slug == "not-found"
 
 
+def test_martd_on_a_unix_socket(parquet_dir, tmp_path, old):
+    path = tmp_path / "martd.sock"
+    with Martd(parquet_dir, listen=f"unix:{path}"), Client(f"http+unix://{path}", retry=60, timeout=60) as asked:
+        assert_same(asked.execute_query(SALES), old.execute_query(SALES))
+        assert asked.check_connection() is True
+
+
 def test_the_functions_of_the_module(martd, monkeypatch):
     monkeypatch.setenv("MARTD_URL", martd.url)
     monkeypatch.setattr(module, "_default", None)
