@@ -205,6 +205,7 @@ impl Children {
             .zip(child::FIRST_FD..)
             .map(|(fd, child_fd)| Ok(FdMapping { parent_fd: fd.try_clone_to_owned()?, child_fd }))
             .collect::<io::Result<Vec<_>>>()?;
+        let files = mappings.len();
         let mut command = Command::new(&self.program);
         command
             .args(words)
@@ -226,7 +227,7 @@ impl Children {
                 }
             }
         });
-        Ok(Running { process, lines, started: Instant::now() })
+        Ok(Running { process, lines, files, started: Instant::now() })
     }
 }
 
@@ -234,6 +235,7 @@ impl Children {
 struct Running {
     process: Child,
     lines: Receiver<String>,
+    files: usize,
     started: Instant,
 }
 
@@ -266,7 +268,7 @@ impl Running {
             let _ = rustix::process::kill_process(Pid::from_child(&self.process), Signal::KILL);
         }
         let status = self.process.wait()?;
-        debug!(elapsed = ?self.started.elapsed(), %status, "decoded");
+        debug!(files = self.files, elapsed = ?self.started.elapsed(), %status, "decoded");
         Ok(match stopped {
             Stopped::Useless(reason) => reason,
             Stopped::Ended => format!("stopped the process that decoded it ({status})"),
