@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::table::{Cell, Table, Tone, colours};
+use super::table::{Cell, Table, Tone, colours, printable};
 use super::{EXIT_NO, EXIT_UNKNOWN, EXIT_WARN, ServerArgs, complain, print};
 use crate::http::client::ClientError;
 
@@ -77,8 +77,14 @@ fn show(document: &Json) {
         Some(id) => print(&format!("status {}, snapshot {id}{build}\n", text(&document["status"]))),
         None => print("nothing is served yet\n"),
     }
+    for mart in document["results"].as_array().into_iter().flatten() {
+        if let Some(problem) = mart["problem"].as_str() {
+            let line = format!("{}: {problem}", text(&mart["name"]));
+            print(&format!("{}\n", printable(&line, usize::MAX)));
+        }
+    }
     if let Some(reason) = document["held"]["reason"].as_str() {
-        print(&format!("held: {reason}\n"));
+        print(&format!("held: {}\n", printable(reason, usize::MAX)));
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Cell {
 impl Cell {
     /// A coloured cell.
     pub(super) fn new(text: impl fmt::Display, tone: Tone) -> Self {
-        Self { text: printable(&text.to_string()), tone }
+        Self { text: printable(&text.to_string(), MAX_CELL_WIDTH), tone }
     }
 }
 
@@ -67,8 +67,9 @@ pub(super) struct Table {
 impl Table {
     /// A table with these columns: their headings, and whether they hold numbers.
     pub(super) fn new<S: AsRef<str>>(columns: impl IntoIterator<Item = (S, bool)>) -> Self {
-        let headings =
-            columns.into_iter().map(|(name, numbers)| (printable(name.as_ref()), numbers));
+        let headings = columns
+            .into_iter()
+            .map(|(name, numbers)| (printable(name.as_ref(), MAX_CELL_WIDTH), numbers));
         Self { headings: headings.collect(), rows: Vec::new() }
     }
 
@@ -132,13 +133,13 @@ pub(super) fn colours() -> bool {
         && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
-/// Text that cannot move the cursor or change the terminal, in one line.
-fn printable(text: &str) -> String {
+/// Text that cannot move the cursor or change the terminal, in one line of at most so many characters.
+pub(super) fn printable(text: &str, most: usize) -> String {
     let mut out = String::with_capacity(text.len());
     let mut width = 0;
     for c in text.chars() {
         width += 1;
-        if width > MAX_CELL_WIDTH {
+        if width > most {
             out.push('…');
             break;
         }

@@ -146,6 +146,12 @@ fn a_rule_that_does_not_parse_is_told_and_takes_nothing_down() {
     }
     assert_eq!(status(&martd, "c"), "pass");
     assert_eq!(martd.get("/v1/freshness").json()["status"], "warn");
+    let command = std::process::Command::new(crate::harness::program())
+        .args(["freshness", "--server", &martd.address])
+        .output()
+        .expect("martd runs");
+    let text = String::from_utf8_lossy(&command.stdout);
+    assert!(text.contains("\nb: meta.freshness must be an object\n"), "{text}");
     age(&root, "a", 2);
     martd.wait_snapshot("the old file", |_| status(&martd, "a") == "error");
 }
