@@ -90,7 +90,7 @@ impl From<EncodeError> for QueryError {
     fn from(error: EncodeError) -> Self {
         match error {
             EncodeError::TooLarge => Self::OutOfMemory,
-            EncodeError::NoSuchType(_) => Self::Sql(error.to_string()),
+            EncodeError::NoSuchType(_) => Self::sql(error.to_string()),
             EncodeError::Invalid(_) => Self::Internal(error.to_string()),
         }
     }

@@ -9,6 +9,7 @@ mod gate;
 mod instance;
 mod legacy;
 mod newest;
+mod position;
 mod query;
 mod value;
 mod vector;

@@ -8,6 +8,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
 use super::gate::{Checked, TableName};
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
+use super::position;
 use super::value::Value;
 use super::vector::{Chunk, Column};
 
@@ -91,9 +92,14 @@ impl Pooled {
 /// Why a statement was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The statement is wrong; the message is DuckDB's, with its position.
-    #[error("{0}")]
-    Sql(String),
+    /// The statement is wrong.
+    #[error("{message}")]
+    Sql {
+        /// DuckDB's message.
+        message: String,
+        /// The byte of the statement that it points to.
+        position: Option<usize>,
+    },
     /// A parameter is missing or was not asked for.
     #[error("{0}")]
     Parameter(String),
@@ -115,6 +121,13 @@ pub enum QueryError {
     /// Something that is not the client's doing.
     #[error("{0}")]
     Internal(String),
+}
+
+impl QueryError {
+    /// A mistake that has no place in the statement.
+    pub(crate) fn sql(message: String) -> Self {
+        Self::Sql { message, position: None }
+    }
 }
 
 /// A connection that one request has to itself. Goes back to its instance when dropped.
@@ -177,7 +190,7 @@ impl Session {
         consume: impl FnOnce(&mut Answer<'_, '_>) -> Result<R, QueryError>,
     ) -> Result<R, QueryError> {
         let instance = Arc::clone(&self.instance);
-        let explain = |error: DuckError| explain(&instance, &error);
+        let explain = |error: DuckError| explain(&instance, sql, &error);
         let pooled = self.connection.as_mut().expect("taken on drop alone");
         let tables = checked
             .tables
@@ -207,11 +220,11 @@ impl Session {
             let outcome = bind(&mut statement, parameters).and_then(|()| {
                 let rows = statement.execute().map_err(explain)?;
                 if let Some((name, ty)) = unsupported(&rows) {
-                    return Err(QueryError::Sql(format!(
+                    return Err(QueryError::sql(format!(
                         "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
                     )));
                 }
-                consume(&mut Answer { rows, instance: &instance, tables: &tables })
+                consume(&mut Answer { rows, sql, instance: &instance, tables: &tables })
             });
             pooled.keep(sql, scope, statement);
             outcome
@@ -225,6 +238,7 @@ impl Session {
 #[derive(Debug)]
 pub struct Answer<'s, 'i> {
     rows: Rows<'s>,
+    sql: &'i str,
     instance: &'i Instance,
     tables: &'i [usize],
 }
@@ -240,7 +254,7 @@ impl Answer<'_, '_> {
     /// # Errors
     /// See [`QueryError`].
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, QueryError> {
-        self.rows.next_chunk().map_err(|error| explain(self.instance, &error))
+        self.rows.next_chunk().map_err(|error| explain(self.instance, self.sql, &error))
     }
 
     /// Whether all that was read is of one version of each mart. Ask before anything is sent: a file
@@ -276,14 +290,13 @@ fn resolve(instance: &Instance, name: &TableName) -> Result<usize, QueryError> {
             Some(similar) => format!("Did you mean \"{similar}\"?"),
             None => "GET /v1/snapshot lists the marts.".to_owned(),
         };
-        QueryError::Sql(format!(
-            "Catalog Error: Table with name {} does not exist!\n{hint}",
-            name.name
-        ))
+        let message =
+            format!("Catalog Error: Table with name {} does not exist!\n{hint}", name.name);
+        QueryError::Sql { message, position: name.position }
     })
 }
 
-fn explain(instance: &Instance, error: &DuckError) -> QueryError {
+fn explain(instance: &Instance, sql: &str, error: &DuckError) -> QueryError {
     if error.is_interrupt() {
         return QueryError::Interrupted;
     }
@@ -296,7 +309,8 @@ fn explain(instance: &Instance, error: &DuckError) -> QueryError {
     if internal.iter().any(|kind| message.starts_with(kind)) {
         QueryError::Internal(message)
     } else {
-        QueryError::Sql(message)
+        let position = position::of_caret(sql, &error.0);
+        QueryError::Sql { message, position }
     }
 }
 

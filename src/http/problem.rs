@@ -202,7 +202,13 @@ impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let detail = error.to_string();
         match error {
-            QueryError::Sql(_) => Self::new(SQL_ERROR, detail),
+            QueryError::Sql { position, .. } => {
+                let problem = Self::new(SQL_ERROR, detail);
+                match position {
+                    Some(position) => problem.with("position", position),
+                    None => problem,
+                }
+            }
             QueryError::Parameter(_) => Self::bad_request(detail),
             QueryError::Unscoped(_) => Self::new(STATEMENT_NOT_ALLOWED, detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),

@@ -206,6 +206,8 @@ fn a_mistake_gets_duckdbs_message_and_position() {
     assert_eq!((answer.status, slug.as_str()), (400, "sql-error"));
     assert!(detail.contains(r#"Referenced column "idd" not found"#), "{detail}");
     assert!(detail.contains("LINE 1: SELECT idd FROM mart.sales\n               ^"), "{detail}");
+    assert_eq!(answer.json()["position"], 7);
+    assert_eq!(martd.query("SELECT 1 FROM mart.nothing").json()["position"], 14);
 
     let answer = martd.query("SELECT 1 FROM FROM x");
     assert_eq!(
