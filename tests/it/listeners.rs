@@ -166,11 +166,13 @@ fn probes_are_answered_for_operators_while_all_connections_are_taken() {
         .expect("write");
     let unanswered = (&waiting).read(&mut [0; 1]).expect_err("it is not accepted yet");
     assert_eq!(unanswered.kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(martd.get_admin("/metrics").status, 200, "without a token");
     drop(taken);
     waiting.set_nonblocking(false).expect("a socket");
     let mut answer = String::new();
     (&waiting).read_to_string(&mut answer).expect("its turn has come");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(martd.get("/metrics").status, 401);
 }
 
 #[test]
