@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource, Rlimit};
@@ -80,7 +80,9 @@ fn wait_descriptors(martd: &Martd, before: Usage) {
 
 /// Sends a byte at a time until the server has had enough, and returns what it says.
 fn drip(mut stream: TcpStream) -> String {
+    let since = Instant::now();
     while stream.write_all(b"x").is_ok() {
+        assert!(since.elapsed() < PATIENCE, "nothing ends it");
         thread::sleep(Duration::from_millis(20));
         stream.set_nonblocking(true).expect("a socket");
         let closed = stream.peek(&mut [0; 1]).is_ok();

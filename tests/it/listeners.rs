@@ -11,7 +11,7 @@ use std::path::Path;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
-use crate::harness::{Martd, Root, run, wait_for};
+use crate::harness::{Martd, PATIENCE, Root, run, wait_for};
 use crate::writers::Writer;
 
 fn root() -> Root {
@@ -178,7 +178,9 @@ fn probes_are_answered_for_operators_while_all_connections_are_taken() {
 #[test]
 fn probes_are_answered_for_operators_when_descriptors_have_run_out() {
     let root = root();
-    let martd = Martd::start_with(root.path(), &[("MARTD_ADMIN_LISTEN", "127.0.0.1:0")]);
+    // No connection that is idle gives its descriptor back while this lasts.
+    let settings = [("MARTD_ADMIN_LISTEN", "127.0.0.1:0"), ("MARTD_HEADER_TIMEOUT", "10m")];
+    let martd = Martd::start_with(root.path(), &settings);
     martd.wait_ready();
     assert_eq!(martd.get_admin("/readyz").status, 200);
     // From here on every new descriptor has a number beyond the limit.
@@ -205,6 +207,7 @@ fn probes_are_answered_for_operators_when_descriptors_have_run_out() {
     }
     for _ in 0..20 {
         let stream = TcpStream::connect(&martd.admin).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         assert!(ask(stream, "/livez").starts_with("HTTP/1.1 200"));
     }
     limit(4_096);
