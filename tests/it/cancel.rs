@@ -151,7 +151,11 @@ fn nobody_cancels_the_query_of_another_token() {
     thread::scope(|scope| {
         let client = scope.spawn(|| {
             let body = json!({ "sql": ENDLESS[0] });
-            martd.post_with(&body, &[("x-request-id", "annas"), anna])
+            // As long as Bert has the only slot, Anna is turned away.
+            wait_for("a slot", || {
+                let answer = martd.post_with(&body, &[("x-request-id", "annas"), anna]);
+                (answer.status != 503).then_some(answer)
+            })
         });
         let delete = |caller| martd.delete_with("/v1/queries/annas", &[caller]);
         wait_for("the query to run", || {
