@@ -151,6 +151,11 @@ impl Instance {
         }
 
         let connection = database.connect()?;
+        // What is sealed keeps its footer, so each is parsed once for a snapshot. A held file may be
+        // rewritten in place, and is looked at anew by each statement.
+        if tables.iter().all(|table| table.pin.kind() == PinKind::Memory) {
+            connection.execute("SET parquet_metadata_cache = true")?;
+        }
         for schema in &schemas {
             connection
                 .execute(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote_identifier(schema)))?;
