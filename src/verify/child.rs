@@ -30,6 +30,8 @@ pub const FIRST_FD: i32 = 3;
 const DATA_BYTES: u64 = 4 << 30;
 /// Processor time for one run. The parent's own deadline is shorter; this one holds without it.
 const CPU_SECONDS: u64 = 300;
+/// Half way to the lowest priority there is.
+const NICENESS: i32 = 10;
 
 /// `MARTD_VERIFY`: how much of a file is decoded before it is served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -152,6 +154,8 @@ fn give_up_rights(parent: u32) -> io::Result<()> {
         let limit = Some(inherited.map_or(most, |inherited| inherited.min(most)));
         rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
     }
+    // Queries go first. Where it is not allowed to give way, decoding goes on as it is.
+    let _ = rustix::process::nice(NICENESS);
     sandbox::forbid_all_but_reading().map_err(io::Error::other)?;
     Ok(())
 }
