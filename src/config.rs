@@ -30,6 +30,8 @@ const HEADROOM: u64 = 512 << 20;
 const DUCKDB_STACK: u64 = 8 << 20;
 /// The largest default for cached answers.
 const CACHE_MEMORY_AT_MOST: u64 = 256 << 20;
+/// A place in the queue costs a request's text; clients of a dashboard come several at once.
+const LEAST_QUEUE: usize = 32;
 
 /// The settings that decide what is served.
 #[derive(Debug, Args)]
@@ -137,7 +139,8 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_QUERIES", value_name = "N")]
     queries: Option<Count>,
 
-    /// Queries that may wait for their turn, for a second at most [default: twice MARTD_QUERIES]
+    /// Queries that may wait for their turn, for a second at most [default: twice
+    /// MARTD_QUERIES, and 32 at least]
     #[arg(long, env = "MARTD_QUEUE", value_name = "N")]
     queue: Option<usize>,
 
@@ -394,7 +397,7 @@ impl ServeArgs {
                 require: self.require,
                 max_age,
                 queries,
-                queue: self.queue.unwrap_or(2 * queries),
+                queue: self.queue.unwrap_or_else(|| (2 * queries).max(LEAST_QUEUE)),
                 query_timeout: self.query_timeout.0,
                 max_rows: self.max_rows,
                 max_result_bytes: self.max_result.as_u64(),
