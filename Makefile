@@ -179,6 +179,29 @@ soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK
 	SOAK=$(SOAK) cargo test --release --locked --test it -- --exact --nocapture \
 		history::every_answer_comes_from_one_state_that_writers_finished
 
+# What martd is compared with lives in an environment of its own. Data that is there is used again.
+BENCH := $(TARGET_DIR)/bench
+BENCH_DATA := $(foreach rows,100000 $(if $(QUICK),,1000000),$(BENCH)/data/$(rows)/mart/_build.json)
+
+.PHONY: bench
+bench: build need-wrk $(BENCH)/venv/ready $(BENCH_DATA) ## Compare with other servers and DuckDB itself (QUICK=1: a first look)
+	cargo build --release --locked --example in_process
+	$(BENCH)/venv/bin/python benches/compare --data $(BENCH)/data \
+		--martd $(MARTD) --in-process $(TARGET_DIR)/release/examples/in_process \
+		$(if $(QUICK),--quick --output $(BENCH)/QUICK.md,--output benches/RESULTS.md)
+
+$(BENCH)/data/%/mart/_build.json: $(VENV)/ready $(DBT_SOURCES)
+	@mkdir -p "$(@D)"
+	cd dbt && PARQUET_DIR="$(BENCH)/data/$*" $(DBT) --quiet build --target embedded --vars '{transactions: $*}' \
+		--target-path "$(BENCH)/dbt" --log-path "$(BENCH)/dbt"
+	@touch "$@"
+
+$(BENCH)/venv/ready: benches/compare/requirements.txt
+	@$(call need,$(PYTHON),Python 3.11 or later with venv)
+	$(PYTHON) -m venv $(BENCH)/venv
+	$(BENCH)/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 .PHONY: duckdb
 duckdb: $(DUCKDB) ## Fetch DuckDB's shared library (done by build)
 
@@ -205,6 +228,9 @@ need-cargo:
 	@$(call need,cargo,Rust 1.88 or later with cargo)
 need-cc:
 	@$(call need,cc,a C toolchain such as gcc)
+.PHONY: need-wrk
+need-wrk:
+	@$(call need,wrk,the load generator wrk (Debian and Ubuntu: apt install wrk))
 
 .PHONY: clean
 clean: ## Remove what was built and the marts in data/

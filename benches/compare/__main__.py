@@ -1,0 +1,176 @@
+"""Compares martd with what people would use instead, and with DuckDB in process.
+
+Started by `make bench`; see `--help`.
+"""
+
+import argparse
+from contextlib import ExitStack
+import json
+import math
+from pathlib import Path
+import subprocess
+import sys
+import time
+
+import cases
+from data import Replacer, prepare
+import load
+import measure
+from report import Part, Results
+from servers import EVERYONE, PEERS, Martd, MartdCached, Server
+
+SECONDS = 1
+#: The longest measurement, for what takes longer than a second to answer.
+MOST_SECONDS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--martd", required=True, help="the program")
+    parser.add_argument("--in-process", required=True, help="the example in_process")
+    parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True, help="its folders 100000 and 1000000 hold what dbt wrote")
+    parser.add_argument("--quick", action="store_true", help="less of everything, for a first look")
+    parser.add_argument("--output", type=Path, required=True, help="where the report goes")
+    options = parser.parse_args()
+    Martd.program = options.martd
+    began = time.monotonic()
+    results = Results(options.quick)
+    rounds = 1 if options.quick else 3
+
+    small = Data(options.data, 100_000)
+    everyone = [(kind, clients) for kind in EVERYONE for clients in (1, 8)]
+    if options.quick:
+        everyone = [(Martd, 1), (Martd, 8), (MartdCached, 8), *((kind, 8) for kind in PEERS)]
+    with small.serve(EVERYONE) as servers:
+        small.check(servers.values())
+        results.quiet = small.measure("quiet", servers, everyone, rounds, options.in_process)
+        changing = [pair for pair in everyone if pair[0] in (Martd, MartdCached) or pair[1] == 8]
+        if options.quick:
+            changing = [(Martd, 8)]
+        results.changing = small.measure("replacing", servers, changing, rounds, None)
+        dimension = small.case("dimension")
+        for server in servers.values():
+            say(f"staleness: {server.name}")
+            results.staleness[server.name] = measure.staleness(server, dimension)
+    if not options.quick:
+        large = Data(options.data, 1_000_000)
+        with large.serve([Martd, *PEERS]) as servers:
+            large.check(servers.values())
+            pairs = [(kind, clients) for kind in (Martd, *PEERS) for clients in (1, 8)]
+            results.large = large.measure("1,000,000 rows", servers, pairs, 2, options.in_process)
+
+    replacements = 10 if options.quick else 100
+    say("many marts")
+    for count in (11, 1_000):
+        results.many[count] = measure.many_marts(small.root, small.versions("uuid") / "a", dimension, count, replacements)
+    say("growth")
+    publishes, requests = (30, 3_000) if options.quick else (1_000, 100_000)
+    results.growth = measure.growth(small.root, small.versions("uuid") / "a", dimension, publishes, requests)
+    results.seconds = time.monotonic() - began
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(results.markdown())
+    print(f"{options.output} is written ({results.seconds:.0f} s)")
+
+
+class Data:
+    """The marts of one size, and what is asked of them."""
+
+    def __init__(self, data: Path, rows: int):
+        self.rows = rows
+        self.root = data / "served" / str(rows)
+        self.prepared = data / "versions" / str(rows)
+        prepare(data / str(rows) / "mart", self.prepared)
+        self.cases = cases.of(self.versions("uuid") / "a")
+        #: How long one answer takes, by case and server.
+        self.took: dict[tuple[str, str], float] = {}
+
+    def versions(self, kind: str) -> Path:
+        return self.prepared / kind
+
+    def case(self, name: str) -> cases.Case:
+        return next(case for case in self.cases if case.name == name)
+
+    def serve(self, kinds: list[type[Server]]) -> "Serving":
+        return Serving({
+            kind: (lambda kind=kind: kind(self.root, self.versions("text" if kind.text_ids else "uuid") / "a"))
+            for kind in kinds
+        })
+
+    def check(self, servers) -> None:
+        """Ends the comparison when a server gives another answer than DuckDB."""
+        for case in self.cases:
+            right = cases.expected(case, self.versions("uuid") / "a")
+            for server in servers:
+                asked = server.asked(case)
+                if asked is None:
+                    continue
+                began = time.monotonic()
+                status, body = server.ask(asked)
+                self.took[case.name, server.name] = time.monotonic() - began
+                if status != 200:
+                    sys.exit(f"{server.name} answers {case.name} with {status}: {body[:500]!r}")
+                given = cases.answered(case, body)
+                if given != right:
+                    pair = next(((a, b) for a, b in zip(given, right) if a != b), "one has more rows")
+                    sys.exit(f"{server.name}: {case.name} has {len(given)} rows for {len(right)}: {pair}")
+            say(f"{self.rows} {case.name}: all give the same {len(right)} rows")
+
+    def measure(self, title, servers, pairs, rounds, in_process) -> Part:
+        """Everyone in turn, and that several times."""
+        part = Part(self.rows, self.cases)
+        for turn in range(rounds):
+            if in_process:
+                part.in_process.append(self.limit(in_process))
+            for case in self.cases:
+                for kind, clients in pairs:
+                    server = servers[kind]
+                    asked = server.asked(case)
+                    if asked is None:
+                        continue
+                    with ExitStack() as stack:
+                        if title == "replacing":
+                            versions = self.versions("text" if kind.text_ids else "uuid")
+                            stack.enter_context(Replacer(server.marts, versions))
+                        run = load.run(server, asked, clients, self.seconds(case, server, clients))
+                    part.runs.setdefault((case.name, kind.name, clients), []).append(run)
+                say(f"{title}, round {turn + 1} of {rounds}: {case.name}")
+        return part
+
+    def seconds(self, case, server, clients) -> int:
+        """Enough for each client to get an answer or two."""
+        return min(max(SECONDS, math.ceil(1.5 * clients * self.took[case.name, server.name])), MOST_SECONDS)
+
+    def limit(self, program: str) -> dict:
+        statements = [{"name": case.name, "sql": case.sql} for case in self.cases]
+        command = [program, str(self.versions("uuid") / "a"), str(SECONDS / 2)]
+        done = subprocess.run(command, input=json.dumps(statements), text=True, stdout=subprocess.PIPE, check=True)
+        return json.loads(done.stdout)
+
+
+class Serving:
+    """Servers that run side by side, and are stopped whatever happens."""
+
+    def __init__(self, starts):
+        self.starts = starts
+        self.servers = {}
+
+    def __enter__(self) -> dict[type[Server], Server]:
+        try:
+            for kind, start in self.starts.items():
+                self.servers[kind] = start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self.servers
+
+    def __exit__(self, *_) -> None:
+        for server in self.servers.values():
+            server.stop()
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The marts: copies for each server, other versions of them, and one who replaces them."""
+
+import itertools
+import os
+from pathlib import Path
+import shutil
+import threading
+import time
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+STAMPED = "dim_tags"
+STAMP = "transaction_count"
+
+
+def prepare(dbt_marts: Path, to: Path) -> None:
+    """Two versions of each mart with the same rows, as they are and with UUIDs as text."""
+    complete = to / "complete"
+    if complete.exists() and complete.stat().st_mtime > (dbt_marts / "_build.json").stat().st_mtime:
+        return
+    shutil.rmtree(to, ignore_errors=True)
+    marts = duckdb.connect()
+    for kind, version in itertools.product(["uuid", "text"], ["a", "b"]):
+        (to / kind / version).mkdir(parents=True)
+        for path in sorted(dbt_marts.glob("*.parquet")):
+            columns = marts.sql(f"describe from read_parquet('{path}')").fetchall()
+            ids = [name for name, type, *_ in columns if type == "UUID" and kind == "text"]
+            replaced = ", ".join(f"{name}::varchar as {name}" for name in ids)
+            select = f"* replace ({replaced})" if ids else "*"
+            marts.execute(
+                f"copy (select {select} from read_parquet('{path}')) to '{to / kind / version / path.name}'"
+                f" (compression zstd, kv_metadata {{version: '{version}'}})"
+            )
+    complete.touch()
+
+
+def replace(mart: Path, by: Path) -> None:
+    """Exchanges a file as writers do: a copy beside it, then a rename."""
+    beside = mart.with_name(f".{mart.name}.new")
+    shutil.copyfile(by, beside)
+    os.replace(beside, mart)
+
+
+class Replacer(threading.Thread):
+    """Replaces one mart after the other, ten a second, by its other version, which has the same rows."""
+
+    def __init__(self, marts: Path, versions: Path):
+        super().__init__()
+        self.marts, self.versions = marts, versions
+        self.stopping = threading.Event()
+        self.replaced = 0
+
+    def run(self) -> None:
+        names = sorted(path.name for path in self.marts.glob("*.parquet"))
+        turns = ((version, name) for version in itertools.cycle("ba") for name in names)
+        due = time.monotonic()
+        for version, name in turns:
+            replace(self.marts / name, self.versions / version / name)
+            self.replaced += 1
+            due += 0.1
+            if self.stopping.wait(max(0.0, due - time.monotonic())):
+                return
+
+    def __enter__(self) -> "Replacer":
+        self.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stopping.set()
+        self.join()
+
+
+class Stamper:
+    """Writes versions of a small mart that can be told apart by one number."""
+
+    def __init__(self, mart: Path):
+        self.mart = mart
+        self.table = parquet.read_table(mart)
+        self.schema = self.table.schema
+
+    def write(self, stamp: int) -> float:
+        """Replaces the mart; returns when."""
+        column = pa.array([stamp] * len(self.table), self.schema.field(STAMP).type)
+        place = self.schema.get_field_index(STAMP)
+        beside = self.mart.with_name(f".{self.mart.name}.new")
+        parquet.write_table(self.table.set_column(place, self.schema.field(STAMP), column), beside)
+        now = time.monotonic()
+        os.replace(beside, self.mart)
+        return now

@@ -1,0 +1,207 @@
+"""The report: tables, and which of the promised ratios hold."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+
+from cases import Case
+from load import Run, median
+from measure import percentile
+from servers import PEERS, Martd, MartdCached, Reference
+
+OFF, ON = Martd.name, MartdCached.name
+
+
+@dataclass
+class Part:
+    """One size of data, quiet or changing."""
+
+    size: int
+    cases: list[Case]
+    runs: dict[tuple[str, str, int], list[Run]] = field(default_factory=dict)
+    in_process: list[dict] = field(default_factory=list)
+
+    def get(self, case: str, server: str, clients: int) -> Run | None:
+        runs = self.runs.get((case, server, clients))
+        return median(runs) if runs else None
+
+    def limit(self, case: str, figure: str) -> float:
+        """DuckDB's own figure in process, in milliseconds."""
+        return statistics.median(run[case][figure] for run in self.in_process) / 1e3
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(server for _, server, _ in self.runs))
+
+
+@dataclass
+class Results:
+    quick: bool
+    quiet: Part | None = None
+    changing: Part | None = None
+    large: Part | None = None
+    staleness: dict[str, float | None] = field(default_factory=dict)
+    many: dict[int, dict] = field(default_factory=dict)
+    growth: dict = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def markdown(self) -> str:
+        parts = [
+            "# martd beside others\n",
+            "Written by `make bench`" + (" with `QUICK=1`" if self.quick else "") + "; every figure is from one run, in which"
+            " the servers were asked in turn. Compare the figures with each other, not with another machine's.\n",
+            self.about(),
+            "## What was promised\n",
+            self.promises(),
+            "## Quiet, 100,000 transactions\n",
+            "Requests per second (p50 / p99 in ms). Medians of the rounds.\n",
+            self.table(self.quiet, 1) + "\n" + self.table(self.quiet, 8),
+            "## While marts are replaced, ten a second, in turn\n",
+            "`failed` counts answers that were no answers.\n",
+            self.table(self.changing, 1) + "\n" + self.table(self.changing, 8),
+            "## Until a replaced mart shows\n",
+            self.stale(),
+        ]
+        if self.large:
+            parts += [
+                "## Quiet, 1,000,000 transactions\n",
+                self.table(self.large, 1) + "\n" + self.table(self.large, 8),
+            ]
+        parts += ["## What the cases are\n", self.statements(), NOTES]
+        return "\n".join(part for part in parts if part)
+
+    def about(self) -> str:
+        model = next(
+            (line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?"
+        )
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], text=True, stdout=subprocess.PIPE).stdout.strip()
+        packages = ["duckdb", "fastapi", "uvicorn", "roapi", "datap-rs", "pyarrow"]
+        versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+        return (
+            f"{datetime.now(timezone.utc):%Y-%m-%d}, {os.cpu_count()} × {model}, {memory:.0f} GiB, Linux"
+            f" {platform.release()}, Python {platform.python_version()}; martd at {commit} (DuckDB 1.5.6); {versions}; wrk."
+            f" The servers, the load generator and whoever replaces files share the processors. {self.seconds / 60:.0f} minutes.\n"
+        )
+
+    def table(self, part: Part, clients: int) -> str:
+        names = [name for name in part.names() if any((case.name, name, clients) in part.runs for case in part.cases)]
+        if not names:
+            return ""
+        limit = part.in_process and clients == 1
+        head = f"| {clients} client{'s' * (clients > 1)} | " + " | ".join(names) + (" | DuckDB in process" if limit else "") + " |"
+        lines = [head, "|---" * (head.count("|") - 1) + "|"]
+        for case in part.cases:
+            cells = [self.cell(part.get(case.name, name, clients)) for name in names]
+            if limit:
+                p50, p99 = (part.limit(case.name, figure) for figure in ("p50_us", "p99_us"))
+                cells.append(f"{1e3 / p50:,.0f} ({p50:.2f} / {p99:.2f})")
+            lines.append(f"| {case.title} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def cell(run: Run | None) -> str:
+        if run is None:
+            return "cannot be said"
+        failed = f", {run.failed} failed" if run.failed else ""
+        return f"{run.rate:,.0f} ({run.p50_ms:.2f} / {run.p99_ms:.2f}{failed})"
+
+    def stale(self) -> str:
+        lines = ["| server | a replaced mart shows after |", "|---|---|"]
+        for name, seconds in self.staleness.items():
+            lines.append(f"| {name} | {f'{seconds * 1e3:.0f} ms' if seconds is not None else 'not within 5 s'} |")
+        visible = self.growth["visible"]
+        lines.append("")
+        lines.append(
+            f"martd, over {len(visible):,} replacements: p50 {percentile(visible, 0.5):.0f} ms,"
+            f" p99 {percentile(visible, 0.99):.0f} ms.\n"
+        )
+        return "\n".join(lines)
+
+    def promises(self) -> str:
+        lines = ["| | measured | holds |", "|---|---|---|"]
+
+        def line(text: str, measured: str, holds: bool) -> None:
+            lines.append(f"| {text} | {measured} | {'yes' if holds else '**no**'} |")
+
+        for part in filter(None, (self.quiet, self.large)):
+            for case in part.cases:
+                run = part.get(case.name, OFF, 1)
+                if case.rows > 1_000 or run is None:
+                    continue
+                own = part.limit(case.name, "p50_us")
+                line(
+                    f"{case.title}, {part.size:,}: p50 at most 1.25 × DuckDB in process + 0.15 ms",
+                    f"{run.p50_ms:.2f} ms for {own:.2f} ms", run.p50_ms <= 1.25 * own + 0.15,
+                )
+        quiet = self.quiet
+        own, reference = (quiet.get("aggregate", name, 8) for name in (OFF, Reference.name))
+        line(
+            "aggregate, 8 clients: at least 8 × FastAPI + DuckDB",
+            f"{own.rate / reference.rate:.1f} ×", own.rate >= 8 * reference.rate,
+        )
+        for case in quiet.cases:
+            own = quiet.get(case.name, OFF, 8)
+            rates = {peer.name: run.rate for peer in PEERS if (run := quiet.get(case.name, peer.name, 8))}
+            best = max(rates, key=rates.get)
+            wanted = 2.0 if case.name == "rows" else 1.0
+            line(
+                f"{case.title}, 8 clients: at least {wanted:g} × the best peer",
+                f"{own.rate / rates[best]:.2f} × {best}", own.rate >= wanted * rates[best],
+            )
+        arrow = quiet.get("arrow", OFF, 1)
+        if arrow:
+            own = quiet.limit("arrow", "p50_us")
+            line(
+                "100,000 rows as Arrow: at most 1.3 × DuckDB's fetch in process",
+                f"{arrow.p50_ms / own:.2f} ×", arrow.p50_ms <= 1.3 * own,
+            )
+        cached, own = quiet.get("aggregate", ON, 8), quiet.get("aggregate", OFF, 8)
+        line("aggregate repeated, cache on: at least 20 × uncached", f"{cached.rate / own.rate:.0f} ×", cached.rate >= 20 * own.rate)
+        line("the same: p99 under 5 ms with 8 clients", f"{cached.p99_ms:.2f} ms", cached.p99_ms < 5)
+        failed = sum(run.failed for (_, name, _), runs in self.changing.runs.items() if name in (OFF, ON) for run in runs)
+        for case in self.changing.cases:
+            run, before = self.changing.get(case.name, OFF, 8), quiet.get(case.name, OFF, 8)
+            line(
+                f"{case.title}, 8 clients, replacing: p99 at most 2 × quiet",
+                f"{run.p99_ms / before.p99_ms:.2f} × ({run.p99_ms:.1f} ms)", run.p99_ms <= 2 * before.p99_ms,
+            )
+        line("replacing: no failed answer of martd", f"{failed}", failed == 0)
+        growth = self.growth
+        line("no answer older than one before it", f"{growth['wrong']}", growth["wrong"] == 0)
+        p99 = percentile(growth["visible"], 0.99)
+        line("replaced to visible, 11 marts: p99 at most 150 ms", f"{p99:.0f} ms", p99 <= 150)
+        few, many = self.many[11], self.many[1_000]
+        line(
+            "replacing one of 1,000 marts costs at most 5 × one of 11 (processor time)",
+            f"{many['publish_ms']:.0f} ms for {few['publish_ms']:.0f} ms", many["publish_ms"] <= 5 * few["publish_ms"],
+        )
+        line(
+            "a request does not cost more with 1,000 marts",
+            f"{many['request_ms']:.2f} ms for {few['request_ms']:.2f} ms", many["request_ms"] <= 1.2 * few["request_ms"],
+        )
+        idle = (growth["idle"] - growth["pins"]) / 2**20
+        line("idle, beside the pins: at most 80 MiB resident", f"{idle:.0f} MiB", idle <= 80)
+        line(
+            f"no growth over {growth['requests']:,} requests and {growth['publishes']:,} publishes",
+            f"{growth['warm'] / 2**20:.0f} MiB warm, {growth['end'] / 2**20:.0f} MiB at the end",
+            growth["end"] <= 1.2 * growth["warm"],
+        )
+        line("start to ready, 11 marts: under 300 ms", f"{growth['start'] * 1e3:.0f} ms", growth["start"] < 0.3)
+        return "\n".join(lines) + "\n"
+
+    def statements(self) -> str:
+        return "\n".join(f"- {case.title}: `{case.sql}`" for case in self.quiet.cases) + "\n"
+
+
+NOTES = """\
+`?` is a date that differs from request to request and leaves every row in, so that no server can answer from what it
+has said before; only "cache on" asks the same again. DuckDB in process is a prepared statement on a warm connection over
+views on sealed copies of the files, fetched as Arrow, in one thread that does nothing else. ROAPI and DataPress get the
+same marts with UUIDs as text, which DataFusion neither compares nor writes as JSON otherwise; they hold all data in memory
+and do not look at the files again unless told to. DataPress answers queries of one dataset, so it has no joins. Its
+figures and ROAPI's are their defaults. Before anything was measured, all servers gave the same rows in every case.
+"""

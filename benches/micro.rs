@@ -1,0 +1,219 @@
+//! What the steps between a file and an answer cost, one by one: `cargo bench`.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use divan::{Bencher, black_box};
+use martd::encode::{Encoder, Format, Summary};
+use martd::engine::{Checked, Gate, Instance, Parameters, Scope, Settings, Table};
+use martd::pin::{Budget, Pin};
+use martd::scan::MartDir;
+use tempfile::TempDir;
+
+const SCHEMA: &str = "mart";
+const SMALL: &str = "SELECT * FROM mart.m0 WHERE id < 40";
+const WIDE: &str = "SELECT * FROM mart.m0";
+
+fn main() {
+    divan::main();
+}
+
+/// A directory with this many marts of 2,048 rows.
+fn marts(count: usize) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mart = dir.path().join(SCHEMA);
+    fs::create_dir(&mart).expect("a directory");
+    let first = mart.join("m0.parquet");
+    let copy = format!(
+        "COPY (SELECT i AS id, uuid() AS key, DATE '2026-01-01' + i::INT AS day,
+                      TIMESTAMP '2026-01-01' + to_seconds(i) AS at, i * 1.25::DECIMAL(18,2) AS amount,
+                      i / 7 AS part, i % 2 = 0 AS even, 'tag ' || i % 10 AS tag,
+                      'a longer text of number ' || i AS note, 'EUR' AS currency
+               FROM range(2048) t(i)) TO '{}'",
+        first.display()
+    );
+    let database = duckdb::Connection::open_in_memory().expect("DuckDB opens");
+    database.execute_batch(&copy).expect("a mart");
+    for number in 1..count {
+        fs::copy(&first, mart.join(format!("m{number}.parquet"))).expect("a copy");
+    }
+    dir
+}
+
+fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
+    let budget = Budget::new(u64::MAX);
+    let table = |number: usize| {
+        let name = format!("m{number}");
+        let file = File::open(dir.path().join(SCHEMA).join(format!("{name}.parquet")));
+        let pin = Pin::new(file.expect("a mart"), &budget).expect("a pin");
+        Table { name, schema: None, pin: Arc::new(pin), columns: Vec::new(), empty: false }
+    };
+    (0..count).map(table).collect()
+}
+
+fn settings() -> Settings {
+    Settings {
+        memory_bytes: 256 << 20,
+        threads: 1,
+        temp_dir: None,
+        time_zone: "UTC".to_owned(),
+        schemas: vec![SCHEMA.to_owned()],
+        scoping: None,
+    }
+}
+
+#[divan::bench(args = [11, 1_000])]
+fn scan(bencher: Bencher, count: usize) {
+    let dir = marts(count);
+    let mart_dir = MartDir::new(dir.path());
+    bencher.bench(|| mart_dir.scan().expect("a scan"));
+}
+
+#[divan::bench]
+fn pin(bencher: Bencher) {
+    let dir = marts(1);
+    let path = dir.path().join(SCHEMA).join("m0.parquet");
+    let budget = Budget::new(u64::MAX);
+    bencher.bench(|| Pin::new(File::open(&path).expect("a mart"), &budget).expect("a pin"));
+}
+
+#[divan::bench(args = [11, 1_000], sample_count = 20)]
+fn publish(bencher: Bencher, count: usize) {
+    let dir = marts(count);
+    let tables = tables(&dir, count);
+    bencher.bench(|| Instance::open(&settings(), tables.clone()).expect("an instance"));
+}
+
+#[divan::bench]
+fn gate_judges_a_new_statement(bencher: Bencher) {
+    let gate = Gate::new().expect("a gate");
+    let mut number = 0;
+    bencher.bench_local(|| {
+        number += 1;
+        gate.check(&format!(
+            "SELECT tag, sum(amount) FROM mart.m0 WHERE id < {number} GROUP BY tag"
+        ))
+    });
+}
+
+#[divan::bench]
+fn gate_recalls_a_statement(bencher: Bencher) {
+    let gate = Gate::new().expect("a gate");
+    gate.check(WIDE).expect("it may be asked");
+    bencher.bench(|| gate.recall(black_box(WIDE)));
+}
+
+/// A statement of 40 rows on a connection that knows it.
+#[divan::bench]
+fn query(bencher: Bencher) {
+    let dir = marts(1);
+    let instance = Instance::open(&settings(), tables(&dir, 1)).expect("an instance");
+    let checked = check(SMALL);
+    bencher.bench(|| {
+        let mut session = instance.session().expect("a session");
+        let none = Parameters::default();
+        session
+            .query(SMALL, &checked, &none, &Scope::AllRows, |answer| {
+                Ok(answer.next_chunk()?.map_or(0, |chunk| chunk.rows()))
+            })
+            .expect("rows")
+    });
+}
+
+/// 2,048 rows of ten columns.
+#[divan::bench(args = Format::ALL)]
+fn encode(bencher: Bencher, format: Format) {
+    let dir = marts(1);
+    let instance = Instance::open(&settings(), tables(&dir, 1)).expect("an instance");
+    let mut session = instance.session().expect("a session");
+    let none = Parameters::default();
+    let summary = Summary { truncated: false, snapshot: "", elapsed: Duration::ZERO };
+    session
+        .query(WIDE, &check(WIDE), &none, &Scope::AllRows, |answer| {
+            let columns = answer.columns().to_vec();
+            let chunk = answer.next_chunk()?.expect("rows");
+            bencher.bench_local(|| {
+                let mut out = Vec::new();
+                let mut encoder = Encoder::begin(format, &mut out, &columns).expect("a format");
+                encoder.chunk(&mut out, &chunk, chunk.rows()).expect("values");
+                encoder.end(&mut out, summary).expect("an end");
+                out
+            });
+            Ok(())
+        })
+        .expect("rows");
+}
+
+fn check(sql: &str) -> Arc<Checked> {
+    Gate::new().expect("a gate").check(sql).expect("it may be asked")
+}
+
+/// A cached answer over HTTP, on one connection.
+#[divan::bench]
+fn request(bencher: Bencher) {
+    let dir = marts(1);
+    let martd = Martd::start(&dir);
+    let mut stream = TcpStream::connect(&martd.address).expect("martd listens");
+    stream.set_nodelay(true).expect("a socket");
+    let request = format!(
+        "POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
+         Content-Length: {}\r\n\r\n{SMALL}",
+        SMALL.len()
+    );
+    let mut buffer = [0; 64 << 10];
+    let mut ask = || {
+        stream.write_all(request.as_bytes()).expect("martd reads");
+        let mut read = stream.read(&mut buffer).expect("martd answers");
+        // The statistics end the answer.
+        while !buffer[..read].ends_with(b"}}") {
+            read += stream.read(&mut buffer[read..]).expect("martd answers");
+        }
+        assert!(
+            buffer.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&buffer[..read])
+        );
+        read
+    };
+    ask();
+    bencher.bench_local(ask);
+}
+
+/// A running martd; killed when dropped.
+struct Martd {
+    process: Child,
+    address: String,
+}
+
+impl Martd {
+    fn start(dir: &TempDir) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_martd"))
+            .env("PARQUET_DIR", dir.path())
+            .env("MARTD_LISTEN", "127.0.0.1:0")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("martd starts");
+        let log = BufReader::new(process.stderr.take().expect("piped"));
+        let mut lines = log.lines().map(|line| line.expect("a line of the log"));
+        let mut line_with = |message: &str| {
+            let line = lines.find(|line| line.contains(message)).expect("martd goes on");
+            serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
+        };
+        let address = line_with("\"serving\"")["address"].as_str().expect("an address").to_owned();
+        line_with("\"published\"");
+        // Its log must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address }
+    }
+}
+
+impl Drop for Martd {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // it may have ended
+        let _ = self.process.wait();
+    }
+}
