@@ -14,6 +14,8 @@ use martd::pin::{Budget, Pin};
 use martd::scan::MartDir;
 use tempfile::TempDir;
 
+/// As many as DuckDB hands out at once.
+const ROWS: usize = 2_048;
 const SCHEMA: &str = "mart";
 const SMALL: &str = "SELECT * FROM mart.m0 WHERE id < 40";
 const WIDE: &str = "SELECT * FROM mart.m0";
@@ -22,7 +24,7 @@ fn main() {
     divan::main();
 }
 
-/// A directory with this many marts of 2,048 rows.
+/// A directory with this many marts.
 fn marts(count: usize) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mart = dir.path().join(SCHEMA);
@@ -33,7 +35,7 @@ fn marts(count: usize) -> TempDir {
                       TIMESTAMP '2026-01-01' + to_seconds(i) AS at, i * 1.25::DECIMAL(18,2) AS amount,
                       i / 7 AS part, i % 2 = 0 AS even, 'tag ' || i % 10 AS tag,
                       'a longer text of number ' || i AS note, 'EUR' AS currency
-               FROM range(2048) t(i)) TO '{}'",
+               FROM range({ROWS}) t(i)) TO '{}'",
         first.display()
     );
     let database = duckdb::Connection::open_in_memory().expect("DuckDB opens");
@@ -69,7 +71,7 @@ fn settings() -> Settings {
 #[divan::bench(args = [11, 1_000])]
 fn scan(bencher: Bencher, count: usize) {
     let dir = marts(count);
-    let mart_dir = MartDir::new(dir.path());
+    let mart_dir = MartDir::new(dir.path()).open().expect("a directory");
     bencher.bench(|| mart_dir.scan().expect("a scan"));
 }
 
@@ -118,7 +120,7 @@ fn query(bencher: Bencher) {
         let none = Parameters::default();
         session
             .query(SMALL, &checked, &none, &Scope::AllRows, |answer| {
-                Ok(answer.next_chunk()?.map_or(0, |chunk| chunk.rows()))
+                Ok(answer.next_chunk()?.is_some())
             })
             .expect("rows")
     });
@@ -139,7 +141,7 @@ fn encode(bencher: Bencher, format: Format) {
             bencher.bench_local(|| {
                 let mut out = Vec::new();
                 let mut encoder = Encoder::begin(format, &mut out, &columns).expect("a format");
-                encoder.chunk(&mut out, &chunk, chunk.rows()).expect("values");
+                encoder.chunk(&mut out, &chunk, ROWS).expect("values");
                 encoder.end(&mut out, summary).expect("an end");
                 out
             });

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="less of everything, for a first look")
     parser.add_argument("--output", type=Path, required=True, help="where the report goes")
     options = parser.parse_args()
-    Martd.program = options.martd
+    Martd.program = str(Path(options.martd).resolve())
     began = time.monotonic()
     results = Results(options.quick)
     rounds = 1 if options.quick else 3

@@ -28,7 +28,10 @@ use crate::encode::{Encoder, Summary};
 use crate::engine::{Answer, Checked, QueryError, Scope};
 use crate::metrics::Metrics;
 
-/// An answer up to this size comes whole; a larger one is streamed in parts of about this size.
+/// An answer up to this size comes whole, and can be kept: a thousand wide rows are. A larger one is
+/// streamed.
+const WHOLE_BYTES: usize = 1 << 20;
+/// The parts of a stream after the first.
 const PART_BYTES: usize = 256 << 10;
 
 /// Whether rows were left out: a header of a whole answer, the trailer of a stream.
@@ -133,7 +136,7 @@ fn send<'s>(
         if truncated {
             break;
         }
-        if out.len() >= PART_BYTES {
+        if out.len() >= if outlet.has_begun() { PART_BYTES } else { WHOLE_BYTES } {
             sent_bytes += out.len() as u64;
             let part = compressor.part(std::mem::take(&mut out));
             answer.check_intact()?;
