@@ -28,10 +28,17 @@ class Server:
         self.data = self.directory / "data"
         self.password_file = self.directory / "password"
         self.owner = None
+        self.launcher = []
         if os.geteuid() == 0:
-            # PostgreSQL refuses to run as root.
-            nobody = pwd.getpwnam("nobody")
-            self.owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            # PostgreSQL refuses to run as root. Another user may have no way through the folders above its files, and gets the
+            # right to pass them.
+            if not shutil.which("setpriv"):
+                raise SystemExit("setpriv is missing: install util-linux, or do this as another user than root")
+            self.owner = pwd.getpwnam("nobody")
+            self.launcher = [
+                "setpriv", f"--reuid={self.owner.pw_uid}", f"--regid={self.owner.pw_gid}", "--clear-groups",
+                "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+            ]
 
     @property
     def settings(self):
@@ -64,7 +71,7 @@ class Server:
         self.password_file.chmod(0o600)
         if self.owner:
             for path in (self.directory, self.password_file):
-                os.chown(path, self.owner["user"], self.owner["group"])
+                os.chown(path, self.owner.pw_uid, self.owner.pw_gid)
         self.run(
             "initdb", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={self.password_file}",
             "--encoding=UTF8", "--locale=C", "--no-sync", f"--pgdata={self.data}",
@@ -95,7 +102,7 @@ class Server:
 
     def run(self, program, *arguments, check=True, **options):
         run = subprocess.run(
-            [binaries() / program, *arguments], **(self.owner or {}), **options, cwd=self.directory, text=True,
+            [*self.launcher, binaries() / program, *arguments], **options, cwd=self.directory, text=True,
             # The server inherits pg_ctl's output: a pipe would stay open until it stops.
             stdout=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,
             stderr=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,
