@@ -6,6 +6,7 @@ every folder above its files to everyone.
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import os
 import pwd
@@ -13,7 +14,7 @@ import secrets
 import shlex
 import shutil
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 USER = "finance"
@@ -29,9 +30,10 @@ class Server:
         self.password_file = self.directory / "password"
         self.owner = None
         self.launcher = []
+        self.binaries = binaries()
         if os.geteuid() == 0:
-            # PostgreSQL refuses to run as root. Another user may have no way through the folders above its files, and gets the
-            # right to pass them.
+            # PostgreSQL refuses to run as root. Another user may have no way through the folders above its data, and gets the
+            # right to pass them. Its programs ask for themselves whether they may run each other, and must be within reach.
             if not shutil.which("setpriv"):
                 raise SystemExit("setpriv is missing: install util-linux, or do this as another user than root")
             self.owner = pwd.getpwnam("nobody")
@@ -39,6 +41,7 @@ class Server:
                 "setpriv", f"--reuid={self.owner.pw_uid}", f"--regid={self.owner.pw_gid}", "--clear-groups",
                 "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
             ]
+            self.binaries = within_reach(self.binaries)
 
     @property
     def settings(self):
@@ -86,7 +89,7 @@ class Server:
         return self.run(*self.client(database), input=sql, env=self.client_environment()).stdout.strip()
 
     def session(self):
-        return Session([binaries() / "psql", *self.client(DATABASE)[1:]], self.client_environment())
+        return Session([self.binaries / "psql", *self.client(DATABASE)[1:]], self.client_environment())
 
     def client(self, database):
         return [
@@ -102,7 +105,7 @@ class Server:
 
     def run(self, program, *arguments, check=True, **options):
         run = subprocess.run(
-            [*self.launcher, binaries() / program, *arguments], **options, cwd=self.directory, text=True,
+            [*self.launcher, self.binaries / program, *arguments], **options, cwd=self.directory, text=True,
             # The server inherits pg_ctl's output: a pipe would stay open until it stops.
             stdout=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,
             stderr=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,
@@ -142,6 +145,27 @@ def binaries():
     if package is None:
         raise SystemExit("the package pgserver is missing: install tests/requirements.txt")
     return Path(package.origin).parent / "pginstall" / "bin"
+
+
+def within_reach(folder):
+    """The folder, or a copy where every user may go, with the libraries that its programs look for beside the package."""
+    if all(parent.stat().st_mode & 0o001 for parent in folder.parents):
+        return folder
+    package = folder.parent.parent
+    copy = Path(tempfile.gettempdir()) / f"martd-postgres-{importlib.metadata.version(package.name)}"
+    if not copy.exists():
+        new = Path(tempfile.mkdtemp(dir=copy.parent))
+        for each in package.parent.glob(f"{package.name}*"):
+            if each.is_dir() and each.suffix in ("", ".libs"):
+                shutil.copytree(each, new / each.name, symlinks=True)
+        new.chmod(0o755)
+        try:
+            new.rename(copy)
+        except OSError:
+            shutil.rmtree(new)  # another one was quicker
+    if copy.stat().st_uid != 0:
+        raise SystemExit(f"{copy} is not root's: remove it")
+    return copy / folder.relative_to(package.parent)
 
 
 if __name__ == "__main__":
