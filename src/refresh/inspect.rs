@@ -9,7 +9,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::files::Files;
-use super::{fault, ignored};
+use super::writer::{fault, ignored};
 use crate::catalog::{Fault, Ignored};
 use crate::pin::{Budget, PinKind};
 use crate::publish::{

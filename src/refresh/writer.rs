@@ -1,0 +1,453 @@
+//! The refresh thread: scans, pins, decides what to serve, and swaps it in.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tracing::{error, info, warn};
+
+use super::changes::Changes;
+use super::files::{Files, Sweep};
+use super::publisher::{Prepared, Publisher};
+use super::{Mailbox, Message, Pulse, Settings};
+use crate::catalog::{Catalog, Fault, Held, Ignored, Retained, Snapshot, Source, State};
+use crate::hooks;
+use crate::legacy::{LegacyFile, Trouble};
+use crate::metrics::{Metrics, ScanReason};
+use crate::publish::{self, Decision, Hold, Situation, Target, Unverified};
+use crate::watch::{GLANCE_INTERVAL, Watch};
+
+/// Under `file`, further changes are waited for this long, so that a burst is published once…
+const QUIET: Duration = Duration::from_millis(50);
+/// …but no longer than this.
+const QUIET_AT_MOST: Duration = Duration::from_millis(500);
+/// Two scans are at least this far apart; a writer that renames without a pause costs no more.
+const SCAN_INTERVAL: Duration = Duration::from_millis(2);
+/// How often an absent directory is looked for.
+const ABSENT_INTERVAL: Duration = Duration::from_millis(100);
+/// How long to wait after a database could not be opened.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// After a start, how long a ledger may go unsatisfied before unverified files are served.
+const UNVERIFIED_AFTER: Duration = Duration::from_secs(10);
+
+/// How often the legacy file is looked at while it is served or waited for.
+const LEGACY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Builds that `GET /v1/snapshot?build=` knows of.
+const BUILDS_REMEMBERED: usize = 256;
+
+/// The refresh thread's state.
+pub(super) struct Writer {
+    settings: Settings,
+    catalog: Catalog,
+    publisher: Publisher,
+    hinted: Arc<AtomicBool>,
+    pulse: Pulse,
+    watch: Watch,
+    files: Files,
+    /// The legacy file, as long as no mart was published.
+    legacy: Option<LegacyFile>,
+    next_legacy_look: Instant,
+    metrics: Metrics,
+    started: Instant,
+    next_scan: Instant,
+    scan_reason: ScanReason,
+    /// When the first and the last change that is not published yet were seen.
+    unsettled: Option<(Instant, Instant)>,
+    preparing: bool,
+    /// Not before this moment, after a failure.
+    retry: Option<Instant>,
+    current: Option<Arc<Snapshot>>,
+    retained: Vec<Retained>,
+    /// Invocations that ledgers named, the newest last: what is served holds the work of those up to
+    /// its own.
+    seen: VecDeque<String>,
+    builds: Arc<Vec<String>>,
+    held: Option<Held>,
+    directory: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        settings: Settings,
+        catalog: Catalog,
+        publisher: Publisher,
+        mailbox: Mailbox,
+        metrics: Metrics,
+        pulse: Pulse,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            legacy: None,
+            next_legacy_look: now,
+            files: Files::new(Arc::clone(metrics.pins())),
+            metrics,
+            hinted: Arc::clone(&mailbox.hinted),
+            pulse,
+            watch: Watch::new(settings.watch, mailbox),
+            settings,
+            catalog,
+            publisher,
+            started: now,
+            next_scan: now,
+            scan_reason: ScanReason::Timer,
+            unsettled: None,
+            preparing: false,
+            retry: None,
+            current: None,
+            retained: Vec::new(),
+            seen: VecDeque::new(),
+            builds: Arc::default(),
+            held: None,
+            directory: None,
+        }
+    }
+
+    /// Begins with what the state directory kept, or else with the legacy file.
+    pub(super) fn begin(&mut self, restored: Option<Target>, legacy: Option<LegacyFile>) {
+        match restored {
+            Some(target) => self.prepare(target),
+            None => self.legacy = legacy,
+        }
+    }
+
+    pub(super) fn run(&mut self, inbox: &Receiver<Message>) {
+        loop {
+            hooks::stick("refresh");
+            self.pulse.loops.fetch_add(1, Ordering::Relaxed);
+            let now = Instant::now();
+            if self.watch.is_astray(&self.settings.intake.dir) {
+                self.scan_reason = ScanReason::Moved;
+                self.next_scan = now;
+            }
+            if now >= self.next_scan {
+                self.metrics.scanned(self.scan_reason);
+                self.scan(now);
+            }
+            self.advance(Instant::now());
+            let wait = self.next_wake().saturating_duration_since(Instant::now());
+            match inbox.recv_timeout(wait) {
+                Ok(Message::Hint) => {
+                    self.hinted.store(false, Ordering::Release);
+                    let soon = (self.files.last_scan() + SCAN_INTERVAL).max(Instant::now());
+                    if soon < self.next_scan {
+                        self.next_scan = soon;
+                        self.scan_reason = ScanReason::Event;
+                    }
+                }
+                Ok(Message::Prepared(prepared)) => self.take(*prepared),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Looks at the directory and pins what changed.
+    fn scan(&mut self, now: Instant) {
+        let sweep = match self.settings.intake.dir.open() {
+            Ok(dir) => {
+                self.watch.ensure(&dir, now);
+                self.files.sweep(&dir, now)
+            }
+            Err(error) => {
+                self.watch.lost();
+                Err(error)
+            }
+        };
+        match sweep {
+            Ok(Sweep { changed, look_again }) => {
+                self.note_directory(self.files.replaced_by_empty().map(str::to_owned));
+                if changed {
+                    self.note_ledger();
+                    let first = self.unsettled.map_or(now, |(first, _)| first);
+                    self.unsettled = Some((first, now));
+                }
+                let interval = self.watch.interval();
+                (self.next_scan, self.scan_reason) = match look_again {
+                    Some(sooner) if sooner < interval => (now + sooner, ScanReason::Recheck),
+                    _ => (now + interval, ScanReason::Timer),
+                };
+            }
+            Err(error) => {
+                let path = self.settings.intake.dir.path().display();
+                self.note_directory(Some(format!("{path} cannot be read: {error}")));
+                self.metrics.unreadable();
+                self.next_scan = now + ABSENT_INTERVAL;
+                self.scan_reason = ScanReason::Timer;
+            }
+        }
+    }
+
+    fn note_ledger(&mut self) {
+        let Some(ledger) = self.files.ledger() else { return };
+        if self.seen.back() != Some(&ledger.invocation_id) {
+            self.seen.push_back(ledger.invocation_id.clone());
+            if self.seen.len() > BUILDS_REMEMBERED {
+                self.seen.pop_front();
+            }
+            self.note_builds();
+        }
+    }
+
+    /// What is served holds the work of the build that its ledger names, and of those before it.
+    fn note_builds(&mut self) {
+        let Some(current) = self.current.as_ref().filter(|current| current.verified) else {
+            return;
+        };
+        let Some(ledger) = &current.ledger else { return };
+        if let Some(place) = self.seen.iter().rposition(|id| *id == ledger.invocation_id) {
+            self.builds = Arc::new(self.seen.iter().take(place + 1).cloned().collect());
+        }
+    }
+
+    fn note_directory(&mut self, problem: Option<String>) {
+        if self.directory != problem {
+            match &problem {
+                Some(reason) => warn!(reason, "the mart directory has a problem"),
+                None => {
+                    info!(directory = %self.settings.intake.dir.path().display(), "reading marts")
+                }
+            }
+            self.directory = problem;
+        }
+    }
+
+    fn prepare(&mut self, target: Target) {
+        self.retry = None;
+        self.preparing = true;
+        self.unsettled = None;
+        self.publisher.prepare(target, self.current.clone());
+    }
+
+    /// Decides what to serve, starts preparing it if that is new, and stores the state.
+    fn advance(&mut self, now: Instant) {
+        // While the directory cannot be read, nothing is known: what is served stays.
+        let mut has_marts = false;
+        if self.directory.is_none() {
+            let decision = self.decide(now);
+            has_marts = decision.target.as_ref().is_some_and(|target| !target.marts.is_empty());
+            self.follow(decision, now);
+        }
+        if !has_marts {
+            self.look_at_legacy(now);
+        }
+        let retain_for = self.settings.retain_for;
+        self.retained.retain(|retained| now.duration_since(retained.replaced) < retain_for);
+        self.store();
+    }
+
+    fn follow(&mut self, decision: Decision, now: Instant) {
+        self.note_held(decision.held);
+        if let Some(target) = decision.target {
+            let served = self.current.as_ref().map(|snapshot| &snapshot.target);
+            if served.is_some_and(|served| served.same_as(&target)) {
+                if !self.preparing {
+                    self.unsettled = None;
+                }
+            } else if !self.preparing
+                && self.retry.is_none_or(|retry| now >= retry)
+                && (decision.settled || self.quiet(now))
+            {
+                self.prepare(target);
+            }
+        }
+    }
+
+    /// While there is no mart to serve, the legacy file is.
+    fn look_at_legacy(&mut self, now: Instant) {
+        let Some(legacy) = &mut self.legacy else { return };
+        if self.preparing || self.retry.is_some_and(|retry| now < retry) {
+            return;
+        }
+        if now >= self.next_legacy_look {
+            self.next_legacy_look = now + LEGACY_INTERVAL;
+            if let Some(version) = legacy.look(self.metrics.pins()) {
+                self.preparing = true;
+                self.retry = None;
+                self.publisher.prepare_legacy(version);
+            }
+        }
+    }
+
+    /// Whether the legacy file is served or about to be.
+    fn has_legacy(&self) -> bool {
+        self.legacy.as_ref().is_some_and(|legacy| match legacy.trouble() {
+            None | Some(Trouble::Locked) => true,
+            Some(Trouble::Absent | Trouble::Unusable(_)) => self.current.is_some(),
+        })
+    }
+
+    fn decide(&self, now: Instant) -> Decision {
+        let legacy = self.has_legacy();
+        let unverified_due = self.settings.intake.unverified == Unverified::Serve
+            && !legacy
+            && now.duration_since(self.started) >= UNVERIFIED_AFTER;
+        let files = self.files.good();
+        publish::decide(&Situation {
+            policy: self.settings.intake.policy,
+            unverified_due,
+            legacy,
+            ledger: self.files.ledger(),
+            files: &files,
+            staged: self.files.staged(),
+            published: self
+                .current
+                .as_ref()
+                .filter(|snapshot| snapshot.source == Source::Parquet)
+                .map(|snapshot| &snapshot.target),
+        })
+    }
+
+    /// Whether the burst of changes is over, or has lasted long enough.
+    fn quiet(&self, now: Instant) -> bool {
+        self.unsettled.is_none_or(|(first, last)| {
+            now.duration_since(last) >= QUIET || now.duration_since(first) >= QUIET_AT_MOST
+        })
+    }
+
+    fn next_wake(&self) -> Instant {
+        let mut wake = self.next_scan.min(Instant::now() + GLANCE_INTERVAL);
+        if self.legacy.is_some() && !self.preparing {
+            wake = wake.min(self.next_legacy_look);
+        }
+        if let (Some((first, last)), false) = (self.unsettled, self.preparing) {
+            wake = wake.min((last + QUIET).min(first + QUIET_AT_MOST));
+        }
+        wake = wake.min(self.retry.unwrap_or(wake));
+        if self.current.is_none() {
+            let due = self.started + UNVERIFIED_AFTER;
+            if due > Instant::now() {
+                wake = wake.min(due);
+            }
+        }
+        if let Some(oldest) = self.retained.iter().map(|retained| retained.replaced).min() {
+            wake = wake.min(oldest + self.settings.retain_for);
+        }
+        wake
+    }
+
+    fn note_held(&mut self, hold: Option<Hold>) {
+        let Some(hold) = hold else {
+            self.held = None;
+            return;
+        };
+        match &mut self.held {
+            Some(held) => held.hold = hold,
+            None => self.held = Some(Held { hold, since: Timestamp::now() }),
+        }
+    }
+
+    /// Takes what the publisher made and serves it, unless a file turned out to be bad.
+    fn take(&mut self, prepared: Prepared) {
+        self.preparing = false;
+        let snapshot = match prepared {
+            Prepared::Marts { target, verdicts, snapshot } => {
+                self.files.learn(&target, &verdicts);
+                snapshot
+            }
+            Prepared::Legacy(Ok(Ok(snapshot))) => Ok(Some(snapshot)),
+            Prepared::Legacy(Ok(Err(reason))) => {
+                warn!(reason, "the legacy file is rejected");
+                if let Some(legacy) = &mut self.legacy {
+                    legacy.reject(reason);
+                }
+                Ok(None)
+            }
+            Prepared::Legacy(Err(reason)) => {
+                if let Some(legacy) = &mut self.legacy {
+                    legacy.forget();
+                }
+                Err(reason)
+            }
+        };
+        match snapshot {
+            Ok(Some(snapshot)) => self.swap(Arc::new(snapshot)),
+            Ok(None) => {} // a verdict was bad: what is served is decided anew
+            Err(reason) => {
+                // Nothing is lost: the last snapshot stays, and this is tried again.
+                error!(reason, "a snapshot could not be opened");
+                self.metrics.publish_failed();
+                self.retry = Some(Instant::now() + RETRY_INTERVAL);
+            }
+        }
+    }
+
+    fn swap(&mut self, snapshot: Arc<Snapshot>) {
+        if snapshot.source == Source::Parquet {
+            self.legacy = None; // from here on it is out of date
+        }
+        let changes = Changes::between(self.current.as_deref(), &snapshot);
+        self.note_published(&snapshot, &changes);
+        info!(
+            generation = snapshot.generation,
+            snapshot = snapshot.id,
+            source = snapshot.source.name(),
+            build = snapshot.ledger.as_ref().map(|ledger| ledger.invocation_id.as_str()),
+            verified = snapshot.verified,
+            marts = snapshot.marts.len(),
+            changed = changes.marts.join(","),
+            columns = changes.columns.join(", "),
+            "published"
+        );
+        self.files.forget_older_than(&snapshot.target);
+        let served = self.current.as_ref().and_then(|current| current.ledger.as_ref());
+        if served != snapshot.ledger.as_ref() {
+            self.held = None; // what is held from here on is another build
+        }
+        if let Some(replaced) = self.current.replace(snapshot) {
+            self.retained.insert(0, Retained { snapshot: replaced, replaced: Instant::now() });
+            self.retained.truncate(self.settings.retain_count);
+        }
+        self.note_builds();
+    }
+
+    /// Counts a snapshot, and how long its news took. The first after a start has none: what it shows
+    /// may have been there for days.
+    fn note_published(&self, snapshot: &Snapshot, changes: &Changes) {
+        self.metrics.published();
+        let Some(before) = self.current.as_deref() else { return };
+        match &snapshot.ledger {
+            Some(ledger) if snapshot.verified && before.ledger != snapshot.ledger => {
+                self.metrics.visible_since(ledger.finished_at);
+            }
+            _ => {
+                for name in &changes.marts {
+                    if let Some(mart) = snapshot.marts.get(name) {
+                        self.metrics.visible_since(mart.version.modified());
+                    }
+                }
+            }
+        }
+    }
+
+    fn store(&self) {
+        let legacy_fault = self.legacy.as_ref().and_then(LegacyFile::fault);
+        self.catalog.store(State {
+            snapshot: self.current.clone(),
+            retained: self.retained.clone(),
+            builds: Arc::clone(&self.builds),
+            held: self.held.clone(),
+            rejected: self.files.rejected().map(fault).chain(legacy_fault).collect(),
+            landing: self.files.landing().map(fault).collect(),
+            ignored: ignored(&self.files),
+            directory: self.directory.clone(),
+            legacy: self.legacy.as_ref().and_then(|legacy| legacy.trouble().cloned()),
+            watch: self.watch.mode(),
+            watch_degraded: self.watch.degraded().map(str::to_owned),
+        });
+    }
+}
+
+pub(super) fn fault((file, reason, since): (String, &str, Timestamp)) -> Fault {
+    Fault { file, reason: reason.to_owned(), since }
+}
+
+pub(super) fn ignored(files: &Files) -> Vec<Ignored> {
+    let remarks = files.ignored().iter();
+    remarks
+        .map(|remark| Ignored { file: remark.file.clone(), reason: remark.reason.clone() })
+        .collect()
+}
