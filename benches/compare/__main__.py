@@ -47,7 +47,7 @@ def main() -> None:
         changing = [pair for pair in everyone if pair[0] in (Martd, MartdCached) or pair[1] == 8]
         if options.quick:
             changing = [(Martd, 8)]
-        results.changing = small.measure("replacing", servers, changing, rounds, None)
+        results.changing = small.measure("replacing", servers, changing, min(rounds, 2), None)
         dimension = small.case("dimension")
         for server in servers.values():
             say(f"staleness: {server.name}")
@@ -59,7 +59,7 @@ def main() -> None:
             pairs = [(kind, clients) for kind in (Martd, *PEERS) for clients in (1, 8)]
             results.large = large.measure("1,000,000 rows", servers, pairs, 2, options.in_process)
 
-    replacements = 10 if options.quick else 100
+    replacements = 10 if options.quick else 50
     say("many marts")
     for count in (11, 1_000):
         results.many[count] = measure.many_marts(small.root, small.versions("uuid") / "a", dimension, count, replacements)

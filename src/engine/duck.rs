@@ -12,8 +12,6 @@
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use duckdb::ffi;
 
@@ -277,18 +275,11 @@ impl Statement {
 
     /// Starts the statement; rows are computed as they are fetched.
     pub(crate) fn execute(&mut self) -> Result<Rows<'_>, DuckError> {
-        let mut pending = Pending(ptr::null_mut());
-        // SAFETY: a live statement and an out-pointer; a failure leaves what carries the error.
-        let state = unsafe { ffi::duckdb_pending_prepared_streaming(self.raw, &raw mut pending.0) };
-        if state != ffi::DuckDBSuccess {
-            return Err(pending.error());
-        }
-        pending.work()?;
         // SAFETY: zeroed is the C API's own initial state; a failed execution leaves a result that
         // carries the error and is destroyed with `Rows`.
         unsafe {
             let mut raw: ffi::duckdb_result = std::mem::zeroed();
-            let state = ffi::duckdb_execute_pending(pending.0, &raw mut raw);
+            let state = ffi::duckdb_execute_prepared_streaming(self.raw, &raw mut raw);
             let mut rows = Rows { raw, columns: Vec::new(), _statement: self };
             if state != ffi::DuckDBSuccess {
                 return Err(DuckError::from_ptr(ffi::duckdb_result_error(&raw mut rows.raw)));
@@ -296,51 +287,6 @@ impl Statement {
             rows.columns = Column::all_of(&mut rows.raw);
             Ok(rows)
         }
-    }
-}
-
-/// A statement under way that has no rows yet.
-struct Pending(ffi::duckdb_pending_result);
-
-impl Pending {
-    /// How often to look for work before it is waited for.
-    const LOOKS: usize = 32;
-    /// How long to wait for what DuckDB's own threads do.
-    const WAIT: Duration = Duration::from_micros(20);
-
-    /// Works on the statement until its first rows are there, or it has failed. Left to itself, DuckDB
-    /// looks for work without a pause while other threads do the rest of it, and takes the
-    /// processor from them.
-    fn work(&self) -> Result<(), DuckError> {
-        let mut looks = 0;
-        loop {
-            // SAFETY: a live pending result.
-            match unsafe { ffi::duckdb_pending_execute_task(self.0) } {
-                ffi::duckdb_pending_state_DUCKDB_PENDING_RESULT_NOT_READY => looks = 0,
-                ffi::duckdb_pending_state_DUCKDB_PENDING_NO_TASKS_AVAILABLE => {
-                    looks += 1;
-                    if looks < Self::LOOKS {
-                        thread::yield_now();
-                    } else {
-                        thread::sleep(Self::WAIT);
-                    }
-                }
-                ffi::duckdb_pending_state_DUCKDB_PENDING_ERROR => return Err(self.error()),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    fn error(&self) -> DuckError {
-        // SAFETY: a live pending result, whose message is copied.
-        unsafe { DuckError::from_ptr(ffi::duckdb_pending_error(self.0)) }
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        // SAFETY: owned, not used again.
-        unsafe { ffi::duckdb_destroy_pending(&raw mut self.0) };
     }
 }
 
