@@ -70,7 +70,7 @@ class Visible:
                         raise SystemExit(f"martd does not show a change within {PATIENCE} s")
                 self.ms.append((time.monotonic() - written) * 1e3)
                 # At any point of whatever martd does at intervals.
-                time.sleep(random.uniform(0.0, 0.05))
+                time.sleep(random.uniform(0.0, 0.02))
 
 
 def many_marts(root: Path, source: Path, case: Case, count: int, replacements: int) -> dict:
