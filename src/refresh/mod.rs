@@ -1,9 +1,9 @@
 //! The one writer: turns hints into scans, scans into pins, and pins into snapshots.
 //!
-//! One thread, the [`Writer`], owns all state here and sleeps in its mailbox. Pinning happens on it, at once, so that
-//! no version of a file is missed while an earlier one is being published. Decoding files and opening
-//! databases takes tens of milliseconds, so a second thread ([`Publisher`]) does that: one target in
-//! flight; what changed meanwhile is decided anew when it is done.
+//! One thread, the [`Writer`], owns all state here and sleeps in its mailbox. Pinning happens on it, at
+//! once, so that no version of a file is missed while an earlier one is being published. Decoding
+//! files and opening databases takes tens of milliseconds, so a second thread ([`Publisher`]) does
+//! that: one target in flight; what changed meanwhile is decided anew when it is done.
 
 mod changes;
 mod files;
