@@ -83,7 +83,7 @@ class Results:
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
         return (
             f"{datetime.now(timezone.utc):%Y-%m-%d}, {os.cpu_count()} × {model}, {memory:.0f} GiB, Linux"
-            f" {platform.release().split("-")[0]}, Python {platform.python_version()}; martd at {commit} (DuckDB 1.5.6); {versions}; wrk."
+            f" {platform.release().split('-')[0]}, Python {platform.python_version()}; martd at {commit} (DuckDB 1.5.6); {versions}; wrk."
             f" The servers, the load generator and whoever replaces files share the processors. {self.seconds / 60:.0f} minutes.\n"
         )
 
