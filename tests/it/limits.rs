@@ -51,6 +51,7 @@ fn a_thousand_clients_on_two_slots_get_an_answer_or_are_told_when_to_come_again(
         ("MARTD_QUEUE", "4"),
         ("MARTD_MAX_CONNECTIONS", "1100"),
         ("MARTD_MEMORY", "256MiB"),
+        ("MARTD_ADMIN_LISTEN", "127.0.0.1:0"),
     ];
     let (_root, martd) = martd(&settings);
     let outcomes: Vec<(u16, bool)> = thread::scope(|scope| {
@@ -74,7 +75,7 @@ fn a_thousand_clients_on_two_slots_get_an_answer_or_are_told_when_to_come_again(
             .map(|number| {
                 let started = Instant::now();
                 let probe = if number % 2 == 0 { "/livez" } else { "/readyz" };
-                assert_eq!(martd.get(probe).status, 200);
+                assert_eq!(martd.get_admin(probe).status, 200);
                 started.elapsed()
             })
             .collect();
