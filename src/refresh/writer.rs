@@ -231,8 +231,11 @@ impl Writer {
             has_marts = decision.target.as_ref().is_some_and(|target| !target.marts.is_empty());
             self.follow(decision, now);
         }
-        if !has_marts {
-            self.look_at_legacy(now);
+        if now >= self.next_legacy_look {
+            self.next_legacy_look = now + LEGACY_INTERVAL;
+            if !has_marts {
+                self.look_at_legacy(now);
+            }
         }
         let retain_for = self.settings.retain_for;
         self.retained.retain(|retained| now.duration_since(retained.replaced) < retain_for);
@@ -262,13 +265,10 @@ impl Writer {
         if self.preparing || self.retry.is_some_and(|retry| now < retry) {
             return;
         }
-        if now >= self.next_legacy_look {
-            self.next_legacy_look = now + LEGACY_INTERVAL;
-            if let Some(version) = legacy.look(self.metrics.pins()) {
-                self.preparing = true;
-                self.retry = None;
-                self.publisher.prepare_legacy(version);
-            }
+        if let Some(version) = legacy.look(self.metrics.pins()) {
+            self.preparing = true;
+            self.retry = None;
+            self.publisher.prepare_legacy(version);
         }
     }
 
@@ -309,19 +309,18 @@ impl Writer {
     }
 
     fn next_wake(&self) -> Instant {
-        let mut wake = self.next_scan.min(Instant::now() + GLANCE_INTERVAL);
+        let now = Instant::now();
+        let mut wake = self.next_scan.min(now + GLANCE_INTERVAL);
         if self.legacy.is_some() && !self.preparing {
             wake = wake.min(self.next_legacy_look);
         }
-        if let (Some((first, last)), false) = (self.unsettled, self.preparing) {
-            wake = wake.min((last + QUIET).min(first + QUIET_AT_MOST));
-        }
-        wake = wake.min(self.retry.unwrap_or(wake));
-        if self.current.is_none() {
-            let due = self.started + UNVERIFIED_AFTER;
-            if due > Instant::now() {
-                wake = wake.min(due);
-            }
+        let settled = self.unsettled.filter(|_| !self.preparing);
+        let settled = settled.map(|(first, last)| (last + QUIET).min(first + QUIET_AT_MOST));
+        let unverified = self.current.is_none().then(|| self.started + UNVERIFIED_AFTER);
+        // What is over has been acted on, or there was nothing to do: no reason to wake again.
+        let dues = [settled, self.retry, unverified];
+        for due in dues.into_iter().flatten().filter(|due| *due > now) {
+            wake = wake.min(due);
         }
         if let Some(oldest) = self.retained.iter().map(|retained| retained.replaced).min() {
             wake = wake.min(oldest + self.settings.retain_for);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{Martd, Root, wait_for};
+use crate::proc::cpu_ticks;
 use crate::writers::Writer;
 
 /// Each would run for minutes.
@@ -27,13 +28,6 @@ fn martd() -> (Root, Martd) {
     let martd = Martd::start_with(root.path(), &[("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "1")]);
     martd.wait_ready();
     (root, martd)
-}
-
-/// Processor time that the process has used, in clock ticks.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
 }
 
 /// The one slot is free again and the process idles.

@@ -11,6 +11,7 @@ use duckdb::Connection;
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Answer, Martd, Root, names, wait_for};
+use crate::proc::cpu_ticks;
 use crate::writers::{Project, Writer};
 
 /// A directory with a legacy file in it, and an empty mart directory.
@@ -162,6 +163,21 @@ fn a_mart_that_nobody_stamped_replaces_the_file_at_once() {
 }
 
 #[test]
+fn while_a_first_build_is_held_nothing_is_busy() {
+    let stage = Stage::new(NUMBERS);
+    let martd = stage.start(&[]);
+    martd.wait_ready();
+    Writer::new().land_stamped(&stage.root, "a", "SELECT 77 AS x", Some("i1"));
+    martd.wait_snapshot("the hold", |snapshot| !snapshot["held"].is_null());
+    wait_for("an idle processor", || {
+        let before = cpu_ticks(martd.pid());
+        thread::sleep(Duration::from_millis(200));
+        (cpu_ticks(martd.pid()) - before <= 4).then_some(())
+    });
+    assert_eq!(martd.query("SELECT sum(x) FROM mart.a").value(), 45);
+}
+
+#[test]
 fn turned_off_it_is_not_looked_at() {
     let stage = Stage::new(NUMBERS);
     let martd = stage.start(&[("MARTD_FALLBACK", "off")]);
@@ -276,8 +292,8 @@ fn a_file_over_the_pin_budget_is_opened_for_one_request_at_a_time() {
             assert_eq!(reader.join().expect("no panic").value(), 44_999_850_000_i64);
         }
     });
-    // Between two requests nobody has the file.
-    let writer = stage.open();
+    // Between two requests nobody has the file: it is closed a moment after the answer.
+    let writer = wait_for("the file to be closed", || Connection::open(&stage.file).ok());
     let locked = sum();
     assert_eq!((locked.problem().0.as_str(), locked.header("retry-after")), ("legacy-locked", "1"));
     writer.execute_batch("INSERT INTO main_mart.a VALUES (1)").expect("written");
