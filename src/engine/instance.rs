@@ -5,9 +5,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::decoded;
 use super::duck::{Connection, Database, DuckError};
+use super::helpers;
 use super::legacy::{self, catalog_name};
 use super::query::{Pooled, QueryError, Session};
+use super::runtime::Runtime;
+use super::warmth::Warmth;
 use super::{quote_identifier, quote_literal};
 use crate::legacy::LegacyVersion;
 use crate::pin::{Pin, PinKind};
@@ -18,8 +22,10 @@ use crate::verify::ReportColumn;
 pub struct Settings {
     /// DuckDB's memory limit for one instance, in bytes.
     pub memory_bytes: u64,
-    /// DuckDB's threads for one instance.
+    /// Processors that statements may take together.
     pub threads: usize,
+    /// Memory for decoded marts, over all instances, in bytes.
+    pub decoded_bytes: u64,
     /// Where DuckDB may spill to; nowhere when absent.
     pub temp_dir: Option<PathBuf>,
     /// The session time zone.
@@ -83,6 +89,8 @@ pub struct Instance {
     /// Tables whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
     /// a thousand marts cost no more than eleven.
     viewed: Mutex<HashSet<usize>>,
+    warmth: Warmth,
+    runtime: Arc<Runtime>,
 }
 
 /// The legacy file in the place of the pins of marts.
@@ -91,7 +99,7 @@ struct Legacy {
     /// The name that it is attached under.
     catalog: String,
     /// For a file that is too large to copy: each request opens it anew, and none beside another.
-    turns: Option<(Settings, Arc<tokio::sync::Mutex<()>>)>,
+    turns: Option<Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl fmt::Debug for Instance {
@@ -105,8 +113,8 @@ impl Instance {
     ///
     /// # Errors
     /// DuckDB's message, for example for an unknown time zone.
-    pub fn open(settings: &Settings, tables: Vec<Table>) -> Result<Arc<Self>, DuckError> {
-        Self::open_over(settings, tables, None)
+    pub fn open(runtime: &Arc<Runtime>, tables: Vec<Table>) -> Result<Arc<Self>, DuckError> {
+        Self::open_over(runtime, tables, None)
     }
 
     /// Opens a database over the tables of a legacy file.
@@ -114,24 +122,27 @@ impl Instance {
     /// # Errors
     /// DuckDB's message, or why the file has no place where DuckDB could find it.
     pub fn open_legacy(
-        settings: &Settings,
+        runtime: &Arc<Runtime>,
         tables: Vec<Table>,
         version: Arc<LegacyVersion>,
     ) -> Result<Arc<Self>, DuckError> {
-        let turns = (!version.is_copied()).then(|| (settings.clone(), Arc::default()));
-        let catalog = catalog_name(&version.path, &settings.schemas);
-        Self::open_over(settings, tables, Some(Legacy { version, catalog, turns }))
+        let turns = (!version.is_copied()).then(Arc::default);
+        let catalog = catalog_name(&version.path, &runtime.settings.schemas);
+        Self::open_over(runtime, tables, Some(Legacy { version, catalog, turns }))
     }
 
     fn open_over(
-        settings: &Settings,
+        runtime: &Arc<Runtime>,
         tables: Vec<Table>,
         legacy: Option<Legacy>,
     ) -> Result<Arc<Self>, DuckError> {
+        let settings = &runtime.settings;
         let temp_dir = settings.temp_dir.as_ref().map(|dir| dir.display().to_string());
         let database = Database::open_in_memory(&[
             ("memory_limit", format!("{}B", settings.memory_bytes)),
             ("threads", settings.threads.to_string()),
+            // None of its own: see the helpers.
+            ("external_threads", settings.threads.to_string()),
             ("temp_directory", temp_dir.unwrap_or_default()),
             ("autoinstall_known_extensions", "false".to_owned()),
             ("autoload_known_extensions", "false".to_owned()),
@@ -170,8 +181,13 @@ impl Instance {
                 legacy::attach(&connection, place.path(), catalog)?;
                 lock_down(&connection, &[])?;
             }
-            None => lock_down(&connection, &tables)?,
+            None => {
+                let paths = tables.iter().map(|table| table.pin.path()).collect();
+                decoded::install(&database, &connection, paths)?;
+                lock_down(&connection, &tables)?;
+            }
         }
+        let warmth = Warmth::new(tables.len());
         Ok(Arc::new(Self {
             idle: Mutex::new(vec![Pooled::new(connection)]),
             database,
@@ -181,6 +197,8 @@ impl Instance {
             scoping: settings.scoping.clone(),
             names,
             viewed: Mutex::new(HashSet::new()),
+            warmth,
+            runtime: Arc::clone(runtime),
         }))
     }
 
@@ -191,13 +209,13 @@ impl Instance {
     /// [`QueryError::LegacyLocked`] when a writer has the legacy file or has changed it, else when
     /// DuckDB has no connection to give.
     pub fn session(self: &Arc<Self>) -> Result<Session, QueryError> {
-        let Some(Legacy { version, catalog, turns: Some((settings, turns)) }) = &self.legacy else {
+        let Some(Legacy { version, catalog, turns: Some(turns) }) = &self.legacy else {
             let connection = self.connection()?;
             return Ok(Session::new(Arc::clone(self), connection, None));
         };
         let turn = Arc::clone(turns).blocking_lock_owned();
         let legacy = Legacy { version: Arc::clone(version), catalog: catalog.clone(), turns: None };
-        let opened = Self::open_over(settings, self.tables.clone(), Some(legacy));
+        let opened = Self::open_over(&self.runtime, self.tables.clone(), Some(legacy));
         let instance = opened.map_err(|error| match error.is_lock_conflict() {
             true => QueryError::LegacyLocked("a writer has the legacy DuckDB file"),
             false => QueryError::Internal(error.to_string()),
@@ -238,7 +256,10 @@ impl Instance {
             })
     }
 
-    pub(super) fn give_back(&self, connection: Pooled) {
+    pub(super) fn give_back(&self, mut connection: Pooled) {
+        if self.warmth.is_over() {
+            connection.forget_prepared(); // plans keep decoded marts
+        }
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
@@ -257,6 +278,24 @@ impl Instance {
 
     pub(super) fn tables(&self) -> &[Table] {
         &self.tables
+    }
+
+    pub(super) fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    pub(super) fn warmth(&self) -> &Warmth {
+        &self.warmth
+    }
+
+    /// Says that a statement runs, so that idle processors may help.
+    pub(super) fn begin(&self) -> helpers::Guard<'_> {
+        self.runtime.helpers.begin(&self.database)
+    }
+
+    /// A connection that is not of the pool.
+    pub(super) fn connect(&self) -> Result<Connection, DuckError> {
+        self.database.connect()
     }
 
     /// The one number that a statement of martd's own answers.
@@ -333,7 +372,7 @@ impl Instance {
                 let schema = table.schema.as_deref().unwrap_or_default();
                 legacy::source(catalog, schema, &table.name)
             }
-            None => format!("read_parquet({})", quote_literal(&table.pin.path())),
+            None => decoded::table_name(index),
         };
         for schema in self.schemas.iter().chain(&table.schema) {
             connection.execute(&format!(

@@ -4,15 +4,20 @@
 //! with it, and so does every cache that DuckDB keys by path. A client's text meets the [`gate`]
 //! first; what passes runs on a connection of the snapshot's instance.
 
+mod decoded;
 mod duck;
+mod forms;
 mod gate;
+mod helpers;
 mod instance;
 mod legacy;
 mod newest;
 mod position;
 mod query;
+mod runtime;
 mod value;
 mod vector;
+mod warmth;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -20,9 +25,11 @@ use std::sync::LazyLock;
 
 pub use duck::DuckError;
 pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
+pub(crate) use helpers::STACK_BYTES as HELPER_STACK_BYTES;
 pub use instance::{Instance, Scope, Scoping, Settings, Table};
 pub use legacy::{LegacyTable, catalog_name, read_legacy};
 pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
+pub use runtime::Runtime;
 pub use value::{ElementType, TypeName, Value, ValueError};
 pub use vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
 pub(crate) use vector::{enum_width, is_unnamed};

@@ -49,7 +49,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::engine::{Decoder, Settings, Table};
+    use crate::engine::{Decoder, Runtime, Settings, Table};
     use crate::pin::{Budget, Pin};
 
     fn newest(select: &str) -> Result<Option<String>, String> {
@@ -71,12 +71,13 @@ mod tests {
         let settings = Settings {
             memory_bytes: 64 << 20,
             threads: 1,
+            decoded_bytes: 0,
             temp_dir: None,
             time_zone: "Pacific/Auckland".to_owned(),
             schemas: vec!["mart".to_owned()],
             scoping: None,
         };
-        let instance = Instance::open(&settings, vec![table]).expect("an instance");
+        let instance = Instance::open(&Runtime::start(settings), vec![table]).expect("an instance");
         instance.newest("a", "AT").map(|time| time.map(|time| time.to_string()))
     }
 

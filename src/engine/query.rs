@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
+use super::decoded;
 use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
+use super::forms::{self, Form};
 use super::gate::{Checked, TableName};
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::position;
@@ -36,9 +38,18 @@ pub(super) struct Pooled {
     connection: Connection,
     /// The scope that its variables hold.
     scope: Option<Scope>,
-    /// Prepared statements, the last used at the end. A plan may hold the value of a scope, so a
-    /// statement is kept for the scope that it was prepared under.
-    prepared: VecDeque<(Arc<str>, Scope, Statement)>,
+    /// Prepared statements, the last used at the end.
+    prepared: VecDeque<Prepared>,
+}
+
+/// A statement that is kept. A plan may hold the value of a scope, and holds what it reads, so it is
+/// kept for the scope that it was prepared under, and for as many decoded marts.
+#[derive(Debug)]
+struct Prepared {
+    sql: Box<str>,
+    scope: Scope,
+    decoded: usize,
+    statement: Statement,
 }
 
 impl Pooled {
@@ -68,10 +79,18 @@ impl Pooled {
     }
 
     /// The prepared statement, taken out of what is kept or made.
-    fn prepare(&mut self, sql: &str, scope: &Scope) -> Result<Statement, DuckError> {
-        let place = self.prepared.iter().position(|(text, of, _)| **text == *sql && of == scope);
+    fn prepare(
+        &mut self,
+        sql: &str,
+        scope: &Scope,
+        decoded: usize,
+    ) -> Result<Statement, DuckError> {
+        let place = self
+            .prepared
+            .iter()
+            .position(|kept| *kept.sql == *sql && kept.scope == *scope && kept.decoded == decoded);
         match place.and_then(|place| self.prepared.remove(place)) {
-            Some((_, _, statement)) => Ok(statement),
+            Some(kept) => Ok(kept.statement),
             None => self.connection.prepare(sql),
         }
     }
@@ -81,11 +100,11 @@ impl Pooled {
         self.prepared.clear();
     }
 
-    fn keep(&mut self, sql: &str, scope: &Scope, statement: Statement) {
+    fn keep(&mut self, statement: Prepared) {
         if self.prepared.len() == PREPARED_PER_CONNECTION {
             self.prepared.pop_front();
         }
-        self.prepared.push_back((sql.into(), scope.clone(), statement));
+        self.prepared.push_back(statement);
     }
 }
 
@@ -200,12 +219,20 @@ impl Session {
         for &table in &tables {
             instance.is_readable(table).map_err(QueryError::Unscoped)?;
         }
+        let mut held = instance.ask_decoded(&tables);
+        let forms = (!held.is_empty()).then(|| &instance.runtime().forms);
+        let form = forms.map_or(Form::File, |forms| forms.choose(sql));
+        if form == Form::File {
+            held.clear();
+        }
+        let decoded = held.len();
+        let _picked = decoded::pick(held);
         let prepare = |pooled: &mut Pooled| {
             for &table in &tables {
                 instance.ensure_view(&pooled.connection, table)?;
             }
             pooled.enter(scope)?;
-            pooled.prepare(sql, scope)
+            pooled.prepare(sql, scope, decoded)
         };
         let prepared = match prepare(pooled) {
             // What is kept prepared keeps its files open.
@@ -217,6 +244,8 @@ impl Session {
             first => first,
         };
         let outcome = prepared.map_err(explain).and_then(|mut statement| {
+            let _helped = instance.begin();
+            let began = forms::thread_time();
             let outcome = bind(&mut statement, parameters).and_then(|()| {
                 let rows = statement.execute().map_err(explain)?;
                 if let Some((name, ty)) = unsupported(&rows) {
@@ -226,7 +255,11 @@ impl Session {
                 }
                 consume(&mut Answer { rows, sql, instance: &instance, tables: &tables })
             });
-            pooled.keep(sql, scope, statement);
+            if let (Some(forms), Ok(_)) = (forms, &outcome) {
+                forms.note(sql, form, forms::thread_time() - began);
+            }
+            let scope = scope.clone();
+            pooled.keep(Prepared { sql: sql.into(), scope, decoded, statement });
             outcome
         });
         // What was read of a file that changed meanwhile means nothing, errors included.
@@ -374,7 +407,7 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Settings, StatementKind, Table};
+    use crate::engine::{Runtime, Settings, StatementKind, Table};
     use crate::pin::{Budget, Pin};
 
     /// The instance with no gate before it, as if a statement had got around that.
@@ -392,6 +425,7 @@ mod tests {
         let settings = Settings {
             memory_bytes: 64 << 20,
             threads: 1,
+            decoded_bytes: 0,
             temp_dir: None,
             time_zone: "UTC".to_owned(),
             schemas: vec!["mart".to_owned()],
@@ -405,7 +439,7 @@ mod tests {
             empty: false,
         };
         let pin = table.pin.path();
-        let instance = Instance::open(&settings, vec![table]).expect("an instance");
+        let instance = Instance::open(&Runtime::start(settings), vec![table]).expect("an instance");
         let run = |sql: &str, tables: Vec<TableName>| {
             let checked = Checked {
                 kind: StatementKind::Select,

@@ -343,6 +343,12 @@ impl Chunk {
         (0..count).map(|index| self.column(index)).collect()
     }
 
+    /// The same column's vector for DuckDB, which must not change it.
+    pub(super) fn raw_column(&self, index: usize) -> ffi::duckdb_vector {
+        // SAFETY: a live chunk; DuckDB checks the index.
+        unsafe { ffi::duckdb_data_chunk_get_vector(self.raw, index as u64) }
+    }
+
     /// The vector of a column, counted from 0.
     ///
     /// # Panics

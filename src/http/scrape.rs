@@ -102,6 +102,11 @@ impl Facts {
         self.add(name, help, value as f64);
     }
 
+    fn add_counter(&mut self, name: &'static str, help: &'static str, value: Option<f64>) {
+        let values = value.map(|value| (Vec::new(), value)).into_iter().collect();
+        self.0.push(Fact { name, help, kind: MetricType::Counter, values });
+    }
+
     fn add_each(
         &mut self,
         name: &'static str,
@@ -183,6 +188,13 @@ fn snapshot(facts: &mut Facts, state: &State) {
     let orphans =
         snapshot.map_or(0, |snapshot| snapshot.marts.values().filter(|mart| mart.orphan).count());
     facts.add_count("martd_orphans", "Marts whose models are no longer in the project", orphans);
+    let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_marts());
+    facts.add_count("martd_decoded_marts", "Marts of it that are held decoded", decoded);
+    let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_bytes());
+    facts.add("martd_decoded_bytes", "Memory that decoded marts take", decoded as f64);
+    let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_statements());
+    let help = "Statements that read marts which were held decoded";
+    facts.add_counter("martd_decoded_statements", help, Some(decoded as f64));
     let finished = snapshot.and_then(|snapshot| snapshot.ledger.as_ref());
     let help = "When the dbt build ended that is served";
     let finished = finished.map(|ledger| seconds(ledger.finished_at));
@@ -279,12 +291,8 @@ fn process(facts: &mut Facts, app: &App) {
     let field = |number: usize| fields.get(number - 3).copied();
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let cpu = field(14).zip(field(15)).map(|(user, system)| (user + system) / ticks);
-    facts.0.push(Fact {
-        name: "process_cpu_seconds",
-        help: "Processor time, of user and system together",
-        kind: MetricType::Counter,
-        values: cpu.map(|cpu| (Vec::new(), cpu)).into_iter().collect(),
-    });
+    let help = "Processor time, of user and system together";
+    facts.add_counter("process_cpu_seconds", help, cpu);
     facts.add("process_threads", "Threads", field(20));
     facts.add("process_virtual_memory_bytes", "Size of the address space", field(23));
     let page = rustix::param::page_size() as f64;

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{Mailbox, Settings};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
-use crate::engine::{self, Instance, LegacyTable, Table};
+use crate::engine::{Instance, LegacyTable, Runtime, Table};
 use crate::ledger::Ledger;
 use crate::legacy::LegacyVersion;
 use crate::metrics::Metrics;
@@ -64,7 +64,8 @@ impl Publisher {
             settings.intake.decoders,
             settings.intake.verify,
         );
-        let engine = settings.engine.clone();
+        let schemas = settings.engine.schemas.clone();
+        let engine = Runtime::start(settings.engine.clone());
         let mut generation = 0;
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
             while let Ok(job) = inbox.recv() {
@@ -72,7 +73,7 @@ impl Publisher {
                     Job::Marts { target, current } => (target, current),
                     Job::Legacy(version) => {
                         let snapshot = verifier
-                            .verify_legacy(&version, &engine.schemas)
+                            .verify_legacy(&version, &schemas)
                             .map_err(|error| format!("it could not be verified: {error}"))
                             .and_then(|tables| match tables {
                                 Ok(tables) => {
@@ -89,6 +90,7 @@ impl Publisher {
                 let (verdicts, snapshot) = match verifier.verify(pins) {
                     Ok(verdicts) => {
                         let target = target.clone();
+                        let current = current.clone();
                         let snapshot =
                             open(target, current, &verdicts, &engine, &mut generation, &metrics);
                         (verdicts, snapshot)
@@ -98,7 +100,14 @@ impl Publisher {
                     }
                 };
                 let published = matches!(snapshot, Ok(Some(_)));
+                let replaced = current.filter(|current| {
+                    let new = snapshot.as_ref().ok().and_then(Option::as_ref);
+                    new.is_some_and(|new| !Arc::ptr_eq(&new.instance, &current.instance))
+                });
                 mailbox.prepared(Prepared::Marts { target: target.clone(), verdicts, snapshot });
+                if let Some(replaced) = replaced {
+                    replaced.instance.let_go();
+                }
                 if let (true, Some(state)) = (published, &state)
                     && let Err(error) = state.keep(&target)
                 {
@@ -128,7 +137,7 @@ fn open(
     target: Target,
     current: Option<Arc<Snapshot>>,
     verdicts: &HashMap<Hash, Verdict>,
-    settings: &engine::Settings,
+    engine: &Arc<Runtime>,
     generation: &mut u64,
     metrics: &Metrics,
 ) -> Result<Option<Snapshot>, String> {
@@ -147,7 +156,13 @@ fn open(
     let instance = match current.as_ref().filter(|current| current.instance.serves(&tables)) {
         // Only the ledger changed, for example after `dbt test`.
         Some(current) => Arc::clone(&current.instance),
-        None => Instance::open(settings, tables).map_err(|error| error.to_string())?,
+        None => {
+            let instance = Instance::open(engine, tables).map_err(|error| error.to_string())?;
+            if let Some(current) = &current {
+                instance.inherit(&current.instance);
+            }
+            instance
+        }
     };
     note_loaded(&mut marts, target.ledger.as_deref(), current.as_deref(), &instance);
     *generation += 1;
@@ -193,7 +208,7 @@ fn note_loaded(
 fn open_legacy(
     version: Arc<LegacyVersion>,
     found: Vec<LegacyTable>,
-    settings: &engine::Settings,
+    engine: &Arc<Runtime>,
     generation: &mut u64,
     metrics: &Metrics,
 ) -> Result<Snapshot, String> {
@@ -219,7 +234,7 @@ fn open_legacy(
         marts.insert(name, Mart { version, report, orphan: false, loaded: None });
     }
     let id = version.id();
-    let instance = Instance::open_legacy(settings, tables, version);
+    let instance = Instance::open_legacy(engine, tables, version);
     *generation += 1;
     Ok(Snapshot {
         generation: *generation,

@@ -22,6 +22,7 @@ mod consistency;
 mod damage;
 mod datasets;
 mod dbt;
+mod decoded;
 mod decoding;
 mod events;
 mod faults;

@@ -35,7 +35,7 @@ impl Scrape {
         self.0.get(series).copied()
     }
 
-    fn value(&self, series: &str) -> f64 {
+    pub fn value(&self, series: &str) -> f64 {
         self.get(series).unwrap_or_else(|| panic!("no {series} in {self:#?}"))
     }
 

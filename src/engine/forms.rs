@@ -1,0 +1,177 @@
+//! Whether a statement reads its marts decoded or as files, where it could do either.
+//!
+//! Decoded is nearly always faster, but not always: grouping by a text is faster over a file, whose
+//! dictionaries spare DuckDB the hashing. What a statement does with its columns cannot be told
+//! from its text, so both ways are tried and the time that the processor took is remembered.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+
+/// Statements whose times are remembered.
+const STATEMENTS: usize = 1_024;
+/// Runs of each form before they are compared. The first ones find caches cold.
+const TRIALS: u32 = 3;
+/// Once in so many runs the slower form is tried again: data changes.
+const RECONSIDER: u32 = 512;
+
+/// What a statement reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Decoded,
+    File,
+}
+
+/// The times of statements.
+pub(super) struct Forms {
+    statements: Cache<u64, Arc<Mutex<Times>>>,
+    hasher: RandomState,
+    decoded: AtomicU64,
+}
+
+impl fmt::Debug for Forms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forms").field("statements", &self.statements.len()).finish_non_exhaustive()
+    }
+}
+
+/// The times of one statement.
+#[derive(Debug, Default)]
+struct Times {
+    runs: u32,
+    decoded: Estimate,
+    file: Estimate,
+}
+
+#[derive(Debug, Default)]
+struct Estimate {
+    trials: u32,
+    time: Duration,
+}
+
+impl Estimate {
+    /// Follows faster runs at once and slower ones slowly, for those may have been disturbed.
+    fn note(&mut self, time: Duration) {
+        self.time = if self.trials == 0 || time < self.time {
+            time
+        } else {
+            self.time + (time - self.time) / 8
+        };
+        self.trials = self.trials.saturating_add(1);
+    }
+}
+
+impl Times {
+    fn choose(&mut self) -> Form {
+        self.runs = self.runs.wrapping_add(1);
+        if self.decoded.trials < TRIALS {
+            return Form::Decoded;
+        }
+        if self.file.trials < TRIALS {
+            return Form::File;
+        }
+        match (self.decoded.time <= self.file.time, self.runs.is_multiple_of(RECONSIDER)) {
+            (true, false) | (false, true) => Form::Decoded,
+            (false, false) | (true, true) => Form::File,
+        }
+    }
+
+    fn note(&mut self, form: Form, time: Duration) {
+        match form {
+            Form::Decoded => self.decoded.note(time),
+            Form::File => self.file.note(time),
+        }
+    }
+}
+
+impl Forms {
+    pub(super) fn new() -> Self {
+        let decoded = AtomicU64::new(0);
+        Self { statements: Cache::new(STATEMENTS), hasher: RandomState::new(), decoded }
+    }
+
+    /// How many runs read decoded marts.
+    pub(super) fn decoded(&self) -> u64 {
+        self.decoded.load(Ordering::Relaxed)
+    }
+
+    /// What the next run of this statement should read.
+    pub(super) fn choose(&self, sql: &str) -> Form {
+        let key = self.hasher.hash_one(sql);
+        let times =
+            self.statements.get_or_insert_with::<_, Infallible>(&key, || Ok(Arc::default()));
+        match times {
+            Ok(times) => times.lock().unwrap_or_else(PoisonError::into_inner).choose(),
+            Err(never) => match never {},
+        }
+    }
+
+    /// A run took the processor so long.
+    pub(super) fn note(&self, sql: &str, form: Form, time: Duration) {
+        if form == Form::Decoded {
+            self.decoded.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(times) = self.statements.get(&self.hasher.hash_one(sql)) {
+            times.lock().unwrap_or_else(PoisonError::into_inner).note(form, time);
+        }
+    }
+}
+
+/// The time that this thread has had the processor.
+pub(super) fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAST: Duration = Duration::from_micros(100);
+    const SLOW: Duration = Duration::from_micros(200);
+
+    /// The forms of the runs of a statement that takes so long decoded and as a file.
+    fn runs(decoded: Duration, file: Duration, count: u32) -> Vec<Form> {
+        let forms = Forms::new();
+        let run = |_| {
+            let form = forms.choose("SELECT 1");
+            forms.note("SELECT 1", form, if form == Form::Decoded { decoded } else { file });
+            form
+        };
+        (0..count).map(run).collect()
+    }
+
+    #[test]
+    fn both_forms_are_tried_and_the_faster_one_stays() {
+        let trials = [[Form::Decoded; 3], [Form::File; 3]].concat();
+        let first = runs(FAST, SLOW, 20);
+        assert_eq!(first[..6], trials);
+        assert!(first[6..].iter().all(|form| *form == Form::Decoded));
+        let second = runs(SLOW, FAST, 20);
+        assert_eq!(second[..6], trials);
+        assert!(second[6..].iter().all(|form| *form == Form::File));
+    }
+
+    #[test]
+    fn the_slower_form_gets_another_chance() {
+        let again =
+            runs(SLOW, FAST, 2_000)[6..].iter().filter(|form| **form == Form::Decoded).count();
+        assert_eq!(again, 3);
+    }
+
+    #[test]
+    fn one_disturbed_run_changes_no_mind() {
+        let mut times = Times::default();
+        for _ in 0..TRIALS {
+            times.note(Form::Decoded, FAST);
+            times.note(Form::File, SLOW);
+        }
+        times.note(Form::Decoded, SLOW * 4);
+        assert_eq!(times.choose(), Form::Decoded);
+    }
+}

@@ -1,0 +1,141 @@
+//! Which marts of an instance are held decoded: those that statements ask for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use arc_swap::ArcSwapOption;
+use tracing::debug;
+
+use super::decoded::{Declined, Decoded};
+use super::instance::Instance;
+use crate::pin::PinKind;
+
+/// A mart is held decoded from this many statements on. Before, decoding it may cost more than it
+/// saves.
+const HOT_AFTER: u32 = 8;
+
+/// What an instance knows of its marts, by number.
+#[derive(Debug)]
+pub(super) struct Warmth {
+    marts: Vec<Mart>,
+    /// The instance was replaced.
+    over: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Mart {
+    asked: AtomicU32,
+    decoded: ArcSwapOption<Decoded>,
+}
+
+impl Warmth {
+    pub(super) fn new(marts: usize) -> Self {
+        let marts = std::iter::repeat_with(Mart::default).take(marts).collect();
+        Self { marts, over: AtomicBool::new(false) }
+    }
+
+    /// Whether the instance was replaced.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+impl Instance {
+    /// Those of these marts that are held decoded. Counts as a statement over them.
+    pub(super) fn ask_decoded(self: &Arc<Self>, marts: &[usize]) -> Vec<(usize, Arc<Decoded>)> {
+        let mut decoded = Vec::new();
+        for &number in marts {
+            let mart = &self.warmth().marts[number];
+            match mart.decoded.load_full() {
+                Some(held) => decoded.push((number, held)),
+                None if mart.asked.fetch_add(1, Ordering::Relaxed) + 1 == HOT_AFTER => {
+                    self.runtime().want_decoded(self, number);
+                }
+                None => {}
+            }
+        }
+        decoded
+    }
+
+    /// Decodes a mart and holds it, if it may be.
+    pub(super) fn hold_decoded(&self, number: usize) {
+        match self.decode(number) {
+            Ok(decoded) => {
+                self.warmth().marts[number].decoded.store(Some(Arc::new(decoded)));
+                if self.warmth().is_over() {
+                    self.let_go(); // replaced meanwhile
+                }
+            }
+            Err(reason) => debug!(mart = self.name(number), %reason, "not held decoded"),
+        }
+    }
+
+    fn decode(&self, number: usize) -> Result<Decoded, Declined> {
+        let table = &self.tables()[number];
+        if table.empty || table.pin.kind() != PinKind::Memory {
+            return Err(Declined::NotSealed);
+        }
+        Decoded::read(&self.connect()?, &table.pin.path(), &self.runtime().decoded)
+    }
+
+    /// Holds decoded what the instance that this one replaces did: statements are as fast over new
+    /// data as they were over the old. Decodes what has changed of that, so it is not for the
+    /// request path.
+    pub fn inherit(&self, previous: &Self) {
+        for (before, mart) in previous.warmth().marts.iter().enumerate() {
+            let asked = mart.asked.load(Ordering::Relaxed);
+            if asked == 0 {
+                continue;
+            }
+            let table = &previous.tables()[before];
+            let Some(number) = self.tables().iter().position(|own| own.name == table.name) else {
+                continue;
+            };
+            let own = &self.warmth().marts[number];
+            // A mart that is replaced more often than it is asked for becomes hot, too.
+            own.asked.store(asked.min(HOT_AFTER - 1), Ordering::Relaxed);
+            let Some(held) = mart.decoded.load_full() else { continue };
+            if table.pin.hash() == self.tables()[number].pin.hash() {
+                own.decoded.store(Some(held));
+                continue;
+            }
+            drop(held);
+            match self.decode(number) {
+                Err(Declined::OverBudget) => {
+                    // Perhaps not both versions at once.
+                    mart.decoded.store(None);
+                    previous.forget_prepared();
+                    self.hold_decoded(number);
+                }
+                Ok(decoded) => own.decoded.store(Some(Arc::new(decoded))),
+                Err(reason) => debug!(mart = table.name, %reason, "not held decoded"),
+            }
+        }
+    }
+
+    /// Gives the memory of decoded marts back: this instance was replaced. What is still asked of it
+    /// reads files.
+    pub fn let_go(&self) {
+        self.warmth().over.store(true, Ordering::Release);
+        for mart in &self.warmth().marts {
+            mart.decoded.store(None);
+            mart.asked.store(HOT_AFTER, Ordering::Relaxed);
+        }
+        self.forget_prepared();
+    }
+
+    /// How many marts are held decoded.
+    pub fn decoded_marts(&self) -> usize {
+        self.warmth().marts.iter().filter(|mart| mart.decoded.load().is_some()).count()
+    }
+
+    /// How many statements have read marts that were held decoded, in this process.
+    pub fn decoded_statements(&self) -> u64 {
+        self.runtime().forms.decoded()
+    }
+
+    /// The bytes that decoded marts take, over all instances.
+    pub fn decoded_bytes(&self) -> u64 {
+        self.runtime().decoded.used()
+    }
+}

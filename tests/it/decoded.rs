@@ -1,0 +1,204 @@
+//! Marts that are asked for again and again are held decoded, and nobody can tell but by the time.
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::{Martd, Root, wait_for};
+use crate::metrics::Scrape;
+use crate::writers::Writer;
+
+/// More than two row groups, texts that lie in the vector and texts that do not, NULLs in every column,
+/// and every kind of value that is not nested.
+const FACTS: &str = "SELECT CASE WHEN i % 7 > 0 THEN i END AS id, i % 3 = 0 AS flag,
+        (i % 100)::TINYINT AS tiny, i::UINTEGER AS u32, (i * 31)::HUGEINT AS huge, i / 8 AS real,
+        (i % 1000 / 10)::DECIMAL(4, 1) AS d4, (i / 10)::DECIMAL(9, 2) AS d9,
+        (i / 100)::DECIMAL(18, 3) AS d18, i::DECIMAL(30, 3) AS d30,
+        CASE i % 5 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'tag ' || i % 40 END AS tag,
+        'a text of more than twelve bytes, number ' || i AS note, ('\\x' || 'AB' || '%')::BLOB AS blob,
+        md5((i % 4)::VARCHAR)::UUID AS user_id, DATE '2020-01-01' + (i % 1000)::INTEGER AS day,
+        TIMESTAMP '2020-01-01' + INTERVAL 1 MINUTE * i AS moment,
+        TIMESTAMPTZ '2020-01-01 00:00:00+00' + INTERVAL 1 HOUR * (i % 99) AS tz,
+        TIME '00:00:00' + INTERVAL 1 SECOND * (i % 86_400) AS clock,
+        INTERVAL 1 DAY * (i % 9) AS span
+    FROM range(300_000) t(i)";
+
+const STATEMENTS: [&str; 18] = [
+    "SELECT count(*) AS n FROM mart.facts",
+    "SELECT count(id) AS ids, sum(id) AS sum, min(day) AS day, max(moment) AS moment FROM mart.facts",
+    "FROM mart.facts LIMIT 5000",
+    "SELECT note, id FROM mart.facts LIMIT 10 OFFSET 150000",
+    "SELECT * FROM mart.facts WHERE id BETWEEN 122_870 AND 122_890",
+    "SELECT * FROM mart.facts WHERE note LIKE '%number 29999_' ORDER BY ALL",
+    "SELECT tag, count(*) AS n, sum(d18) AS sum FROM mart.facts GROUP BY tag ORDER BY tag",
+    "SELECT DISTINCT flag, tiny FROM mart.facts ORDER BY ALL",
+    "SELECT f.tag, t.label, count(*) AS n FROM mart.facts f JOIN mart.tags t USING (tag)
+        GROUP BY ALL ORDER BY ALL",
+    "SELECT a.id, b.note FROM mart.facts a JOIN mart.facts b ON a.id = b.u32
+        WHERE a.id < 5_000 ORDER BY ALL",
+    "SELECT tag, id, row_number() OVER (PARTITION BY tag ORDER BY u32) AS place FROM mart.facts
+        QUALIFY place <= 2 ORDER BY ALL",
+    "SELECT count(*) AS n FROM mart.facts WHERE day IN (DATE '2020-02-03', DATE '2021-02-03')",
+    "SELECT max(u32) AS m FROM mart.facts WHERE tag IS NULL AND real > 1000.5",
+    "SELECT list(u32 ORDER BY u32)[:9] AS l FROM mart.facts WHERE huge % 1009 = 0",
+    "WITH \"martd:0\" AS (SELECT 1 AS id) SELECT count(*) AS n, sum(id) AS s FROM mart.facts",
+    "DESCRIBE mart.facts",
+    "SELECT column_name, min, max, count FROM (SUMMARIZE SELECT id, note, d30 FROM mart.facts)",
+    "SELECT (SELECT count(*) FROM mart.tags) AS tags, span, count(*) AS n FROM mart.facts
+        GROUP BY ALL ORDER BY ALL",
+];
+
+fn land(root: &Root, writer: &Writer) {
+    writer.land(root, "facts", FACTS);
+    writer.land(
+        root,
+        "tags",
+        "SELECT 'tag ' || i AS tag, 'label ' || i AS label FROM range(40) t(i)",
+    );
+}
+
+/// Asks for a mart until it is held decoded.
+fn heat(martd: &Martd, root: &Root, mart: &str) {
+    let before = Scrape::of(martd).value("martd_decoded_marts");
+    assert!(root.mart(&format!("{mart}.parquet")).exists());
+    wait_for("a decoded mart", || {
+        assert_eq!(martd.query(&format!("SELECT count(*) AS n FROM mart.{mart}")).status, 200);
+        (Scrape::of(martd).value("martd_decoded_marts") > before).then_some(())
+    });
+}
+
+fn decoded_statements(martd: &Martd) -> f64 {
+    Scrape::of(martd).value("martd_decoded_statements_total")
+}
+
+fn ask(martd: &Martd, sql: &str) -> Json {
+    let answer = martd.post(&json!({ "sql": sql, "limit": 10_000 }));
+    assert_eq!(answer.status, 200, "{sql}: {answer:?}");
+    let answer = answer.json();
+    json!({ "meta": answer["meta"], "data": answer["data"] })
+}
+
+#[test]
+fn a_mart_that_is_held_decoded_gives_the_answers_that_its_file_gives() {
+    let (root, writer) = (Root::new(), Writer::new());
+    land(&root, &writer);
+    let files = Martd::start_with(root.path(), &[("MARTD_DECODED_MEMORY", "0")]);
+    let decoded = Martd::start_with(root.path(), &[("MARTD_CACHE", "0"), ("MARTD_THREADS", "3")]);
+    files.wait_ready();
+    decoded.wait_ready();
+    heat(&decoded, &root, "facts");
+    heat(&decoded, &root, "tags");
+    assert!(Scrape::of(&decoded).value("martd_decoded_bytes") > 50e6);
+    for sql in STATEMENTS {
+        let before = decoded_statements(&decoded);
+        assert_eq!(ask(&decoded, sql), ask(&files, sql), "{sql}");
+        assert_eq!(decoded_statements(&decoded), before + 1.0, "{sql} reads a file");
+    }
+    assert_eq!(Scrape::of(&files).value("martd_decoded_marts"), 0.0);
+    assert_eq!(decoded_statements(&files), 0.0);
+}
+
+#[test]
+fn a_replaced_mart_is_decoded_before_it_is_served_and_the_others_are_shared() {
+    let (root, writer) = (Root::new(), Writer::new());
+    writer.land(&root, "a", "SELECT 1 AS x FROM range(10_000)");
+    writer.land(&root, "b", "SELECT 1 AS x FROM range(10_000)");
+    writer.land(&root, "c", "SELECT 1 AS x");
+    let martd = Martd::start_with(root.path(), &[("MARTD_CACHE", "0")]);
+    let first = martd.wait_ready();
+    heat(&martd, &root, "a");
+    heat(&martd, &root, "b");
+    let bytes = Scrape::of(&martd).value("martd_decoded_bytes");
+
+    writer.land(&root, "a", "SELECT 2 AS x FROM range(10_000)");
+    martd.wait_snapshot("the new snapshot", |s| s["generation"] == 2);
+    let after = Scrape::of(&martd);
+    assert_eq!(after.value("martd_decoded_marts"), 2.0);
+    let sql = "SELECT sum(x) + 0 AS x FROM mart.a";
+    let before = decoded_statements(&martd);
+    assert_eq!(martd.query(sql).value(), 20_000);
+    assert_eq!(decoded_statements(&martd), before + 1.0);
+    // The replaced snapshot is read from its files, and its memory is given back.
+    let of_first = [("martd-snapshot", first["id"].as_str().expect("an id"))];
+    let answer = martd.post_with(&json!({ "sql": sql }), &of_first);
+    assert_eq!(answer.value(), 10_000);
+    assert_eq!(decoded_statements(&martd), before + 1.0);
+    wait_for("the memory of the replaced mart", || {
+        (Scrape::of(&martd).value("martd_decoded_bytes") == bytes).then_some(())
+    });
+}
+
+#[test]
+fn a_statement_sees_the_rows_of_its_scope_alone() {
+    let (root, writer) = (Root::new(), Writer::new());
+    writer.land(&root, "notes", "SELECT 'u' || i % 2 AS user_id, i AS id FROM range(10_000) t(i)");
+    let settings = [("MARTD_SCOPE_COLUMN", "user_id"), ("MARTD_CACHE", "0")];
+    let martd = Martd::start_with(root.path(), &settings);
+    martd.wait_ready();
+    let ask = |scope: &str, sql: &str, params: Json| {
+        let body = json!({ "sql": sql, "params": params });
+        let answer = martd.post_with(&body, &[("martd-scope", &format!("user_id={scope}"))]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.rows()
+    };
+    wait_for("a decoded mart", || {
+        ask("u0", "SELECT count(*) FROM mart.notes", json!([]));
+        (Scrape::of(&martd).value("martd_decoded_marts") == 1.0).then_some(())
+    });
+    let before = decoded_statements(&martd);
+    // A plan over decoded marts is not bound anew, and may hold the value of the scope.
+    for (turn, (scope, least)) in [("u0", 0), ("u1", 1), ("u0", 0), ("u2", -1)].iter().enumerate() {
+        let sql = "SELECT min(id) AS least, count(*) AS n FROM mart.notes WHERE id % 1 = 0";
+        let expected = match least {
+            -1 => json!([{ "least": null, "n": 0 }]),
+            least => json!([{ "least": least, "n": 5_000 }]),
+        };
+        assert_eq!(ask(scope, sql, json!([])), expected, "turn {turn}");
+        let sql = "WITH \"martd:0\" AS (SELECT 'u9' AS user_id, 7 AS id) \
+                   SELECT min(id) AS least, count(*) AS n FROM mart.notes WHERE id >= ?";
+        assert_eq!(ask(scope, sql, json!([0])), expected, "turn {turn}");
+    }
+    assert!(decoded_statements(&martd) >= before + 6.0, "these statements read decoded marts");
+}
+
+#[test]
+fn what_has_no_room_or_is_nested_is_read_from_its_file() {
+    let (root, writer) = (Root::new(), Writer::new());
+    writer.land(
+        &root,
+        "large",
+        "SELECT i AS x, 'a rather long text ' || i AS t FROM range(300_000) t(i)",
+    );
+    writer.land(&root, "nested", "SELECT [i, i] AS l, {'a': i} AS s FROM range(1_000) t(i)");
+    writer.land(&root, "small", "SELECT i AS x FROM range(1_000) t(i)");
+    let settings = [("MARTD_CACHE", "0"), ("MARTD_DECODED_MEMORY", "4MiB"), ("RUST_LOG", "debug")];
+    let martd = Martd::start_with(root.path(), &settings);
+    martd.wait_ready();
+    for mart in ["large", "nested"] {
+        for _ in 0..8 {
+            assert_eq!(martd.query(&format!("SELECT count(*) FROM mart.{mart}")).status, 200);
+        }
+    }
+    wait_for("both reasons", || {
+        let log = martd.log();
+        let reasons: Vec<(String, String)> = log
+            .iter()
+            .filter(|line| line["message"] == "not held decoded")
+            .map(|line| {
+                let field = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+                (field("mart"), field("reason"))
+            })
+            .collect();
+        let expected = [
+            ("large", "MARTD_DECODED_MEMORY is used up"),
+            ("nested", "it has a column of a nested type"),
+        ];
+        (reasons == expected.map(|(mart, reason)| (mart.to_owned(), reason.to_owned())))
+            .then_some(())
+    });
+    heat(&martd, &root, "small");
+    let sql = "SELECT sum(l[1]) + (SELECT sum(x) FROM mart.small) AS s FROM mart.nested";
+    assert_eq!(martd.query(sql).value(), 2 * 499_500);
+    assert_eq!(
+        martd.query("SELECT max(t) AS t FROM mart.large").value(),
+        "a rather long text 99999"
+    );
+}
