@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use martd::encode::{Encoder, Format, Summary};
-use martd::engine::{Checked, Gate, Instance, Parameters, Runtime, Scope, Settings, Table};
+use martd::engine::{Answer, Checked, Gate, Instance, Parameters, Runtime, Scope, Settings, Table};
 use martd::pin::{Budget, Pin};
 use martd::scan::MartDir;
 use tempfile::TempDir;
@@ -138,21 +138,21 @@ fn encode(bencher: Bencher, format: Format) {
         Instance::open(&Runtime::start(settings()), tables(&dir, 1)).expect("an instance");
     let mut session = instance.session().expect("a session");
     let none = Parameters::default();
+    let checked = check(WIDE);
+    let fetch = || {
+        let first =
+            |answer: &mut Answer<'_, '_>| Ok((answer.columns().to_vec(), answer.next_chunk()?));
+        session.query(WIDE, &checked, &none, &Scope::AllRows, first).expect("rows")
+    };
     let summary = Summary { truncated: false, snapshot: "", elapsed: Duration::ZERO };
-    session
-        .query(WIDE, &check(WIDE), &none, &Scope::AllRows, |answer| {
-            let columns = answer.columns().to_vec();
-            let chunk = answer.next_chunk()?.expect("rows");
-            bencher.bench_local(|| {
-                let mut out = Vec::new();
-                let mut encoder = Encoder::begin(format, &mut out, &columns).expect("a format");
-                encoder.chunk(&mut out, &chunk, ROWS).expect("values");
-                encoder.end(&mut out, summary).expect("an end");
-                out
-            });
-            Ok(())
-        })
-        .expect("rows");
+    let mut out = Vec::new();
+    bencher.with_inputs(fetch).bench_local_values(|(columns, chunk)| {
+        out.clear();
+        let mut encoder = Encoder::begin(format, &mut out, &columns).expect("a format");
+        encoder.chunk(&mut out, chunk.expect("rows"), ROWS).expect("values");
+        encoder.end(&mut out, summary).expect("an end");
+        out.len()
+    });
 }
 
 fn check(sql: &str) -> Arc<Checked> {

@@ -2,8 +2,8 @@
 //! writes them. A NULL is empty, an empty text is `""`; nested values are JSON; what has no number
 //! or date is spelled as DuckDB spells it (`nan`, `-inf`, `infinity`).
 
-use super::text::Infinity;
-use super::{json, text, unique_names};
+use super::text::{Infinity, Spelling};
+use super::{json, unique_names};
 use crate::engine::{Chunk, Column, Type, Vector};
 
 /// Writes one CSV answer.
@@ -55,25 +55,6 @@ fn value(out: &mut Vec<u8>, nested: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>
         }
         Type::Float => float(out, vector, row, f64::from(vector.values::<f32>()[row]), ty),
         Type::Double => float(out, vector, row, vector.values::<f64>()[row], ty),
-        Type::Date
-        | Type::Time
-        | Type::TimeNs
-        | Type::TimeTz
-        | Type::Timestamp
-        | Type::TimestampS
-        | Type::TimestampMs
-        | Type::TimestampNs
-        | Type::TimestampTz
-        | Type::Interval
-        | Type::Uuid
-        | Type::Bit => {
-            let start = out.len();
-            match text::value(out, ty, vector, row) {
-                Ok(()) => quote_if_empty(out, start),
-                Err(Infinity::After) => out.extend_from_slice(b"infinity"),
-                Err(Infinity::Before) => out.extend_from_slice(b"-infinity"),
-            }
-        }
         Type::List(_) | Type::Array(..) | Type::Map(..) | Type::Struct(_) => {
             nested.clear();
             json::value(nested, ty, vector, row);
@@ -83,7 +64,17 @@ fn value(out: &mut Vec<u8>, nested: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>
             let tag = usize::from(vector.struct_child(0).values::<u8>()[row]);
             value(out, nested, &members[tag].1, &vector.struct_child(tag + 1), row);
         }
-        _ => json::value(out, ty, vector, row), // numbers and truth values
+        _ => match Spelling::of(ty) {
+            Some(spelling) => {
+                let start = out.len();
+                match spelling.write(out, vector, row) {
+                    Ok(()) => quote_if_empty(out, start),
+                    Err(Infinity::After) => out.extend_from_slice(b"infinity"),
+                    Err(Infinity::Before) => out.extend_from_slice(b"-infinity"),
+                }
+            }
+            None => json::value(out, ty, vector, row), // numbers and truth values
+        },
     }
 }
 

@@ -9,6 +9,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::text::Spelling;
 use super::{Summary, text, unique_names};
 use crate::engine::{Chunk, Column, RawHugeInt, RawListEntry, Type, Vector, is_unnamed};
 
@@ -82,32 +83,55 @@ impl NdjsonWriter {
 /// Rows as objects.
 #[derive(Debug)]
 struct Objects {
-    /// `,"name":` for each column; the first without its comma.
-    keys: Vec<Vec<u8>>,
-    types: Vec<Type>,
+    columns: Vec<(Key, Type)>,
 }
 
 impl Objects {
     fn new(names: &[String], columns: &[Column]) -> Self {
-        let keys = names.iter().enumerate().map(|(index, name)| {
-            let mut key = if index == 0 { Vec::new() } else { vec![b','] };
-            string(&mut key, name);
-            key.push(b':');
-            key
-        });
-        Self {
-            keys: keys.collect(),
-            types: columns.iter().map(|column| column.ty.clone()).collect(),
-        }
+        let keys = names.iter().enumerate().map(|(index, name)| Key::new(name, index == 0));
+        let types = columns.iter().map(|column| column.ty.clone());
+        Self { columns: keys.zip(types).collect() }
     }
 
     fn write(&self, out: &mut Vec<u8>, vectors: &[Vector<'_>], row: usize) {
         out.push(b'{');
-        for ((key, ty), vector) in self.keys.iter().zip(&self.types).zip(vectors) {
-            out.extend_from_slice(key);
+        for ((key, ty), vector) in self.columns.iter().zip(vectors) {
+            key.write(out);
             value(out, ty, vector, row);
         }
         out.push(b'}');
+    }
+}
+
+/// `,"name":`, or without the comma. It is written in each row, so the shorter ones have room
+/// behind them: to copy as many bytes each time costs less than to copy as many as there are.
+#[derive(Debug)]
+struct Key {
+    text: Vec<u8>,
+    len: usize,
+}
+
+impl Key {
+    const ROOM: usize = 32;
+
+    fn new(name: &str, is_first: bool) -> Self {
+        let mut text = if is_first { Vec::new() } else { vec![b','] };
+        string(&mut text, name);
+        text.push(b':');
+        let len = text.len();
+        text.resize(len.max(Self::ROOM), 0);
+        Self { text, len }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self.text.first_chunk::<{ Self::ROOM }>() {
+            Some(text) if self.len <= Self::ROOM => {
+                let end = out.len() + self.len;
+                out.extend_from_slice(text);
+                out.truncate(end);
+            }
+            _ => out.extend_from_slice(&self.text),
+        }
     }
 }
 
@@ -138,16 +162,7 @@ pub(super) fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usiz
             text::decimal(out, vector.decimal(row, *width), *scale);
         }
         Type::Bignum => text::bignum(out, vector.bytes(row)),
-        Type::Varchar | Type::Json => {
-            let bytes = vector.bytes(row);
-            if is_plain(bytes) {
-                out.push(b'"');
-                out.extend_from_slice(bytes);
-                out.push(b'"');
-            } else {
-                string(out, &String::from_utf8_lossy(bytes));
-            }
-        }
+        Type::Varchar | Type::Json => quoted(out, vector.bytes(row)),
         Type::Blob => {
             out.push(b'"');
             base64(out, vector.bytes(row));
@@ -205,28 +220,19 @@ pub(super) fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usiz
                 None => out.extend_from_slice(b"null"),
             }
         }
-        Type::Null | Type::Unsupported(_) => out.extend_from_slice(b"null"),
-        Type::Date
-        | Type::Time
-        | Type::TimeNs
-        | Type::TimeTz
-        | Type::Timestamp
-        | Type::TimestampS
-        | Type::TimestampMs
-        | Type::TimestampNs
-        | Type::TimestampTz
-        | Type::Interval
-        | Type::Uuid
-        | Type::Bit => {
-            let start = out.len();
-            out.push(b'"');
-            if text::value(out, ty, vector, row).is_ok() {
+        _ => match Spelling::of(ty) {
+            Some(spelling) => {
+                let start = out.len();
                 out.push(b'"');
-            } else {
-                out.truncate(start);
-                out.extend_from_slice(b"null");
+                if spelling.write(out, vector, row).is_ok() {
+                    out.push(b'"');
+                } else {
+                    out.truncate(start);
+                    out.extend_from_slice(b"null");
+                }
             }
-        }
+            None => out.extend_from_slice(b"null"), // "NULL" has no other value
+        },
     }
 }
 
@@ -258,12 +264,73 @@ pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(BASE64.encode(bytes).as_bytes());
 }
 
+fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
+    if is_plain(bytes) {
+        out.push(b'"');
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+    } else {
+        string(out, &String::from_utf8_lossy(bytes));
+    }
+}
+
 /// Whether a text is its own JSON but for the quotes. Most are, and looking costs less than escaping.
 fn is_plain(bytes: &[u8]) -> bool {
-    let plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
-    bytes.iter().fold(true, |all, &byte| all & plain(byte))
+    // Eight bytes at once. `below` marks those that are below a limit, and never one when none is.
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGHEST: u64 = EACH << 7;
+    let below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word & HIGHEST;
+    let mut escaped = 0;
+    let mut beyond_ascii = 0;
+    let mut look = |bytes: [u8; 8]| {
+        let word = u64::from_ne_bytes(bytes);
+        escaped |= below(word, b' ');
+        escaped |= below(word ^ (EACH * u64::from(b'"')), 1);
+        escaped |= below(word ^ (EACH * u64::from(b'\\')), 1);
+        beyond_ascii |= word & HIGHEST;
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().for_each(|word| look(*word));
+    match bytes.last_chunk::<8>() {
+        Some(last) => look(*last),
+        None => look(std::array::from_fn(|place| rest.get(place).copied().unwrap_or(b' '))),
+    }
+    escaped == 0 && (beyond_ascii == 0 || std::str::from_utf8(bytes).is_ok())
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_right(bytes: &[u8]) {
+        let mut out = Vec::new();
+        quoted(&mut out, bytes);
+        let expected = serde_json::to_string(&String::from_utf8_lossy(bytes)).expect("a text");
+        assert_eq!(String::from_utf8(out).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn each_byte_is_escaped_if_it_has_to_be_wherever_it_stands() {
+        for length in 1..20 {
+            for place in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'a'; length];
+                    bytes[place] = byte;
+                    is_right(&bytes);
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_right(text in "[ -~äßé…🙂]{0,30}", bytes: Vec<u8>) {
+            is_right(text.as_bytes());
+            is_right(&bytes);
+        }
+    }
 }

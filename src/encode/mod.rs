@@ -107,7 +107,7 @@ enum Writer {
     Json(JsonWriter),
     Ndjson(NdjsonWriter),
     Csv(CsvWriter),
-    Arrow(Box<ArrowWriter>),
+    Arrow(ArrowWriter),
 }
 
 impl Encoder {
@@ -124,7 +124,7 @@ impl Encoder {
             Format::Json => Writer::Json(JsonWriter::begin(out, columns)),
             Format::Ndjson => Writer::Ndjson(NdjsonWriter::begin(columns)),
             Format::Csv => Writer::Csv(CsvWriter::begin(out, columns)),
-            Format::Arrow => Writer::Arrow(Box::new(ArrowWriter::begin(out, columns)?)),
+            Format::Arrow => Writer::Arrow(ArrowWriter::begin(out, columns)?),
         };
         Ok(Self { writer, rows: 0 })
     }
@@ -136,13 +136,13 @@ impl Encoder {
     pub fn chunk(
         &mut self,
         out: &mut Vec<u8>,
-        chunk: &Chunk,
+        chunk: Chunk,
         rows: usize,
     ) -> Result<(), EncodeError> {
         match &mut self.writer {
-            Writer::Json(writer) => writer.chunk(out, chunk, rows),
-            Writer::Ndjson(writer) => writer.chunk(out, chunk, rows),
-            Writer::Csv(writer) => writer.chunk(out, chunk, rows),
+            Writer::Json(writer) => writer.chunk(out, &chunk, rows),
+            Writer::Ndjson(writer) => writer.chunk(out, &chunk, rows),
+            Writer::Csv(writer) => writer.chunk(out, &chunk, rows),
             Writer::Arrow(writer) => writer.chunk(out, chunk, rows)?,
         }
         self.rows += rows as u64;

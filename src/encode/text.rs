@@ -2,8 +2,15 @@
 
 use crate::engine::{RawHugeInt, RawInterval, Type, Vector};
 
-const MICROS_PER_SECOND: i64 = 1_000_000;
+/// In a second.
+const MILLIS: i64 = 1_000;
+const MICROS: i64 = 1_000 * MILLIS;
+const NANOS: i64 = 1_000 * MICROS;
 const SECONDS_PER_DAY: i64 = 86_400;
+/// In 400 years, after which leap years come as before.
+const DAYS_IN_ERA: u32 = 146_097;
+/// 10000-01-01, counted from 0000-03-01.
+const FIVE_DIGITS: u32 = 25 * DAYS_IN_ERA - 60;
 /// TIME WITH TIME ZONE stores its offset counted down from here, in seconds.
 const TIME_TZ_MAX_OFFSET: i32 = 16 * 3600 - 1;
 
@@ -14,36 +21,70 @@ pub(super) enum Infinity {
     Before,
 }
 
-/// Writes a value that is not NULL, of one of the types whose text needs no escaping in any format:
-/// dates, times, INTERVAL, UUID, BIT.
-pub(super) fn value(
-    out: &mut Vec<u8>,
-    ty: &Type,
-    vector: &Vector<'_>,
-    row: usize,
-) -> Result<(), Infinity> {
-    const MILLIS: i64 = 1_000;
-    const MICROS: i64 = MICROS_PER_SECOND;
-    const NANOS: i64 = 1_000 * MICROS;
-    match ty {
-        Type::Date => date(out, vector.values::<i32>()[row])?,
-        Type::Time => time(out, vector.values::<i64>()[row], MICROS),
-        Type::TimeNs => time(out, vector.values::<i64>()[row], NANOS),
-        Type::TimeTz => time_tz(out, vector.values::<u64>()[row]),
-        Type::Timestamp => timestamp(out, vector.values::<i64>()[row], MICROS)?,
-        Type::TimestampS => timestamp(out, vector.values::<i64>()[row], 1)?,
-        Type::TimestampMs => timestamp(out, vector.values::<i64>()[row], MILLIS)?,
-        Type::TimestampNs => timestamp(out, vector.values::<i64>()[row], NANOS)?,
-        Type::TimestampTz => {
-            timestamp(out, vector.values::<i64>()[row], MICROS)?;
-            out.push(b'Z');
-        }
-        Type::Interval => interval(out, vector.values::<RawInterval>()[row]),
-        Type::Uuid => uuid(out, vector.values::<RawHugeInt>()[row].bits()),
-        Type::Bit => bit_string(out, vector.bytes(row)),
-        other => unreachable!("{other} has a text of another kind"),
+/// The types whose text needs no escaping in any format: dates, times, INTERVAL, UUID, BIT.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Spelling {
+    Date,
+    Time,
+    TimeNs,
+    TimeTz,
+    Timestamp,
+    TimestampS,
+    TimestampMs,
+    TimestampNs,
+    TimestampTz,
+    Interval,
+    Uuid,
+    Bit,
+}
+
+impl Spelling {
+    /// The spelling of a type, if it is one of these.
+    pub(super) fn of(ty: &Type) -> Option<Self> {
+        Some(match ty {
+            Type::Date => Self::Date,
+            Type::Time => Self::Time,
+            Type::TimeNs => Self::TimeNs,
+            Type::TimeTz => Self::TimeTz,
+            Type::Timestamp => Self::Timestamp,
+            Type::TimestampS => Self::TimestampS,
+            Type::TimestampMs => Self::TimestampMs,
+            Type::TimestampNs => Self::TimestampNs,
+            Type::TimestampTz => Self::TimestampTz,
+            Type::Interval => Self::Interval,
+            Type::Uuid => Self::Uuid,
+            Type::Bit => Self::Bit,
+            _ => return None,
+        })
     }
-    Ok(())
+
+    /// Writes a value that is not NULL.
+    pub(super) fn write(
+        self,
+        out: &mut Vec<u8>,
+        vector: &Vector<'_>,
+        row: usize,
+    ) -> Result<(), Infinity> {
+        let ticks = || vector.values::<i64>()[row];
+        match self {
+            Self::Date => date(out, vector.values::<i32>()[row])?,
+            Self::Time => time::<MICROS>(out, ticks()),
+            Self::TimeNs => time::<NANOS>(out, ticks()),
+            Self::TimeTz => time_tz(out, vector.values::<u64>()[row]),
+            Self::Timestamp => timestamp::<MICROS>(out, ticks())?,
+            Self::TimestampS => timestamp::<1>(out, ticks())?,
+            Self::TimestampMs => timestamp::<MILLIS>(out, ticks())?,
+            Self::TimestampNs => timestamp::<NANOS>(out, ticks())?,
+            Self::TimestampTz => {
+                timestamp::<MICROS>(out, ticks())?;
+                out.push(b'Z');
+            }
+            Self::Interval => interval(out, vector.values::<RawInterval>()[row]),
+            Self::Uuid => uuid(out, vector.values::<RawHugeInt>()[row].bits()),
+            Self::Bit => bit_string(out, vector.bytes(row)),
+        }
+        Ok(())
+    }
 }
 
 /// `2026-01-31`; years outside of 0 to 9999 carry a sign.
@@ -58,42 +99,41 @@ fn date(out: &mut Vec<u8>, days: i32) -> Result<(), Infinity> {
     }
 }
 
-/// `2026-01-31T12:00:00.5` from `ticks` of `per_second`.
-fn timestamp(out: &mut Vec<u8>, ticks: i64, per_second: i64) -> Result<(), Infinity> {
+/// `2026-01-31T12:00:00.5` from ticks of which a second has so many.
+fn timestamp<const PER_SECOND: i64>(out: &mut Vec<u8>, ticks: i64) -> Result<(), Infinity> {
     if ticks == i64::MAX {
         return Err(Infinity::After);
     }
     if ticks == -i64::MAX {
         return Err(Infinity::Before);
     }
-    let per_day = SECONDS_PER_DAY * per_second;
+    let per_day = SECONDS_PER_DAY * PER_SECOND;
     civil_date(out, ticks.div_euclid(per_day));
     out.push(b'T');
-    time(out, ticks.rem_euclid(per_day), per_second);
+    time::<PER_SECOND>(out, ticks.rem_euclid(per_day));
     Ok(())
 }
 
-/// `12:00:00.5` from `ticks` of `per_second` since midnight.
-fn time(out: &mut Vec<u8>, ticks: i64, per_second: i64) {
-    let seconds = ticks / per_second;
-    clock(out, seconds);
-    fraction(out, ticks % per_second, per_second);
+/// `12:00:00.5` from ticks since midnight.
+fn time<const PER_SECOND: i64>(out: &mut Vec<u8>, ticks: i64) {
+    clock(out, ticks / PER_SECOND);
+    fraction(out, ticks % PER_SECOND, PER_SECOND);
 }
 
 /// `12:00:00+02` as DuckDB packs it: 40 bits of microseconds, 24 of offset.
 fn time_tz(out: &mut Vec<u8>, bits: u64) {
-    time(out, (bits >> 24) as i64, MICROS_PER_SECOND);
+    time::<MICROS>(out, (bits >> 24) as i64);
     let offset = TIME_TZ_MAX_OFFSET - (bits & 0xff_ffff) as i32;
     out.push(if offset < 0 { b'-' } else { b'+' });
-    let offset = offset.abs();
-    padded(out, i64::from(offset / 3600), 2);
-    if offset % 3600 != 0 {
+    let offset = offset.unsigned_abs();
+    out.extend_from_slice(&pair(offset / 3600));
+    if !offset.is_multiple_of(3600) {
         out.push(b':');
-        padded(out, i64::from(offset / 60 % 60), 2);
+        out.extend_from_slice(&pair(offset / 60 % 60));
     }
-    if offset % 60 != 0 {
+    if !offset.is_multiple_of(60) {
         out.push(b':');
-        padded(out, i64::from(offset % 60), 2);
+        out.extend_from_slice(&pair(offset % 60));
     }
 }
 
@@ -119,8 +159,8 @@ fn interval(out: &mut Vec<u8>, interval: RawInterval) {
             out.push(b'-');
         }
         let micros = interval.micros.unsigned_abs();
-        clock(out, (micros / MICROS_PER_SECOND as u64) as i64);
-        fraction(out, (micros % MICROS_PER_SECOND as u64) as i64, MICROS_PER_SECOND);
+        clock(out, (micros / MICROS as u64) as i64);
+        fraction(out, (micros % MICROS as u64) as i64, MICROS);
     }
 }
 
@@ -138,25 +178,49 @@ pub(super) fn uuid_bits(stored: u128) -> u128 {
 
 /// `0e3c…` with its hyphens.
 fn uuid(out: &mut Vec<u8>, stored: u128) {
-    let uuid = uuid::Uuid::from_u128(uuid_bits(stored));
-    let mut buffer = uuid::Uuid::encode_buffer();
-    out.extend_from_slice(uuid.hyphenated().encode_lower(&mut buffer).as_bytes());
+    let bits = uuid_bits(stored);
+    let [first, second, third, fourth] = [96, 64, 32, 0].map(|shift| hex((bits >> shift) as u32));
+    let mut text = [b'-'; 36];
+    text[..8].copy_from_slice(&first);
+    text[9..13].copy_from_slice(&second[..4]);
+    text[14..18].copy_from_slice(&second[4..]);
+    text[19..23].copy_from_slice(&third[..4]);
+    text[24..28].copy_from_slice(&third[4..]);
+    text[28..].copy_from_slice(&fourth);
+    out.extend_from_slice(&text);
+}
+
+/// The eight digits of a number to the base of 16, made all at once.
+fn hex(number: u32) -> [u8; 8] {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let mut digits = u64::from(number);
+    digits = (digits << 16 | digits) & 0x0000_ffff_0000_ffff;
+    digits = (digits << 8 | digits) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits << 4 | digits) & 0x0f0f_0f0f_0f0f_0f0f;
+    // Six more than a digit of ten or above does not fit into its four bits.
+    let letters = (digits + EACH * 6) >> 4 & EACH;
+    let text = digits + EACH * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10);
+    text.to_be_bytes()
 }
 
 /// A DECIMAL from its digits: `-0.05` for -5 at scale 2.
 pub(super) fn decimal(out: &mut Vec<u8>, unscaled: i128, scale: u8) {
-    let scale = usize::from(scale);
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(unscaled.unsigned_abs());
     if unscaled < 0 {
         out.push(b'-');
     }
-    let whole = digits.len().saturating_sub(scale);
-    out.extend_from_slice(if whole == 0 { b"0" } else { &digits.as_bytes()[..whole] });
+    let scale = usize::from(scale);
+    let mut buffer = itoa::Buffer::new();
+    // The most have fewer than 19 digits, which are written much faster.
+    let digits = match u64::try_from(unscaled.unsigned_abs()) {
+        Ok(short) => buffer.format(short),
+        Err(_) => buffer.format(unscaled.unsigned_abs()),
+    };
+    let (whole, part) = digits.as_bytes().split_at(digits.len().saturating_sub(scale));
+    out.extend_from_slice(if whole.is_empty() { b"0" } else { whole });
     if scale > 0 {
         out.push(b'.');
-        out.resize(out.len() + scale.saturating_sub(digits.len()), b'0');
-        out.extend_from_slice(&digits.as_bytes()[whole..]);
+        out.resize(out.len() + scale - part.len(), b'0');
+        out.extend_from_slice(part);
     }
 }
 
@@ -190,35 +254,68 @@ pub(super) fn bignum(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-fn civil_date(out: &mut Vec<u8>, days: i64) {
-    // Days are counted from 0000-03-01, in eras of 400 years that begin there: leap days come last.
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-
-    if !(0..=9999).contains(&year) {
-        out.push(if year < 0 { b'-' } else { b'+' });
-    }
-    padded(out, year.abs(), 4);
-    out.push(b'-');
-    padded(out, month, 2);
-    out.push(b'-');
-    padded(out, day, 2);
+/// The year, month and day of a day; counted from 0000-03-01, of which it is at most some millennia
+/// away: the algorithm of Neri and Schneider, whose divisions are multiplications.
+fn civil(days: u32) -> (u32, u32, u32) {
+    let quarters = 4 * days + 3;
+    let century = quarters / DAYS_IN_ERA;
+    let year = 2_939_745 * u64::from((quarters % DAYS_IN_ERA) | 3);
+    let (year_of_century, rest) = ((year >> 32) as u32, year as u32);
+    let day_of_year = rest / 2_939_745 / 4;
+    let month = 2_141 * day_of_year + 197_913;
+    let (month, day) = (month >> 16, (month & 0xffff) / 2_141 + 1);
+    // A year begins in March here, so that leap days come last.
+    let next = u32::from(day_of_year >= 306);
+    (100 * century + year_of_century + next, month - 12 * next, day)
 }
 
+fn civil_date(out: &mut Vec<u8>, days: i64) {
+    let days = days + 719_468; // from 0000-03-01 to 1970-01-01
+    let (year, month, day) = match u32::try_from(days) {
+        Ok(near) if near < FIVE_DIGITS => civil(near),
+        _ => {
+            let era = days.div_euclid(i64::from(DAYS_IN_ERA));
+            let (year, month, day) = civil(days.rem_euclid(i64::from(DAYS_IN_ERA)) as u32);
+            let year = i64::from(year) + 400 * era;
+            if !(0..=9999).contains(&year) {
+                out.push(if year < 0 { b'-' } else { b'+' });
+            }
+            let year = year.unsigned_abs();
+            if year > 9999 {
+                out.extend_from_slice(itoa::Buffer::new().format(year / 10_000).as_bytes());
+            }
+            ((year % 10_000) as u32, month, day)
+        }
+    };
+    let ([a, b], [c, d]) = (pair(year / 100), pair(year % 100));
+    let ([e, f], [g, h]) = (pair(month), pair(day));
+    out.extend_from_slice(&[a, b, c, d, b'-', e, f, b'-', g, h]);
+}
+
+/// `12:00:00`; an INTERVAL may have more hours.
 fn clock(out: &mut Vec<u8>, seconds: i64) {
-    padded(out, seconds / 3600, 2);
-    out.push(b':');
-    padded(out, seconds / 60 % 60, 2);
-    out.push(b':');
-    padded(out, seconds % 60, 2);
+    let seconds = u64::try_from(seconds).unwrap_or_default();
+    let hours = seconds / 3600;
+    if hours > 99 {
+        out.extend_from_slice(itoa::Buffer::new().format(hours / 100).as_bytes());
+    }
+    let ([a, b], [c, d]) = (pair((hours % 100) as u32), pair((seconds / 60 % 60) as u32));
+    let [e, f] = pair((seconds % 60) as u32);
+    out.extend_from_slice(&[a, b, b':', c, d, b':', e, f]);
+}
+
+/// The two digits of a number up to 99.
+fn pair(number: u32) -> [u8; 2] {
+    const PAIRS: [[u8; 2]; 100] = {
+        let mut pairs = [[0; 2]; 100];
+        let mut number = 0;
+        while number < pairs.len() {
+            pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+            number += 1;
+        }
+        pairs
+    };
+    PAIRS[number as usize]
 }
 
 fn fraction(out: &mut Vec<u8>, ticks: i64, per_second: i64) {
@@ -226,17 +323,13 @@ fn fraction(out: &mut Vec<u8>, ticks: i64, per_second: i64) {
         return;
     }
     out.push(b'.');
-    padded(out, ticks, per_second.ilog10() as usize);
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(ticks);
+    out.resize(out.len() + per_second.ilog10() as usize - digits.len(), b'0');
+    out.extend_from_slice(digits.as_bytes());
     while out.last() == Some(&b'0') {
         out.pop();
     }
-}
-
-fn padded(out: &mut Vec<u8>, number: i64, width: usize) {
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(number);
-    out.resize(out.len() + width.saturating_sub(digits.len()), b'0');
-    out.extend_from_slice(digits.as_bytes());
 }
 
 #[cfg(test)]
@@ -268,10 +361,12 @@ mod tests {
 
     #[test]
     fn timestamps_before_the_epoch_count_forwards_in_their_day() {
-        let at = |ticks, per_second| text(|out| timestamp(out, ticks, per_second).expect("finite"));
-        assert_eq!(at(-1, MICROS_PER_SECOND), "1969-12-31T23:59:59.999999");
-        assert_eq!(at(1_500, 1_000), "1970-01-01T00:00:01.5");
-        assert_eq!(at(1, 1_000_000_000), "1970-01-01T00:00:00.000000001");
+        let micros = text(|out| timestamp::<MICROS>(out, -1).expect("finite"));
+        assert_eq!(micros, "1969-12-31T23:59:59.999999");
+        let millis = text(|out| timestamp::<MILLIS>(out, 1_500).expect("finite"));
+        assert_eq!(millis, "1970-01-01T00:00:01.5");
+        let nanos = text(|out| timestamp::<NANOS>(out, 1).expect("finite"));
+        assert_eq!(nanos, "1970-01-01T00:00:00.000000001");
     }
 
     #[test]
@@ -279,6 +374,27 @@ mod tests {
         assert_eq!(text(|out| decimal(out, -5, 2)), "-0.05");
         assert_eq!(text(|out| decimal(out, 12_300, 2)), "123.00");
         assert_eq!(text(|out| decimal(out, 7, 0)), "7");
+        let longest = "9".repeat(38).parse().expect("38 digits");
+        assert_eq!(text(|out| decimal(out, longest, 38)), format!("0.{longest}"));
+        assert_eq!(text(|out| decimal(out, -longest, 2)), format!("-{}.99", longest / 100));
+    }
+
+    #[test]
+    fn every_day_until_leap_years_repeat() {
+        let mut expected = jiff::civil::date(1800, 1, 1);
+        for days in -62_091..-62_091 + i64::from(DAYS_IN_ERA) {
+            assert_eq!(text(|out| civil_date(out, days)), expected.to_string());
+            expected = expected.tomorrow().expect("far from the last");
+        }
+        assert_eq!(expected, jiff::civil::date(2200, 1, 1));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn uuids_read_as_they_do_everywhere(bits: u128) {
+            let expected = uuid::Uuid::from_u128(bits).to_string();
+            assert_eq!(text(|out| super::uuid(out, uuid_bits(bits))), expected);
+        }
     }
 
     #[test]

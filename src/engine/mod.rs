@@ -32,7 +32,7 @@ pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
 pub use runtime::Runtime;
 pub use value::{ElementType, TypeName, Value, ValueError};
 pub use vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
-pub(crate) use vector::{enum_width, is_unnamed};
+pub(crate) use vector::{Plain, enum_width, is_unnamed};
 
 use crate::verify::{Report, ReportColumn};
 

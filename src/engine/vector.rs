@@ -369,6 +369,9 @@ impl Drop for Chunk {
     }
 }
 
+/// A string up to this long lies in the vector itself.
+const SHORT_BYTES: usize = 12;
+
 /// A vector of values, read in place. DuckDB hands out flat vectors through its C API.
 #[derive(Debug, Clone, Copy)]
 pub struct Vector<'c> {
@@ -463,13 +466,37 @@ impl<'c> Vector<'c> {
                 return None;
             }
             let null = vector.is_null(start);
-            let end = if vector.validity.is_null() {
-                rows.end
-            } else {
-                (start..rows.end).find(|&row| vector.is_null(row) != null).unwrap_or(rows.end)
-            };
+            let end = vector.next_that_is(!null, start).min(rows.end);
             Some((null, std::mem::replace(&mut start, end)..end))
         })
+    }
+
+    /// The first row from this one on that is NULL, or is not; the length when there is none.
+    fn next_that_is(&self, null: bool, from: usize) -> usize {
+        if self.validity.is_null() {
+            return if null { self.len } else { from };
+        }
+        let mut row = from;
+        while row < self.len {
+            // SAFETY: the mask has a bit for each of the `len` rows, in whole words.
+            let valid = unsafe { *self.validity.add(row / 64) };
+            let wanted = if null { !valid } else { valid } >> (row % 64);
+            if wanted != 0 {
+                return (row + wanted.trailing_zeros() as usize).min(self.len);
+            }
+            row = (row / 64 + 1) * 64;
+        }
+        self.len
+    }
+
+    /// The number of values.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether this is the same vector, not one with the same values.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.raw == other.raw
     }
 
     /// The bytes of these rows, of a type that takes `width` bytes for each.
@@ -494,14 +521,39 @@ impl<'c> Vector<'c> {
 
     /// The bytes of a VARCHAR, BLOB, BIT or BIGNUM that is not NULL.
     pub(crate) fn bytes(&self, row: usize) -> &'c [u8] {
-        assert!(row < self.len && !self.is_null(row));
-        // SAFETY: a valid string of the vector; short ones lie in the vector itself, which lives
-        // as long as `'c`.
-        unsafe {
-            let text = self.data.cast::<ffi::duckdb_string_t>().add(row).cast_mut();
-            let length = ffi::duckdb_string_t_length(*text) as usize;
-            slice::from_raw_parts(ffi::duckdb_string_t_data(text).cast(), length)
+        if let Some((bytes, count)) = self.short_bytes(row) {
+            return &bytes[..count];
         }
+        // SAFETY: a valid string of the vector, whose bytes live as long as `'c`.
+        unsafe {
+            let text = self.text(row).pointer;
+            slice::from_raw_parts(text.ptr.cast(), text.length as usize)
+        }
+    }
+
+    /// The same, when it is short enough to lie in the vector itself: with what lies behind it, and how
+    /// many bytes count.
+    pub(crate) fn short_bytes(&self, row: usize) -> Option<(&'c [u8; SHORT_BYTES], usize)> {
+        assert!(row < self.len && !self.is_null(row));
+        // SAFETY: a valid string of the vector; its length tells where its bytes are.
+        let text = unsafe { &self.text(row).inlined };
+        let count = text.length as usize;
+        // SAFETY: a C character is a byte.
+        (count <= SHORT_BYTES).then(|| (unsafe { &*(&raw const text.inlined).cast() }, count))
+    }
+
+    /// # Safety
+    /// The vector is one of VARCHAR, BLOB, BIT or BIGNUM, and has this row.
+    unsafe fn text(&self, row: usize) -> &'c ffi::duckdb_string_t__bindgen_ty_1 {
+        // SAFETY: the caller's promise.
+        unsafe { &(*self.data.cast::<ffi::duckdb_string_t>().add(row)).value }
+    }
+
+    /// The bytes of all values of a VARCHAR, BLOB, BIT or BIGNUM.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let texts = self.runs(0..self.len).filter(|(null, _)| !null).flat_map(|(_, rows)| rows);
+        // SAFETY: strings of the vector, as in `bytes`.
+        texts.map(|row| unsafe { self.text(row).inlined.length } as usize).sum()
     }
 
     /// The digits of a DECIMAL of this width, without its point. What stands at a NULL is arbitrary.

@@ -131,8 +131,8 @@ fn send<'s>(
         let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
         let room = if bytes > limits.bytes { 0 } else { limits.rows - encoder.rows() };
         let take = chunk.rows().min(usize::try_from(room).unwrap_or(usize::MAX));
-        encoder.chunk(&mut out, &chunk, take)?;
         truncated = take < chunk.rows();
+        encoder.chunk(&mut out, chunk, take)?;
         if truncated {
             break;
         }
