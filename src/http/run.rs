@@ -12,6 +12,7 @@ use hyper::HeaderMap;
 use hyper::body::Frame;
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -81,8 +82,9 @@ impl Job {
             return; // the client left while this waited for a thread
         }
         let runtime = Handle::current();
-        let mut outlet = Outlet { head: Some(head), parts: None, stall, facts, metrics, runtime };
         let deadline = Deadline::start(started + query.timeout, slot.stop(), stall);
+        let mut outlet =
+            Outlet { head: Some(head), parts: None, deadline, facts, metrics, runtime };
         let mut session = match snapshot.instance.session() {
             Ok(session) => session,
             Err(error) => return outlet.fail(error.into()),
@@ -95,11 +97,11 @@ impl Job {
                 snapshot: &snapshot.id,
                 elapsed: started.elapsed(),
             };
-            send(answer, wanted, limits, summary, &mut outlet, &deadline)
+            send(answer, wanted, limits, summary, &mut outlet)
         });
         if let Err(error) = outcome {
             outlet.fail(match error {
-                QueryError::Interrupted if deadline.has_passed() => {
+                QueryError::Interrupted if outlet.deadline.has_passed() => {
                     Problem::timed_out(query.timeout)
                 }
                 other => other.into(),
@@ -120,7 +122,6 @@ fn send<'s>(
     limits: Limits,
     summary: impl FnOnce(bool) -> Summary<'s>,
     outlet: &mut Outlet,
-    deadline: &Deadline,
 ) -> Result<(), QueryError> {
     let mut compressor = Compressor::new(wanted.codings.best);
     let mut out = Vec::new();
@@ -138,9 +139,11 @@ fn send<'s>(
         }
         if out.len() >= if outlet.has_begun() { PART_BYTES } else { WHOLE_BYTES } {
             sent_bytes += out.len() as u64;
-            let part = compressor.part(std::mem::take(&mut out));
+            // The next part is about as long.
+            let next = Vec::with_capacity(out.len() + out.len() / 8);
+            let part = compressor.part(std::mem::replace(&mut out, next));
             answer.check_intact()?;
-            deadline.pause(|| outlet.part(part))?;
+            outlet.part(part)?;
         }
     }
     let rows = encoder.rows();
@@ -150,7 +153,7 @@ fn send<'s>(
     let last = if coding == best { compressor.last(out) } else { out };
     answer.check_intact()?;
     let last = Stored { bytes: last.into(), coding, truncated, rows };
-    deadline.pause(|| outlet.last(last))
+    outlet.last(last)
 }
 
 /// Asks a statement to stop when its time is over. Time in which the client did not take bytes
@@ -196,7 +199,7 @@ impl Deadline {
 struct Outlet {
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
     parts: Option<mpsc::Sender<Result<Frame<Bytes>, Aborted>>>,
-    stall: Duration,
+    deadline: Deadline,
     facts: Facts,
     runtime: Handle,
     metrics: Metrics,
@@ -245,9 +248,14 @@ impl Outlet {
 
     fn send(&self, part: Result<Frame<Bytes>, Aborted>) -> Result<(), QueryError> {
         let Some(parts) = &self.parts else { return Err(QueryError::Interrupted) };
-        match self.runtime.block_on(timeout(self.stall, parts.send(part))) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(QueryError::Interrupted),
-        }
+        // Most often there is room, and nothing to wait for.
+        let sent = match parts.try_send(part) {
+            Err(TrySendError::Full(part)) => self.deadline.pause(|| {
+                let sending = timeout(self.deadline.stall, parts.send(part));
+                self.runtime.block_on(sending).is_ok_and(|sent| sent.is_ok())
+            }),
+            sent => sent.is_ok(),
+        };
+        if sent { Ok(()) } else { Err(QueryError::Interrupted) }
     }
 }
