@@ -56,6 +56,21 @@ def of(directory) -> list[Case]:
         before = {"col": "booked_at", "op": "lt", "val": moment}
         return {"columns": columns, "predicates": [before, since], "page_size": count}
 
+    def of_user(name: str, title: str, order: dict[str, str]) -> Case:
+        by = ", ".join(f"{column} {direction}" for column, direction in order.items())
+        return Case(
+            name, title,
+            f"select {COLUMNS} from mart.fct_transactions where user_id = '{user}'"
+            f" and transaction_date >= cast(? as date) order by {by} limit 1000",
+            1_000,
+            dataset="fct_transactions",
+            query={
+                "columns": columns, "predicates": [{"col": "user_id", "op": "eq", "val": user}, since],
+                "order_by": [{"col": column, "dir": direction} for column, direction in order.items()],
+                "limit": 1_000, "page_size": 1_000,
+            },
+        )
+
     return [
         Case(
             "aggregate", "aggregate over the fact table",
@@ -70,21 +85,13 @@ def of(directory) -> list[Case]:
                 ],
             },
         ),
-        Case(
-            "dataset", "one user's rows, ordered, 1,000 of them",
-            f"select {COLUMNS} from mart.fct_transactions where user_id = '{user}'"
-            " and transaction_date >= cast(? as date)"
-            " order by transaction_date desc, booked_at desc, transaction_id limit 1000",
-            1_000,
-            dataset="fct_transactions",
-            query={
-                "columns": columns, "predicates": [{"col": "user_id", "op": "eq", "val": user}, since],
-                "order_by": [
-                    {"col": "transaction_date", "dir": "desc"}, {"col": "booked_at", "dir": "desc"},
-                    {"col": "transaction_id"},
-                ],
-                "limit": 1_000, "page_size": 1_000,
-            },
+        of_user(
+            "dataset", "one user's rows, ordered as the analytics API does, 1,000 of them",
+            {"transaction_date": "asc", "transaction_id": "asc"},
+        ),
+        of_user(
+            "newest", "the same, newest first",
+            {"transaction_date": "desc", "booked_at": "desc", "transaction_id": "asc"},
         ),
         Case(
             "rows", "10,000 rows × 10 columns", rows.format(few), few_rows, ordered=False,

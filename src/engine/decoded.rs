@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use duckdb::ffi;
 
+use super::direction::ColumnOrder;
 use super::duck::{Connection, Database, DuckError};
 use super::vector::{Chunk, Type};
 use super::{count_rows, quote_literal};
@@ -91,9 +92,12 @@ pub(super) struct Decoded {
 }
 
 #[derive(Debug)]
-struct DecodedColumn {
+pub(super) struct DecodedColumn {
     name: CString,
     ty: LogicalType,
+    kind: Type,
+    /// What is known of its order.
+    pub(super) order: ColumnOrder,
 }
 
 /// Owned, and freed on drop.
@@ -163,11 +167,12 @@ impl Decoded {
             return Err(Declined::OverBudget);
         }
         let mut columns = Vec::with_capacity(types.len());
-        for index in 0..types.len() {
+        for (index, kind) in types.iter().enumerate() {
             let ty = LogicalType(file.logical_type(index));
             let name = CString::new(file.columns()[index].name.as_str());
             let name = name.map_err(|_| DuckError("a column's name holds a NUL".to_owned()))?;
-            columns.push(DecodedColumn { name, ty });
+            let order = ColumnOrder::default();
+            columns.push(DecodedColumn { name, ty, kind: kind.clone(), order });
         }
         let mut share = Share { budget: Arc::clone(budget), bytes: 0 };
         let (mut chunks, mut rows) = (Vec::new(), 0);
@@ -179,6 +184,40 @@ impl Decoded {
             chunks.push(chunk);
         }
         Ok(Self { columns, chunks, rows, _share: share })
+    }
+
+    /// Its columns.
+    pub(super) fn columns(&self) -> &[DecodedColumn] {
+        &self.columns
+    }
+
+    /// The first value of each chunk, of a column whose values are integers to DuckDB (as dates and
+    /// timestamps are); NULLs are left out.
+    pub(super) fn first_values(&self, column: usize) -> impl Iterator<Item = i64> {
+        let kind = &self.columns[column].kind;
+        self.chunks.iter().filter_map(move |chunk| {
+            let vector = chunk.column(column);
+            if chunk.rows() == 0 || vector.is_null(0) {
+                return None;
+            }
+            match kind {
+                Type::Integer | Type::Date => Some(i64::from(vector.values::<i32>()[0])),
+                Type::BigInt
+                | Type::Timestamp
+                | Type::TimestampS
+                | Type::TimestampMs
+                | Type::TimestampNs
+                | Type::TimestampTz => Some(vector.values::<i64>()[0]),
+                _ => None,
+            }
+        })
+    }
+}
+
+impl DecodedColumn {
+    /// The column's name.
+    pub(super) fn name(&self) -> &str {
+        self.name.to_str().expect("made from a string")
     }
 }
 
@@ -281,15 +320,24 @@ pub(super) fn install(
 
 thread_local! {
     /// The decoded marts, by number, that the statement which this thread binds reads.
-    static PICKED: RefCell<Vec<(usize, Arc<Decoded>)>> = const { RefCell::new(Vec::new()) };
+    static PICKED: RefCell<Vec<(usize, Reading)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How a statement reads a decoded mart.
+#[derive(Clone)]
+struct Reading {
+    decoded: Arc<Decoded>,
+    /// From the last chunk to the first.
+    backwards: bool,
 }
 
 /// What was picked, until it is dropped.
 pub(super) struct Picked(());
 
-/// Has statements that this thread binds from here on read these marts decoded.
-pub(super) fn pick(marts: Vec<(usize, Arc<Decoded>)>) -> Picked {
-    PICKED.set(marts);
+/// Has statements that this thread binds from here on read these marts decoded, and from which end.
+pub(super) fn pick(marts: Vec<(usize, Arc<Decoded>)>, backwards: bool) -> Picked {
+    let reading = |(mart, decoded)| (mart, Reading { decoded, backwards });
+    PICKED.set(marts.into_iter().map(reading).collect());
     Picked(())
 }
 
@@ -299,9 +347,9 @@ impl Drop for Picked {
     }
 }
 
-fn picked(mart: usize) -> Option<Arc<Decoded>> {
+fn picked(mart: usize) -> Option<Reading> {
     PICKED.with_borrow(|picked| {
-        picked.iter().find(|(number, _)| *number == mart).map(|(_, decoded)| Arc::clone(decoded))
+        picked.iter().find(|(number, _)| *number == mart).map(|(_, reading)| reading.clone())
     })
 }
 
@@ -339,27 +387,27 @@ unsafe extern "C" fn replace(
 /// # Safety
 /// Called by DuckDB to bind the function, on the thread whose statement it is.
 unsafe extern "C" fn bind(info: ffi::duckdb_bind_info) {
-    // SAFETY: the parameter's value is destroyed here; names and types live as long as `decoded`,
+    // SAFETY: the parameter's value is destroyed here; names and types live as long as what is read,
     // which the plan keeps.
     unsafe {
         let mut value = ffi::duckdb_bind_get_parameter(info, 0);
         let mart = ffi::duckdb_get_int64(value);
         ffi::duckdb_destroy_value(&raw mut value);
-        let Some(decoded) = picked(mart as usize) else {
+        let Some(reading) = picked(mart as usize) else {
             return ffi::duckdb_bind_set_error(info, c"no such mart is held decoded".as_ptr());
         };
-        for column in &decoded.columns {
+        for column in &reading.decoded.columns {
             ffi::duckdb_bind_add_result_column(info, column.name.as_ptr(), column.ty.0);
         }
-        ffi::duckdb_bind_set_cardinality(info, decoded.rows, true);
-        let data = Box::into_raw(Box::new(decoded)).cast();
-        ffi::duckdb_bind_set_bind_data(info, data, Some(free::<Arc<Decoded>>));
+        ffi::duckdb_bind_set_cardinality(info, reading.decoded.rows, true);
+        let data = Box::into_raw(Box::new(reading)).cast();
+        ffi::duckdb_bind_set_bind_data(info, data, Some(free::<Reading>));
     }
 }
 
 /// One statement's way through a mart, which its threads share.
 struct Scan {
-    decoded: Arc<Decoded>,
+    reading: Reading,
     /// The columns it wants. Beyond the mart's own are those that DuckDB counts rows by, and whose
     /// values it does not look at.
     columns: Vec<usize>,
@@ -379,12 +427,12 @@ struct Morsel {
 unsafe extern "C" fn begin(info: ffi::duckdb_init_info) {
     // SAFETY: as above; the data is freed by DuckDB.
     unsafe {
-        let decoded = Arc::clone(&*ffi::duckdb_init_get_bind_data(info).cast::<Arc<Decoded>>());
-        let morsels = decoded.chunks.len().div_ceil(MORSEL_CHUNKS).max(1) as u64;
+        let reading = (*ffi::duckdb_init_get_bind_data(info).cast::<Reading>()).clone();
+        let morsels = reading.decoded.chunks.len().div_ceil(MORSEL_CHUNKS).max(1) as u64;
         let columns = (0..ffi::duckdb_init_get_column_count(info))
             .map(|place| ffi::duckdb_init_get_column_index(info, place) as usize)
             .collect();
-        let scan = Scan { decoded, columns, next: AtomicUsize::new(0) };
+        let scan = Scan { reading, columns, next: AtomicUsize::new(0) };
         let data = Box::into_raw(Box::new(scan)).cast();
         ffi::duckdb_init_set_init_data(info, data, Some(free::<Scan>));
         ffi::duckdb_init_set_max_threads(info, morsels);
@@ -407,21 +455,95 @@ unsafe extern "C" fn give(info: ffi::duckdb_function_info, output: ffi::duckdb_d
     unsafe {
         let scan = &*ffi::duckdb_function_get_init_data(info).cast::<Scan>();
         let morsel = &mut *ffi::duckdb_function_get_local_init_data(info).cast::<Morsel>();
-        let chunks = &scan.decoded.chunks;
+        let Reading { decoded, backwards } = &scan.reading;
+        let chunks = &decoded.chunks;
         if morsel.next == morsel.end {
             morsel.next = scan.next.fetch_add(MORSEL_CHUNKS, Ordering::Relaxed).min(chunks.len());
             morsel.end = (morsel.next + MORSEL_CHUNKS).min(chunks.len());
         }
-        let Some(chunk) = chunks[..morsel.end].get(morsel.next) else {
+        if morsel.next == morsel.end {
             return ffi::duckdb_data_chunk_set_size(output, 0);
-        };
+        }
+        let place = if *backwards { chunks.len() - 1 - morsel.next } else { morsel.next };
+        let chunk = &chunks[place];
         morsel.next += 1;
         for (place, &column) in scan.columns.iter().enumerate() {
-            if column < scan.decoded.columns.len() {
+            if column < decoded.columns.len() {
                 let vector = ffi::duckdb_data_chunk_get_vector(output, place as u64);
                 ffi::duckdb_vector_reference_vector(vector, chunk.raw_column(column));
             }
         }
         ffi::duckdb_data_chunk_set_size(output, chunk.rows() as u64);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const PLENTY: u64 = 1 << 30;
+
+    fn database() -> (Arc<Database>, Connection) {
+        let database =
+            Database::open_in_memory(&[("threads", "1".to_owned())]).expect("DuckDB opens");
+        let connection = database.connect().expect("a connection");
+        (database, connection)
+    }
+
+    fn read(select: &str, budget: &Arc<Budget>) -> Result<Decoded, Declined> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a.parquet").display().to_string();
+        let (_, connection) = database();
+        connection.execute(&format!("COPY ({select}) TO '{path}'")).expect("a file");
+        Decoded::read(&connection, &path, budget)
+    }
+
+    /// A mart of these rows.
+    pub(in crate::engine) fn decode(select: &str) -> Decoded {
+        read(select, &Budget::new(PLENTY)).expect("it can be held")
+    }
+
+    /// The values of the first column of what a statement over this mart gives.
+    fn values(decoded: Decoded, backwards: bool, sql: &str) -> Vec<i64> {
+        let (database, connection) = database();
+        install(&database, &connection, vec!["nowhere.parquet".to_owned()]).expect("installed");
+        let _picked = pick(vec![(0, Arc::new(decoded))], backwards);
+        let mut statement =
+            connection.prepare(&sql.replace("MART", &table_name(0))).expect("bound");
+        let mut rows = statement.execute().expect("it runs");
+        let mut values = Vec::new();
+        while let Some(chunk) = rows.next_chunk().expect("rows") {
+            values.extend_from_slice(chunk.column(0).values::<i64>());
+        }
+        values
+    }
+
+    #[test]
+    fn rows_come_in_the_order_of_the_file_or_from_the_last_chunk_on() {
+        let numbers = || decode("SELECT i, i::VARCHAR AS t FROM range(5000) t(i)");
+        assert_eq!(values(numbers(), false, "SELECT i FROM MART"), (0..5000).collect::<Vec<_>>());
+        let backwards = values(numbers(), true, "SELECT i FROM MART");
+        let expected: Vec<i64> = (4096..5000).chain(2048..4096).chain(0..2048).collect();
+        assert_eq!(backwards, expected);
+        assert_eq!(values(numbers(), true, "SELECT count(*) FROM MART"), [5000]);
+        let none = decode("SELECT 1::BIGINT AS i LIMIT 0");
+        assert!(values(none, true, "SELECT i FROM MART").is_empty());
+    }
+
+    #[test]
+    fn the_budget_is_kept_and_given_back() {
+        let budget = Budget::new(1 << 20);
+        let large = "SELECT repeat('x', 2000) AS t FROM range(1000)";
+        assert!(matches!(read(large, &budget), Err(Declined::OverBudget)));
+        assert!(matches!(
+            read("SELECT i FROM range(1000000) t(i)", &budget),
+            Err(Declined::OverBudget)
+        ));
+        assert_eq!(budget.used(), 0);
+        let small = read("SELECT i FROM range(10) t(i)", &budget).expect("it can be held");
+        assert!((10 * 8..1 << 20).contains(&budget.used()));
+        drop(small);
+        assert_eq!(budget.used(), 0);
+        assert!(matches!(read("SELECT [1] AS l", &budget), Err(Declined::Nested)));
     }
 }

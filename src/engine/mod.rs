@@ -5,6 +5,7 @@
 //! first; what passes runs on a connection of the snapshot's instance.
 
 mod decoded;
+mod direction;
 mod duck;
 mod forms;
 mod gate;
@@ -24,7 +25,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 pub use duck::DuckError;
-pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
+pub use gate::{Checked, Gate, Ordering, Refusal, StatementKind, TableName};
 pub(crate) use helpers::STACK_BYTES as HELPER_STACK_BYTES;
 pub use instance::{Instance, Scope, Scoping, Settings, Table};
 pub use legacy::{LegacyTable, catalog_name, read_legacy};

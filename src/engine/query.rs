@@ -43,13 +43,20 @@ pub(super) struct Pooled {
 }
 
 /// A statement that is kept. A plan may hold the value of a scope, and holds what it reads, so it is
-/// kept for the scope that it was prepared under, and for as many decoded marts.
+/// kept for the scope that it was prepared under, and for what it reads.
 #[derive(Debug)]
 struct Prepared {
     sql: Box<str>,
     scope: Scope,
-    decoded: usize,
+    reads: Reads,
     statement: Statement,
+}
+
+/// What a plan reads: how many marts decoded, and from which end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reads {
+    decoded: usize,
+    backwards: bool,
 }
 
 impl Pooled {
@@ -79,16 +86,11 @@ impl Pooled {
     }
 
     /// The prepared statement, taken out of what is kept or made.
-    fn prepare(
-        &mut self,
-        sql: &str,
-        scope: &Scope,
-        decoded: usize,
-    ) -> Result<Statement, DuckError> {
+    fn prepare(&mut self, sql: &str, scope: &Scope, reads: Reads) -> Result<Statement, DuckError> {
         let place = self
             .prepared
             .iter()
-            .position(|kept| *kept.sql == *sql && kept.scope == *scope && kept.decoded == decoded);
+            .position(|kept| *kept.sql == *sql && kept.scope == *scope && kept.reads == reads);
         match place.and_then(|place| self.prepared.remove(place)) {
             Some(kept) => Ok(kept.statement),
             None => self.connection.prepare(sql),
@@ -225,14 +227,18 @@ impl Session {
         if form == Form::File {
             held.clear();
         }
-        let decoded = held.len();
-        let _picked = decoded::pick(held);
+        let backwards = match (&checked.ordering, held.as_slice()) {
+            (Some(ordering), [(mart, decoded)]) => instance.is_backwards(*mart, decoded, ordering),
+            _ => false,
+        };
+        let reads = Reads { decoded: held.len(), backwards };
+        let _picked = decoded::pick(held, backwards);
         let prepare = |pooled: &mut Pooled| {
             for &table in &tables {
                 instance.ensure_view(&pooled.connection, table)?;
             }
             pooled.enter(scope)?;
-            pooled.prepare(sql, scope, decoded)
+            pooled.prepare(sql, scope, reads)
         };
         let prepared = match prepare(pooled) {
             // What is kept prepared keeps its files open.
@@ -259,7 +265,7 @@ impl Session {
                 forms.note(sql, form, forms::thread_time() - began);
             }
             let scope = scope.clone();
-            pooled.keep(Prepared { sql: sql.into(), scope, decoded, statement });
+            pooled.keep(Prepared { sql: sql.into(), scope, reads, statement });
             outcome
         });
         // What was read of a file that changed meanwhile means nothing, errors included.
@@ -446,6 +452,7 @@ mod tests {
                 tables,
                 cacheable: false,
                 parameters: Vec::new(),
+                ordering: None,
             };
             let mut session = instance.session().expect("a session");
             let parameters = Parameters::default();

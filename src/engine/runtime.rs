@@ -16,17 +16,28 @@ pub struct Runtime {
     pub(super) helpers: Helpers,
     pub(super) forms: Forms,
     pub(super) decoded: Arc<Budget>,
-    wanted: Sender<(Weak<Instance>, usize)>,
+    wanted: Sender<(Weak<Instance>, Want)>,
+}
+
+/// What statements would be faster with, and what is not for the request path.
+#[derive(Debug)]
+pub(super) enum Want {
+    /// A mart that is held decoded.
+    Decoded { mart: usize },
+    /// Whether a column of such a mart has each value once.
+    Uniqueness { mart: usize, column: usize },
 }
 
 impl Runtime {
     /// Starts the threads. One that cannot be started is done without.
     pub fn start(settings: Settings) -> Arc<Self> {
-        let (wanted, inbox) = mpsc::channel::<(Weak<Instance>, usize)>();
+        let (wanted, inbox) = mpsc::channel::<(Weak<Instance>, Want)>();
         let decode = move || {
-            while let Ok((instance, mart)) = inbox.recv() {
-                if let Some(instance) = instance.upgrade() {
-                    instance.hold_decoded(mart);
+            while let Ok((instance, want)) = inbox.recv() {
+                let Some(instance) = instance.upgrade() else { continue };
+                match want {
+                    Want::Decoded { mart } => instance.hold_decoded(mart),
+                    Want::Uniqueness { mart, column } => instance.learn_unique(mart, column),
                 }
             }
         };
@@ -40,8 +51,8 @@ impl Runtime {
         })
     }
 
-    /// Has a mart of an instance decoded by and by.
-    pub(super) fn want_decoded(&self, instance: &Arc<Instance>, mart: usize) {
-        drop(self.wanted.send((Arc::downgrade(instance), mart)));
+    /// Has this done by and by.
+    pub(super) fn want(&self, instance: &Arc<Instance>, want: Want) {
+        drop(self.wanted.send((Arc::downgrade(instance), want)));
     }
 }

@@ -1,13 +1,17 @@
 //! Which marts of an instance are held decoded: those that statements ask for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering as Memory};
 
 use arc_swap::ArcSwapOption;
 use tracing::debug;
 
 use super::decoded::{Declined, Decoded};
+use super::direction::Direction;
+use super::gate::Ordering;
 use super::instance::Instance;
+use super::runtime::Want;
+use super::{quote_identifier, quote_literal};
 use crate::pin::PinKind;
 
 /// A mart is held decoded from this many statements on. Before, decoding it may cost more than it
@@ -36,7 +40,7 @@ impl Warmth {
 
     /// Whether the instance was replaced.
     pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+        self.over.load(Memory::Acquire)
     }
 }
 
@@ -48,13 +52,50 @@ impl Instance {
             let mart = &self.warmth().marts[number];
             match mart.decoded.load_full() {
                 Some(held) => decoded.push((number, held)),
-                None if mart.asked.fetch_add(1, Ordering::Relaxed) + 1 == HOT_AFTER => {
-                    self.runtime().want_decoded(self, number);
+                None if mart.asked.fetch_add(1, Memory::Relaxed) + 1 == HOT_AFTER => {
+                    self.runtime().want(self, Want::Decoded { mart: number });
                 }
                 None => {}
             }
         }
         decoded
+    }
+
+    /// Whether a page of a mart that is held decoded is read from its end.
+    pub(super) fn is_backwards(
+        self: &Arc<Self>,
+        number: usize,
+        decoded: &Decoded,
+        ordering: &Ordering,
+    ) -> bool {
+        match decoded.direction(ordering) {
+            Direction::Forwards => false,
+            Direction::Backwards => true,
+            Direction::Unknown(columns) => {
+                for column in columns {
+                    self.runtime().want(self, Want::Uniqueness { mart: number, column });
+                }
+                false
+            }
+        }
+    }
+
+    /// Finds out whether a column of a mart that is held decoded has each value once.
+    pub(super) fn learn_unique(&self, number: usize, column: usize) {
+        let decoded = self.warmth().marts[number].decoded.load_full();
+        let Some(decoded) = decoded else { return };
+        let column = &decoded.columns()[column];
+        let sql = format!(
+            "SELECT (count(DISTINCT {}) = count(*))::BIGINT FROM read_parquet({})",
+            quote_identifier(column.name()),
+            quote_literal(&self.pin(number).path()),
+        );
+        match self.number(&sql) {
+            Ok(unique) => column.order.learn_unique(unique == Some(1)),
+            Err(error) => {
+                debug!(mart = self.name(number), %error, "uniqueness cannot be told");
+            }
+        }
     }
 
     /// Decodes a mart and holds it, if it may be.
@@ -83,7 +124,7 @@ impl Instance {
     /// request path.
     pub fn inherit(&self, previous: &Self) {
         for (before, mart) in previous.warmth().marts.iter().enumerate() {
-            let asked = mart.asked.load(Ordering::Relaxed);
+            let asked = mart.asked.load(Memory::Relaxed);
             if asked == 0 {
                 continue;
             }
@@ -93,12 +134,14 @@ impl Instance {
             };
             let own = &self.warmth().marts[number];
             // A mart that is replaced more often than it is asked for becomes hot, too.
-            own.asked.store(asked.min(HOT_AFTER - 1), Ordering::Relaxed);
+            own.asked.store(asked.min(HOT_AFTER - 1), Memory::Relaxed);
             let Some(held) = mart.decoded.load_full() else { continue };
             if table.pin.hash() == self.tables()[number].pin.hash() {
                 own.decoded.store(Some(held));
                 continue;
             }
+            let unique = held.columns().iter().filter(|held| held.order.is_unique() == Some(true));
+            let unique: Vec<String> = unique.map(|column| column.name().to_owned()).collect();
             drop(held);
             match self.decode(number) {
                 Err(Declined::OverBudget) => {
@@ -110,16 +153,25 @@ impl Instance {
                 Ok(decoded) => own.decoded.store(Some(Arc::new(decoded))),
                 Err(reason) => debug!(mart = table.name, %reason, "not held decoded"),
             }
+            let Some(held) = own.decoded.load_full() else { continue };
+            for (column, _) in held
+                .columns()
+                .iter()
+                .enumerate()
+                .filter(|(_, held)| unique.iter().any(|n| n == held.name()))
+            {
+                self.learn_unique(number, column);
+            }
         }
     }
 
     /// Gives the memory of decoded marts back: this instance was replaced. What is still asked of it
     /// reads files.
     pub fn let_go(&self) {
-        self.warmth().over.store(true, Ordering::Release);
+        self.warmth().over.store(true, Memory::Release);
         for mart in &self.warmth().marts {
             mart.decoded.store(None);
-            mart.asked.store(HOT_AFTER, Ordering::Relaxed);
+            mart.asked.store(HOT_AFTER, Memory::Relaxed);
         }
         self.forget_prepared();
     }

@@ -24,12 +24,15 @@ use serde_json::Value;
 mod calls;
 mod expressions;
 mod functions;
+mod ordering;
 mod shape;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod walk;
+
+pub use ordering::Ordering;
 
 /// Objects and arrays in each other in the serialized parse. An expression takes at most four per
 /// level and is bounded at 400; the tree is read by recursion on the caller's 16 MiB stack.
@@ -63,6 +66,8 @@ pub struct Checked {
     pub cacheable: bool,
     /// Names of the parameters; positional ones are named by their number. Sorted.
     pub parameters: Vec<String>,
+    /// The order of its rows, when it is a page of one table's.
+    pub ordering: Option<Ordering>,
 }
 
 /// The kinds of statements that are served.
