@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use blake3::{Hash, Hasher};
 use clap::ValueEnum;
@@ -52,6 +53,9 @@ pub struct Version {
     pub invocation_id: Option<String>,
     /// Its bytes.
     pub pin: Arc<Pin>,
+    /// When martd had read them. Of two versions of a mart, the later is the newer, whatever their
+    /// files' times say.
+    pub landed: Instant,
 }
 
 impl Version {

@@ -10,7 +10,7 @@ use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use blake3::Hash;
 use rustix::fs::{FlockOperation, flock};
@@ -108,6 +108,7 @@ impl StateDir {
                 name: name.clone(),
                 invocation_id: entry.invocation_id,
                 pin: Arc::new(pin),
+                landed: Instant::now(),
             };
             marts.insert(name, Chosen { version: Arc::new(version), orphan: entry.orphan });
         }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::ledger::{self, Ledger};
 use crate::pin::{Budget, Pin, PinError};
-use crate::publish::{Chosen, Staged, Target, Version};
+use crate::publish::{Staged, Target, Version};
 use crate::scan::{Candidate, DirId, Identity, LEDGER, OpenDir, Remark};
 use crate::verify::{self, Footer, FooterError, Verdict};
 use crate::watch;
@@ -43,10 +43,12 @@ pub(super) struct Files {
 }
 
 /// What a sweep found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Sweep {
     /// Whether anything that could be served, or the ledger, changed.
     pub(super) changed: bool,
+    /// Versions that were not there before.
+    pub(super) landed: Vec<Arc<Version>>,
     /// When to look again although nothing may happen.
     pub(super) look_again: Option<Duration>,
 }
@@ -121,7 +123,7 @@ impl Files {
             self.replaced_by_empty = Some(
                 "the mart directory was replaced by an empty one; the last snapshot is served",
             );
-            return Ok(Sweep { changed: false, look_again: None });
+            return Ok(Sweep::default());
         }
         self.dir = Some(dir.id());
         self.replaced_by_empty = None;
@@ -129,14 +131,15 @@ impl Files {
         self.note_misnamed(scan.rejected);
 
         let tick = watch::clock_tick(dir);
-        let mut sweep = Sweep { changed: false, look_again: None };
+        let mut sweep = Sweep::default();
         // The ledger first: what it names was on disk before it was, so it is read below.
         sweep.changed |= self.read_ledger(dir, scan.ledger, tick, now, &mut sweep.look_again);
         // The smallest first, so that those that the budget has no room for are the largest.
         scan.candidates.sort_by_key(|candidate| candidate.identity.size());
         for candidate in &scan.candidates {
-            sweep.changed |= self.look_at(dir, candidate, tick, now);
+            sweep.landed.extend(self.look_at(dir, candidate, tick, now));
         }
+        sweep.changed |= !sweep.landed.is_empty();
         let there = scan.candidates.iter().map(|candidate| &candidate.name).chain(&scan.unseen);
         sweep.changed |= self.drop_gone(&there.map(String::as_str).collect(), now);
 
@@ -212,15 +215,21 @@ impl Files {
         &self.ignored
     }
 
-    /// Takes what decoding the versions of `target` found. A file may have changed again meanwhile:
-    /// what decoded is proven all the same, for the newer version may turn out to be bad.
-    pub(super) fn learn(&mut self, target: &Target, verdicts: &HashMap<Hash, Verdict>) {
-        for (name, Chosen { version, .. }) in &target.marts {
+    /// Takes what decoding some versions found. A file may have changed again meanwhile: what decoded
+    /// is proven all the same, for the newer version may turn out to be bad. Nor is what comes to be
+    /// known last always the newest.
+    pub(super) fn learn<'v>(
+        &mut self,
+        versions: impl Iterator<Item = &'v Arc<Version>>,
+        verdicts: &HashMap<Hash, Verdict>,
+    ) {
+        for version in versions {
             let hash = version.pin.hash();
-            let entry = self.entries.get_mut(name);
+            let entry = self.entries.get_mut(&version.name);
             match verdicts.get(&hash) {
                 Some(Ok(_)) => {
-                    if let Some(entry) = entry {
+                    let newer = |proven: &Arc<Version>| proven.landed > version.landed;
+                    if let Some(entry) = entry.filter(|e| !e.proven.as_ref().is_some_and(newer)) {
                         entry.proven = Some(Arc::clone(version));
                     }
                 }
@@ -228,7 +237,7 @@ impl Files {
                     self.staged.retain(|version| version.pin.hash() != hash);
                     let is_it = |newest: &Arc<Version>| newest.pin.hash() == hash;
                     if let Some(entry) = entry.filter(|e| e.newest.as_ref().is_some_and(is_it)) {
-                        warn!(file = file_name(name), reason, "rejected");
+                        warn!(file = file_name(&version.name), reason, "rejected");
                         entry.newest = None;
                         entry.condition = Condition::Rejected(reason.clone());
                         entry.since = Timestamp::now();
@@ -246,19 +255,20 @@ impl Files {
         }
     }
 
+    /// Reads a file unless it is known. Returns its version if that is a new one.
     fn look_at(
         &mut self,
         dir: &OpenDir,
         candidate: &Candidate,
         tick: Duration,
         now: Instant,
-    ) -> bool {
+    ) -> Option<Arc<Version>> {
         let known = self.entries.get_mut(&candidate.name);
         if let Some(entry) = known {
             entry.gone = None;
             if entry.identity == candidate.identity && entry.read_again.is_none() {
                 entry.give_up_landing(&candidate.name, now);
-                return false;
+                return None;
             }
         }
         let (identity, outcome) = self.read(dir, candidate);
@@ -276,23 +286,23 @@ impl Files {
         entry.identity = identity;
         entry.read_again = read_again;
         match outcome {
-            Outcome::Gone => false,
+            Outcome::Gone => None,
             Outcome::Landing(reason) => {
                 entry.set(Condition::Landing(reason));
                 entry.give_up_landing(&candidate.name, now);
-                false
+                None
             }
             Outcome::Failed(reason) => {
                 if entry.condition != Condition::Landing(reason.clone()) {
                     warn!(file = file_name(&candidate.name), reason, "it will be tried again");
                 }
                 entry.set(Condition::Landing(reason));
-                false
+                None
             }
             Outcome::Rejected(reason) => {
                 warn!(file = file_name(&candidate.name), reason, "rejected");
                 entry.set(Condition::Rejected(reason));
-                false
+                None
             }
             Outcome::Version(version) => {
                 let same = |other: &Arc<Version>| {
@@ -300,11 +310,11 @@ impl Files {
                 };
                 entry.set(Condition::Valid);
                 if entry.newest.as_ref().is_some_and(same) {
-                    return false; // read again because it was young, and it had not changed
+                    return None; // read again because it was young, and it had not changed
                 }
                 self.staged.add(&version);
-                entry.newest = Some(version);
-                true
+                entry.newest = Some(Arc::clone(&version));
+                Some(version)
             }
         }
     }
@@ -339,6 +349,7 @@ impl Files {
                 name: candidate.name.clone(),
                 invocation_id: footer.invocation_id,
                 pin: Arc::new(pin),
+                landed: Instant::now(),
             })),
             Err(FooterError::Incomplete(reason)) => Outcome::Landing(reason),
             Err(FooterError::Broken(reason)) => Outcome::Rejected(reason),
@@ -491,4 +502,55 @@ fn soonest(best: &mut Option<Duration>, other: Option<Duration>) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::MartDir;
+    use crate::verify::Report;
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    /// A Parquet file without rows that this text tells from others.
+    fn parquet(text: &str) -> Vec<u8> {
+        let schema = parse_message_type("message m { required int32 x; }").expect("a schema");
+        let mark = KeyValue::new("text".to_owned(), text.to_owned());
+        let properties = WriterProperties::builder().set_key_value_metadata(Some(vec![mark]));
+        let mut bytes = Vec::new();
+        SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties.build()))
+            .and_then(SerializedFileWriter::close)
+            .expect("written to memory");
+        bytes
+    }
+
+    #[test]
+    fn a_verdict_that_comes_late_does_not_bring_an_old_version_back() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(root.path().join("mart")).expect("mkdir");
+        let dir = MartDir::new(root.path()).open().expect("open");
+        let mut files = Files::new(Budget::new(1 << 20));
+        let land = |files: &mut Files, text: &str| {
+            let beside = root.path().join("beside");
+            std::fs::write(&beside, parquet(text)).expect("write");
+            std::fs::rename(&beside, root.path().join("mart/a.parquet")).expect("rename");
+            let sweep = files.sweep(&dir, Instant::now()).expect("readable");
+            assert_eq!(sweep.landed.len(), 1);
+            Arc::clone(&sweep.landed[0])
+        };
+        let report = Report { rows: 0, columns: Vec::new(), empty_model: false };
+        let verdict = |version: &Version, verdict: Verdict| [(version.pin.hash(), verdict)].into();
+
+        let old = land(&mut files, "old");
+        let served = land(&mut files, "served");
+        files.learn([&served].into_iter(), &verdict(&served, Ok(report.clone())));
+        files.learn([&old].into_iter(), &verdict(&old, Ok(report)));
+        let bad = land(&mut files, "bad");
+        files.learn([&bad].into_iter(), &verdict(&bad, Err("no".to_owned())));
+
+        assert_eq!(files.rejected().count(), 1);
+        assert!(Arc::ptr_eq(&files.good()["a"], &served));
+    }
 }

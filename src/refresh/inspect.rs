@@ -12,9 +12,7 @@ use super::files::Files;
 use super::writer::{fault, ignored};
 use crate::catalog::{Fault, Ignored};
 use crate::pin::{Budget, PinKind};
-use crate::publish::{
-    self, Chosen, Decision, Hold, Policy, Situation, Target, Unverified, Version,
-};
+use crate::publish::{self, Decision, Hold, Policy, Situation, Unverified, Version};
 use crate::scan::MartDir;
 use crate::verify::{Depth, Verifier};
 
@@ -83,13 +81,13 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
     let dir = intake.dir.open()?;
     let mut files = Files::new(Budget::new(intake.pin_bytes));
     files.sweep(&dir, Instant::now())?;
-    let mut verifier = Verifier::new(intake.program.clone(), intake.decoders, intake.verify);
+    let verifier = Verifier::new(intake.program.clone(), intake.decoders, intake.verify);
 
     // A file that does not decode changes what the policy can choose from, so it is asked again.
     let (decision, verdicts) = loop {
         let good = files.good();
         let verdicts = verifier.verify(good.values().map(|version| &version.pin))?;
-        files.learn(&everything(&good), &verdicts);
+        files.learn(good.values(), &verdicts);
         if files.good().len() == good.len() {
             break (decide(intake, &files, &good), verdicts);
         }
@@ -121,12 +119,6 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
         held: decision.held,
         verified,
     })
-}
-
-fn everything(good: &BTreeMap<String, Arc<Version>>) -> Target {
-    let chosen = |version: &Arc<Version>| Chosen { version: Arc::clone(version), orphan: false };
-    let marts = good.iter().map(|(name, version)| (name.clone(), chosen(version)));
-    Target { marts: marts.collect(), ledger: None, verified: false }
 }
 
 fn decide(intake: &Intake, files: &Files, good: &BTreeMap<String, Arc<Version>>) -> Decision {

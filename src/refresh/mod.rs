@@ -3,8 +3,10 @@
 //! One thread, the [`Writer`], owns all state here and sleeps in its mailbox. Pinning happens on it, at
 //! once, so that no version of a file is missed while an earlier one is being published. Decoding
 //! files and opening databases takes tens of milliseconds, so a second thread ([`Publisher`]) does
-//! that: one target in flight; what changed meanwhile is decided anew when it is done.
+//! that: one target in flight; what changed meanwhile is decided anew when it is done. A third
+//! ([`Ahead`]) decodes what has just landed.
 
+mod ahead;
 mod changes;
 mod files;
 mod inspect;
@@ -25,10 +27,12 @@ use crate::legacy::LegacyFile;
 use crate::metrics::Metrics;
 use crate::pin::Budget;
 use crate::state::StateDir;
+use crate::verify::Verifier;
 use crate::watch::WatchSetting;
 
 pub use inspect::{Inspected, Inspection, Intake, inspect};
 
+use ahead::{Ahead, Decoded};
 use publisher::{Prepared, Publisher};
 use writer::Writer;
 
@@ -58,6 +62,7 @@ pub struct Mailbox {
 #[derive(Debug)]
 enum Message {
     Hint,
+    Decoded(Decoded),
     Prepared(Box<Prepared>),
     Stop,
 }
@@ -66,16 +71,12 @@ impl Mailbox {
     /// Asks for a scan.
     pub fn hint(&self) {
         if !self.hinted.swap(true, Ordering::AcqRel) {
-            let _ = self.sender.send(Message::Hint); // the thread may have stopped
+            self.post(Message::Hint);
         }
     }
 
-    fn prepared(&self, prepared: Prepared) {
-        let _ = self.sender.send(Message::Prepared(Box::new(prepared)));
-    }
-
-    fn stop(&self) {
-        let _ = self.sender.send(Message::Stop);
+    fn post(&self, message: Message) {
+        let _ = self.sender.send(message); // the thread may have stopped
     }
 }
 
@@ -120,10 +121,22 @@ impl Refresh {
         let (sender, inbox) = mpsc::channel();
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
         let restored = state.as_ref().and_then(|state| state.restore(metrics.pins()));
-        let publisher = Publisher::start(&settings, mailbox.clone(), state, metrics.clone())?;
+        let Intake { program, decoders, verify, .. } = &settings.intake;
+        let verifier = Arc::new(Verifier::new(program, *decoders, *verify));
+        let ahead = Ahead::start(Arc::clone(&verifier), mailbox.clone())?;
+        let engine = settings.engine.clone();
+        let publisher =
+            Publisher::start(verifier, engine, mailbox.clone(), state, metrics.clone())?;
         let pulse = Pulse { loops: Arc::default(), budget: Arc::clone(metrics.pins()) };
-        let mut writer =
-            Writer::new(settings, catalog, publisher, mailbox.clone(), metrics, pulse.clone());
+        let mut writer = Writer::new(
+            settings,
+            catalog,
+            ahead,
+            publisher,
+            mailbox.clone(),
+            metrics,
+            pulse.clone(),
+        );
         writer.begin(restored, legacy);
         let thread =
             thread::Builder::new().name("refresh".to_owned()).spawn(move || writer.run(&inbox))?;
@@ -143,7 +156,7 @@ impl Refresh {
 
 impl Drop for Refresh {
     fn drop(&mut self) {
-        self.mailbox.stop();
+        self.mailbox.post(Message::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

@@ -5,14 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
+use std::time::Instant;
 
 use blake3::Hash;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::{Mailbox, Settings};
+use super::{Mailbox, Message};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
-use crate::engine::{Instance, LegacyTable, Runtime, Table};
+use crate::engine::{self, Instance, LegacyTable, Runtime, Table};
 use crate::ledger::Ledger;
 use crate::legacy::LegacyVersion;
 use crate::metrics::Metrics;
@@ -53,19 +54,15 @@ pub(super) enum Prepared {
 impl Publisher {
     /// Starts the thread. `state`, where there is one, keeps what is published.
     pub(super) fn start(
-        settings: &Settings,
+        verifier: Arc<Verifier>,
+        engine: engine::Settings,
         mailbox: Mailbox,
         state: Option<StateDir>,
         metrics: Metrics,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let mut verifier = Verifier::new(
-            settings.intake.program.clone(),
-            settings.intake.decoders,
-            settings.intake.verify,
-        );
-        let schemas = settings.engine.schemas.clone();
-        let engine = Runtime::start(settings.engine.clone());
+        let schemas = engine.schemas.clone();
+        let engine = Runtime::start(engine);
         let mut generation = 0;
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
             while let Ok(job) = inbox.recv() {
@@ -82,7 +79,7 @@ impl Publisher {
                                 }
                                 Err(reason) => Ok(Err(reason)),
                             });
-                        mailbox.prepared(Prepared::Legacy(snapshot));
+                        mailbox.post(Message::Prepared(Box::new(Prepared::Legacy(snapshot))));
                         continue;
                     }
                 };
@@ -104,7 +101,8 @@ impl Publisher {
                     let new = snapshot.as_ref().ok().and_then(Option::as_ref);
                     new.is_some_and(|new| !Arc::ptr_eq(&new.instance, &current.instance))
                 });
-                mailbox.prepared(Prepared::Marts { target: target.clone(), verdicts, snapshot });
+                let prepared = Prepared::Marts { target: target.clone(), verdicts, snapshot };
+                mailbox.post(Message::Prepared(Box::new(prepared)));
                 if let Some(replaced) = replaced {
                     replaced.instance.let_go();
                 }
@@ -229,7 +227,12 @@ fn open_legacy(
             columns: report.columns.clone(),
             empty: false,
         });
-        let version = Arc::new(Version { name: name.clone(), invocation_id: None, pin });
+        let version = Arc::new(Version {
+            name: name.clone(),
+            invocation_id: None,
+            pin,
+            landed: Instant::now(),
+        });
         chosen.insert(name.clone(), Chosen { version: Arc::clone(&version), orphan: false });
         marts.insert(name, Mart { version, report, orphan: false, loaded: None });
     }

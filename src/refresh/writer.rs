@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
+use super::ahead::{Ahead, Decoded};
 use super::changes::Changes;
 use super::files::{Files, Sweep};
 use super::publisher::{Prepared, Publisher};
@@ -21,7 +22,7 @@ use crate::publish::{self, Decision, Hold, Situation, Target, Unverified};
 use crate::watch::{GLANCE_INTERVAL, Watch};
 
 /// Under `file`, further changes are waited for this long, so that a burst is published once…
-const QUIET: Duration = Duration::from_millis(50);
+const QUIET: Duration = Duration::from_millis(25);
 /// …but no longer than this.
 const QUIET_AT_MOST: Duration = Duration::from_millis(500);
 /// Two scans are at least this far apart; a writer that renames without a pause costs no more.
@@ -43,6 +44,7 @@ const BUILDS_REMEMBERED: usize = 256;
 pub(super) struct Writer {
     settings: Settings,
     catalog: Catalog,
+    ahead: Ahead,
     publisher: Publisher,
     hinted: Arc<AtomicBool>,
     pulse: Pulse,
@@ -74,6 +76,7 @@ impl Writer {
     pub(super) fn new(
         settings: Settings,
         catalog: Catalog,
+        ahead: Ahead,
         publisher: Publisher,
         mailbox: Mailbox,
         metrics: Metrics,
@@ -90,6 +93,7 @@ impl Writer {
             watch: Watch::new(settings.watch, mailbox),
             settings,
             catalog,
+            ahead,
             publisher,
             started: now,
             next_scan: now,
@@ -138,6 +142,7 @@ impl Writer {
                         self.scan_reason = ScanReason::Event;
                     }
                 }
+                Ok(Message::Decoded(decoded)) => self.learn(&decoded),
                 Ok(Message::Prepared(prepared)) => self.take(*prepared),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -158,7 +163,8 @@ impl Writer {
             }
         };
         match sweep {
-            Ok(Sweep { changed, look_again }) => {
+            Ok(Sweep { changed, landed, look_again }) => {
+                self.ahead.decode(landed, now);
                 self.note_directory(self.files.replaced_by_empty().map(str::to_owned));
                 if changed {
                     self.note_ledger();
@@ -339,12 +345,19 @@ impl Writer {
         }
     }
 
+    /// Takes what was found of versions before anything asked to serve them.
+    fn learn(&mut self, decoded: &Decoded) {
+        self.ahead.done(Instant::now());
+        self.files.learn(decoded.versions.iter(), &decoded.verdicts);
+    }
+
     /// Takes what the publisher made and serves it, unless a file turned out to be bad.
     fn take(&mut self, prepared: Prepared) {
         self.preparing = false;
         let snapshot = match prepared {
             Prepared::Marts { target, verdicts, snapshot } => {
-                self.files.learn(&target, &verdicts);
+                let versions = target.marts.values().map(|chosen| &chosen.version);
+                self.files.learn(versions, &verdicts);
                 snapshot
             }
             Prepared::Legacy(Ok(Ok(snapshot))) => Ok(Some(snapshot)),
@@ -391,6 +404,7 @@ impl Writer {
             columns = changes.columns.join(", "),
             "published"
         );
+        self.ahead.published();
         self.files.forget_older_than(&snapshot.target);
         let served = self.current.as_ref().and_then(|current| current.ledger.as_ref());
         if served != snapshot.ledger.as_ref() {

@@ -1,16 +1,20 @@
 //! The child process that decodes files: `martd decode DEPTH COUNT PARENT`, a hidden subcommand.
 //!
 //! It inherits the files as descriptors from [`FIRST_FD`] on, decodes them in order, and writes a
-//! line of JSON for each to its standard output as soon as it knows. It takes every right from itself
-//! before it looks at the first byte: no writes, no network, bounded memory and processor time; and
-//! it dies with its parent.
+//! line of JSON for each to its standard output as soon as it knows. Then it goes on with those that
+//! its standard input, a socket, brings, and says [`TAKEN`] before it begins with one; until there
+//! are no more. It takes every right from itself before it looks at the first byte: no writes, no
+//! network, bounded memory and processor time; and it dies with its parent.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +29,8 @@ pub const LEGACY_SUBCOMMAND: &str = "decode-legacy";
 
 /// The descriptor of the first file; those of the others follow.
 pub const FIRST_FD: i32 = 3;
+/// The line before that of a file which was not inherited.
+pub(super) const TAKEN: &str = "taken";
 
 /// Memory for data, enough for the widest row group that is reasonable.
 const DATA_BYTES: u64 = 4 << 30;
@@ -83,18 +89,53 @@ pub fn main(depth: Depth, count: usize, parent: u32) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut out = io::stdout().lock();
-    for fd in (FIRST_FD..).take(count) {
-        let found = match decoder.decode(&format!("/proc/self/fd/{fd}"), depth == Depth::Full) {
-            Ok(report) => Found::Report(report),
-            Err(reason) => Found::Rejected(reason),
-        };
-        let line = serde_json::to_string(&found).expect("a report is JSON");
-        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-            return ExitCode::FAILURE; // the parent is gone
+    // DuckDB may remember a file by its path, so no two files have the same.
+    let mut fd = FIRST_FD;
+    let last = FIRST_FD.saturating_add_unsigned(u32::try_from(count).unwrap_or(u32::MAX));
+    let answered = (|| {
+        while fd < last {
+            say(&found(&decoder, fd, depth))?;
+            fd += 1;
         }
+        while let Some(file) = receive()? {
+            let file = rustix::io::fcntl_dupfd_cloexec(file, fd)?;
+            fd = file.as_raw_fd() + 1;
+            say(&TAKEN)?;
+            say(&found(&decoder, file.as_raw_fd(), depth))?;
+        }
+        io::Result::Ok(())
+    })();
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE, // the parent is gone
     }
-    ExitCode::SUCCESS
+}
+
+fn found(decoder: &Decoder, fd: RawFd, depth: Depth) -> Found {
+    match decoder.decode(&format!("/proc/self/fd/{fd}"), depth == Depth::Full) {
+        Ok(report) => Found::Report(report),
+        Err(reason) => Found::Rejected(reason),
+    }
+}
+
+fn say(line: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(line).expect("a report is JSON"))?;
+    out.flush()
+}
+
+/// The next file that standard input brings.
+fn receive() -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    rustix::net::recvmsg(io::stdin(), &mut parts, &mut control, flags)?;
+    Ok(control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    }))
 }
 
 /// What `decode-legacy` is told.

@@ -6,6 +6,7 @@
 //! never decoded twice.
 
 pub mod child;
+mod children;
 mod footer;
 mod nesting;
 mod workers;
@@ -13,6 +14,7 @@ mod workers;
 use serde::{Deserialize, Serialize};
 
 pub use child::Depth;
+pub use children::Kept;
 pub use footer::{Footer, FooterError, has_tail};
 pub use workers::Verifier;
 

@@ -1,76 +1,64 @@
-//! Runs the decoding children and reads what they report.
+//! Deals files out to decoding children, and remembers what they report by content.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use blake3::Hash;
-use command_fds::{CommandFdExt, FdMapping};
 use quick_cache::unsync::Cache;
-use rustix::process::{Pid, Signal};
-use serde::de::DeserializeOwned;
-use tracing::{debug, warn};
 
+use super::children::{Children, FILES_PER_CHILD, Judged, Kept, Stopped};
 use super::{Verdict, child};
 use crate::engine::{self, LegacyTable};
 use crate::legacy::LegacyVersion;
 use crate::pin::{Pin, descriptor_limit};
 
-/// How long one file may take: the base, and what every MiB adds.
-const DEADLINE: Duration = Duration::from_secs(20);
-const DEADLINE_PER_MIB: Duration = Duration::from_millis(250);
 /// A batch is split over several children only when each gets this much to do: starting one costs
 /// more than decoding a small mart.
 const BYTES_PER_CHILD: u64 = 32 << 20;
-/// Descriptors that one child inherits at most.
-const FILES_PER_CHILD: usize = 128;
 /// Verdicts that are remembered.
 const REMEMBERED: usize = 8_192;
 
-/// Decodes files in child processes and remembers the verdicts by content.
+/// Decodes files in child processes and remembers the verdicts by content. Several threads may ask,
+/// and no content is decoded twice at the same time.
 #[derive(Debug)]
 pub struct Verifier {
     children: Children,
     parallel: usize,
-    known: Cache<Hash, Verdict>,
+    book: Mutex<Book>,
+    /// Told whenever something is not under way any more.
+    decoded: Condvar,
 }
 
-/// How to start a child.
+/// What is known of contents.
 #[derive(Debug)]
-struct Children {
-    program: PathBuf,
-    depth: child::Depth,
-    /// How long an empty file may take.
-    deadline: Duration,
+struct Book {
+    verdicts: Cache<Hash, Verdict>,
+    /// What is being decoded. Others wait for it.
+    under_way: HashMap<Hash, Arc<Outcome>>,
 }
 
-/// What decoding one file came to.
-#[derive(Debug)]
-struct Judged {
-    verdict: Verdict,
-    /// Whether the verdict holds for the content. That a child was killed says nothing lasting: it
-    /// may have been for want of memory.
-    lasting: bool,
-}
+/// What decoding some content came to, for those who wait for that. Empty when it says nothing about
+/// their files.
+type Outcome = OnceLock<Verdict>;
 
 impl Verifier {
-    /// A verifier that starts `program` (martd itself) as its child, up to `parallel` at once.
+    /// A verifier that starts `program` (martd itself) as its child, up to `parallel` at once for
+    /// each caller.
     pub fn new(program: impl Into<PathBuf>, parallel: usize, depth: child::Depth) -> Self {
         Self {
-            children: Children { program: program.into(), depth, deadline: DEADLINE },
+            children: Children::new(program.into(), depth),
             parallel: parallel.max(1),
-            known: Cache::new(REMEMBERED),
+            book: Mutex::new(Book { verdicts: Cache::new(REMEMBERED), under_way: HashMap::new() }),
+            decoded: Condvar::new(),
         }
     }
 
-    /// The verdicts on these files by content; decodes those that are not known yet.
+    /// The verdicts on these files by content; decodes those that are not known yet, and waits for
+    /// those that another caller decodes at the moment.
     ///
     /// A child that crashes or hangs condemns the file that it was at, and the others go on in
     /// another child.
@@ -79,41 +67,136 @@ impl Verifier {
     /// When no child can be started (no descriptors, no memory). That says nothing about the files:
     /// try again later.
     pub fn verify<'p>(
-        &mut self,
+        &self,
         pins: impl Iterator<Item = &'p Arc<Pin>>,
     ) -> io::Result<HashMap<Hash, Verdict>> {
-        let mut verdicts = HashMap::new();
-        let mut wanted: HashMap<Hash, &Pin> = HashMap::new();
-        for pin in pins {
-            if let Some(verdict) = self.known.get(&pin.hash()) {
-                verdicts.insert(pin.hash(), verdict.clone());
-            } else {
-                wanted.insert(pin.hash(), pin);
+        self.verify_with(pins, None)
+    }
+
+    /// The same, for a caller that will ask again soon. It must be the one that has asked with this
+    /// `kept` before, and live on: a child dies with the thread that started it.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_and_keep<'p>(
+        &self,
+        pins: impl Iterator<Item = &'p Arc<Pin>>,
+        kept: &mut Kept,
+    ) -> io::Result<HashMap<Hash, Verdict>> {
+        self.verify_with(pins, Some(kept))
+    }
+
+    fn verify_with<'p>(
+        &self,
+        pins: impl Iterator<Item = &'p Arc<Pin>>,
+        mut kept: Option<&mut Kept>,
+    ) -> io::Result<HashMap<Hash, Verdict>> {
+        let mut missing: HashMap<Hash, &Pin> = pins.map(|pin| (pin.hash(), &**pin)).collect();
+        let mut verdicts = HashMap::with_capacity(missing.len());
+        loop {
+            let (claim, others) = self.claim(&missing, &mut verdicts);
+            if !claim.pins.is_empty() {
+                verdicts.extend(self.decode(&claim, kept.as_deref_mut())?);
+            }
+            drop(claim);
+            for (hash, outcome) in &others {
+                if let Some(verdict) = self.wait(hash, outcome) {
+                    verdicts.insert(*hash, verdict);
+                }
+            }
+            missing.retain(|hash, _| !verdicts.contains_key(hash));
+            if missing.is_empty() {
+                return Ok(verdicts);
             }
         }
-        // Each child's files take as many descriptors again: half of what pins leave, for all children.
-        let descriptors = usize::try_from(descriptor_limit() / 4).unwrap_or(usize::MAX);
+    }
+
+    /// Sorts files into those that are known, those that others decode, and those that are the
+    /// caller's to decode from here on.
+    fn claim<'v, 'p>(
+        &'v self,
+        missing: &HashMap<Hash, &'p Pin>,
+        verdicts: &mut HashMap<Hash, Verdict>,
+    ) -> (Claim<'v, 'p>, Vec<(Hash, Arc<Outcome>)>) {
+        let mut book = self.book();
+        let mut claim = Claim { verifier: self, pins: Vec::new() };
+        let mut others = Vec::new();
+        for (&hash, &pin) in missing {
+            if let Some(verdict) = book.verdicts.get(&hash) {
+                verdicts.insert(hash, verdict.clone());
+            } else if let Some(outcome) = book.under_way.get(&hash) {
+                others.push((hash, Arc::clone(outcome)));
+            } else {
+                book.under_way.insert(hash, Arc::default());
+                claim.pins.push(pin);
+            }
+        }
+        (claim, others)
+    }
+
+    /// Decodes what was claimed.
+    fn decode(
+        &self,
+        claim: &Claim<'_, '_>,
+        kept: Option<&mut Kept>,
+    ) -> io::Result<Vec<(Hash, Verdict)>> {
+        let mut verdicts = Vec::with_capacity(claim.pins.len());
+        // Each child's files take as many descriptors again: half of what pins leave, for all children
+        // of two callers.
+        let descriptors = usize::try_from(descriptor_limit() / 8).unwrap_or(usize::MAX);
         let most = (descriptors / self.parallel).clamp(1, FILES_PER_CHILD);
-        for round in batches(wanted.into_values().collect(), most).chunks(self.parallel) {
+        let batches = batches(claim.pins.clone(), most);
+        if let [batch] = &batches[..] {
+            let judged = self.children.decode(batch, kept)?;
+            let verdict = |(pin, judged): (&&Pin, _)| (pin.hash(), self.note(pin, judged));
+            return Ok(batch.iter().zip(judged).map(verdict).collect());
+        }
+        for round in batches.chunks(self.parallel) {
             let children = &self.children;
             let outcomes: Vec<io::Result<Vec<Judged>>> = thread::scope(|scope| {
+                let decode = |batch: &Vec<&Pin>| children.decode(batch, None);
                 let threads: Vec<_> =
-                    round.iter().map(|batch| scope.spawn(|| children.decode(batch))).collect();
+                    round.iter().map(|batch| scope.spawn(move || decode(batch))).collect();
                 threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
             });
             for (outcome, batch) in outcomes.into_iter().zip(round) {
-                for (Judged { mut verdict, lasting }, pin) in outcome?.into_iter().zip(batch) {
-                    if !pin.is_intact() {
-                        // The child did not decode the bytes that the hash stands for.
-                        verdict = Err("was rewritten in place while it was decoded".to_owned());
-                    } else if lasting {
-                        self.known.insert(pin.hash(), verdict.clone());
-                    }
-                    verdicts.insert(pin.hash(), verdict);
+                for (judged, pin) in outcome?.into_iter().zip(batch) {
+                    verdicts.push((pin.hash(), self.note(pin, judged)));
                 }
             }
         }
         Ok(verdicts)
+    }
+
+    /// Enters what decoding a file came to, and returns what it means for this very file.
+    fn note(&self, pin: &Pin, judged: Judged) -> Verdict {
+        if !pin.is_intact() {
+            // The child did not decode the bytes that the hash stands for.
+            return Err("was rewritten in place while it was decoded".to_owned());
+        }
+        let mut book = self.book();
+        if judged.lasting {
+            book.verdicts.insert(pin.hash(), judged.verdict.clone());
+        }
+        if let Some(outcome) = book.under_way.get(&pin.hash()) {
+            let _ = outcome.set(judged.verdict.clone());
+        }
+        judged.verdict
+    }
+
+    /// What another caller's decoding came to; `None` when it says nothing about others' files.
+    fn wait(&self, hash: &Hash, outcome: &Arc<Outcome>) -> Option<Verdict> {
+        let is_under_way = |book: &mut Book| {
+            outcome.get().is_none()
+                && book.under_way.get(hash).is_some_and(|now| Arc::ptr_eq(now, outcome))
+        };
+        let book = self.decoded.wait_while(self.book(), is_under_way);
+        drop(book.unwrap_or_else(PoisonError::into_inner));
+        outcome.get().cloned()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is in a legacy file, or the reason why it cannot be served.
@@ -142,6 +225,23 @@ impl Verifier {
     }
 }
 
+/// Files that are one caller's to decode. When it is done, or has failed, they are nobody's again.
+struct Claim<'v, 'p> {
+    verifier: &'v Verifier,
+    pins: Vec<&'p Pin>,
+}
+
+impl Drop for Claim<'_, '_> {
+    fn drop(&mut self) {
+        let mut book = self.verifier.book();
+        for pin in &self.pins {
+            book.under_way.remove(&pin.hash());
+        }
+        drop(book);
+        self.verifier.decoded.notify_all();
+    }
+}
+
 /// Deals the files out to children, the largest first, so that they end at about the same time.
 fn batches(mut files: Vec<&Pin>, most: usize) -> Vec<Vec<&Pin>> {
     files.sort_by_key(|pin| std::cmp::Reverse(pin.size()));
@@ -157,125 +257,6 @@ fn batches(mut files: Vec<&Pin>, most: usize) -> Vec<Vec<&Pin>> {
     batches
 }
 
-impl Children {
-    /// Decodes a batch, in as many children as crashes make necessary. Answers in its order.
-    fn decode(&self, batch: &[&Pin]) -> io::Result<Vec<Judged>> {
-        let mut judged = Vec::with_capacity(batch.len());
-        while judged.len() < batch.len() {
-            let reason = self.run(&batch[judged.len()..], &mut judged)?;
-            if let Some(pin) = batch.get(judged.len()) {
-                warn!(hash = %pin.hash(), reason, "decoding a file stopped its child process");
-                judged.push(Judged { verdict: Err(reason), lasting: false });
-            }
-        }
-        Ok(judged)
-    }
-
-    /// Runs one child over `pins` and collects its verdicts. Returns how it ended, which is of
-    /// interest when verdicts are missing.
-    fn run(&self, pins: &[&Pin], judged: &mut Vec<Judged>) -> io::Result<String> {
-        let words = [
-            child::SUBCOMMAND.to_owned(),
-            self.depth.argument().to_owned(),
-            pins.len().to_string(),
-            std::process::id().to_string(),
-        ];
-        let running = self.start(words, pins.iter().map(|pin| pin.as_fd()))?;
-        for pin in pins {
-            match running.answer::<child::Found>(self.deadline(pin.size())) {
-                Ok(found) => judged.push(Judged { verdict: found.into(), lasting: true }),
-                Err(stopped) => return running.end(stopped),
-            }
-        }
-        running.end(Stopped::Ended)
-    }
-
-    fn deadline(&self, bytes: u64) -> Duration {
-        let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-        self.deadline + DEADLINE_PER_MIB.saturating_mul(mib)
-    }
-
-    /// Starts a child that inherits these descriptors from [`child::FIRST_FD`] on.
-    fn start<'d>(
-        &self,
-        words: impl IntoIterator<Item: AsRef<OsStr>>,
-        descriptors: impl Iterator<Item = BorrowedFd<'d>>,
-    ) -> io::Result<Running> {
-        let mappings = descriptors
-            .zip(child::FIRST_FD..)
-            .map(|(fd, child_fd)| Ok(FdMapping { parent_fd: fd.try_clone_to_owned()?, child_fd }))
-            .collect::<io::Result<Vec<_>>>()?;
-        let files = mappings.len();
-        let mut command = Command::new(&self.program);
-        command
-            .args(words)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .fd_mappings(mappings)
-            .map_err(io::Error::other)?;
-        let mut process = command.spawn()?;
-        drop(command); // its copies of the descriptors
-        let stdout = process.stdout.take().expect("piped above");
-        let (sender, lines) = mpsc::channel();
-        // A thread, for a pipe has no read with a deadline. It ends with the child's end of the pipe.
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Running { process, lines, files, started: Instant::now() })
-    }
-}
-
-/// A child at work.
-struct Running {
-    process: Child,
-    lines: Receiver<String>,
-    files: usize,
-    started: Instant,
-}
-
-/// Why a child gives no further answer.
-enum Stopped {
-    /// It ended by itself.
-    Ended,
-    /// It is of no use any more, for this reason.
-    Useless(String),
-}
-
-impl Running {
-    /// The child's next line.
-    fn answer<T: DeserializeOwned>(&self, deadline: Duration) -> Result<T, Stopped> {
-        match self.lines.recv_timeout(deadline) {
-            Ok(line) => serde_json::from_str(&line).map_err(|error| {
-                Stopped::Useless(format!("its verifier answered nonsense: {error}"))
-            }),
-            Err(RecvTimeoutError::Disconnected) => Err(Stopped::Ended),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(Stopped::Useless(format!("was not decoded within {deadline:?}")))
-            }
-        }
-    }
-
-    /// Sees the child off. Returns what is to be said of a file that it did not answer for.
-    fn end(mut self, stopped: Stopped) -> io::Result<String> {
-        if let Stopped::Useless(_) = &stopped {
-            // It may have ended by itself this moment.
-            let _ = rustix::process::kill_process(Pid::from_child(&self.process), Signal::KILL);
-        }
-        let status = self.process.wait()?;
-        debug!(files = self.files, elapsed = ?self.started.elapsed(), %status, "decoded");
-        Ok(match stopped {
-            Stopped::Useless(reason) => reason,
-            Stopped::Ended => format!("stopped the process that decoded it ({status})"),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +264,8 @@ mod tests {
     use std::fs;
     use std::io::Write;
     use std::path::Path;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     /// A verifier whose children are shell scripts, and the files that it is given.
     struct Stage {
@@ -314,7 +297,7 @@ mod tests {
             Self { pins, verifier: Verifier::new(program, 1, child::Depth::Full), dir }
         }
 
-        fn verify(&mut self) -> Vec<Verdict> {
+        fn verify(&self) -> Vec<Verdict> {
             let verdicts = self.verifier.verify(self.pins.iter()).expect("children start");
             self.pins.iter().map(|pin| verdicts[&pin.hash()].clone()).collect()
         }
@@ -323,6 +306,23 @@ mod tests {
         fn runs(&self) -> Vec<String> {
             let runs = fs::read_to_string(self.dir.path().join("runs")).unwrap_or_default();
             runs.lines().map(str::to_owned).collect()
+        }
+    }
+
+    impl Stage {
+        /// Waits until this many children have begun.
+        fn wait_runs(&self, count: usize) {
+            while self.runs().len() < count {
+                thread::yield_now();
+            }
+        }
+
+        /// Waits until somebody waits for what another caller decodes.
+        fn wait_waiting(&self) {
+            let waits = |outcome: &Arc<Outcome>| Arc::strong_count(outcome) > 1;
+            while !self.verifier.book().under_way.values().any(waits) {
+                thread::yield_now();
+            }
         }
     }
 
@@ -357,7 +357,7 @@ mod tests {
     fn a_file_that_crashes_its_child_is_rejected_and_the_others_are_verified() {
         for (crash, told) in [("kill -SEGV $$", "SIGSEGV"), ("exit 7", "exit status: 7")] {
             // The largest goes first, so the bad one is in the middle.
-            let mut stage = Stage::new(&["longest", "a bad", "end"], &unless_bad(crash));
+            let stage = Stage::new(&["longest", "a bad", "end"], &unless_bad(crash));
             let verdicts = stage.verify();
             assert!(verdicts[0].is_ok() && verdicts[2].is_ok(), "{verdicts:?}");
             assert!(reason(&verdicts[1]).contains(told), "{verdicts:?}");
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_child_that_answers_nonsense_is_not_believed() {
-        let mut stage = Stage::new(&["longest", "a bad", "end"], &unless_bad("echo '{\"rep'"));
+        let stage = Stage::new(&["longest", "a bad", "end"], &unless_bad("echo '{\"rep'"));
         let verdicts = stage.verify();
         assert!(verdicts[0].is_ok() && verdicts[2].is_ok(), "{verdicts:?}");
         assert!(reason(&verdicts[1]).contains("answered nonsense"), "{verdicts:?}");
@@ -384,14 +384,14 @@ mod tests {
 
     #[test]
     fn a_child_that_ends_without_an_answer_never_vouches_for_a_file() {
-        let mut stage = Stage::new(&["a", "b"], "exit 0");
+        let stage = Stage::new(&["a", "b"], "exit 0");
         let verdicts = stage.verify();
         assert!(verdicts.iter().all(Verdict::is_err), "{verdicts:?}");
     }
 
     #[test]
     fn the_same_content_is_decoded_once() {
-        let mut stage = Stage::new(&["a", "a", "b"], &unless_bad("exit 1"));
+        let stage = Stage::new(&["a", "a", "b"], &unless_bad("exit 1"));
         assert!(stage.verify().iter().all(Verdict::is_ok));
         assert_eq!(stage.runs(), ["2"], "two contents");
         assert!(stage.verify().iter().all(Verdict::is_ok));
@@ -399,16 +399,62 @@ mod tests {
     }
 
     #[test]
+    fn what_another_caller_decodes_is_waited_for() {
+        for (answer, good) in [("echo \"$GOOD\"", true), ("kill -KILL $$", false)] {
+            // One says `slow`, and its child takes until it is let go.
+            let script = format!(
+                "while grep -q slow /proc/self/fd/3 && [ ! -e go ]; do sleep 0.01; done; {answer}"
+            );
+            let stage = Stage::new(&["slow", "other"], &script);
+            let (slow, both) = (&stage.pins[..1], &stage.pins);
+            thread::scope(|scope| {
+                let first = scope.spawn(|| stage.verifier.verify(slow.iter()).expect("starts"));
+                stage.wait_runs(1);
+                let second = scope.spawn(|| stage.verifier.verify(both.iter()).expect("starts"));
+                stage.wait_runs(2);
+                fs::write(stage.dir.path().join("go"), "").expect("write");
+                let (first, second) = (first.join().expect("ok"), second.join().expect("ok"));
+                assert_eq!((first.len(), second.len()), (1, 2));
+                assert!(first.values().chain(second.values()).all(|v| v.is_ok() == good));
+            });
+            assert_eq!(stage.runs(), ["1", "1"], "each content was decoded once");
+        }
+    }
+
+    #[test]
+    fn what_another_caller_could_not_decode_is_decoded_by_who_waits() {
+        // The first child's file is rewritten under it, which says nothing of the second's.
+        let script = "echo \"$GOOD\" > answer; while [ ! -e go ]; do sleep 0.01; done; cat answer";
+        let mut stage = Stage::new(&["as it was"], script);
+        let held = stage.dir.path().join("held");
+        fs::write(&held, "as it was").expect("write");
+        let file = fs::File::open(&held).expect("open");
+        stage.pins.push(Arc::new(Pin::new(file, &Budget::new(0)).expect("pin")));
+        let (copied, held_pin) = (&stage.pins[..1], &stage.pins[1..]);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| stage.verifier.verify(held_pin.iter()).expect("starts"));
+            stage.wait_runs(1);
+            let second = scope.spawn(|| stage.verifier.verify(copied.iter()).expect("starts"));
+            stage.wait_waiting();
+            fs::write(&held, "changed, and longer").expect("write");
+            fs::write(stage.dir.path().join("go"), "").expect("write");
+            assert!(first.join().expect("ok").values().all(Verdict::is_err));
+            assert!(second.join().expect("ok").values().all(Verdict::is_ok));
+        });
+        assert_eq!(stage.runs(), ["1", "1"]);
+    }
+
+    #[test]
     fn a_rejection_for_the_content_is_remembered_and_a_killed_child_is_not() {
         let refused = unless_bad("echo '{\"rejected\":\"no\"}'; exit");
-        let mut stage = Stage::new(&["bad"], &refused);
+        let stage = Stage::new(&["bad"], &refused);
         assert_eq!(reason(&stage.verify()[0]), "no");
         assert_eq!(reason(&stage.verify()[0]), "no");
         assert_eq!(stage.runs().len(), 1);
 
         // Killed once from outside, as for want of memory; then all is well.
         let once = "[ -e killed ] || { touch killed; kill -KILL $$; }; echo \"$GOOD\"";
-        let mut stage = Stage::new(&["a"], once);
+        let stage = Stage::new(&["a"], once);
         assert!(reason(&stage.verify()[0]).contains("SIGKILL"));
         assert!(stage.verify()[0].is_ok());
     }

@@ -306,7 +306,7 @@ fn judge(bench: &Bench, bytes: &[u8], budget: &Arc<Budget>) -> io::Result<Judgem
 
 fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<Report, String>> {
     let budget = Budget::new(1 << 30);
-    let mut verifier = Verifier::new(program(), 2, Depth::Full);
+    let verifier = Verifier::new(program(), 2, Depth::Full);
     let mut verdicts = Vec::with_capacity(mutants.len());
     for batch in mutants.chunks(BATCH) {
         let judged: Vec<Judgement> = batch

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use crate::harness::{Martd, Root, names, wait_for};
-use crate::writers::{Project, Writer};
+use crate::proc::decoders;
+use crate::writers::{Project, Writer, put};
 
 /// A file that DuckDB is at for minutes: lists in lists are decoded in exponential time. It is the
 /// largest of a directory of small marts, so it is decoded first.
@@ -15,22 +16,10 @@ fn land_endless(root: &Root, writer: &Writer, name: &str) {
     writer.land(root, name, &select);
 }
 
-/// The children of a process that runs `decode`.
-fn decoders(martd: &Martd) -> Vec<Pid> {
-    fs::read_dir("/proc")
-        .expect("procfs")
-        .filter_map(|entry| {
-            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            let child = status.contains(&format!("\nPPid:\t{}\n", martd.pid()));
-            (child && command.contains("\0decode\0")).then(|| Pid::from_raw(pid)).flatten()
-        })
-        .collect()
-}
-
 fn wait_decoder(martd: &Martd) -> Pid {
-    wait_for("a child", || decoders(martd).first().copied())
+    wait_for("a child at work", || {
+        decoders(martd.pid()).iter().find(|child| child.busy).map(|child| child.pid)
+    })
 }
 
 #[test]
@@ -73,6 +62,30 @@ fn a_child_dies_with_its_parent() {
 }
 
 #[test]
+fn a_child_waits_for_the_next_file_and_not_for_ever() {
+    let root = Root::new();
+    let writer = Writer::new();
+    writer.land(&root, "a", "SELECT 1 AS x");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let idle = || {
+        let children = decoders(martd.pid());
+        (children.len() == 1 && !children[0].busy).then(|| children[0].pid)
+    };
+    let first = wait_for("a child that waits", idle);
+    writer.land(&root, "b", "SELECT 1 AS y");
+    martd.wait_snapshot("another mart", |s| s["marts"][1]["name"] == "b");
+    assert_eq!(wait_for("a child that waits", idle), first, "it has decoded both");
+
+    rustix::process::kill_process(first, Signal::KILL).expect("it runs");
+    writer.land(&root, "c", "SELECT 1 AS z");
+    let snapshot = martd.wait_snapshot("a third", |s| s["marts"][2]["name"] == "c");
+    assert_eq!(names(&snapshot["rejected"], "file"), [""; 0], "it was killed with no file");
+
+    wait_for("its end", || decoders(martd.pid()).is_empty().then_some(()));
+}
+
+#[test]
 fn content_that_is_known_is_not_decoded_again() {
     let root = Root::new();
     let writer = Writer::new();
@@ -95,6 +108,38 @@ fn content_that_is_known_is_not_decoded_again() {
     writer.land(&root, "a", "SELECT 'c' AS x");
     martd.wait_snapshot("the new content", |s| s["generation"].as_u64() > Some(generation + 1));
     assert_eq!(decoded(), before + 1);
+}
+
+#[test]
+fn files_are_decoded_as_they_land_and_not_when_their_build_ends() {
+    let root = Root::new();
+    let writer = Writer::new();
+    let mut project = Project::default();
+    let land = |project: &mut Project, invocation: &str| {
+        let select = format!("SELECT '{invocation}' AS x");
+        writer.land_stamped(&root, "a", &select, Some(invocation));
+        project.built("a", invocation);
+    };
+    land(&mut project, "first");
+    project.write_ledger(&root, "first");
+    let martd = Martd::start(root.path());
+    martd.wait_snapshot("the first build", |s| s["build"]["invocation_id"] == "first");
+    let decoded = || martd.log().iter().filter(|line| line["message"] == "decoded").count();
+    let before = decoded();
+
+    land(&mut project, "second");
+    wait_for("the decoding of a file that is held", || (decoded() > before).then_some(()));
+    assert_eq!(martd.query("SELECT x FROM mart.a").value(), "first");
+    project.write_ledger(&root, "second");
+    martd.wait_snapshot("the second build", |s| s["build"]["invocation_id"] == "second");
+    assert_eq!(decoded(), before + 1);
+
+    // So what does not decode is known before anybody asks to serve it.
+    let mut damaged = writer.parquet("SELECT i, hash(i) AS h FROM range(5000) t(i)", Some("third"));
+    damaged[100..2_000].fill(0xff);
+    put(root.mart("b.parquet"), &damaged);
+    let snapshot = martd.wait_snapshot("the verdict", |s| s["rejected"][0]["file"] == "b.parquet");
+    assert_eq!(names(&snapshot["marts"], "name"), ["a"]);
 }
 
 #[test]

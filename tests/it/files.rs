@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
 
 use rustix::fs::inotify;
 use serde_json::Value as Json;
 
 use crate::harness::{Martd, Root, names, wait_for};
-use crate::proc::children;
+use crate::proc::decoders;
 use crate::writers::Writer;
 
 fn reasons(list: &Json) -> BTreeMap<String, String> {
@@ -104,7 +105,7 @@ fn a_good_version_stays_when_a_damaged_one_lands_while_it_is_being_decoded() {
     damaged[40..2000].fill(0xff);
     // Large, so that decoding it takes a while.
     writer.land(&root, "a", "SELECT 2 AS x, hash(i) AS y FROM range(3_000_000) t(i)");
-    wait_for("the decoder", || children(martd.pid()).first().copied());
+    wait_for("the decoder", || decoders(martd.pid()).iter().any(|child| child.busy).then_some(()));
     crate::writers::put(root.mart("a.parquet"), &damaged);
     martd.wait_snapshot("the rejection", |s| s["rejected"][0]["file"] == "a.parquet");
 
@@ -112,6 +113,43 @@ fn a_good_version_stays_when_a_damaged_one_lands_while_it_is_being_decoded() {
     writer.land(&root, "b", "SELECT 1 AS x");
     martd.wait_snapshot("the other mart", |s| names(&s["marts"], "name") == ["a", "b"]);
     assert_eq!(martd.query("SELECT max(x) FROM mart.a").value(), 2);
+}
+
+#[test]
+fn a_burst_of_eleven_files_is_published_in_one_or_two_snapshots() {
+    let root = Root::new();
+    let writer = Writer::new();
+    let names: Vec<String> = (0..11).map(|mart| format!("m{mart}")).collect();
+    for name in &names {
+        writer.land(&root, name, "SELECT 0 AS x");
+    }
+    let martd = Martd::start(root.path());
+    martd.wait_snapshot("all", |s| s["marts"].as_array().is_some_and(|m| m.len() == 11));
+    for round in 1.. {
+        let before = martd.snapshot()["generation"].as_u64().expect("a number");
+        let file =
+            |name: &String| (root.mart(&format!(".{name}")), root.mart(&format!("{name}.parquet")));
+        for name in &names {
+            writer.copy(&format!("SELECT {round} AS x"), &file(name).0, "");
+        }
+        let began = Instant::now();
+        for name in &names {
+            let (from, to) = file(name);
+            std::fs::rename(from, to).expect("rename");
+        }
+        let took = began.elapsed();
+        let sum =
+            names.iter().map(|name| format!("(SELECT x FROM mart.{name})")).collect::<Vec<_>>();
+        let sum = format!("SELECT {}", sum.join(" + "));
+        let wanted = round * names.len();
+        wait_for("all of them", || (martd.query(&sum).value() == wanted).then_some(()));
+        let after = martd.snapshot()["generation"].as_u64().expect("a number");
+        // A machine that is busy elsewhere makes no burst.
+        if took < Duration::from_millis(10) {
+            assert!(after - before <= 2, "{} snapshots of one burst", after - before);
+            break;
+        }
+    }
 }
 
 #[test]
