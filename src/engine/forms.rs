@@ -6,16 +6,16 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
 /// Statements whose times are remembered.
 const STATEMENTS: usize = 1_024;
-/// Runs of each form before they are compared. The first ones find caches cold.
+/// Runs of each form before they are compared, unless the file takes more than twice the time.
 const TRIALS: u32 = 3;
 /// Once in so many runs the slower form is tried again: data changes.
 const RECONSIDER: u32 = 512;
@@ -72,7 +72,8 @@ impl Times {
         if self.decoded.trials < TRIALS {
             return Form::Decoded;
         }
-        if self.file.trials < TRIALS {
+        let clearly_slower = self.file.trials > 0 && self.file.time > 2 * self.decoded.time;
+        if self.file.trials < TRIALS && !clearly_slower {
             return Form::File;
         }
         match (self.decoded.time <= self.file.time, self.runs.is_multiple_of(RECONSIDER)) {
@@ -100,25 +101,39 @@ impl Forms {
         self.decoded.load(Ordering::Relaxed)
     }
 
-    /// What the next run of this statement should read.
-    pub(super) fn choose(&self, sql: &str) -> Form {
-        let key = self.hasher.hash_one(sql);
-        let times =
-            self.statements.get_or_insert_with::<_, Infallible>(&key, || Ok(Arc::default()));
-        match times {
-            Ok(times) => times.lock().unwrap_or_else(PoisonError::into_inner).choose(),
-            Err(never) => match never {},
-        }
+    /// The times of a statement.
+    pub(super) fn of(&self, statement: &impl Hash) -> Timed<'_> {
+        let key = self.hasher.hash_one(statement);
+        let times = self
+            .statements
+            .get_or_insert_with::<_, Infallible>(&key, || Ok(Arc::default()))
+            .unwrap_or_else(|never| match never {});
+        Timed { times, decoded: &self.decoded }
+    }
+}
+
+/// A statement whose runs are timed.
+pub(super) struct Timed<'f> {
+    times: Arc<Mutex<Times>>,
+    decoded: &'f AtomicU64,
+}
+
+impl Timed<'_> {
+    /// What the next run should read.
+    pub(super) fn choose(&self) -> Form {
+        self.lock().choose()
     }
 
     /// A run took the processor so long.
-    pub(super) fn note(&self, sql: &str, form: Form, time: Duration) {
+    pub(super) fn note(&self, form: Form, time: Duration) {
         if form == Form::Decoded {
             self.decoded.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(times) = self.statements.get(&self.hasher.hash_one(sql)) {
-            times.lock().unwrap_or_else(PoisonError::into_inner).note(form, time);
-        }
+        self.lock().note(form, time);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,8 +154,9 @@ mod tests {
     fn runs(decoded: Duration, file: Duration, count: u32) -> Vec<Form> {
         let forms = Forms::new();
         let run = |_| {
-            let form = forms.choose("SELECT 1");
-            forms.note("SELECT 1", form, if form == Form::Decoded { decoded } else { file });
+            let timed = forms.of(&"SELECT 1");
+            let form = timed.choose();
+            timed.note(form, if form == Form::Decoded { decoded } else { file });
             form
         };
         (0..count).map(run).collect()
@@ -155,6 +171,12 @@ mod tests {
         let second = runs(SLOW, FAST, 20);
         assert_eq!(second[..6], trials);
         assert!(second[6..].iter().all(|form| *form == Form::File));
+    }
+
+    #[test]
+    fn a_file_that_is_clearly_slower_is_tried_once() {
+        let forms = runs(FAST, 3 * FAST, 20);
+        assert_eq!(forms.iter().filter(|form| **form == Form::File).count(), 1);
     }
 
     #[test]

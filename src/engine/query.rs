@@ -7,7 +7,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::decoded;
 use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
-use super::forms::{self, Form};
+use super::forms::{self, Form, Timed};
 use super::gate::{Checked, TableName};
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::position;
@@ -53,7 +53,7 @@ struct Prepared {
 }
 
 /// What a plan reads: how many marts decoded, and from which end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Reads {
     decoded: usize,
     backwards: bool,
@@ -222,16 +222,19 @@ impl Session {
             instance.is_readable(table).map_err(QueryError::Unscoped)?;
         }
         let mut held = instance.ask_decoded(&tables);
-        let forms = (!held.is_empty()).then(|| &instance.runtime().forms);
-        let form = forms.map_or(Form::File, |forms| forms.choose(sql));
-        if form == Form::File {
-            held.clear();
-        }
         let backwards = match (&checked.ordering, held.as_slice()) {
             (Some(ordering), [(mart, decoded)]) => instance.is_backwards(*mart, decoded, ordering),
             _ => false,
         };
-        let reads = Reads { decoded: held.len(), backwards };
+        let mut reads = Reads { decoded: held.len(), backwards };
+        // A statement's times are those of what it reads: more marts may be decoded by now.
+        let forms = &instance.runtime().forms;
+        let timed = (!held.is_empty()).then(|| forms.of(&(sql, reads)));
+        let form = timed.as_ref().map_or(Form::File, Timed::choose);
+        if form == Form::File {
+            held.clear();
+            reads = Reads { decoded: 0, backwards: false };
+        }
         let _picked = decoded::pick(held, backwards);
         let prepare = |pooled: &mut Pooled| {
             for &table in &tables {
@@ -261,8 +264,8 @@ impl Session {
                 }
                 consume(&mut Answer { rows, sql, instance: &instance, tables: &tables })
             });
-            if let (Some(forms), Ok(_)) = (forms, &outcome) {
-                forms.note(sql, form, forms::thread_time() - began);
+            if let (Some(timed), Ok(_)) = (timed, &outcome) {
+                timed.note(form, forms::thread_time() - began);
             }
             let scope = scope.clone();
             pooled.keep(Prepared { sql: sql.into(), scope, reads, statement });
