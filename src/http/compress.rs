@@ -55,32 +55,32 @@ impl Compressor {
         }
     }
 
-    /// Compresses a part that others will follow.
-    pub(super) fn part(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+    /// Compresses a part that others will follow; `None` when it is sent as it is.
+    pub(super) fn part(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         match self {
-            Self::Identity => bytes,
+            Self::Identity => None,
             Self::Gzip(encoder) => {
-                encoder.write_all(&bytes).and_then(|()| encoder.flush()).expect(IN_MEMORY);
-                std::mem::take(encoder.get_mut())
+                encoder.write_all(bytes).and_then(|()| encoder.flush()).expect(IN_MEMORY);
+                Some(std::mem::take(encoder.get_mut()))
             }
             Self::Zstd(encoder) => {
-                encoder.write_all(&bytes).and_then(|()| encoder.flush()).expect(IN_MEMORY);
-                std::mem::take(encoder.get_mut())
+                encoder.write_all(bytes).and_then(|()| encoder.flush()).expect(IN_MEMORY);
+                Some(std::mem::take(encoder.get_mut()))
             }
         }
     }
 
-    /// Compresses the last part.
-    pub(super) fn last(self, bytes: Vec<u8>) -> Vec<u8> {
+    /// Compresses the last part; `None` when it is sent as it is.
+    pub(super) fn last(self, bytes: &[u8]) -> Option<Vec<u8>> {
         match self {
-            Self::Identity => bytes,
+            Self::Identity => None,
             Self::Gzip(mut encoder) => {
-                encoder.write_all(&bytes).expect(IN_MEMORY);
-                encoder.finish().expect(IN_MEMORY)
+                encoder.write_all(bytes).expect(IN_MEMORY);
+                Some(encoder.finish().expect(IN_MEMORY))
             }
             Self::Zstd(mut encoder) => {
-                encoder.write_all(&bytes).expect(IN_MEMORY);
-                encoder.finish().expect(IN_MEMORY)
+                encoder.write_all(bytes).expect(IN_MEMORY);
+                Some(encoder.finish().expect(IN_MEMORY))
             }
         }
     }

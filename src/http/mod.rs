@@ -6,6 +6,7 @@
 mod accept;
 mod access;
 mod body;
+mod buffers;
 mod cache;
 pub mod client;
 mod compress;
@@ -47,6 +48,7 @@ pub(crate) use probes::why_nothing;
 pub use problem::problems;
 pub use server::Server;
 
+use buffers::Buffers;
 use cache::Answers;
 use queries::Queries;
 use slots::Slots;
@@ -114,6 +116,7 @@ struct Shared {
     parsers: Semaphore,
     queries: Queries,
     answers: Answers,
+    buffers: Buffers,
     draining: watch::Sender<bool>,
     /// Places for those who listen to events.
     listeners: Arc<Semaphore>,
@@ -136,6 +139,7 @@ impl App {
             parsers: Semaphore::new(settings.queries),
             queries: Queries::default(),
             answers: Answers::new(settings.cache_bytes),
+            buffers: Buffers::default(),
             draining: watch::Sender::new(false),
             // Of a thousand listeners, others would find no connection left.
             listeners: Arc::new(Semaphore::new((settings.max_connections / 4).max(1))),
@@ -195,6 +199,10 @@ impl App {
 
     fn queries(&self) -> &Queries {
         &self.0.queries
+    }
+
+    fn buffers(&self) -> &Buffers {
+        &self.0.buffers
     }
 
     fn answers(&self) -> &Answers {

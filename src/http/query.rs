@@ -294,6 +294,7 @@ impl Work<'_> {
                 stall: timeouts.stall,
                 facts,
                 metrics: app.metrics().clone(),
+                buffers: app.buffers().clone(),
                 head: head_sender,
             };
             tokio::task::spawn_blocking(move || span.in_scope(|| job.run()));

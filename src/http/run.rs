@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::accept::Wanted;
 use super::body::{Aborted, PARTS_AHEAD, Parts};
+use super::buffers::Buffers;
 use super::cache::Stored;
 use super::compress::Compressor;
 use super::exchange::Facts;
@@ -56,6 +57,7 @@ pub(super) struct Job {
     /// The largest answer.
     pub(super) max_bytes: u64,
     pub(super) metrics: Metrics,
+    pub(super) buffers: Buffers,
     /// A client that takes no bytes for this long is gone.
     pub(super) stall: Duration,
     /// Where the rows of a stream are told.
@@ -77,7 +79,8 @@ impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
         let Self { slot, stall, facts, metrics, head, .. } = self;
-        let Self { snapshot, query, wanted, checked, scope, started, max_bytes, .. } = self;
+        let Self { snapshot, query, wanted, checked, scope, started, max_bytes, buffers, .. } =
+            self;
         if slot.stop().is_asked() {
             return; // the client left while this waited for a thread
         }
@@ -97,7 +100,7 @@ impl Job {
                 snapshot: &snapshot.id,
                 elapsed: started.elapsed(),
             };
-            send(answer, wanted, limits, summary, &mut outlet)
+            send(answer, wanted, limits, summary, &buffers, &mut outlet)
         });
         if let Err(error) = outcome {
             outlet.fail(match error {
@@ -121,10 +124,11 @@ fn send<'s>(
     wanted: Wanted,
     limits: Limits,
     summary: impl FnOnce(bool) -> Summary<'s>,
+    buffers: &Buffers,
     outlet: &mut Outlet,
 ) -> Result<(), QueryError> {
     let mut compressor = Compressor::new(wanted.codings.best);
-    let mut out = Vec::new();
+    let mut out = buffers.take();
     let mut sent_bytes = 0_u64;
     let mut truncated = false;
     let mut encoder = Encoder::begin(wanted.format, &mut out, answer.columns())?;
@@ -139,9 +143,13 @@ fn send<'s>(
         }
         if out.len() >= if outlet.has_begun() { PART_BYTES } else { WHOLE_BYTES } {
             sent_bytes += out.len() as u64;
-            // The next part is about as long.
-            let next = Vec::with_capacity(out.len() + out.len() / 8);
-            let part = compressor.part(std::mem::replace(&mut out, next));
+            let part = match compressor.part(&out) {
+                Some(packed) => {
+                    out.clear();
+                    packed.into()
+                }
+                None => buffers.lend(std::mem::replace(&mut out, buffers.take())),
+            };
             answer.check_intact()?;
             outlet.part(part)?;
         }
@@ -150,9 +158,18 @@ fn send<'s>(
     encoder.end(&mut out, summary(truncated))?;
     let best = wanted.codings.best;
     let coding = if outlet.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
-    let last = if coding == best { compressor.last(out) } else { out };
+    let packed = if coding == best { compressor.last(&out) } else { None };
+    let bytes = match packed {
+        None if outlet.has_begun() => buffers.lend(out),
+        packed => {
+            // What is kept takes no more than it has to.
+            let bytes = packed.map_or_else(|| Bytes::copy_from_slice(&out), Bytes::from);
+            buffers.put(out);
+            bytes
+        }
+    };
     answer.check_intact()?;
-    let last = Stored { bytes: last.into(), coding, truncated, rows };
+    let last = Stored { bytes, coding, truncated, rows };
     outlet.last(last)
 }
 
@@ -212,15 +229,14 @@ impl Outlet {
     }
 
     /// Sends a part that others will follow.
-    fn part(&mut self, bytes: Vec<u8>) -> Result<(), QueryError> {
+    fn part(&mut self, bytes: Bytes) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => {
                 let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
                 self.parts = Some(sender);
-                head.send(Ok(Head::Stream(bytes.into(), receiver)))
-                    .map_err(|_| QueryError::Interrupted)
+                head.send(Ok(Head::Stream(bytes, receiver))).map_err(|_| QueryError::Interrupted)
             }
-            None => self.send(Ok(Frame::data(bytes.into()))),
+            None => self.send(Ok(Frame::data(bytes))),
         }
     }
 
