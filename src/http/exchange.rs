@@ -19,7 +19,7 @@ use tracing::{Span, debug, info};
 use super::App;
 use super::body::{Aborted, BoxBody};
 
-/// What a query's handler tells of it, for the log. A clone tells of the same.
+/// What a query's handler tells of it, for the log and the counters. A clone tells of the same.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts(Arc<Shared>);
 
@@ -49,6 +49,11 @@ impl Facts {
     /// The rows of the answer.
     pub(super) fn rows(&self, rows: u64) {
         self.0.rows.store(rows, Ordering::Relaxed);
+    }
+
+    /// How many rows the answer has, once they are told.
+    pub(super) fn row_count(&self) -> u64 {
+        self.0.rows.load(Ordering::Relaxed)
     }
 
     /// How long the query waited for its turn.
@@ -129,7 +134,7 @@ impl Drop for InFlight {
         match facts.0.statement.get() {
             Some(Statement { hash, text }) => info!(
                 %method, path, status, snapshot, statement = hash, sql = text,
-                rows = facts.0.rows.load(Ordering::Relaxed), bytes, head_ms, ms = elapsed,
+                rows = facts.row_count(), bytes, head_ms, ms = elapsed,
                 queue_ms = ms(Duration::from_micros(facts.0.waited.load(Ordering::Relaxed))),
                 "{message}"
             ),

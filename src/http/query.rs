@@ -49,7 +49,7 @@ pub(super) async fn answer(
     facts: Facts,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
-    let mut tally = Tally::start(app.metrics().clone());
+    let mut tally = Tally::start(app.metrics().clone(), facts.clone());
     match respond(app, state, caller, ticket, &facts, request, &mut tally).await {
         Ok((headers, content)) => Ok(content.into_response(headers, tally)),
         Err(problem) => {
@@ -293,7 +293,6 @@ impl Work<'_> {
                 max_bytes,
                 stall: timeouts.stall,
                 facts,
-                metrics: app.metrics().clone(),
                 buffers: app.buffers().clone(),
                 head: head_sender,
             };
@@ -334,7 +333,8 @@ impl Content {
                 (StatusCode::NOT_MODIFIED, body::full(Bytes::new()))
             }
             Self::Whole(stored) => {
-                tally.sent(&stored);
+                tally.sent_part(stored.bytes.len());
+                tally.ended();
                 (StatusCode::OK, body::full(stored.bytes))
             }
             Self::Stream(mut stream) => {

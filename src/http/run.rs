@@ -28,7 +28,6 @@ use super::slots::{Slot, Stop};
 use crate::catalog::Snapshot;
 use crate::encode::{Encoder, Summary};
 use crate::engine::{Answer, Checked, QueryError, Scope};
-use crate::metrics::Metrics;
 
 /// An answer up to this size comes whole, and can be kept: a thousand wide rows are. A larger one is
 /// streamed.
@@ -56,7 +55,6 @@ pub(super) struct Job {
     pub(super) started: Instant,
     /// The largest answer.
     pub(super) max_bytes: u64,
-    pub(super) metrics: Metrics,
     pub(super) buffers: Buffers,
     /// A client that takes no bytes for this long is gone.
     pub(super) stall: Duration,
@@ -78,7 +76,7 @@ pub(super) enum Head {
 impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
-        let Self { slot, stall, facts, metrics, head, .. } = self;
+        let Self { slot, stall, facts, head, .. } = self;
         let Self { snapshot, query, wanted, checked, scope, started, max_bytes, buffers, .. } =
             self;
         if slot.stop().is_asked() {
@@ -86,8 +84,7 @@ impl Job {
         }
         let runtime = Handle::current();
         let deadline = Deadline::start(started + query.timeout, slot.stop(), stall);
-        let mut outlet =
-            Outlet { head: Some(head), parts: None, deadline, facts, metrics, runtime };
+        let mut outlet = Outlet { head: Some(head), parts: None, deadline, facts, runtime };
         let mut session = match snapshot.instance.session() {
             Ok(session) => session,
             Err(error) => return outlet.fail(error.into()),
@@ -219,7 +216,6 @@ struct Outlet {
     deadline: Deadline,
     facts: Facts,
     runtime: Handle,
-    metrics: Metrics,
 }
 
 impl Outlet {
@@ -245,7 +241,6 @@ impl Outlet {
         match self.head.take() {
             Some(head) => head.send(Ok(Head::Whole(last))).map_err(|_| QueryError::Interrupted),
             None => {
-                self.metrics.rows(last.rows);
                 self.facts.rows(last.rows);
                 self.send(Ok(Frame::data(last.bytes)))?;
                 let trailers = HeaderMap::from_iter([(MARTD_TRUNCATED, truth(last.truncated))]);

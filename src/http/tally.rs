@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Instant;
 
-use super::cache::Stored;
+use super::exchange::Facts;
 use super::problem::Problem;
 use crate::encode::Format;
 use crate::metrics::{Metrics, NO_FORMAT, Outcome};
@@ -12,14 +12,15 @@ use crate::metrics::{Metrics, NO_FORMAT, Outcome};
 #[derive(Debug)]
 pub(super) struct Tally {
     metrics: Metrics,
+    facts: Facts,
     started: Instant,
     format: &'static str,
     outcome: Outcome,
 }
 
 impl Tally {
-    pub(super) fn start(metrics: Metrics) -> Self {
-        Self { metrics, started: Instant::now(), format: NO_FORMAT, outcome: Outcome::Gone }
+    pub(super) fn start(metrics: Metrics, facts: Facts) -> Self {
+        Self { metrics, facts, started: Instant::now(), format: NO_FORMAT, outcome: Outcome::Gone }
     }
 
     /// When the query came.
@@ -37,13 +38,6 @@ impl Tally {
         self.outcome = problem.outcome();
     }
 
-    /// It was answered as a whole.
-    pub(super) fn sent(&mut self, stored: &Stored) {
-        self.metrics.rows(stored.rows);
-        self.sent_part(stored.bytes.len());
-        self.ended();
-    }
-
     /// A part of its answer was sent.
     pub(super) fn sent_part(&self, bytes: usize) {
         self.metrics.bytes(bytes);
@@ -51,6 +45,7 @@ impl Tally {
 
     /// All of its answer was sent.
     pub(super) fn ended(&mut self) {
+        self.metrics.rows(self.facts.row_count());
         self.outcome = Outcome::Ok;
     }
 
