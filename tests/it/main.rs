@@ -45,6 +45,7 @@ mod openapi;
 mod ops;
 mod packaging;
 mod page;
+mod processors;
 mod query;
 mod readiness;
 mod restart;
