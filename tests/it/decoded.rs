@@ -185,23 +185,8 @@ fn what_has_no_room_or_is_nested_is_read_from_its_file() {
             assert_eq!(martd.query(&format!("SELECT count(*) FROM mart.{mart}")).status, 200);
         }
     }
-    wait_for("both reasons", || {
-        let log = martd.log();
-        let reasons: Vec<(String, String)> = log
-            .iter()
-            .filter(|line| line["message"] == "not held decoded")
-            .map(|line| {
-                let field = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-                (field("mart"), field("reason"))
-            })
-            .collect();
-        let expected = [
-            ("large", "MARTD_DECODED_MEMORY is used up"),
-            ("nested", "it has a column of a nested type"),
-        ];
-        (reasons == expected.map(|(mart, reason)| (mart.to_owned(), reason.to_owned())))
-            .then_some(())
-    });
+    let nested = ("nested", "it has a column of a nested type");
+    wait_declined(&martd, &[("large", "MARTD_DECODED_MEMORY is used up"), nested]);
     heat(&martd, &root, "small");
     let sql = "SELECT sum(l[1]) + (SELECT sum(x) FROM mart.small) AS s FROM mart.nested";
     assert_eq!(martd.query(sql).value(), 2 * 499_500);
@@ -209,4 +194,29 @@ fn what_has_no_room_or_is_nested_is_read_from_its_file() {
         martd.query("SELECT max(t) AS t FROM mart.large").value(),
         "a rather long text 99999"
     );
+}
+
+#[test]
+fn a_file_that_is_not_copied_is_read_anew_by_each_statement() {
+    let (root, writer) = (Root::new(), Writer::new());
+    writer.land(&root, "held", "SELECT 1 AS x");
+    let settings = [("MARTD_CACHE", "0"), ("MARTD_PIN_MEMORY", "0"), ("RUST_LOG", "debug")];
+    let martd = Martd::start_with(root.path(), &settings);
+    martd.wait_ready();
+    for _ in 0..8 {
+        assert_eq!(martd.query("SELECT x FROM mart.held").value(), 1);
+    }
+    wait_declined(&martd, &[("held", "its file is not copied, or shown as empty")]);
+}
+
+/// Waits until these marts, in this order, were not held decoded for these reasons.
+fn wait_declined(martd: &Martd, expected: &[(&str, &str)]) {
+    wait_for("the reasons", || {
+        let log = martd.log();
+        let declined = log.iter().filter(|line| line["message"] == "not held decoded");
+        let reasons: Vec<(&str, &str)> = declined
+            .filter_map(|line| Some((line["mart"].as_str()?, line["reason"].as_str()?)))
+            .collect();
+        (reasons == expected).then_some(())
+    });
 }
