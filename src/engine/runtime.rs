@@ -1,7 +1,7 @@
 //! What all instances of a process share: settings, threads, and memory for decoded marts.
 
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use super::decoded::Budget;
@@ -17,6 +17,8 @@ pub struct Runtime {
     pub(super) forms: Forms,
     pub(super) decoded: Arc<Budget>,
     wanted: Sender<(Weak<Instance>, Want)>,
+    /// Instances that were replaced and are still in use.
+    replaced: Mutex<Vec<Weak<Instance>>>,
 }
 
 /// What statements would be faster with, and what is not for the request path.
@@ -48,7 +50,22 @@ impl Runtime {
             decoded: Budget::new(settings.decoded_bytes),
             settings,
             wanted,
+            replaced: Mutex::default(),
         })
+    }
+
+    /// Remembers an instance that was replaced.
+    pub(super) fn note_replaced(&self, instance: &Arc<Instance>) {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.retain(|instance| instance.strong_count() > 0);
+        replaced.push(Arc::downgrade(instance));
+    }
+
+    /// Takes back the memory that replaced instances hold.
+    pub(super) fn let_go_of_replaced(&self) {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced: Vec<_> = replaced.drain(..).filter_map(|one| one.upgrade()).collect();
+        replaced.iter().for_each(|instance| instance.let_go());
     }
 
     /// Has this done by and by.

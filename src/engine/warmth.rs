@@ -22,7 +22,7 @@ const HOT_AFTER: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Warmth {
     marts: Vec<Mart>,
-    /// The instance was replaced.
+    /// The instance was replaced, and the memory was needed.
     over: AtomicBool,
 }
 
@@ -38,7 +38,7 @@ impl Warmth {
         Self { marts, over: AtomicBool::new(false) }
     }
 
-    /// Whether the instance was replaced.
+    /// Whether nothing is held decoded any more.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Memory::Acquire)
     }
@@ -104,7 +104,7 @@ impl Instance {
             Ok(decoded) => {
                 self.warmth().marts[number].decoded.store(Some(Arc::new(decoded)));
                 if self.warmth().is_over() {
-                    self.let_go(); // replaced meanwhile
+                    self.let_go(); // it came too late
                 }
             }
             Err(reason) => debug!(mart = self.name(number), %reason, "not held decoded"),
@@ -145,7 +145,8 @@ impl Instance {
             drop(held);
             match self.decode(number) {
                 Err(Declined::OverBudget) => {
-                    // Perhaps not both versions at once.
+                    // Perhaps without what replaced instances hold, and not both versions at once.
+                    self.runtime().let_go_of_replaced();
                     mart.decoded.store(None);
                     previous.forget_prepared();
                     self.hold_decoded(number);
@@ -165,9 +166,14 @@ impl Instance {
         }
     }
 
-    /// Gives the memory of decoded marts back: this instance was replaced. What is still asked of it
-    /// reads files.
-    pub fn let_go(&self) {
+    /// This instance was replaced. What waits for its turn, or asks for it by its id, finds decoded
+    /// what it did before, until the memory is needed.
+    pub fn was_replaced(self: &Arc<Self>) {
+        self.runtime().note_replaced(self);
+    }
+
+    /// Gives the memory of decoded marts back. What is still asked of this instance reads files.
+    pub(super) fn let_go(&self) {
         self.warmth().over.store(true, Memory::Release);
         for mart in &self.warmth().marts {
             mart.decoded.store(None);

@@ -104,7 +104,7 @@ impl Publisher {
                 let prepared = Prepared::Marts { target: target.clone(), verdicts, snapshot };
                 mailbox.post(Message::Prepared(Box::new(prepared)));
                 if let Some(replaced) = replaced {
-                    replaced.instance.let_go();
+                    replaced.instance.was_replaced();
                 }
                 if let (true, Some(state)) = (published, &state)
                     && let Err(error) = state.keep(&target)
