@@ -18,6 +18,7 @@ use crate::ledger::Ledger;
 use crate::legacy::Trouble;
 use crate::metrics::Counted;
 use crate::publish::{Hold, Target, Version};
+use crate::scan::Remark;
 use crate::verify::Report;
 
 /// A mart as a snapshot serves it.
@@ -105,15 +106,6 @@ pub struct Fault {
     pub since: Timestamp,
 }
 
-/// A name or type that is never served.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Ignored {
-    /// The entry's name.
-    pub file: String,
-    /// Why it is not served.
-    pub reason: String,
-}
-
 /// A build that is held back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Held {
@@ -159,7 +151,7 @@ pub struct State {
     /// Files that are not complete yet.
     pub landing: Vec<Fault>,
     /// Names and types that are never served.
-    pub ignored: Vec<Ignored>,
+    pub ignored: Vec<Remark>,
     /// Why the directory cannot be read, when it cannot.
     pub directory: Option<String>,
     /// Why nothing is made from the legacy file, while something should be.

@@ -22,6 +22,7 @@ use rustix::process::{Flock, FlockType};
 use tempfile::TempDir;
 
 use crate::catalog::Fault;
+use crate::hooks;
 use crate::pin::{Budget, Pin, PinError, PinKind};
 use crate::scan::Identity;
 use crate::watch::CLOCK_TICK;
@@ -156,6 +157,7 @@ impl LegacyFile {
             return Ok(None); // another write within the clock's tick would not show
         }
         let pinned = self.pin_all(&file, &seen, budget);
+        hooks::stick("legacy");
         if identities(&self.path)? != seen {
             return Err(Trouble::Locked); // whatever pinning came to
         }

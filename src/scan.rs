@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
+use serde::Serialize;
 
 /// The file in which each dbt build records what it did.
 pub const LEDGER: &str = "_build.json";
@@ -91,7 +92,7 @@ pub struct Candidate {
 }
 
 /// A directory entry that is not served, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Remark {
     /// The entry's name.
     pub file: String,

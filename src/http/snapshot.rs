@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::{Fault, Held, Ignored, Snapshot, Source, State, WatchMode};
+use crate::catalog::{Fault, Held, Snapshot, Source, State, WatchMode};
 use crate::ledger::{Ledger, Status};
 use crate::pin::PinKind;
+use crate::scan::Remark;
 use crate::verify::ReportColumn;
 
 /// The whole answer.
@@ -21,7 +22,7 @@ pub(super) struct Document<'s> {
     marts: Vec<Mart<'s>>,
     rejected: &'s [Fault],
     landing: &'s [Fault],
-    ignored: &'s [Ignored],
+    ignored: &'s [Remark],
     retained: Vec<&'s str>,
     watch: WatchMode,
     watch_degraded: Option<&'s str>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::{Mart, Snapshot};
+use crate::metrics::Metrics;
 
 /// The differences between two snapshots.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,22 @@ impl Changes {
             }
         }
         changes
+    }
+
+    /// Counts a snapshot, and how long its news took. The first after a start has none: what it shows
+    /// may have been there for days.
+    pub(super) fn count(&self, before: Option<&Snapshot>, after: &Snapshot, metrics: &Metrics) {
+        metrics.published();
+        let Some(before) = before else { return };
+        match &after.ledger {
+            Some(ledger) if after.verified && before.ledger != after.ledger => {
+                metrics.visible_since(ledger.finished_at);
+            }
+            _ => {
+                let changed = self.marts.iter().filter_map(|name| after.marts.get(name));
+                changed.for_each(|mart| metrics.visible_since(mart.version.modified()));
+            }
+        }
     }
 }
 

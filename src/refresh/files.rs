@@ -12,20 +12,19 @@ use blake3::Hash;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::ledger::{self, Ledger};
+use super::entry::{Condition, Entry, GONE_FOR, file_name};
+use super::ledger_file::LedgerFile;
+use crate::catalog::Fault;
+use crate::ledger::Ledger;
 use crate::pin::{Budget, Pin, PinError};
 use crate::publish::{Staged, Target, Version};
-use crate::scan::{Candidate, DirId, Identity, LEDGER, OpenDir, Remark};
+use crate::scan::{Candidate, DirId, Identity, OpenDir, Remark};
 use crate::verify::{self, Footer, FooterError, Verdict};
 use crate::watch;
 
-/// A file that is not valid this long after its last change is rejected, no longer landing.
-const LANDING_FOR: Duration = Duration::from_secs(30);
 /// When to try again what failed for a reason that is not the file's, for example for want of
 /// descriptors.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// A file is dropped once it has been gone this long: old writers unlink, then rename.
-const GONE_FOR: Duration = Duration::from_secs(2);
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All files, and the ledger.
 #[derive(Debug)]
@@ -37,8 +36,8 @@ pub(super) struct Files {
     dir: Option<DirId>,
     replaced_by_empty: Option<&'static str>,
     ignored: Vec<Remark>,
-    /// Files that their names keep from being served, and since when.
-    misnamed: BTreeMap<String, (String, Timestamp)>,
+    /// Files that their names keep from being served.
+    misnamed: Vec<Fault>,
     last_scan: Instant,
 }
 
@@ -51,38 +50,6 @@ pub(super) struct Sweep {
     pub(super) landed: Vec<Arc<Version>>,
     /// When to look again although nothing may happen.
     pub(super) look_again: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    identity: Identity,
-    /// When to read the file again although its identity stays the same: it was written a moment
-    /// ago, so that another write could have left the identity as it is; or reading failed.
-    read_again: Option<Duration>,
-    last_change: Instant,
-    condition: Condition,
-    since: Timestamp,
-    /// The file's content, if it has a whole footer.
-    newest: Option<Arc<Version>>,
-    /// The last content that decoded.
-    proven: Option<Arc<Version>>,
-    gone: Option<Instant>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Condition {
-    Valid,
-    Landing(String),
-    Rejected(String),
-}
-
-#[derive(Debug, Default)]
-struct LedgerFile {
-    identity: Option<Identity>,
-    settled: bool,
-    last_good: Option<Arc<Ledger>>,
-    fault: Option<(String, Timestamp)>,
-    gone: Option<Instant>,
 }
 
 /// What reading a file came to.
@@ -105,7 +72,7 @@ impl Files {
             dir: None,
             replaced_by_empty: None,
             ignored: Vec::new(),
-            misnamed: BTreeMap::new(),
+            misnamed: Vec::new(),
             last_scan: Instant::now(),
         }
     }
@@ -133,7 +100,7 @@ impl Files {
         let tick = watch::clock_tick(dir);
         let mut sweep = Sweep::default();
         // The ledger first: what it names was on disk before it was, so it is read below.
-        sweep.changed |= self.read_ledger(dir, scan.ledger, tick, now, &mut sweep.look_again);
+        sweep.changed |= self.ledger.look(dir, scan.ledger, tick, now, &mut sweep.look_again);
         // The smallest first, so that those that the budget has no room for are the largest.
         scan.candidates.sort_by_key(|candidate| candidate.identity.size());
         for candidate in &scan.candidates {
@@ -144,15 +111,7 @@ impl Files {
         sweep.changed |= self.drop_gone(&there.map(String::as_str).collect(), now);
 
         for entry in self.entries.values() {
-            let again = match (&entry.condition, entry.gone) {
-                (_, Some(gone)) => Some((gone + GONE_FOR).saturating_duration_since(now)),
-                (Condition::Landing(_), None) => {
-                    Some((entry.last_change + LANDING_FOR).saturating_duration_since(now))
-                }
-                _ => None,
-            };
-            soonest(&mut sweep.look_again, again);
-            soonest(&mut sweep.look_again, entry.read_again);
+            soonest(&mut sweep.look_again, entry.look_again(now));
         }
         Ok(sweep)
     }
@@ -169,7 +128,7 @@ impl Files {
 
     /// The ledger in force.
     pub(super) fn ledger(&self) -> Option<&Arc<Ledger>> {
-        self.ledger.last_good.as_ref()
+        self.ledger.in_force()
     }
 
     /// Versions by invocation.
@@ -188,26 +147,15 @@ impl Files {
             .collect()
     }
 
-    /// Files that are not complete yet: name, reason, since when.
-    pub(super) fn landing(&self) -> impl Iterator<Item = (String, &str, Timestamp)> {
-        self.entries.iter().filter_map(|(name, entry)| match &entry.condition {
-            Condition::Landing(reason) => Some((file_name(name), reason.as_str(), entry.since)),
-            _ => None,
-        })
+    /// Files that are not complete yet.
+    pub(super) fn landing(&self) -> impl Iterator<Item = Fault> {
+        self.entries.iter().filter_map(|(name, entry)| entry.landing(name))
     }
 
-    /// Files that will not be served: name, reason, since when.
-    pub(super) fn rejected(&self) -> impl Iterator<Item = (String, &str, Timestamp)> {
-        let ledger = self.ledger.fault.iter();
-        let misnamed = self.misnamed.iter();
-        let entries = self.entries.iter().filter_map(|(name, entry)| match &entry.condition {
-            Condition::Rejected(reason) => Some((file_name(name), reason.as_str(), entry.since)),
-            _ => None,
-        });
-        ledger
-            .map(|(reason, since)| (LEDGER.to_owned(), reason.as_str(), *since))
-            .chain(misnamed.map(|(file, (reason, since))| (file.clone(), reason.as_str(), *since)))
-            .chain(entries)
+    /// Files that will not be served.
+    pub(super) fn rejected(&self) -> impl Iterator<Item = Fault> {
+        let entries = self.entries.iter().filter_map(|(name, entry)| entry.rejected(name));
+        self.ledger.fault().into_iter().chain(self.misnamed.iter().cloned()).chain(entries)
     }
 
     /// Names and types that are never served.
@@ -375,129 +323,17 @@ impl Files {
     }
 
     fn note_misnamed(&mut self, remarks: Vec<Remark>) {
-        let mut before = std::mem::take(&mut self.misnamed);
-        for Remark { file, reason } in remarks {
-            let since = before.remove(&file).map_or_else(Timestamp::now, |(_, since)| since);
-            self.misnamed.insert(file, (reason, since));
-        }
-    }
-
-    fn read_ledger(
-        &mut self,
-        dir: &OpenDir,
-        seen: Option<Identity>,
-        tick: Duration,
-        now: Instant,
-        look_again: &mut Option<Duration>,
-    ) -> bool {
-        let ledger = &mut self.ledger;
-        let Some(seen) = seen else {
-            if ledger.identity.is_none() {
-                return false;
-            }
-            let gone = *ledger.gone.get_or_insert(now);
-            soonest(look_again, Some((gone + GONE_FOR).saturating_duration_since(now)));
-            if now.duration_since(gone) < GONE_FOR {
-                return false;
-            }
-            info!("the ledger {LEDGER} is gone");
-            *ledger = LedgerFile::default();
-            return true;
-        };
-        ledger.gone = None;
-        if ledger.identity == Some(seen) && ledger.settled {
-            return false;
-        }
-        ledger.identity = Some(seen);
-        ledger.settled = !seen.is_young(Timestamp::now(), tick);
-        if !ledger.settled {
-            soonest(look_again, Some(tick));
-        }
-        match load_ledger(dir) {
-            Ok(new) => {
-                ledger.fault = None;
-                if ledger.last_good.as_deref() == Some(&new) {
-                    return false;
-                }
-                ledger.last_good = Some(Arc::new(new));
-                true
-            }
-            Err(error) => {
-                // What could not be read may be read later although the file stays as it is.
-                if matches!(error, LedgerError::Read(_)) {
-                    ledger.settled = false;
-                    soonest(look_again, Some(RETRY_INTERVAL));
-                }
-                let reason = error.to_string();
-                if ledger.fault.as_ref().is_none_or(|(known, _)| *known != reason) {
-                    warn!(file = LEDGER, reason, "the last ledger that parsed stays in force");
-                    ledger.fault = Some((reason, Timestamp::now()));
-                }
-                false
-            }
-        }
+        let before = std::mem::take(&mut self.misnamed);
+        self.misnamed.extend(remarks.into_iter().map(|Remark { file, reason }| {
+            let known = before.iter().find(|fault| fault.file == file);
+            let since = known.map_or_else(Timestamp::now, |fault| fault.since);
+            Fault { file, reason, since }
+        }));
     }
 }
 
-/// Why a ledger is not taken.
-#[derive(Debug, thiserror::Error)]
-enum LedgerError {
-    #[error("cannot be read: {0}")]
-    Read(#[from] io::Error),
-    #[error("is larger than {} MiB", ledger::MAX_BYTES >> 20)]
-    TooLarge,
-    #[error("does not parse: {0}")]
-    Parse(#[from] serde_json::Error),
-}
-
-fn load_ledger(dir: &OpenDir) -> Result<Ledger, LedgerError> {
-    use std::io::Read;
-    let file = dir.open_file(LEDGER)?;
-    let mut text = Vec::new();
-    file.take(ledger::MAX_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > ledger::MAX_BYTES {
-        return Err(LedgerError::TooLarge);
-    }
-    Ok(Ledger::parse(&text)?)
-}
-
-impl Entry {
-    fn new(identity: Identity, now: Instant) -> Self {
-        Self {
-            identity,
-            read_again: None,
-            last_change: now,
-            condition: Condition::Landing("has not been read yet".to_owned()),
-            since: Timestamp::now(),
-            newest: None,
-            proven: None,
-            gone: None,
-        }
-    }
-
-    fn set(&mut self, condition: Condition) {
-        if std::mem::discriminant(&self.condition) != std::mem::discriminant(&condition) {
-            self.since = Timestamp::now();
-        }
-        self.condition = condition;
-    }
-
-    fn give_up_landing(&mut self, name: &str, now: Instant) {
-        if let Condition::Landing(reason) = &self.condition
-            && now.duration_since(self.last_change) >= LANDING_FOR
-        {
-            let reason = format!("{reason}, and has not changed for {} s", LANDING_FOR.as_secs());
-            warn!(file = file_name(name), reason, "rejected");
-            self.set(Condition::Rejected(reason));
-        }
-    }
-}
-
-fn file_name(name: &str) -> String {
-    format!("{name}.parquet")
-}
-
-fn soonest(best: &mut Option<Duration>, other: Option<Duration>) {
+/// The sooner of two times to wait, if there are any.
+pub(super) fn soonest(best: &mut Option<Duration>, other: Option<Duration>) {
     *best = match (*best, other) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

@@ -9,11 +9,10 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::files::Files;
-use super::writer::{fault, ignored};
-use crate::catalog::{Fault, Ignored};
+use crate::catalog::Fault;
 use crate::pin::{Budget, PinKind};
 use crate::publish::{self, Decision, Hold, Policy, Situation, Unverified, Version};
-use crate::scan::MartDir;
+use crate::scan::{MartDir, Remark};
 use crate::verify::{Depth, Verifier};
 
 /// Where marts come from, and what decides about them.
@@ -45,7 +44,7 @@ pub struct Inspection {
     /// Files that are not complete yet.
     pub landing: Vec<Fault>,
     /// Names and types that are never served.
-    pub ignored: Vec<Ignored>,
+    pub ignored: Vec<Remark>,
     /// Why the newest files would not be served.
     pub held: Option<Hold>,
     /// Whether the ledger vouches for what would be served.
@@ -113,9 +112,9 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
     });
     Ok(Inspection {
         marts: marts.collect(),
-        rejected: files.rejected().map(fault).collect(),
-        landing: files.landing().map(fault).collect(),
-        ignored: ignored(&files),
+        rejected: files.rejected().collect(),
+        landing: files.landing().collect(),
+        ignored: files.ignored().to_vec(),
         held: decision.held,
         verified,
     })

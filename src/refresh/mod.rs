@@ -7,9 +7,13 @@
 //! ([`Ahead`]) decodes what has just landed.
 
 mod ahead;
+mod builds;
+mod burst;
 mod changes;
+mod entry;
 mod files;
 mod inspect;
+mod ledger_file;
 mod publisher;
 mod writer;
 

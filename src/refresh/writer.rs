@@ -1,6 +1,5 @@
 //! The refresh thread: scans, pins, decides what to serve, and swaps it in.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,21 +9,19 @@ use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::ahead::{Ahead, Decoded};
+use super::builds::Builds;
+use super::burst::Burst;
 use super::changes::Changes;
 use super::files::{Files, Sweep};
 use super::publisher::{Prepared, Publisher};
 use super::{Mailbox, Message, Pulse, Settings};
-use crate::catalog::{Catalog, Fault, Held, Ignored, Retained, Snapshot, Source, State};
+use crate::catalog::{Catalog, Held, Retained, Snapshot, Source, State};
 use crate::hooks;
 use crate::legacy::{LegacyFile, Trouble};
 use crate::metrics::{Metrics, ScanReason};
 use crate::publish::{self, Decision, Hold, Situation, Target, Unverified};
 use crate::watch::{GLANCE_INTERVAL, Watch};
 
-/// Under `file`, further changes are waited for this long, so that a burst is published once…
-const QUIET: Duration = Duration::from_millis(25);
-/// …but no longer than this.
-const QUIET_AT_MOST: Duration = Duration::from_millis(500);
 /// Two scans are at least this far apart; a writer that renames without a pause costs no more.
 const SCAN_INTERVAL: Duration = Duration::from_millis(2);
 /// How often an absent directory is looked for.
@@ -36,9 +33,6 @@ const UNVERIFIED_AFTER: Duration = Duration::from_secs(10);
 
 /// How often the legacy file is looked at while it is served or waited for.
 const LEGACY_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Builds that `GET /v1/snapshot?build=` knows of.
-const BUILDS_REMEMBERED: usize = 256;
 
 /// The refresh thread's state.
 pub(super) struct Writer {
@@ -57,17 +51,14 @@ pub(super) struct Writer {
     started: Instant,
     next_scan: Instant,
     scan_reason: ScanReason,
-    /// When the first and the last change that is not published yet were seen.
-    unsettled: Option<(Instant, Instant)>,
+    /// The changes that are not published yet.
+    unsettled: Option<Burst>,
     preparing: bool,
     /// Not before this moment, after a failure.
     retry: Option<Instant>,
     current: Option<Arc<Snapshot>>,
     retained: Vec<Retained>,
-    /// Invocations that ledgers named, the newest last: what is served holds the work of those up to
-    /// its own.
-    seen: VecDeque<String>,
-    builds: Arc<Vec<String>>,
+    builds: Builds,
     held: Option<Held>,
     directory: Option<String>,
 }
@@ -103,8 +94,7 @@ impl Writer {
             retry: None,
             current: None,
             retained: Vec::new(),
-            seen: VecDeque::new(),
-            builds: Arc::default(),
+            builds: Builds::default(),
             held: None,
             directory: None,
         }
@@ -167,9 +157,10 @@ impl Writer {
                 self.ahead.decode(landed, now);
                 self.note_directory(self.files.replaced_by_empty().map(str::to_owned));
                 if changed {
-                    self.note_ledger();
-                    let first = self.unsettled.map_or(now, |(first, _)| first);
-                    self.unsettled = Some((first, now));
+                    if let Some(ledger) = self.files.ledger() {
+                        self.builds.named(ledger, self.current.as_deref());
+                    }
+                    self.unsettled.get_or_insert(Burst::begin(now)).go_on(now);
                 }
                 let interval = self.watch.interval();
                 (self.next_scan, self.scan_reason) = match look_again {
@@ -184,28 +175,6 @@ impl Writer {
                 self.next_scan = now + ABSENT_INTERVAL;
                 self.scan_reason = ScanReason::Timer;
             }
-        }
-    }
-
-    fn note_ledger(&mut self) {
-        let Some(ledger) = self.files.ledger() else { return };
-        if self.seen.back() != Some(&ledger.invocation_id) {
-            self.seen.push_back(ledger.invocation_id.clone());
-            if self.seen.len() > BUILDS_REMEMBERED {
-                self.seen.pop_front();
-            }
-            self.note_builds();
-        }
-    }
-
-    /// What is served holds the work of the build that its ledger names, and of those before it.
-    fn note_builds(&mut self) {
-        let Some(current) = self.current.as_ref().filter(|current| current.verified) else {
-            return;
-        };
-        let Some(ledger) = &current.ledger else { return };
-        if let Some(place) = self.seen.iter().rposition(|id| *id == ledger.invocation_id) {
-            self.builds = Arc::new(self.seen.iter().take(place + 1).cloned().collect());
         }
     }
 
@@ -258,7 +227,7 @@ impl Writer {
                 }
             } else if !self.preparing
                 && self.retry.is_none_or(|retry| now >= retry)
-                && (decision.settled || self.quiet(now))
+                && (decision.settled || self.unsettled.is_none_or(|burst| now >= burst.over()))
             {
                 self.prepare(target);
             }
@@ -307,13 +276,6 @@ impl Writer {
         })
     }
 
-    /// Whether the burst of changes is over, or has lasted long enough.
-    fn quiet(&self, now: Instant) -> bool {
-        self.unsettled.is_none_or(|(first, last)| {
-            now.duration_since(last) >= QUIET || now.duration_since(first) >= QUIET_AT_MOST
-        })
-    }
-
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let mut wake = self.next_scan.min(now + GLANCE_INTERVAL);
@@ -321,7 +283,7 @@ impl Writer {
             wake = wake.min(self.next_legacy_look);
         }
         let settled = self.unsettled.filter(|_| !self.preparing);
-        let settled = settled.map(|(first, last)| (last + QUIET).min(first + QUIET_AT_MOST));
+        let settled = settled.map(|burst| burst.over());
         let unverified = self.current.is_none().then(|| self.started + UNVERIFIED_AFTER);
         // What is over has been acted on, or there was nothing to do: no reason to wake again.
         let dues = [settled, self.retry, unverified];
@@ -392,7 +354,7 @@ impl Writer {
             self.legacy = None; // from here on it is out of date
         }
         let changes = Changes::between(self.current.as_deref(), &snapshot);
-        self.note_published(&snapshot, &changes);
+        changes.count(self.current.as_deref(), &snapshot, &self.metrics);
         info!(
             generation = snapshot.generation,
             snapshot = snapshot.id,
@@ -414,26 +376,7 @@ impl Writer {
             self.retained.insert(0, Retained { snapshot: replaced, replaced: Instant::now() });
             self.retained.truncate(self.settings.retain_count);
         }
-        self.note_builds();
-    }
-
-    /// Counts a snapshot, and how long its news took. The first after a start has none: what it shows
-    /// may have been there for days.
-    fn note_published(&self, snapshot: &Snapshot, changes: &Changes) {
-        self.metrics.published();
-        let Some(before) = self.current.as_deref() else { return };
-        match &snapshot.ledger {
-            Some(ledger) if snapshot.verified && before.ledger != snapshot.ledger => {
-                self.metrics.visible_since(ledger.finished_at);
-            }
-            _ => {
-                for name in &changes.marts {
-                    if let Some(mart) = snapshot.marts.get(name) {
-                        self.metrics.visible_since(mart.version.modified());
-                    }
-                }
-            }
-        }
+        self.builds.served(self.current.as_deref());
     }
 
     fn store(&self) {
@@ -441,26 +384,15 @@ impl Writer {
         self.catalog.store(State {
             snapshot: self.current.clone(),
             retained: self.retained.clone(),
-            builds: Arc::clone(&self.builds),
+            builds: self.builds.in_served(),
             held: self.held.clone(),
-            rejected: self.files.rejected().map(fault).chain(legacy_fault).collect(),
-            landing: self.files.landing().map(fault).collect(),
-            ignored: ignored(&self.files),
+            rejected: self.files.rejected().chain(legacy_fault).collect(),
+            landing: self.files.landing().collect(),
+            ignored: self.files.ignored().to_vec(),
             directory: self.directory.clone(),
             legacy: self.legacy.as_ref().and_then(|legacy| legacy.trouble().cloned()),
             watch: self.watch.mode(),
             watch_degraded: self.watch.degraded().map(str::to_owned),
         });
     }
-}
-
-pub(super) fn fault((file, reason, since): (String, &str, Timestamp)) -> Fault {
-    Fault { file, reason: reason.to_owned(), since }
-}
-
-pub(super) fn ignored(files: &Files) -> Vec<Ignored> {
-    let remarks = files.ignored().iter();
-    remarks
-        .map(|remark| Ignored { file: remark.file.clone(), reason: remark.reason.clone() })
-        .collect()
 }

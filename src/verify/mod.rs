@@ -5,6 +5,7 @@
 //! file can kill that child and nothing else. Reports are kept by content, so the same bytes are
 //! never decoded twice.
 
+mod book;
 pub mod child;
 mod children;
 mod footer;

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use blake3::Hash;
-use quick_cache::unsync::Cache;
 
+use super::book::{Book, Claim};
 use super::children::{Children, FILES_PER_CHILD, Judged, Kept, Stopped};
 use super::{Verdict, child};
 use crate::engine::{self, LegacyTable};
@@ -19,8 +19,6 @@ use crate::pin::{Pin, descriptor_limit};
 /// A batch is split over several children only when each gets this much to do: starting one costs
 /// more than decoding a small mart.
 const BYTES_PER_CHILD: u64 = 32 << 20;
-/// Verdicts that are remembered.
-const REMEMBERED: usize = 8_192;
 
 /// Decodes files in child processes and remembers the verdicts by content. Several threads may ask,
 /// and no content is decoded twice at the same time.
@@ -28,22 +26,8 @@ const REMEMBERED: usize = 8_192;
 pub struct Verifier {
     children: Children,
     parallel: usize,
-    book: Mutex<Book>,
-    /// Told whenever something is not under way any more.
-    decoded: Condvar,
+    book: Book,
 }
-
-/// What is known of contents.
-#[derive(Debug)]
-struct Book {
-    verdicts: Cache<Hash, Verdict>,
-    /// What is being decoded. Others wait for it.
-    under_way: HashMap<Hash, Arc<Outcome>>,
-}
-
-/// What decoding some content came to, for those who wait for that. Empty when it says nothing about
-/// their files.
-type Outcome = OnceLock<Verdict>;
 
 impl Verifier {
     /// A verifier that starts `program` (martd itself) as its child, up to `parallel` at once for
@@ -52,8 +36,7 @@ impl Verifier {
         Self {
             children: Children::new(program.into(), depth),
             parallel: parallel.max(1),
-            book: Mutex::new(Book { verdicts: Cache::new(REMEMBERED), under_way: HashMap::new() }),
-            decoded: Condvar::new(),
+            book: Book::default(),
         }
     }
 
@@ -94,13 +77,13 @@ impl Verifier {
         let mut missing: HashMap<Hash, &Pin> = pins.map(|pin| (pin.hash(), &**pin)).collect();
         let mut verdicts = HashMap::with_capacity(missing.len());
         loop {
-            let (claim, others) = self.claim(&missing, &mut verdicts);
+            let (claim, others) = self.book.claim(&missing, &mut verdicts);
             if !claim.pins.is_empty() {
                 verdicts.extend(self.decode(&claim, kept.as_deref_mut())?);
             }
             drop(claim);
             for (hash, outcome) in &others {
-                if let Some(verdict) = self.wait(hash, outcome) {
+                if let Some(verdict) = self.book.wait(hash, outcome) {
                     verdicts.insert(*hash, verdict);
                 }
             }
@@ -109,29 +92,6 @@ impl Verifier {
                 return Ok(verdicts);
             }
         }
-    }
-
-    /// Sorts files into those that are known, those that others decode, and those that are the
-    /// caller's to decode from here on.
-    fn claim<'v, 'p>(
-        &'v self,
-        missing: &HashMap<Hash, &'p Pin>,
-        verdicts: &mut HashMap<Hash, Verdict>,
-    ) -> (Claim<'v, 'p>, Vec<(Hash, Arc<Outcome>)>) {
-        let mut book = self.book();
-        let mut claim = Claim { verifier: self, pins: Vec::new() };
-        let mut others = Vec::new();
-        for (&hash, &pin) in missing {
-            if let Some(verdict) = book.verdicts.get(&hash) {
-                verdicts.insert(hash, verdict.clone());
-            } else if let Some(outcome) = book.under_way.get(&hash) {
-                others.push((hash, Arc::clone(outcome)));
-            } else {
-                book.under_way.insert(hash, Arc::default());
-                claim.pins.push(pin);
-            }
-        }
-        (claim, others)
     }
 
     /// Decodes what was claimed.
@@ -174,29 +134,8 @@ impl Verifier {
             // The child did not decode the bytes that the hash stands for.
             return Err("was rewritten in place while it was decoded".to_owned());
         }
-        let mut book = self.book();
-        if judged.lasting {
-            book.verdicts.insert(pin.hash(), judged.verdict.clone());
-        }
-        if let Some(outcome) = book.under_way.get(&pin.hash()) {
-            let _ = outcome.set(judged.verdict.clone());
-        }
+        self.book.enter(pin.hash(), &judged);
         judged.verdict
-    }
-
-    /// What another caller's decoding came to; `None` when it says nothing about others' files.
-    fn wait(&self, hash: &Hash, outcome: &Arc<Outcome>) -> Option<Verdict> {
-        let is_under_way = |book: &mut Book| {
-            outcome.get().is_none()
-                && book.under_way.get(hash).is_some_and(|now| Arc::ptr_eq(now, outcome))
-        };
-        let book = self.decoded.wait_while(self.book(), is_under_way);
-        drop(book.unwrap_or_else(PoisonError::into_inner));
-        outcome.get().cloned()
-    }
-
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is in a legacy file, or the reason why it cannot be served.
@@ -222,23 +161,6 @@ impl Verifier {
             Ok(found) => running.end(Stopped::Ended).map(|_| found),
             Err(stopped) => running.end(stopped).map(Err),
         }
-    }
-}
-
-/// Files that are one caller's to decode. When it is done, or has failed, they are nobody's again.
-struct Claim<'v, 'p> {
-    verifier: &'v Verifier,
-    pins: Vec<&'p Pin>,
-}
-
-impl Drop for Claim<'_, '_> {
-    fn drop(&mut self) {
-        let mut book = self.verifier.book();
-        for pin in &self.pins {
-            book.under_way.remove(&pin.hash());
-        }
-        drop(book);
-        self.verifier.decoded.notify_all();
     }
 }
 
@@ -317,10 +239,9 @@ mod tests {
             }
         }
 
-        /// Waits until somebody waits for what another caller decodes.
+        /// Waits until somebody waits for what another caller decodes, or does not wait.
         fn wait_waiting(&self) {
-            let waits = |outcome: &Arc<Outcome>| Arc::strong_count(outcome) > 1;
-            while !self.verifier.book().under_way.values().any(waits) {
+            while !self.verifier.book.is_awaited() && self.runs().len() < 2 {
                 thread::yield_now();
             }
         }

@@ -11,7 +11,7 @@ use duckdb::Connection;
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Answer, Martd, Root, names, wait_for};
-use crate::proc::cpu_ticks;
+use crate::proc::{Usage, cpu_ticks};
 use crate::writers::{Project, Writer};
 
 /// A directory with a legacy file in it, and an empty mart directory.
@@ -55,6 +55,23 @@ fn source(answer: &Answer) -> &str {
 const LONG_ENOUGH: Duration = Duration::from_millis(500);
 
 const NUMBERS: &str = "CREATE OR REPLACE TABLE main_mart.a AS SELECT i AS x FROM range(10) t(i)";
+
+#[test]
+fn a_copy_under_which_the_file_changed_is_not_served() {
+    let stage = Stage::new("CREATE TABLE main_mart.a AS SELECT 1 AS x");
+    let faults = tempfile::tempdir().expect("a temporary directory");
+    let stuck = faults.path().join("stuck-legacy");
+    fs::write(&stuck, "").expect("write");
+    let faults = faults.path().to_str().expect("UTF-8");
+    let martd = stage.start(&[("MARTD_TEST_FAULTS", faults)]);
+    wait_for("the copy", || (Usage::of(martd.pid()).pins == 1).then_some(()));
+
+    stage.write("CREATE OR REPLACE TABLE main_mart.a AS SELECT 2 AS x");
+    fs::remove_file(&stuck).expect("remove");
+    let first = martd.wait_ready();
+    assert_eq!(first["generation"], 1);
+    assert_eq!(martd.query("SELECT x FROM mart.a").value(), 2);
+}
 
 #[test]
 fn the_migration_loses_no_request() {
