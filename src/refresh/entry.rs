@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use blake3::Hash;
 use jiff::Timestamp;
 use tracing::warn;
 
@@ -27,6 +28,8 @@ pub(super) struct Entry {
     pub(super) since: Timestamp,
     /// The file's content, if it has a whole footer.
     pub(super) newest: Option<Arc<Version>>,
+    /// The newest content when it did not decode, by hash and time: to read it again tells nothing new.
+    pub(super) refused: Option<(Hash, Timestamp)>,
     /// The last content that decoded.
     pub(super) proven: Option<Arc<Version>>,
     pub(super) gone: Option<Instant>,
@@ -48,6 +51,7 @@ impl Entry {
             condition: Condition::Landing("has not been read yet".to_owned()),
             since: Timestamp::now(),
             newest: None,
+            refused: None,
             proven: None,
             gone: None,
         }
@@ -59,6 +63,7 @@ impl Entry {
             self.since = Timestamp::now();
         }
         self.condition = condition;
+        self.refused = None;
     }
 
     /// Rejects what has been landing for too long.

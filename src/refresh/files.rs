@@ -187,6 +187,7 @@ impl Files {
                     if let Some(entry) = entry.filter(|e| e.newest.as_ref().is_some_and(is_it)) {
                         warn!(file = file_name(&version.name), reason, "rejected");
                         entry.newest = None;
+                        entry.refused = Some((hash, version.modified()));
                         entry.condition = Condition::Rejected(reason.clone());
                         entry.since = Timestamp::now();
                     }
@@ -253,12 +254,15 @@ impl Files {
                 None
             }
             Outcome::Version(version) => {
-                let same = |other: &Arc<Version>| {
-                    other.pin.hash() == version.pin.hash() && other.modified() == version.modified()
-                };
+                let content = |version: &Version| (version.pin.hash(), version.modified());
+                let new = Some(content(&version));
+                // Read again because it was young, and it had not changed.
+                if new == entry.refused {
+                    return None;
+                }
                 entry.set(Condition::Valid);
-                if entry.newest.as_ref().is_some_and(same) {
-                    return None; // read again because it was young, and it had not changed
+                if new == entry.newest.as_deref().map(content) {
+                    return None;
                 }
                 self.staged.add(&version);
                 entry.newest = Some(Arc::clone(&version));
@@ -386,6 +390,8 @@ mod tests {
         let bad = land(&mut files, "bad");
         files.learn([&bad].into_iter(), &verdict(&bad, Err("no".to_owned())));
 
+        // It is young, so it is read again, which tells nothing new.
+        assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
         assert_eq!(files.rejected().count(), 1);
         assert!(Arc::ptr_eq(&files.good()["a"], &served));
     }
