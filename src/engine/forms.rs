@@ -121,14 +121,15 @@ pub(super) struct Timed<'f> {
 impl Timed<'_> {
     /// What the next run should read.
     pub(super) fn choose(&self) -> Form {
-        self.lock().choose()
+        let form = self.lock().choose();
+        if form == Form::Decoded {
+            self.decoded.fetch_add(1, Ordering::Relaxed);
+        }
+        form
     }
 
     /// A run took the processor so long.
     pub(super) fn note(&self, form: Form, time: Duration) {
-        if form == Form::Decoded {
-            self.decoded.fetch_add(1, Ordering::Relaxed);
-        }
         self.lock().note(form, time);
     }
 
