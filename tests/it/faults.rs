@@ -144,15 +144,15 @@ fn with_a_full_state_directory_martd_serves_on_and_keeps_the_last_snapshot_that_
     martd.wait_log("the snapshot cannot be kept for a restart; the last one is");
     assert_eq!(martd.query("SELECT max(x) FROM mart.a").value(), 2, "published all the same");
     assert_eq!(kept().as_deref(), first["id"].as_str());
+    let left = fs::read_dir(namespace.path(state.path())).expect("readable");
+    let left: Vec<_> = left.map(|entry| entry.expect("readable").file_name()).collect();
+    assert_eq!(left.len(), 3, "the manifest, the lock and one file: {left:?}");
     drop(martd);
 
     fs::remove_file(root.mart("a.parquet")).expect("remove");
     let martd = start();
     let restored = martd.wait_ready();
     assert_eq!(restored["id"], first["id"]);
-    let left = fs::read_dir(namespace.path(state.path())).expect("readable");
-    let left: Vec<_> = left.map(|entry| entry.expect("readable").file_name()).collect();
-    assert_eq!(left.len(), 3, "the manifest, the lock and one file: {left:?}");
 }
 
 #[test]
