@@ -18,6 +18,8 @@ use super::duck::Database;
 const PATIENCE: Duration = Duration::from_micros(300);
 /// How often the thread on watch looks for tasks while statements run.
 const INTERVAL: Duration = Duration::from_micros(200);
+/// How seldom it looks when it has found none again and again: a statement may wait for its client.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(50);
 /// The watch ends when nothing has run for so many intervals; until then a new statement wakes nobody.
 const IDLE_INTERVALS: u32 = 50;
 /// As DuckDB gives its own threads.
@@ -119,8 +121,11 @@ impl Shared {
     /// The life of a helper: asleep, or the one on watch, or at work.
     fn help(&self) {
         let mut state = self.lock();
-        let mut idle = 0;
+        let (mut idle, mut interval, mut newest) = (0, INTERVAL, state.next);
         while !state.ended {
+            if state.next != newest {
+                (newest, interval) = (state.next, INTERVAL);
+            }
             if state.watched || idle > IDLE_INTERVALS {
                 idle = 0;
                 state = self.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -133,6 +138,7 @@ impl Shared {
                 self.woken.notify_one(); // someone else keeps watch meanwhile
                 drop(state);
                 found = databases.iter().any(|database| database.help());
+                interval = if found { INTERVAL } else { (2 * interval).min(LONGEST_INTERVAL) };
                 drop(databases);
                 state = self.lock();
                 state.helping -= 1;
@@ -140,7 +146,7 @@ impl Shared {
             if !found && !state.watched {
                 idle = if state.running.is_empty() { idle + 1 } else { 0 };
                 state.watched = true;
-                let woken = self.woken.wait_timeout(state, INTERVAL);
+                let woken = self.woken.wait_timeout(state, interval);
                 state = woken.unwrap_or_else(PoisonError::into_inner).0;
                 state.watched = false;
             }
