@@ -34,7 +34,7 @@ impl Runtime {
     /// Starts the threads. One that cannot be started is done without.
     pub fn start(settings: Settings) -> Arc<Self> {
         let (wanted, inbox) = mpsc::channel::<(Weak<Instance>, Want)>();
-        let decode = move || {
+        let warm = move || {
             while let Ok((instance, want)) = inbox.recv() {
                 let Some(instance) = instance.upgrade() else { continue };
                 match want {
@@ -43,7 +43,7 @@ impl Runtime {
                 }
             }
         };
-        drop(thread::Builder::new().name("decode".to_owned()).spawn(decode));
+        drop(thread::Builder::new().name("warm".to_owned()).spawn(warm));
         Arc::new(Self {
             helpers: Helpers::start(settings.threads),
             forms: Forms::new(),
