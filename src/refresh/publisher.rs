@@ -87,7 +87,7 @@ impl Publisher {
                 let (verdicts, snapshot) = match verifier.verify(pins) {
                     Ok(verdicts) => {
                         let target = target.clone();
-                        let current = current.clone();
+                        let current = current.as_ref();
                         let snapshot =
                             open(target, current, &verdicts, &engine, &mut generation, &metrics);
                         (verdicts, snapshot)
@@ -133,7 +133,7 @@ impl Publisher {
 
 fn open(
     target: Target,
-    current: Option<Arc<Snapshot>>,
+    current: Option<&Arc<Snapshot>>,
     verdicts: &HashMap<Hash, Verdict>,
     engine: &Arc<Runtime>,
     generation: &mut u64,
@@ -151,18 +151,18 @@ fn open(
         marts.insert(name.clone(), mart);
     }
     let tables = tables(&target, &marts);
-    let instance = match current.as_ref().filter(|current| current.instance.serves(&tables)) {
+    let instance = match current.filter(|current| current.instance.serves(&tables)) {
         // Only the ledger changed, for example after `dbt test`.
         Some(current) => Arc::clone(&current.instance),
         None => {
             let instance = Instance::open(engine, tables).map_err(|error| error.to_string())?;
-            if let Some(current) = &current {
+            if let Some(current) = current {
                 instance.inherit(&current.instance);
             }
             instance
         }
     };
-    note_loaded(&mut marts, target.ledger.as_deref(), current.as_deref(), &instance);
+    note_loaded(&mut marts, target.ledger.as_deref(), current.map(Arc::as_ref), &instance);
     *generation += 1;
     Ok(Some(Snapshot {
         generation: *generation,
