@@ -3,10 +3,12 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 use landlock::RulesetStatus;
 use rustix::process::{Resource, Rlimit};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -56,9 +58,30 @@ fn start(config: Config) -> Result<(), String> {
         .enable_all()
         .thread_stack_size(http::STACK_BYTES)
         .max_blocking_threads(blocking)
+        .thread_keep_alive(Duration::MAX)
         .build()
         .map_err(|error| format!("threads cannot be had: {error}"))?;
+    start_blocking_threads(&runtime, blocking)?;
     runtime.block_on(serve(config, legacy, sockets))
+}
+
+/// Starts all blocking threads now, and for good: once statements have taken what memory there is,
+/// there is none for a thread's stack, and queries would wait for a thread that never comes.
+fn start_blocking_threads(runtime: &Runtime, count: usize) -> Result<(), String> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let (started, starts) = mpsc::channel();
+    let held = Arc::new(Mutex::new(()));
+    let hold = held.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..count {
+        let (started, held) = (started.clone(), Arc::clone(&held));
+        runtime.spawn_blocking(move || {
+            let _ = started.send(());
+            drop(held.lock()); // until all are there: each takes a thread of its own
+        });
+    }
+    let all = (0..count).try_for_each(|_| starts.recv_timeout(PATIENCE));
+    drop(hold);
+    all.map_err(|_| format!("{count} threads cannot be had; lower MARTD_QUERIES"))
 }
 
 fn confine(

@@ -18,6 +18,9 @@ use duckdb::ffi;
 use super::value::{TypeName, Value};
 use super::vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
 
+/// How DuckDB's errors begin when there is no memory left.
+pub(super) const OUT_OF_MEMORY: &str = "Out of Memory Error";
+
 /// An error as DuckDB words it, for example `Binder Error: Referenced column "x" not found…`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -51,7 +54,7 @@ impl DuckError {
 
     /// Whether DuckDB ran into its memory limit.
     pub(crate) fn is_out_of_memory(&self) -> bool {
-        self.0.starts_with("Out of Memory Error")
+        self.0.starts_with(OUT_OF_MEMORY)
     }
 }
 
@@ -285,6 +288,9 @@ impl Statement {
             Value::Typed { value, ty } => self.cast(value, ty)?,
             plain => RawValue::new(plain),
         };
+        if raw_value.0.is_null() {
+            return Err(DuckError(format!("{OUT_OF_MEMORY}: no room for the value")));
+        }
         // SAFETY: a live statement and value; DuckDB copies the value.
         unsafe {
             let state = ffi::duckdb_bind_value(self.raw, place as u64, raw_value.0);
@@ -377,7 +383,7 @@ impl Drop for Rows<'_> {
     }
 }
 
-/// A value of the C API, freed on drop.
+/// A value of the C API, freed on drop. Null when there was no memory for it.
 struct RawValue(ffi::duckdb_value);
 
 impl RawValue {
@@ -411,6 +417,9 @@ impl RawValue {
     /// Takes over `element`.
     fn list(mut element: ffi::duckdb_logical_type, values: &[Self]) -> Self {
         let mut pointers: Vec<_> = values.iter().map(|value| value.0).collect();
+        if pointers.iter().any(|pointer| pointer.is_null()) {
+            return Self(ptr::null_mut());
+        }
         // SAFETY: live values and a live type, which DuckDB copies.
         unsafe {
             let list = ffi::duckdb_create_list_value(

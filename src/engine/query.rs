@@ -393,8 +393,11 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
     };
     for (name, place) in names.iter().zip(1..) {
         let value = value_of(place, name).map_err(QueryError::Parameter)?;
-        statement.bind(place, value).map_err(|duck::DuckError(message)| {
-            QueryError::Parameter(format!("parameter ${name} cannot be bound: {message}"))
+        statement.bind(place, value).map_err(|error| match error {
+            error if error.is_out_of_memory() => QueryError::OutOfMemory,
+            duck::DuckError(message) => {
+                QueryError::Parameter(format!("parameter ${name} cannot be bound: {message}"))
+            }
         })?;
     }
     let surplus = match parameters {

@@ -188,6 +188,7 @@ impl From<Refusal> for Problem {
             Refusal::Syntax { .. } => SQL_ERROR,
             Refusal::Statement { .. } => STATEMENT_NOT_ALLOWED,
             Refusal::Function { .. } => FUNCTION_NOT_ALLOWED,
+            Refusal::OutOfMemory => MEMORY_LIMIT,
             Refusal::Failed(_) => return Self::internal(detail),
         };
         let problem = Self::new(kind, detail);

@@ -115,3 +115,70 @@ fn spilling_goes_nowhere_unless_a_place_is_named() {
         (left == 0).then_some(())
     });
 }
+
+/// A search that cannot be interrupted, takes hours, and keeps more than this many bytes meanwhile.
+fn hoard(bytes: u64) -> serde_json::Value {
+    let half = bytes / 2;
+    json!({ "sql": format!("SELECT instr(repeat('a', {half}), repeat('a', {}) || 'b')", half / 2) })
+}
+
+/// The bytes that the process has allocated for data, and how many it may.
+fn data(pid: u32) -> (u64, u64) {
+    let number = |file: &str, key: &str, unit: u64| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("the line");
+        line.split_whitespace().next().expect("a number").parse::<u64>().expect("a number") * unit
+    };
+    (number("status", "VmData:", 1 << 10), number("limits", "Max data size", 1))
+}
+
+#[test]
+fn statements_that_keep_all_memory_there_is_do_not_take_martd_down() {
+    let settings = [
+        ("MARTD_MEMORY", "64MiB"),
+        ("MARTD_DECODED_MEMORY", "0"),
+        ("MARTD_QUERIES", "24"),
+        ("MARTD_QUERY_TIMEOUT", "500ms"),
+        ("MARTD_MAX_BODY", "1MiB"),
+    ];
+    let (_root, martd) = martd(&settings);
+    let known = martd.query("SELECT count(*) FROM mart.a");
+    assert_eq!(known.value(), 1000);
+    let mut size = 1 << 30;
+    let (mut taken, limit) = data(martd.pid());
+    while size > 8 << 20 {
+        martd.post(&hoard(size));
+        let before = std::mem::replace(&mut taken, data(martd.pid()).0);
+        if taken < before + size / 4 {
+            size /= 2;
+        }
+    }
+    println!("{} of {} MiB are taken", taken >> 20, limit >> 20);
+    assert!(taken > limit - (32 << 20), "{taken} of {limit} bytes");
+
+    // What martd needs itself, it has.
+    let large = json!({ "sql": format!("SELECT 1 /* {} */", "x".repeat(900_000)) });
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                assert_eq!(martd.post(&large).problem().0, "statement-not-allowed");
+                assert_eq!(martd.query("SELECT count(*) FROM mart.a").body, known.body);
+                assert_eq!(martd.get("/v1/snapshot").status, 200);
+            });
+        }
+    });
+    let (_, limit_now) = data(martd.pid());
+    assert_eq!(limit_now, limit, "the limit is as it was");
+}
+
+#[test]
+fn the_threads_of_all_queries_are_there_before_the_first() {
+    let (_root, few) = martd(&[("MARTD_QUERIES", "2")]);
+    let (_root, many) = martd(&[("MARTD_QUERIES", "22")]);
+    let threads = |martd: &Martd| {
+        let tasks = format!("/proc/{}/task", martd.pid());
+        std::fs::read_dir(tasks).expect("it runs").count()
+    };
+    // One that runs, and one that waits for DuckDB to let go, of each.
+    assert_eq!(threads(&many) - threads(&few), 2 * 20);
+}

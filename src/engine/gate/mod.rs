@@ -21,6 +21,8 @@ use duckdb::{Config, Connection};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::duck::OUT_OF_MEMORY;
+
 mod calls;
 mod expressions;
 mod functions;
@@ -143,6 +145,9 @@ pub enum Refusal {
         /// Where in the text, in bytes, if it can be said.
         position: Option<usize>,
     },
+    /// There was no memory left to look at the statement in.
+    #[error("no memory is left to check the statement in")]
+    OutOfMemory,
     /// The gate itself failed; nothing is known about the statement.
     #[error("the statement could not be checked: {0}")]
     Failed(String),
@@ -155,7 +160,7 @@ impl Refusal {
             Self::Syntax { position, .. }
             | Self::Statement { position, .. }
             | Self::Function { position, .. } => *position,
-            Self::Empty | Self::Failed(_) => None,
+            Self::Empty | Self::OutOfMemory | Self::Failed(_) => None,
         }
     }
 
@@ -206,7 +211,8 @@ impl Gate {
             return answer;
         }
         let answer = self.judge(sql).map(Arc::new);
-        if !matches!(answer, Err(Refusal::Failed(_))) && sql.len() <= shape::MAX_TEXT_BYTES {
+        let knows = !matches!(answer, Err(Refusal::OutOfMemory | Refusal::Failed(_)));
+        if knows && sql.len() <= shape::MAX_TEXT_BYTES {
             lock(&self.remembered).put(sql, answer.clone());
         }
         answer
@@ -233,7 +239,10 @@ impl Gate {
     }
 
     fn serialize(&self, sql: &str) -> Result<String, Refusal> {
-        let failed = |error: duckdb::Error| Refusal::Failed(error.to_string());
+        let failed = |error: duckdb::Error| match error.to_string() {
+            message if message.starts_with(OUT_OF_MEMORY) => Refusal::OutOfMemory,
+            message => Refusal::Failed(message),
+        };
         let idle = lock(&self.idle).pop();
         let connection = match idle {
             Some(connection) => connection,

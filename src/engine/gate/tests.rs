@@ -88,7 +88,7 @@ fn class(gate: &Gate, sql: &str) -> &'static str {
         Err(Refusal::Syntax { .. }) => "syntax",
         Err(Refusal::Statement { .. }) => "statement",
         Err(Refusal::Function { .. }) => "function",
-        Err(Refusal::Failed(_)) => "failed",
+        Err(Refusal::OutOfMemory | Refusal::Failed(_)) => "failed",
         Ok(_)
             if tables(gate, sql)
                 .iter()
