@@ -275,6 +275,7 @@ fn every_way_in_which_a_query_ends_is_counted() {
     drop(leaver);
     wait_value(&martd, &ended("gone", "json"), 1.0);
     wait_value(&martd, "martd_connections", connections - 1.0);
+    wait_value(&martd, "martd_queries_in_flight", 0.0);
     let sql = "SELECT a.x, repeat('x', 1000) AS y FROM mart.a, mart.a AS b";
     leaver = ask(&martd, &json!({"sql": sql, "limit": 1_000_000}));
     leaver.read_exact(&mut [0; 1000]).expect("a beginning");
