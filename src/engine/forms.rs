@@ -27,6 +27,15 @@ pub(super) enum Form {
     File,
 }
 
+/// What the next run of a statement reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) form: Form,
+    /// Whether the run is to tell how long the form takes. It should have nobody's help then:
+    /// only the time of its own thread is known.
+    pub(super) is_trial: bool,
+}
+
 /// The times of statements.
 pub(super) struct Forms {
     statements: Cache<u64, Arc<Mutex<Times>>>,
@@ -67,18 +76,25 @@ impl Estimate {
 }
 
 impl Times {
-    fn choose(&mut self) -> Form {
+    fn choose(&mut self) -> Choice {
         self.runs = self.runs.wrapping_add(1);
+        let trial = |form| Choice { form, is_trial: true };
         if self.decoded.trials < TRIALS {
-            return Form::Decoded;
+            return trial(Form::Decoded);
         }
         let clearly_slower = self.file.trials > 0 && self.file.time > 2 * self.decoded.time;
         if self.file.trials < TRIALS && !clearly_slower {
-            return Form::File;
+            return trial(Form::File);
         }
-        match (self.decoded.time <= self.file.time, self.runs.is_multiple_of(RECONSIDER)) {
-            (true, false) | (false, true) => Form::Decoded,
-            (false, false) | (true, true) => Form::File,
+        let (faster, slower) = if self.decoded.time <= self.file.time {
+            (Form::Decoded, Form::File)
+        } else {
+            (Form::File, Form::Decoded)
+        };
+        if self.runs.is_multiple_of(RECONSIDER) {
+            trial(slower)
+        } else {
+            Choice { form: faster, is_trial: false }
         }
     }
 
@@ -120,15 +136,15 @@ pub(super) struct Timed<'f> {
 
 impl Timed<'_> {
     /// What the next run should read.
-    pub(super) fn choose(&self) -> Form {
-        let form = self.lock().choose();
-        if form == Form::Decoded {
+    pub(super) fn choose(&self) -> Choice {
+        let choice = self.lock().choose();
+        if choice.form == Form::Decoded {
             self.decoded.fetch_add(1, Ordering::Relaxed);
         }
-        form
+        choice
     }
 
-    /// A run took the processor so long.
+    /// A run that nobody helped took the processor so long.
     pub(super) fn note(&self, form: Form, time: Duration) {
         self.lock().note(form, time);
     }
@@ -156,7 +172,7 @@ mod tests {
         let forms = Forms::new();
         let run = |_| {
             let timed = forms.of(&"SELECT 1");
-            let form = timed.choose();
+            let form = timed.choose().form;
             timed.note(form, if form == Form::Decoded { decoded } else { file });
             form
         };
@@ -195,6 +211,6 @@ mod tests {
             times.note(Form::File, SLOW);
         }
         times.note(Form::Decoded, SLOW * 4);
-        assert_eq!(times.choose(), Form::Decoded);
+        assert_eq!(times.choose(), Choice { form: Form::Decoded, is_trial: false });
     }
 }

@@ -42,6 +42,8 @@ struct State {
     next: u64,
     /// Helpers at work.
     helping: usize,
+    /// The databases (their addresses) that helpers run a task of at this moment, or look for one.
+    visited: Vec<usize>,
     /// Whether a helper looks for work from time to time; the others sleep.
     watched: bool,
     ended: bool,
@@ -51,6 +53,10 @@ struct Running {
     number: u64,
     since: Instant,
     database: Arc<Database>,
+    /// It is timed: nobody is to help.
+    alone: bool,
+    /// A helper has run a task of the database meanwhile, maybe this statement's.
+    helped: bool,
 }
 
 /// Says that a statement runs, until it is dropped.
@@ -81,13 +87,14 @@ impl Helpers {
         Self(shared)
     }
 
-    /// A statement on this database begins.
-    pub(super) fn begin(&self, database: &Arc<Database>) -> Guard<'_> {
+    /// A statement on this database begins. None of the database is helped while one is `alone`.
+    pub(super) fn begin(&self, database: &Arc<Database>, alone: bool) -> Guard<'_> {
         let mut state = self.0.lock();
         let number = state.next;
         state.next += 1;
         let database = Arc::clone(database);
-        state.running.push(Running { number, since: Instant::now(), database });
+        let running = Running { number, since: Instant::now(), database, alone, helped: false };
+        state.running.push(running);
         if !state.watched {
             self.0.woken.notify_one();
         }
@@ -102,15 +109,43 @@ impl Drop for Helpers {
     }
 }
 
+impl Guard<'_> {
+    /// The statement has ended. Says whether it may have been helped.
+    pub(super) fn end(self) -> bool {
+        self.take_out().is_none_or(|running| running.helped)
+    }
+
+    fn take_out(&self) -> Option<Running> {
+        let mut state = self.shared.lock();
+        let place = state.running.iter().position(|running| running.number == self.number)?;
+        let mut running = state.running.remove(place);
+        running.helped |= state.visited.contains(&address(&running.database));
+        Some(running)
+    }
+}
+
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        let ended = {
-            let mut state = self.shared.lock();
-            let place = state.running.iter().position(|running| running.number == self.number);
-            place.map(|place| state.running.remove(place))
-        };
-        drop(ended); // closes the database, if this was its last user: not under the lock
+        // Closes the database, if this was its last user: not under the lock.
+        drop(self.take_out());
     }
+}
+
+impl State {
+    /// A helper has left these databases, and has run a task of one or none of them.
+    fn leave(&mut self, places: &[usize], helped: Option<usize>) {
+        for place in places {
+            let visit = self.visited.iter().position(|visited| visited == place);
+            self.visited.swap_remove(visit.expect("it was entered"));
+        }
+        for running in &mut self.running {
+            running.helped |= helped == Some(address(&running.database));
+        }
+    }
+}
+
+fn address(database: &Arc<Database>) -> usize {
+    Arc::as_ptr(database).addr()
 }
 
 impl Shared {
@@ -134,14 +169,18 @@ impl Shared {
             let mut found = false;
             let databases = self.in_need(&state);
             if !databases.is_empty() {
+                let places: Vec<usize> = databases.iter().map(address).collect();
                 state.helping += 1;
+                state.visited.extend(&places);
                 self.woken.notify_one(); // someone else keeps watch meanwhile
                 drop(state);
-                found = databases.iter().any(|database| database.help());
+                let helped = databases.iter().position(|database| database.help());
+                found = helped.is_some();
                 interval = if found { INTERVAL } else { (2 * interval).min(LONGEST_INTERVAL) };
                 drop(databases);
                 state = self.lock();
                 state.helping -= 1;
+                state.leave(&places, helped.map(|index| places[index]));
             }
             if !found && !state.watched {
                 idle = if state.running.is_empty() { idle + 1 } else { 0 };
@@ -164,6 +203,9 @@ impl Shared {
                 databases.push(Arc::clone(&running.database));
             }
         }
+        databases.retain(|database| {
+            !state.running.iter().any(|one| one.alone && Arc::ptr_eq(&one.database, database))
+        });
         databases
     }
 }

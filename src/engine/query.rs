@@ -7,7 +7,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::decoded;
 use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
-use super::forms::{self, Form, Timed};
+use super::forms::{self, Choice, Form, Timed};
 use super::gate::{Checked, TableName};
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::position;
@@ -230,7 +230,8 @@ impl Session {
         // A statement's times are those of what it reads: more marts may be decoded by now.
         let forms = &instance.runtime().forms;
         let timed = (!held.is_empty()).then(|| forms.of(&(sql, reads)));
-        let form = timed.as_ref().map_or(Form::File, Timed::choose);
+        let only = Choice { form: Form::File, is_trial: false };
+        let Choice { form, is_trial } = timed.as_ref().map_or(only, Timed::choose);
         if form == Form::File {
             held.clear();
             reads = Reads { decoded: 0, backwards: false };
@@ -253,7 +254,7 @@ impl Session {
             first => first,
         };
         let outcome = prepared.map_err(explain).and_then(|mut statement| {
-            let _helped = instance.begin();
+            let running = instance.begin(is_trial);
             let began = forms::thread_time();
             let outcome = bind(&mut statement, parameters).and_then(|()| {
                 let rows = statement.execute().map_err(explain)?;
@@ -264,7 +265,8 @@ impl Session {
                 }
                 consume(&mut Answer { rows, sql, instance: &instance, tables: &tables })
             });
-            if let (Some(timed), Ok(_)) = (timed, &outcome) {
+            let was_helped = running.end();
+            if let (Some(timed), Ok(_), false) = (timed, &outcome, was_helped) {
                 timed.note(form, forms::thread_time() - began);
             }
             let scope = scope.clone();
