@@ -52,7 +52,14 @@ fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
         let name = format!("m{number}");
         let file = File::open(dir.path().join(SCHEMA).join(format!("{name}.parquet")));
         let pin = Pin::new(file.expect("a mart"), &budget).expect("a pin");
-        Table { name, schema: None, pin: Arc::new(pin), columns: Vec::new(), empty: false }
+        Table {
+            name,
+            schema: None,
+            pin: Arc::new(pin),
+            columns: Vec::new(),
+            rows: ROWS as u64,
+            empty: false,
+        }
     };
     (0..count).map(table).collect()
 }

@@ -136,7 +136,8 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_MEMORY", value_name = "SIZE")]
     memory: Option<ByteSize>,
 
-    /// Processors that queries use together [default: those there are]
+    /// Processors that queries use together, and one query where marts have 491,520 rows or more
+    /// [default: those there are]
     #[arg(long, env = "MARTD_THREADS", value_name = "N")]
     threads: Option<Count>,
 

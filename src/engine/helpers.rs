@@ -95,7 +95,7 @@ impl Helpers {
         let database = Arc::clone(database);
         let running = Running { number, since: Instant::now(), database, alone, helped: false };
         state.running.push(running);
-        if !state.watched {
+        if !alone && !state.watched {
             self.0.woken.notify_one();
         }
         Guard { shared: &self.0, number }

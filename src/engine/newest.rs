@@ -66,6 +66,7 @@ mod tests {
             schema: None,
             pin: Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin")),
             columns: report.columns,
+            rows: report.rows,
             empty: report.empty_model,
         };
         let settings = Settings {

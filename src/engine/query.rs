@@ -450,6 +450,7 @@ mod tests {
             schema: None,
             pin: Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin")),
             columns: Vec::new(),
+            rows: 0,
             empty: false,
         };
         let pin = table.pin.path();

@@ -225,6 +225,7 @@ fn open_legacy(
             schema: Some(schema),
             pin: Arc::clone(&pin),
             columns: report.columns.clone(),
+            rows: report.rows,
             empty: false,
         });
         let version = Arc::new(Version {
@@ -265,6 +266,7 @@ fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {
                 .and_then(|model| model.schema.clone()),
             pin: Arc::clone(&mart.version.pin),
             columns: mart.report.columns.clone(),
+            rows: mart.report.rows,
             empty: mart.report.empty_model,
         })
         .collect()

@@ -21,31 +21,37 @@ fn ticks_of_threads(pid: u32, name: &str) -> Option<u64> {
     ticks.reduce(|all, one| all + one)
 }
 
-fn martd(threads: &str) -> (Root, Martd) {
+fn martd(threads: &str, rows: u64) -> (Root, Martd) {
     let (root, writer) = (Root::new(), Writer::new());
-    // Several row groups: what several threads can do at once.
-    writer.land(&root, "a", "SELECT i AS x FROM range(1_000_000) t(i)");
+    writer.land(&root, "a", &format!("SELECT i AS x FROM range({rows}) t(i)"));
     let martd = Martd::start_with(root.path(), &[("MARTD_THREADS", threads)]);
     martd.wait_ready();
     (root, martd)
 }
 
-fn ask(martd: &Martd) {
+fn ask(martd: &Martd, rows: u64) {
     let sql = "SELECT count(DISTINCT md5(md5(md5(x::VARCHAR) || ?))) AS n FROM mart.a";
     let answer = martd.post(&json!({ "sql": sql, "params": ["salt"] }));
-    assert_eq!(answer.value(), 1_000_000);
+    assert_eq!(answer.value(), rows);
 }
 
 #[test]
 fn another_thread_joins_a_long_statement() {
-    let (_root, martd) = martd("2");
-    ask(&martd);
+    let (_root, martd) = martd("2", 1_000_000);
+    ask(&martd, 1_000_000);
     assert!(ticks_of_threads(martd.pid(), "help").expect("a helper") > 10);
 }
 
 #[test]
 fn with_one_processor_there_is_nobody_to_join() {
-    let (_root, martd) = martd("1");
-    ask(&martd);
+    let (_root, martd) = martd("1", 1_000_000);
+    ask(&martd, 1_000_000);
     assert_eq!(ticks_of_threads(martd.pid(), "help"), None);
+}
+
+#[test]
+fn a_statement_over_few_rows_is_left_to_its_own_thread() {
+    let (_root, martd) = martd("2", 400_000);
+    ask(&martd, 400_000);
+    assert!(ticks_of_threads(martd.pid(), "help").expect("a helper") <= 1);
 }
