@@ -417,16 +417,14 @@ impl RawValue {
     /// Takes over `element`.
     fn list(mut element: ffi::duckdb_logical_type, values: &[Self]) -> Self {
         let mut pointers: Vec<_> = values.iter().map(|value| value.0).collect();
-        if pointers.iter().any(|pointer| pointer.is_null()) {
-            return Self(ptr::null_mut());
-        }
-        // SAFETY: live values and a live type, which DuckDB copies.
+        // SAFETY: live values and a live type, which DuckDB copies; the type is destroyed either way.
         unsafe {
-            let list = ffi::duckdb_create_list_value(
-                element,
-                pointers.as_mut_ptr(),
-                pointers.len() as u64,
-            );
+            let list = if pointers.iter().any(|pointer| pointer.is_null()) {
+                ptr::null_mut()
+            } else {
+                let count = pointers.len() as u64;
+                ffi::duckdb_create_list_value(element, pointers.as_mut_ptr(), count)
+            };
             ffi::duckdb_destroy_logical_type(&raw mut element);
             Self(list)
         }

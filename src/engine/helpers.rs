@@ -53,7 +53,7 @@ struct Running {
     number: u64,
     since: Instant,
     database: Arc<Database>,
-    /// It is timed: nobody is to help.
+    /// It is timed, or its database plans for one thread: nobody is to help.
     alone: bool,
     /// A helper has run a task of the database meanwhile, maybe this statement's.
     helped: bool,
