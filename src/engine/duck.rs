@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use duckdb::ffi;
 
+use super::chunk::Chunk;
+use super::types::{Column, Type, owned_text};
 use super::value::{TypeName, Value};
-use super::vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
+use super::vector::{RawHugeInt, RawInterval, RawListEntry, Vector};
 
 /// How DuckDB's errors begin when there is no memory left.
 pub(super) const OUT_OF_MEMORY: &str = "Out of Memory Error";
@@ -54,7 +56,8 @@ impl DuckError {
 
     /// Whether DuckDB ran into its memory limit.
     pub(crate) fn is_out_of_memory(&self) -> bool {
-        self.0.starts_with(OUT_OF_MEMORY)
+        // As it is, or as a table function of martd's own has said it.
+        self.0.trim_start_matches("Invalid Input Error: ").starts_with(OUT_OF_MEMORY)
     }
 }
 
@@ -282,6 +285,27 @@ impl Statement {
         }
     }
 
+    /// Names and types of the columns that it gives.
+    pub(super) fn columns(&self) -> Vec<Column> {
+        // SAFETY: a live statement; names and types are freed after they were read.
+        unsafe {
+            (0..ffi::duckdb_prepared_statement_column_count(self.raw))
+                .map(|index| Column {
+                    name: owned_text(
+                        ffi::duckdb_prepared_statement_column_name(self.raw, index).cast_mut(),
+                    ),
+                    ty: Type::take(self.logical_type(index as usize)),
+                })
+                .collect()
+        }
+    }
+
+    /// The logical type of a column, counted from 0; the caller's from here on.
+    pub(super) fn logical_type(&self, index: usize) -> ffi::duckdb_logical_type {
+        // SAFETY: a live statement; DuckDB checks the index.
+        unsafe { ffi::duckdb_prepared_statement_column_logical_type(self.raw, index as u64) }
+    }
+
     /// Binds the parameter at this place, counted from 1.
     pub(crate) fn bind(&mut self, place: usize, value: &Value) -> Result<(), DuckError> {
         let raw_value = match value {
@@ -349,12 +373,6 @@ impl Rows<'_> {
     /// Names and types of the columns.
     pub(crate) fn columns(&self) -> &[Column] {
         &self.columns
-    }
-
-    /// The logical type of a column, counted from 0; the caller's from here on.
-    pub(super) fn logical_type(&mut self, index: usize) -> ffi::duckdb_logical_type {
-        // SAFETY: a live result; DuckDB checks the index.
-        unsafe { ffi::duckdb_column_logical_type(&raw mut self.raw, index as u64) }
     }
 
     /// The next chunk of at most 2,048 rows; `None` at the end.

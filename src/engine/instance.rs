@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::decoded;
+use super::decoded::{self, ROWS_SCHEMA};
 use super::duck::{Connection, Database, DuckError};
 use super::helpers;
 use super::legacy::{self, catalog_name};
@@ -97,6 +97,8 @@ pub struct Instance {
     /// Tables whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
     /// a thousand marts cost no more than eleven.
     viewed: Mutex<HashSet<usize>>,
+    /// Those whose views with the numbers of rows exist.
+    numbered: Mutex<HashSet<usize>>,
     warmth: Warmth,
     runtime: Arc<Runtime>,
 }
@@ -194,6 +196,7 @@ impl Instance {
             }
             None => {
                 let paths = tables.iter().map(|table| table.pin.path()).collect();
+                connection.execute(&format!("CREATE SCHEMA {ROWS_SCHEMA}"))?;
                 decoded::install(&database, &connection, paths)?;
                 lock_down(&connection, &tables)?;
             }
@@ -208,7 +211,8 @@ impl Instance {
             schemas: settings.schemas.clone(),
             scoping: settings.scoping.clone(),
             names,
-            viewed: Mutex::new(HashSet::new()),
+            viewed: Mutex::default(),
+            numbered: Mutex::default(),
             warmth,
             runtime: Arc::clone(runtime),
         }))
@@ -349,16 +353,19 @@ impl Instance {
         ))
     }
 
+    /// The column by which the rows of a table are told apart, where they are.
+    pub(super) fn scope_column<'t>(&self, table: &'t Table) -> Option<&'t ReportColumn> {
+        let scoping = self.scoping.as_ref().filter(|scoping| !scoping.covers(&table.name))?;
+        scoping.column_of(table)
+    }
+
     /// Which of a table's rows its view shows. What a variable holds is a constant to DuckDB, so
     /// this becomes a filter on the file, and costs nothing.
     fn condition(&self, table: &Table) -> String {
         if table.empty {
             return " WHERE false".to_owned();
         }
-        let scoping = self.scoping.as_ref().filter(|scoping| !scoping.covers(&table.name));
-        let Some(column) = scoping.and_then(|scoping| scoping.column_of(table)) else {
-            return String::new();
-        };
+        let Some(column) = self.scope_column(table) else { return String::new() };
         format!(
             " WHERE {} = TRY_CAST(getvariable('{SCOPE_VARIABLE}') AS {}) \
              OR getvariable('{ALL_ROWS_VARIABLE}') IS NOT DISTINCT FROM true",
@@ -394,6 +401,27 @@ impl Instance {
             ))?;
         }
         viewed.insert(index);
+        Ok(())
+    }
+
+    /// Makes the view of a mart that has the numbers of its rows, unless it exists. The mart is
+    /// picked by this thread.
+    pub(super) fn ensure_numbered_view(
+        &self,
+        connection: &Connection,
+        index: usize,
+    ) -> Result<(), DuckError> {
+        let mut numbered = self.numbered.lock().unwrap_or_else(PoisonError::into_inner);
+        if !numbered.contains(&index) {
+            let table = &self.tables[index];
+            connection.execute(&format!(
+                "CREATE VIEW {ROWS_SCHEMA}.{} AS FROM {}{}",
+                quote_identifier(&table.name),
+                decoded::numbered_table_name(index),
+                self.condition(table),
+            ))?;
+            numbered.insert(index);
+        }
         Ok(())
     }
 }

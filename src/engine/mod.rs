@@ -4,6 +4,8 @@
 //! with it, and so does every cache that DuckDB keys by path. A client's text meets the [`gate`]
 //! first; what passes runs on a connection of the snapshot's instance.
 
+mod chunk;
+mod conditions;
 mod decoded;
 mod direction;
 mod duck;
@@ -16,6 +18,7 @@ mod newest;
 mod position;
 mod query;
 mod runtime;
+mod types;
 mod value;
 mod vector;
 mod warmth;
@@ -24,16 +27,22 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+pub use chunk::Chunk;
 pub use duck::DuckError;
-pub use gate::{Checked, Gate, Ordering, Refusal, StatementKind, TableName};
+pub use gate::{
+    Checked, Comparison, Condition, Gate, Operand, OperandValue, Ordering, Refusal, StatementKind,
+    TableName,
+};
 pub(crate) use helpers::STACK_BYTES as HELPER_STACK_BYTES;
 pub use instance::{Instance, Scope, Scoping, Settings, Table};
 pub use legacy::{LegacyTable, catalog_name, read_legacy};
 pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
 pub use runtime::Runtime;
+pub use types::{Column, Type};
+pub(crate) use types::{enum_width, is_unnamed};
 pub use value::{ElementType, TypeName, Value, ValueError};
-pub use vector::{Chunk, Column, RawHugeInt, RawInterval, RawListEntry, Type, Vector};
-pub(crate) use vector::{Plain, enum_width, is_unnamed};
+pub(crate) use vector::Plain;
+pub use vector::{RawHugeInt, RawInterval, RawListEntry, Vector};
 
 use crate::verify::{Report, ReportColumn};
 

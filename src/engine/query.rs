@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::decoded;
+use super::chunk::Chunk;
+use super::decoded::{self, Decoded, Picked, Restriction};
 use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
 use super::forms::{self, Choice, Form, Timed};
 use super::gate::{Checked, TableName};
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::position;
+use super::types::Column;
 use super::value::Value;
-use super::vector::{Chunk, Column};
 
 /// The values that a client binds.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,16 @@ pub enum Parameters {
     Positional(Vec<Value>),
     /// For `$name`.
     Named(BTreeMap<String, Value>),
+}
+
+impl Parameters {
+    /// The value of the parameter of this name; positional ones are named by their number.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        match self {
+            Self::Positional(values) => values.get(name.parse::<usize>().ok()?.checked_sub(1)?),
+            Self::Named(values) => values.get(name),
+        }
+    }
 }
 
 impl Default for Parameters {
@@ -50,6 +61,20 @@ struct Prepared {
     scope: Scope,
     reads: Reads,
     statement: Statement,
+    /// What the statement's next run leaves out.
+    restriction: Arc<Restriction>,
+    /// What the numbers that the statement gives stand for, where it gives the numbers of rows.
+    listed: Option<Listed>,
+}
+
+/// The columns of the rows of which a statement gives the numbers.
+#[derive(Debug)]
+struct Listed {
+    mart: Arc<Decoded>,
+    /// As the client's statement gives them.
+    columns: Vec<Column>,
+    /// The mart's columns that they are.
+    places: Vec<usize>,
 }
 
 /// What a plan reads: how many marts decoded, and from which end.
@@ -85,16 +110,12 @@ impl Pooled {
         Ok(())
     }
 
-    /// The prepared statement, taken out of what is kept or made.
-    fn prepare(&mut self, sql: &str, scope: &Scope, reads: Reads) -> Result<Statement, DuckError> {
-        let place = self
-            .prepared
-            .iter()
-            .position(|kept| *kept.sql == *sql && kept.scope == *scope && kept.reads == reads);
-        match place.and_then(|place| self.prepared.remove(place)) {
-            Some(kept) => Ok(kept.statement),
-            None => self.connection.prepare(sql),
-        }
+    /// Takes a prepared statement out of what is kept.
+    fn take(&mut self, sql: &str, scope: &Scope, reads: Reads) -> Option<Prepared> {
+        let is_it =
+            |kept: &Prepared| *kept.sql == *sql && kept.scope == *scope && kept.reads == reads;
+        let place = self.prepared.iter().position(is_it)?;
+        self.prepared.remove(place)
     }
 
     /// Drops the statements that are kept.
@@ -236,41 +257,40 @@ impl Session {
             held.clear();
             reads = Reads { decoded: 0, backwards: false };
         }
-        let _picked = decoded::pick(held, backwards);
-        let prepare = |pooled: &mut Pooled| {
-            for &table in &tables {
-                instance.ensure_view(&pooled.connection, table)?;
-            }
-            pooled.enter(scope)?;
-            pooled.prepare(sql, scope, reads)
-        };
-        let prepared = match prepare(pooled) {
+        let restriction = instance.restriction(checked, parameters, scope, &held);
+        let mut run =
+            Run { instance: &instance, sql, checked, scope, tables: &tables, held, reads };
+        let prepared = match run.prepare(pooled) {
             // What is kept prepared keeps its files open.
             Err(error) if error.is_out_of_descriptors() => {
                 pooled.forget_prepared();
                 instance.forget_prepared();
-                prepare(pooled)
+                run.prepare(pooled)
             }
             first => first,
         };
-        let outcome = prepared.map_err(explain).and_then(|mut statement| {
+        let outcome = prepared.map_err(explain).and_then(|(mut prepared, _picked)| {
+            prepared.restriction.set(restriction);
+            let Prepared { statement, listed, .. } = &mut prepared;
             let running = instance.begin(is_trial);
             let began = forms::thread_time();
-            let outcome = bind(&mut statement, parameters).and_then(|()| {
+            let outcome = bind(statement, parameters).and_then(|()| {
                 let rows = statement.execute().map_err(explain)?;
-                if let Some((name, ty)) = unsupported(&rows) {
+                let listed = listed.as_ref();
+                let answer =
+                    &mut Answer { rows, listed, sql, instance: &instance, tables: &tables };
+                if let Some((name, ty)) = unsupported(answer.columns()) {
                     return Err(QueryError::sql(format!(
                         "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
                     )));
                 }
-                consume(&mut Answer { rows, sql, instance: &instance, tables: &tables })
+                consume(answer)
             });
             let was_helped = running.end();
             if let (Some(timed), Ok(_), false) = (timed, &outcome, was_helped) {
                 timed.note(form, forms::thread_time() - began);
             }
-            let scope = scope.clone();
-            pooled.keep(Prepared { sql: sql.into(), scope, reads, statement });
+            pooled.keep(prepared);
             outcome
         });
         // What was read of a file that changed meanwhile means nothing, errors included.
@@ -278,10 +298,72 @@ impl Session {
     }
 }
 
+/// A run of a statement that is to be prepared.
+struct Run<'r> {
+    instance: &'r Instance,
+    sql: &'r str,
+    checked: &'r Checked,
+    scope: &'r Scope,
+    tables: &'r [usize],
+    held: Vec<(usize, Arc<Decoded>)>,
+    reads: Reads,
+}
+
+impl Run<'_> {
+    /// The prepared statement, kept or made, and what it binds to for as long as it runs.
+    fn prepare(&mut self, pooled: &mut Pooled) -> Result<(Prepared, Picked), DuckError> {
+        for &table in self.tables {
+            self.instance.ensure_view(&pooled.connection, table)?;
+        }
+        pooled.enter(self.scope)?;
+        if let Some(kept) = pooled.take(self.sql, self.scope, self.reads) {
+            let picked = decoded::pick(&self.held, self.reads.backwards, &kept.restriction);
+            return Ok((kept, picked));
+        }
+        let restriction = Arc::default();
+        let picked = decoded::pick(&self.held, self.reads.backwards, &restriction);
+        let mut statement = pooled.connection.prepare(self.sql)?;
+        let listed = self.listed(&pooled.connection, &statement);
+        let listed = listed.map(|(numbers, listed)| {
+            statement = numbers;
+            listed
+        });
+        let (sql, scope) = (self.sql.into(), self.scope.clone());
+        let reads = self.reads;
+        Ok((Prepared { sql, scope, reads, statement, restriction, listed }, picked))
+    }
+
+    /// The statement that gives the numbers of rows in the place of this one, if there is such.
+    fn listed(
+        &self,
+        connection: &Connection,
+        statement: &Statement,
+    ) -> Option<(Statement, Listed)> {
+        let (Some(sql), [(number, mart)]) = (&self.checked.row_numbers, self.held.as_slice())
+        else {
+            return None;
+        };
+        let columns = statement.columns();
+        if columns.is_empty() {
+            return None; // not known before its parameters are
+        }
+        let place = |column: &Column| {
+            let place = mart.column_named(&column.name)?;
+            (*mart.kind(place) == column.ty).then_some(place)
+        };
+        let places = columns.iter().map(place).collect::<Option<Vec<usize>>>()?;
+        self.instance.ensure_numbered_view(connection, *number).ok()?;
+        let numbers = connection.prepare(sql).ok()?;
+        Some((numbers, Listed { mart: Arc::clone(mart), columns, places }))
+    }
+}
+
 /// The rows of a statement, with DuckDB's errors explained.
 #[derive(Debug)]
 pub struct Answer<'s, 'i> {
     rows: Rows<'s>,
+    /// What the rows stand for, where they are numbers of rows.
+    listed: Option<&'i Listed>,
     sql: &'i str,
     instance: &'i Instance,
     tables: &'i [usize],
@@ -290,7 +372,7 @@ pub struct Answer<'s, 'i> {
 impl Answer<'_, '_> {
     /// Names and types of the columns.
     pub fn columns(&self) -> &[Column] {
-        self.rows.columns()
+        self.listed.map_or_else(|| self.rows.columns(), |listed| &listed.columns)
     }
 
     /// The next chunk of at most 2,048 rows; `None` at the end.
@@ -298,7 +380,12 @@ impl Answer<'_, '_> {
     /// # Errors
     /// See [`QueryError`].
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, QueryError> {
-        self.rows.next_chunk().map_err(|error| explain(self.instance, self.sql, &error))
+        let explain = |error| explain(self.instance, self.sql, &error);
+        let Some(chunk) = self.rows.next_chunk().map_err(explain)? else { return Ok(None) };
+        Ok(Some(match self.listed {
+            Some(Listed { mart, places, .. }) => mart.rows(places, chunk.column(0).values()),
+            None => chunk,
+        }))
     }
 
     /// Whether all that was read is of one version of each mart. Ask before anything is sent: a file
@@ -374,8 +461,8 @@ fn without_paths(instance: &Instance, message: &str) -> String {
     clean
 }
 
-fn unsupported(rows: &Rows<'_>) -> Option<(String, String)> {
-    rows.columns()
+fn unsupported(columns: &[Column]) -> Option<(String, String)> {
+    columns
         .iter()
         .find_map(|column| Some((column.name.clone(), column.ty.unsupported()?.to_owned())))
 }
@@ -462,6 +549,8 @@ mod tests {
                 cacheable: false,
                 parameters: Vec::new(),
                 ordering: None,
+                conditions: Vec::new(),
+                row_numbers: None,
             };
             let mut session = instance.session().expect("a session");
             let parameters = Parameters::default();

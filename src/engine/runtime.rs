@@ -28,6 +28,8 @@ pub(super) enum Want {
     Decoded { mart: usize },
     /// Whether a column of such a mart has each value once.
     Uniqueness { mart: usize, column: usize },
+    /// An index of a column of such a mart.
+    Index { mart: usize, column: usize },
 }
 
 impl Runtime {
@@ -40,6 +42,7 @@ impl Runtime {
                 match want {
                     Want::Decoded { mart } => instance.hold_decoded(mart),
                     Want::Uniqueness { mart, column } => instance.learn_unique(mart, column),
+                    Want::Index { mart, column } => instance.make_index(mart, column),
                 }
             }
         };

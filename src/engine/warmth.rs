@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering as Memory};
 use arc_swap::ArcSwapOption;
 use tracing::debug;
 
-use super::decoded::{Declined, Decoded};
+use super::conditions;
+use super::decoded::{Declined, Decoded, Test};
 use super::direction::Direction;
-use super::gate::Ordering;
-use super::instance::Instance;
+use super::gate::{Checked, Ordering};
+use super::instance::{Instance, Scope};
+use super::query::Parameters;
 use super::runtime::Want;
 use super::{quote_identifier, quote_literal};
 use crate::pin::PinKind;
@@ -80,6 +82,40 @@ impl Instance {
         }
     }
 
+    /// What a statement leaves out of these marts, which it reads decoded.
+    pub(super) fn restriction(
+        self: &Arc<Self>,
+        checked: &Checked,
+        parameters: &Parameters,
+        scope: &Scope,
+        held: &[(usize, Arc<Decoded>)],
+    ) -> Vec<(usize, Vec<Test>)> {
+        let mut restriction = Vec::new();
+        for (number, decoded) in held {
+            let mut tests = conditions::tests(decoded, &checked.conditions, parameters);
+            let table = &self.tables()[*number];
+            if let (Some(column), Scope::Value(value)) = (self.scope_column(table), scope) {
+                tests.extend(conditions::scope_test(decoded, &column.name, value));
+            }
+            for test in &tests {
+                if let Test::Equals { column, .. } = *test
+                    && decoded.wants_index(column)
+                {
+                    self.runtime().want(self, Want::Index { mart: *number, column });
+                }
+            }
+            restriction.push((*number, tests));
+        }
+        restriction
+    }
+
+    /// Makes the index of a column of a mart that is held decoded.
+    pub(super) fn make_index(&self, number: usize, column: usize) {
+        if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
+            decoded.make_index(column);
+        }
+    }
+
     /// Finds out whether a column of a mart that is held decoded has each value once.
     pub(super) fn learn_unique(&self, number: usize, column: usize) {
         let decoded = self.warmth().marts[number].decoded.load_full();
@@ -142,6 +178,7 @@ impl Instance {
             }
             let unique = held.columns().iter().filter(|held| held.order.is_unique() == Some(true));
             let unique: Vec<String> = unique.map(|column| column.name().to_owned()).collect();
+            let indexed: Vec<String> = held.indexed().map(str::to_owned).collect();
             drop(held);
             match self.decode(number) {
                 Err(Declined::OverBudget) => {
@@ -155,6 +192,11 @@ impl Instance {
                 Err(reason) => debug!(mart = table.name, %reason, "not held decoded"),
             }
             let Some(held) = own.decoded.load_full() else { continue };
+            for column in indexed.iter().filter_map(|name| held.column_named(name)) {
+                if held.wants_index(column) {
+                    held.make_index(column);
+                }
+            }
             for (column, _) in held
                 .columns()
                 .iter()
@@ -185,6 +227,12 @@ impl Instance {
     /// How many marts are held decoded.
     pub fn decoded_marts(&self) -> usize {
         self.warmth().marts.iter().filter(|mart| mart.decoded.load().is_some()).count()
+    }
+
+    /// How many columns of marts that are held decoded have an index.
+    pub fn decoded_indexes(&self) -> usize {
+        let marts = self.warmth().marts.iter().filter_map(|mart| mart.decoded.load_full());
+        marts.map(|decoded| decoded.indexed().count()).sum()
     }
 
     /// How many statements have read marts that were held decoded, in this process.

@@ -190,6 +190,10 @@ fn snapshot(facts: &mut Facts, state: &State) {
     facts.add_count("martd_orphans", "Marts whose models are no longer in the project", orphans);
     let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_marts());
     facts.add_count("martd_decoded_marts", "Marts of it that are held decoded", decoded);
+    let indexes = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_indexes());
+    let help =
+        "Columns of marts that are held decoded of which it is known which rows have a value";
+    facts.add_count("martd_decoded_indexes", help, indexes);
     let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_bytes());
     facts.add("martd_decoded_bytes", "Memory that decoded marts take", decoded as f64);
     let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_statements());

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::tree::{Node, fields, object, one_of};
-use super::{Checked, Refusal, StatementKind, TableName, ordering};
+use super::{Checked, Refusal, StatementKind, TableName, one_table, ordering};
 
 /// Relations that DuckDB joins as one, through subqueries and CTEs: 48 that are joined on one
 /// column plan in 0.5 s, 64 in 2 s, and the optimizer cannot be interrupted.
@@ -44,6 +44,8 @@ pub(super) fn check(tree: &Value) -> Result<Checked, Refusal> {
         cacheable: !walk.inconsistent,
         parameters: parameters.into_iter().collect(),
         ordering: ordering::of(statement.required("node")?),
+        conditions: one_table::conditions(statement.required("node")?),
+        row_numbers: None,
     })
 }
 
