@@ -18,13 +18,40 @@ enum Given<'a> {
     Integer(i64),
 }
 
-/// What the conditions of a statement say of a mart's rows.
+/// What is known of the rows of marts that a statement reads, by the number of the mart.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// What holds for every row that matters.
+    pub(super) tests: Vec<(usize, Vec<Test>)>,
+    /// Whether the tests are all that its conditions and its scope ask for.
+    pub(super) is_all: bool,
+}
+
+/// What the conditions of a statement say of a mart's rows, and whether it is all they say.
 pub(super) fn tests(
     decoded: &Decoded,
     conditions: &[Condition],
     parameters: &Parameters,
-) -> Vec<Test> {
-    conditions.iter().flat_map(|condition| test(decoded, condition, parameters)).collect()
+) -> (Vec<Test>, bool) {
+    let (mut all, mut is_all) = (Vec::new(), true);
+    for condition in conditions {
+        let tests = test(decoded, condition, parameters);
+        is_all &= !tests.is_empty();
+        all.extend(tests);
+    }
+    (all, is_all)
+}
+
+/// A number of rows that a statement asks for.
+pub(super) fn count(value: &OperandValue, parameters: &Parameters) -> Option<u64> {
+    match value {
+        OperandValue::Integer(count) => u64::try_from(*count).ok(),
+        OperandValue::Parameter(name) => match parameters.get(name)? {
+            Value::BigInt(count) => u64::try_from(*count).ok(),
+            _ => None,
+        },
+        OperandValue::Text(_) => None,
+    }
 }
 
 /// What a scope says of a mart's rows: that this column, cast from this text, has this value.
@@ -60,11 +87,15 @@ fn test(decoded: &Decoded, condition: &Condition, parameters: &Parameters) -> Ve
     let Some(given) = given.filter(|_| casts_alike) else { return Vec::new() };
     let mut tests = Vec::new();
     if let Some(number) = number(kind, given) {
-        let (least, greatest) = match condition.comparison {
-            Comparison::Equal => (number, number),
-            Comparison::Less | Comparison::LessOrEqual => (i64::MIN, number),
-            Comparison::Greater | Comparison::GreaterOrEqual => (number, i64::MAX),
+        let bounds = match condition.comparison {
+            Comparison::Equal => Some((number, number)),
+            Comparison::LessOrEqual => Some((i64::MIN, number)),
+            Comparison::GreaterOrEqual => Some((number, i64::MAX)),
+            Comparison::Less => number.checked_sub(1).map(|below| (i64::MIN, below)),
+            Comparison::Greater => number.checked_add(1).map(|above| (above, i64::MAX)),
         };
+        // Nothing is below the least number.
+        let (least, greatest) = bounds.unwrap_or((i64::MAX, i64::MIN));
         tests.push(Test::Within { column, least, greatest });
     }
     if condition.comparison == Comparison::Equal {
@@ -163,7 +194,7 @@ mod tests {
     fn tests_of(clause: &str, parameters: Vec<Value>) -> Vec<Test> {
         let sql = format!("SELECT * FROM mart.x WHERE {clause}");
         let checked = Gate::new().expect("a gate").check(&sql).expect(clause);
-        tests(&mart(), &checked.conditions, &Parameters::Positional(parameters))
+        tests(&mart(), &checked.conditions, &Parameters::Positional(parameters)).0
     }
 
     fn within(column: usize, least: i64, greatest: i64) -> Test {
@@ -187,13 +218,13 @@ mod tests {
             ("text = ?", text("u"), vec![equals(0, b"u")]),
             ("tiny = 5", vec![], vec![within(1, 5, 5), equals(1, &[5])]),
             ("tiny = 300", vec![], vec![within(1, 300, 300)]),
-            ("u32 > ?", vec![Value::BigInt(7)], vec![within(2, 7, i64::MAX)]),
+            ("u32 > ?", vec![Value::BigInt(7)], vec![within(2, 8, i64::MAX)]),
             (
                 "u32 = 4294967295",
                 vec![],
                 vec![within(2, 4_294_967_295, 4_294_967_295), equals(2, &[255; 4])],
             ),
-            ("day < '2024-01-31'", vec![], vec![within(3, i64::MIN, DAY)]),
+            ("day < '2024-01-31'", vec![], vec![within(3, i64::MIN, DAY - 1)]),
             ("day >= CAST(? AS DATE)", text("2024-01-31"), vec![within(3, DAY, i64::MAX)]),
             ("day = DATE '1969-12-31'", vec![], vec![within(3, -1, -1), equals(3, &[255; 4])]),
             (

@@ -32,10 +32,12 @@ struct Shared {
     /// Processors that statements and helpers may take together.
     processors: usize,
     state: Mutex<State>,
+    /// Helpers that sleep.
     woken: Condvar,
+    /// The one on watch.
+    hurried: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     /// The statements that run, the oldest first.
     running: Vec<Running>,
@@ -46,6 +48,8 @@ struct State {
     visited: Vec<usize>,
     /// Whether a helper looks for work from time to time; the others sleep.
     watched: bool,
+    /// How often it does.
+    interval: Duration,
     ended: bool,
 }
 
@@ -75,8 +79,17 @@ impl Helpers {
     /// Starts a thread for each of these processors but one: a statement brings its own. A thread
     /// that cannot be started is done without.
     pub(super) fn start(processors: usize) -> Self {
+        let state = Mutex::new(State {
+            running: Vec::new(),
+            next: 0,
+            helping: 0,
+            visited: Vec::new(),
+            watched: false,
+            interval: INTERVAL,
+            ended: false,
+        });
         let shared =
-            Arc::new(Shared { processors, state: Mutex::default(), woken: Condvar::new() });
+            Arc::new(Shared { processors, state, woken: Condvar::new(), hurried: Condvar::new() });
         for _ in 1..processors {
             let shared = Arc::clone(&shared);
             let helper = thread::Builder::new().name("help".to_owned()).stack_size(STACK_BYTES);
@@ -97,6 +110,9 @@ impl Helpers {
         state.running.push(running);
         if !alone && !state.watched {
             self.0.woken.notify_one();
+        } else if !alone && state.interval > INTERVAL {
+            state.interval = INTERVAL;
+            self.0.hurried.notify_one();
         }
         Guard { shared: &self.0, number }
     }
@@ -106,6 +122,7 @@ impl Drop for Helpers {
     fn drop(&mut self) {
         self.0.lock().ended = true;
         self.0.woken.notify_all();
+        self.0.hurried.notify_all();
     }
 }
 
@@ -156,11 +173,8 @@ impl Shared {
     /// The life of a helper: asleep, or the one on watch, or at work.
     fn help(&self) {
         let mut state = self.lock();
-        let (mut idle, mut interval, mut newest) = (0, INTERVAL, state.next);
+        let mut idle = 0;
         while !state.ended {
-            if state.next != newest {
-                (newest, interval) = (state.next, INTERVAL);
-            }
             if state.watched || idle > IDLE_INTERVALS {
                 idle = 0;
                 state = self.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -176,16 +190,18 @@ impl Shared {
                 drop(state);
                 let helped = databases.iter().position(|database| database.help());
                 found = helped.is_some();
-                interval = if found { INTERVAL } else { (2 * interval).min(LONGEST_INTERVAL) };
                 drop(databases);
                 state = self.lock();
+                let longer = (2 * state.interval).min(LONGEST_INTERVAL);
+                state.interval = if found { INTERVAL } else { longer };
                 state.helping -= 1;
                 state.leave(&places, helped.map(|index| places[index]));
             }
             if !found && !state.watched {
                 idle = if state.running.is_empty() { idle + 1 } else { 0 };
                 state.watched = true;
-                let woken = self.woken.wait_timeout(state, interval);
+                let interval = state.interval;
+                let woken = self.hurried.wait_timeout(state, interval);
                 state = woken.unwrap_or_else(PoisonError::into_inner).0;
                 state.watched = false;
             }

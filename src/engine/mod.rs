@@ -30,8 +30,8 @@ use std::sync::LazyLock;
 pub use chunk::Chunk;
 pub use duck::DuckError;
 pub use gate::{
-    Checked, Comparison, Condition, Gate, Operand, OperandValue, Ordering, Refusal, StatementKind,
-    TableName,
+    Checked, Comparison, Condition, Gate, Operand, OperandValue, Ordering, Page, Refusal,
+    StatementKind, TableName,
 };
 pub(crate) use helpers::STACK_BYTES as HELPER_STACK_BYTES;
 pub use instance::{Instance, Scope, Scoping, Settings, Table};

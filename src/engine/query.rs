@@ -1,15 +1,17 @@
 //! One statement on one connection of a snapshot's instance.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::chunk::Chunk;
-use super::decoded::{self, Decoded, Picked, Restriction};
+use super::conditions::{self, Known};
+use super::decoded::{self, Decoded, Lookup, Picked, Restriction};
 use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
 use super::forms::{self, Choice, Form, Timed};
-use super::gate::{Checked, TableName};
+use super::gate::{Checked, OperandValue, TableName};
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::position;
 use super::types::Column;
@@ -30,6 +32,13 @@ impl Parameters {
         match self {
             Self::Positional(values) => values.get(name.parse::<usize>().ok()?.checked_sub(1)?),
             Self::Named(values) => values.get(name),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Positional(values) => values.len(),
+            Self::Named(values) => values.len(),
         }
     }
 }
@@ -184,21 +193,34 @@ pub struct Session {
 
 /// Stops the statement of a session, and never that of the connection's next user.
 #[derive(Debug, Clone)]
-pub struct Interrupter(Arc<Mutex<Option<Interrupt>>>);
+pub struct Interrupter(Arc<Running>);
+
+#[derive(Debug)]
+struct Running {
+    /// `None` when the session is over.
+    statement: Mutex<Option<Interrupt>>,
+    is_asked: AtomicBool,
+}
 
 impl Interrupter {
     /// Asks the statement to stop. DuckDB looks at the request between two chunks and forgets it
     /// between two steps, so repeat it until this returns `false`: the session is over.
     pub fn interrupt(&self) -> bool {
-        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.is_asked.store(true, Ordering::Relaxed);
+        let running = self.0.statement.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(interrupt) = &*running {
             interrupt.interrupt();
         }
         running.is_some()
     }
 
+    /// Whether the session was asked to stop.
+    fn is_asked(&self) -> bool {
+        self.0.is_asked.load(Ordering::Relaxed)
+    }
+
     fn end(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.statement.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -209,7 +231,9 @@ impl Session {
         turn: Option<OwnedMutexGuard<()>>,
     ) -> Self {
         let interrupt = pooled.connection.interrupt_handle();
-        let running = Interrupter(Arc::new(Mutex::new(Some(interrupt))));
+        let statement = Mutex::new(Some(interrupt));
+        let is_asked = AtomicBool::new(false);
+        let running = Interrupter(Arc::new(Running { statement, is_asked }));
         Self { instance, connection: Some(pooled), running, _turn: turn }
     }
 
@@ -257,7 +281,7 @@ impl Session {
             held.clear();
             reads = Reads { decoded: 0, backwards: false };
         }
-        let restriction = instance.restriction(checked, parameters, scope, &held);
+        let known = instance.known(checked, parameters, scope, &held);
         let mut run =
             Run { instance: &instance, sql, checked, scope, tables: &tables, held, reads };
         let prepared = match run.prepare(pooled) {
@@ -270,15 +294,26 @@ impl Session {
             first => first,
         };
         let outcome = prepared.map_err(explain).and_then(|(mut prepared, _picked)| {
-            prepared.restriction.set(restriction);
-            let Prepared { statement, listed, .. } = &mut prepared;
+            let Prepared { statement, listed, restriction, .. } = &mut prepared;
+            let listed = listed.as_ref();
             let running = instance.begin(is_trial);
             let began = forms::thread_time();
-            let outcome = bind(statement, parameters).and_then(|()| {
-                let rows = statement.execute().map_err(explain)?;
-                let listed = listed.as_ref();
-                let answer =
-                    &mut Answer { rows, listed, sql, instance: &instance, tables: &tables };
+            let source = match lookup(checked, parameters, listed, &known) {
+                Some(source) => Ok(source),
+                None => {
+                    restriction.set(known.tests);
+                    bind(statement, parameters).and_then(|()| {
+                        let rows = statement.execute().map_err(explain)?;
+                        Ok(match listed {
+                            Some(listed) => Source::Numbers(rows, listed),
+                            None => Source::Rows(rows),
+                        })
+                    })
+                }
+            };
+            let outcome = source.and_then(|source| {
+                let (running, tables) = (&self.running, &*tables);
+                let answer = &mut Answer { source, running, sql, instance: &instance, tables };
                 if let Some((name, ty)) = unsupported(answer.columns()) {
                     return Err(QueryError::sql(format!(
                         "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
@@ -296,6 +331,29 @@ impl Session {
         // What was read of a file that changed meanwhile means nothing, errors included.
         check_intact(&instance, &tables).and(outcome)
     }
+}
+
+/// The rows that a statement gives, if it can do without DuckDB.
+fn lookup<'l>(
+    checked: &Checked,
+    parameters: &Parameters,
+    listed: Option<&'l Listed>,
+    known: &Known,
+) -> Option<Source<'l>> {
+    let (page, listed) = (checked.page.as_ref()?, listed?);
+    let [(_, tests)] = known.tests.as_slice() else { return None };
+    let given = checked.parameters.iter().filter(|name| parameters.get(name).is_some()).count();
+    // What is missing or too much is for DuckDB's way to name.
+    let as_many = given == checked.parameters.len() && given == parameters.len();
+    if !known.is_all || !as_many {
+        return None;
+    }
+    let count = |value: &Option<OperandValue>, otherwise: u64| match value {
+        Some(value) => conditions::count(value, parameters),
+        None => Some(otherwise),
+    };
+    let (limit, offset) = (count(&page.limit, u64::MAX)?, count(&page.offset, 0)?);
+    Some(Source::Lookup(Lookup::new(&listed.mart, tests.clone(), offset, limit), listed))
 }
 
 /// A run of a statement that is to be prepared.
@@ -361,18 +419,29 @@ impl Run<'_> {
 /// The rows of a statement, with DuckDB's errors explained.
 #[derive(Debug)]
 pub struct Answer<'s, 'i> {
-    rows: Rows<'s>,
-    /// What the rows stand for, where they are numbers of rows.
-    listed: Option<&'i Listed>,
+    source: Source<'s>,
+    running: &'i Interrupter,
     sql: &'i str,
     instance: &'i Instance,
     tables: &'i [usize],
 }
 
+/// Where the rows of an answer come from.
+#[derive(Debug)]
+enum Source<'s> {
+    Rows(Rows<'s>),
+    /// They are numbers of rows.
+    Numbers(Rows<'s>, &'s Listed),
+    Lookup(Lookup, &'s Listed),
+}
+
 impl Answer<'_, '_> {
     /// Names and types of the columns.
     pub fn columns(&self) -> &[Column] {
-        self.listed.map_or_else(|| self.rows.columns(), |listed| &listed.columns)
+        match &self.source {
+            Source::Rows(rows) => rows.columns(),
+            Source::Numbers(_, listed) | Source::Lookup(_, listed) => &listed.columns,
+        }
     }
 
     /// The next chunk of at most 2,048 rows; `None` at the end.
@@ -380,12 +449,27 @@ impl Answer<'_, '_> {
     /// # Errors
     /// See [`QueryError`].
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, QueryError> {
-        let explain = |error| explain(self.instance, self.sql, &error);
-        let Some(chunk) = self.rows.next_chunk().map_err(explain)? else { return Ok(None) };
-        Ok(Some(match self.listed {
-            Some(Listed { mart, places, .. }) => mart.rows(places, chunk.column(0).values()),
-            None => chunk,
-        }))
+        let (instance, sql) = (self.instance, self.sql);
+        let next =
+            |rows: &mut Rows<'_>| rows.next_chunk().map_err(|error| explain(instance, sql, &error));
+        match &mut self.source {
+            Source::Rows(rows) => next(rows),
+            Source::Numbers(rows, Listed { mart, places, .. }) => {
+                let numbers = next(rows)?;
+                Ok(numbers.map(|numbers| mart.rows(places, numbers.column(0).values())))
+            }
+            Source::Lookup(lookup, listed) => {
+                while let Some(chunk) = lookup.next_chunk(&listed.places) {
+                    if self.running.is_asked() {
+                        return Err(QueryError::Interrupted);
+                    }
+                    if chunk.rows() > 0 {
+                        return Ok(Some(chunk));
+                    }
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// Whether all that was read is of one version of each mart. Ask before anything is sent: a file
@@ -550,6 +634,7 @@ mod tests {
                 parameters: Vec::new(),
                 ordering: None,
                 conditions: Vec::new(),
+                page: None,
                 row_numbers: None,
             };
             let mut session = instance.session().expect("a session");

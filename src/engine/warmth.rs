@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering as Memory};
 use arc_swap::ArcSwapOption;
 use tracing::debug;
 
-use super::conditions;
+use super::conditions::{self, Known};
 use super::decoded::{Declined, Decoded, Test};
 use super::direction::Direction;
 use super::gate::{Checked, Ordering};
@@ -82,20 +82,23 @@ impl Instance {
         }
     }
 
-    /// What a statement leaves out of these marts, which it reads decoded.
-    pub(super) fn restriction(
+    /// What is known of the rows of these marts, which a statement reads decoded.
+    pub(super) fn known(
         self: &Arc<Self>,
         checked: &Checked,
         parameters: &Parameters,
         scope: &Scope,
         held: &[(usize, Arc<Decoded>)],
-    ) -> Vec<(usize, Vec<Test>)> {
-        let mut restriction = Vec::new();
+    ) -> Known {
+        let mut known = Known { tests: Vec::new(), is_all: true };
         for (number, decoded) in held {
-            let mut tests = conditions::tests(decoded, &checked.conditions, parameters);
+            let (mut tests, is_all) = conditions::tests(decoded, &checked.conditions, parameters);
+            known.is_all &= is_all;
             let table = &self.tables()[*number];
             if let (Some(column), Scope::Value(value)) = (self.scope_column(table), scope) {
-                tests.extend(conditions::scope_test(decoded, &column.name, value));
+                let test = conditions::scope_test(decoded, &column.name, value);
+                known.is_all &= test.is_some();
+                tests.extend(test);
             }
             for test in &tests {
                 if let Test::Equals { column, .. } = *test
@@ -104,9 +107,9 @@ impl Instance {
                     self.runtime().want(self, Want::Index { mart: *number, column });
                 }
             }
-            restriction.push((*number, tests));
+            known.tests.push((*number, tests));
         }
-        restriction
+        known
     }
 
     /// Makes the index of a column of a mart that is held decoded.

@@ -17,6 +17,7 @@
 
 mod function;
 mod index;
+mod lookup;
 mod selection;
 
 use std::ffi::CString;
@@ -37,6 +38,7 @@ pub(super) use function::{
     Picked, ROW_COLUMN, ROWS_SCHEMA, install, numbered_table_name, pick, table_name,
 };
 use index::{Bounds, Index, bounds, is_indexed};
+pub(super) use lookup::Lookup;
 pub(super) use selection::{Restriction, Test};
 
 /// Texts up to this length lie in the vector itself.

@@ -36,7 +36,7 @@ mod tests;
 mod tree;
 mod walk;
 
-pub use one_table::{Comparison, Condition, Operand, OperandValue};
+pub use one_table::{Comparison, Condition, Operand, OperandValue, Page};
 pub use ordering::Ordering;
 
 /// Objects and arrays in each other in the serialized parse. An expression takes at most four per
@@ -77,6 +77,9 @@ pub struct Checked {
     pub ordering: Option<Ordering>,
     /// What holds for every row that matters to it, when it reads one table.
     pub conditions: Vec<Condition>,
+    /// The page that it gives, when it lists the rows of one table for which the conditions hold, in no
+    /// order.
+    pub page: Option<Page>,
     /// The same statement over [`ROWS_SCHEMA`](super::decoded::ROWS_SCHEMA), giving the numbers of the
     /// rows that it lists.
     pub row_numbers: Option<String>,

@@ -45,6 +45,15 @@ pub enum OperandValue {
     Parameter(String),
 }
 
+/// Which of its rows a listing in no order gives, one after the other as they are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// How many at most.
+    pub limit: Option<OperandValue>,
+    /// How many it passes over first.
+    pub offset: Option<OperandValue>,
+}
+
 /// Whether this is a query of one table and of nothing else, each row of which is looked at once.
 pub(super) fn reads_one_table(node: &Value) -> bool {
     let from = &node["from_table"];
@@ -77,49 +86,71 @@ pub(super) fn orders(node: &Value) -> Vec<&Value> {
     orders.flatten().collect()
 }
 
-/// What holds for every row that matters, of what can be told; not all of it.
+/// What holds for every row that matters, as far as it can be told.
 pub(super) fn conditions(node: &Value) -> Vec<Condition> {
     let mut conditions = Vec::new();
     if reads_one_table(node) {
-        let table = &node["from_table"];
-        let name = if table["alias"] == "" { &table["table_name"] } else { &table["alias"] };
-        collect(&node["where_clause"], name.as_str().unwrap_or_default(), &mut conditions);
+        collect_where(node, &mut conditions);
     }
     conditions
 }
 
-fn collect(clause: &Value, table: &str, conditions: &mut Vec<Condition>) {
-    let mut add = |column: &Value, comparison, operand: &Value| {
-        if let (Some(column), Some(operand)) = (column_of(column, table), operand_of(operand)) {
-            conditions.push(Condition { column, comparison, operand });
-        }
+/// The page that a listing gives of the rows for which its [`conditions`] hold, if it asks for nothing
+/// else.
+pub(super) fn page(node: &Value) -> Option<Page> {
+    if !is_listing(node) || !orders(node).is_empty() || !collect_where(node, &mut Vec::new()) {
+        return None;
+    }
+    let [limit, offset] = ["limit", "offset"].map(|key| {
+        let modifiers = node["modifiers"].as_array().into_iter().flatten();
+        let mut given = modifiers.map(|modifier| &modifier[key]).filter(|value| !value.is_null());
+        given.next().map(|value| operand_of(value).filter(|operand| operand.cast.is_none()))
+    });
+    let plain = |operand: Option<Option<Operand>>| match operand {
+        None => Some(None),
+        Some(operand) => operand.map(|operand| Some(operand.value)),
     };
-    match clause["type"].as_str().unwrap_or_default() {
+    Some(Page { limit: plain(limit)?, offset: plain(offset)? })
+}
+
+/// Collects what holds of columns in every row that matters. Whether that is all of the WHERE.
+fn collect_where(node: &Value, conditions: &mut Vec<Condition>) -> bool {
+    let table = &node["from_table"];
+    let name = if table["alias"] == "" { &table["table_name"] } else { &table["alias"] };
+    let clause = &node["where_clause"];
+    clause.is_null() || collect(clause, name.as_str().unwrap_or_default(), conditions)
+}
+
+fn collect(clause: &Value, table: &str, conditions: &mut Vec<Condition>) -> bool {
+    let mut add = |column: &Value, comparison, operand: &Value| {
+        let (column, operand) = (column_of(column, table), operand_of(operand));
+        let condition = column.zip(operand);
+        let is_told = condition.is_some();
+        conditions.extend(condition.map(|(column, operand)| Condition {
+            column,
+            comparison,
+            operand,
+        }));
+        is_told
+    };
+    let (comparison, mirrored) = match clause["type"].as_str().unwrap_or_default() {
         "CONJUNCTION_AND" => {
             let children = clause["children"].as_array().into_iter().flatten();
-            children.for_each(|child| collect(child, table, conditions));
+            return children.fold(true, |all, child| collect(child, table, conditions) && all);
         }
         "COMPARE_BETWEEN" => {
-            add(&clause["input"], Comparison::GreaterOrEqual, &clause["lower"]);
-            add(&clause["input"], Comparison::LessOrEqual, &clause["upper"]);
+            let from = add(&clause["input"], Comparison::GreaterOrEqual, &clause["lower"]);
+            return add(&clause["input"], Comparison::LessOrEqual, &clause["upper"]) && from;
         }
-        comparison => {
-            let (comparison, mirrored) = match comparison {
-                "COMPARE_EQUAL" => (Comparison::Equal, Comparison::Equal),
-                "COMPARE_LESSTHAN" => (Comparison::Less, Comparison::Greater),
-                "COMPARE_GREATERTHAN" => (Comparison::Greater, Comparison::Less),
-                "COMPARE_LESSTHANOREQUALTO" => {
-                    (Comparison::LessOrEqual, Comparison::GreaterOrEqual)
-                }
-                "COMPARE_GREATERTHANOREQUALTO" => {
-                    (Comparison::GreaterOrEqual, Comparison::LessOrEqual)
-                }
-                _ => return,
-            };
-            add(&clause["left"], comparison, &clause["right"]);
-            add(&clause["right"], mirrored, &clause["left"]);
-        }
-    }
+        "COMPARE_EQUAL" => (Comparison::Equal, Comparison::Equal),
+        "COMPARE_LESSTHAN" => (Comparison::Less, Comparison::Greater),
+        "COMPARE_GREATERTHAN" => (Comparison::Greater, Comparison::Less),
+        "COMPARE_LESSTHANOREQUALTO" => (Comparison::LessOrEqual, Comparison::GreaterOrEqual),
+        "COMPARE_GREATERTHANOREQUALTO" => (Comparison::GreaterOrEqual, Comparison::LessOrEqual),
+        _ => return false,
+    };
+    add(&clause["left"], comparison, &clause["right"])
+        || add(&clause["right"], mirrored, &clause["left"])
 }
 
 /// The column of the table that this is, under its own name or the table's.

@@ -45,6 +45,7 @@ pub(super) fn check(tree: &Value) -> Result<Checked, Refusal> {
         parameters: parameters.into_iter().collect(),
         ordering: ordering::of(statement.required("node")?),
         conditions: one_table::conditions(statement.required("node")?),
+        page: one_table::page(statement.required("node")?),
         row_numbers: None,
     })
 }

@@ -1,0 +1,126 @@
+//! Rows that are found without DuckDB: those of a listing of one mart, where tests tell all that
+//! its WHERE asks for.
+//!
+//! DuckDB plans a statement anew each time that it is run with parameters, for longer than it takes
+//! to look through a few thousand values.
+
+use std::sync::Arc;
+
+use super::selection::{Selection, Test};
+use super::{CHUNK_ROWS, Decoded, PLACE_BITS};
+use crate::engine::chunk::Chunk;
+use crate::engine::types::Type;
+use crate::engine::vector::{Plain, Vector};
+
+/// The rows of a mart that pass all of these tests, in the order of the file.
+#[derive(Debug)]
+pub(in crate::engine) struct Lookup {
+    mart: Arc<Decoded>,
+    tests: Vec<Test>,
+    selection: Selection,
+    /// The chunk of the selection that comes next.
+    place: usize,
+    /// Rows that are yet to be passed over, and those that are yet to be given.
+    offset: u64,
+    limit: u64,
+}
+
+impl Lookup {
+    pub(in crate::engine) fn new(
+        mart: &Arc<Decoded>,
+        tests: Vec<Test>,
+        offset: u64,
+        limit: u64,
+    ) -> Self {
+        let selection = Selection::new(mart, &tests, false);
+        Self { mart: Arc::clone(mart), tests, selection, place: 0, offset, limit }
+    }
+
+    /// These columns of the next rows, at most 2,048; `None` at the end, and none of them where there
+    /// are none among many.
+    pub(in crate::engine) fn next_chunk(&mut self, columns: &[usize]) -> Option<Chunk> {
+        /// Chunks that are looked through at a time.
+        const AT_ONCE: usize = 64;
+        let end = self.selection.len().min(self.place + AT_ONCE);
+        if self.place == end || self.limit == 0 {
+            return None;
+        }
+        let mut numbers: Vec<i64> = Vec::new();
+        while self.place < end && (numbers.len() as u64) < self.limit {
+            let (number, picked) = self.selection.visit(&self.mart, self.place);
+            let chunk = &self.mart.chunks[number];
+            let room = CHUNK_ROWS - numbers.len();
+            if picked.map_or(chunk.rows(), <[u32]>::len) > room {
+                break;
+            }
+            self.place += 1;
+            let mut rows: Vec<u32> = match picked {
+                Some(picked) => {
+                    picked.iter().map(|number| number & (CHUNK_ROWS - 1) as u32).collect()
+                }
+                None => (0..chunk.rows() as u32).collect(),
+            };
+            for test in &self.tests {
+                if !self.mart.all_pass(test, number) {
+                    let column = match test {
+                        Test::Equals { column, .. } | Test::Within { column, .. } => *column,
+                    };
+                    retain(test, self.mart.kind(column), &chunk.column(column), &mut rows);
+                }
+            }
+            let passed_over = self.offset.min(rows.len() as u64);
+            self.offset -= passed_over;
+            let first = (number << PLACE_BITS) as i64;
+            numbers.extend(rows[passed_over as usize..].iter().map(|&row| first + i64::from(row)));
+        }
+        numbers.truncate(usize::try_from(self.limit).unwrap_or(usize::MAX));
+        self.limit -= numbers.len() as u64;
+        Some(self.mart.rows(columns, &numbers))
+    }
+}
+
+impl Decoded {
+    /// Whether every row of a chunk is known to pass.
+    fn all_pass(&self, test: &Test, chunk: usize) -> bool {
+        let Test::Within { column, least, greatest } = test else { return false };
+        self.chunks[chunk].memory(*column).validity.is_null()
+            && self.bounds(*column).is_some_and(|bounds| {
+                bounds[chunk].is_some_and(|(low, high)| low >= *least && high <= *greatest)
+            })
+    }
+}
+
+/// Keeps the rows of a vector that pass.
+fn retain(test: &Test, kind: &Type, vector: &Vector<'_>, rows: &mut Vec<u32>) {
+    rows.retain(|&row| !vector.is_null(row as usize));
+    match test {
+        Test::Equals { value, .. } if *kind == Type::Varchar => {
+            rows.retain(|&row| vector.bytes(row as usize) == &**value);
+        }
+        Test::Equals { value, .. } => {
+            let own = |row: usize| vector.plain_bytes(value.len(), row..row + 1);
+            rows.retain(|&row| own(row as usize) == &**value);
+        }
+        Test::Within { least, greatest, .. } => {
+            let bounds = (*least, *greatest);
+            match kind {
+                Type::TinyInt => within::<i8>(vector, bounds, rows),
+                Type::SmallInt => within::<i16>(vector, bounds, rows),
+                Type::Integer | Type::Date => within::<i32>(vector, bounds, rows),
+                Type::UTinyInt => within::<u8>(vector, bounds, rows),
+                Type::USmallInt => within::<u16>(vector, bounds, rows),
+                Type::UInteger => within::<u32>(vector, bounds, rows),
+                _ => within::<i64>(vector, bounds, rows),
+            }
+        }
+    }
+}
+
+fn within<T: Plain + Into<i64>>(
+    vector: &Vector<'_>,
+    (least, greatest): (i64, i64),
+    rows: &mut Vec<u32>,
+) {
+    let values = vector.values::<T>();
+    rows.retain(|&row| (least..=greatest).contains(&values[row as usize].into()));
+}
