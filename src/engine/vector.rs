@@ -182,39 +182,71 @@ impl<'c> Vector<'c> {
 
     /// The bytes of a VARCHAR, BLOB, BIT or BIGNUM that is not NULL.
     pub(crate) fn bytes(&self, row: usize) -> &'c [u8] {
-        if let Some((bytes, count)) = self.short_bytes(row) {
-            return &bytes[..count];
-        }
-        // SAFETY: a valid string of the vector, whose bytes live as long as `'c`.
-        unsafe {
-            let text = self.text(row).pointer;
-            slice::from_raw_parts(text.ptr.cast(), text.length as usize)
-        }
-    }
-
-    /// The same, when it is short enough to lie in the vector itself: with what lies behind it, and how
-    /// many bytes count.
-    pub(crate) fn short_bytes(&self, row: usize) -> Option<(&'c [u8; SHORT_BYTES], usize)> {
         assert!(row < self.len && !self.is_null(row));
-        // SAFETY: a valid string of the vector; its length tells where its bytes are.
-        let text = unsafe { &self.text(row).inlined };
-        let count = text.length as usize;
-        // SAFETY: a C character is a byte.
-        (count <= SHORT_BYTES).then(|| (unsafe { &*(&raw const text.inlined).cast() }, count))
+        // SAFETY: a valid string of the vector, whose length tells where its bytes are; they live as
+        // long as `'c`.
+        unsafe {
+            let text = &self.texts(row..row + 1)[0].value;
+            let length = text.inlined.length as usize;
+            let bytes = if length <= SHORT_BYTES {
+                (&raw const text.inlined.inlined).cast()
+            } else {
+                text.pointer.ptr.cast::<u8>().cast_const()
+            };
+            slice::from_raw_parts(bytes, length)
+        }
     }
 
     /// # Safety
-    /// The vector is one of VARCHAR, BLOB, BIT or BIGNUM, and has this row.
-    unsafe fn text(&self, row: usize) -> &'c ffi::duckdb_string_t__bindgen_ty_1 {
-        // SAFETY: the caller's promise.
-        unsafe { &(*self.memory.data.cast::<ffi::duckdb_string_t>().add(row)).value }
+    /// The vector is one of VARCHAR, BLOB, BIT or BIGNUM.
+    unsafe fn texts(&self, rows: Range<usize>) -> &'c [ffi::duckdb_string_t] {
+        assert!(rows.start <= rows.end && rows.end <= self.len);
+        if rows.is_empty() {
+            return &[];
+        }
+        // SAFETY: the vector has `len` of them.
+        unsafe {
+            let first = self.memory.data.cast::<ffi::duckdb_string_t>().add(rows.start);
+            slice::from_raw_parts(first, rows.len())
+        }
+    }
+
+    /// How many bytes each of these values of a VARCHAR, BLOB, BIT or BIGNUM has, none of which is
+    /// NULL.
+    pub(crate) fn lengths(&self, rows: Range<usize>) -> impl Iterator<Item = usize> {
+        // SAFETY: the caller's word on the type; the length is at the same place in both forms.
+        let texts = unsafe { self.texts(rows) };
+        texts.iter().map(|text| unsafe { text.value.inlined.length } as usize)
+    }
+
+    /// Appends the bytes of these values of a VARCHAR, BLOB, BIT or BIGNUM, none of which is NULL.
+    pub(crate) fn append_texts(&self, rows: Range<usize>, out: &mut Vec<u8>) {
+        let total: usize = self.lengths(rows.clone()).sum();
+        out.reserve(total + SHORT_BYTES);
+        let mut end = out.len();
+        // SAFETY: the caller's word on the type. There is room for all of the bytes, and for what lies
+        // behind a short text: to copy that too costs less than to count.
+        unsafe {
+            for text in self.texts(rows) {
+                let length = text.value.inlined.length as usize;
+                let to = out.as_mut_ptr().add(end);
+                if length <= SHORT_BYTES {
+                    let from = (&raw const text.value.inlined.inlined).cast::<u8>();
+                    to.copy_from_nonoverlapping(from, SHORT_BYTES);
+                } else {
+                    let from = text.value.pointer.ptr.cast::<u8>();
+                    to.copy_from_nonoverlapping(from, length);
+                }
+                end += length;
+            }
+            out.set_len(end);
+        }
     }
 
     /// The bytes of all values of a VARCHAR, BLOB, BIT or BIGNUM.
     pub(crate) fn text_bytes(&self) -> usize {
-        let texts = self.runs(0..self.len).filter(|(null, _)| !null).flat_map(|(_, rows)| rows);
-        // SAFETY: strings of the vector, as in `bytes`.
-        texts.map(|row| unsafe { self.text(row).inlined.length } as usize).sum()
+        let present = self.runs(0..self.len).filter(|(null, _)| !null);
+        present.map(|(_, rows)| self.lengths(rows).sum::<usize>()).sum()
     }
 
     /// The digits of a DECIMAL of this width, without its point. What stands at a NULL is arbitrary.

@@ -133,9 +133,7 @@ impl Body<'_> {
             Type::Uuid => {
                 self.each(values, |value: RawHugeInt| text::uuid_bits(value.bits()).to_be_bytes());
             }
-            Type::Varchar | Type::Json | Type::Blob => {
-                self.texts(values, bytes)?;
-            }
+            Type::Varchar | Type::Json | Type::Blob => self.copied_texts(values)?,
             Type::Bignum => {
                 self.texts(values, |out, vector, row| text::bignum(out, vector.bytes(row)))?;
             }
@@ -257,7 +255,42 @@ impl Body<'_> {
         self.each(values, convert);
     }
 
-    /// Texts or bytes: where each ends, and then all of them.
+    /// Texts or bytes as they are: where each ends, and then all of them.
+    fn copied_texts(&mut self, values: &Values<'_>) -> Result<(), EncodeError> {
+        self.buffer(|out| {
+            let mut end = 0;
+            out.extend_from_slice(&offset(end)?);
+            for run in &values.runs {
+                match run {
+                    Run::Nulls(count) => {
+                        let end = offset(end)?;
+                        (0..*count).for_each(|_| out.extend_from_slice(&end));
+                    }
+                    Run::Rows(vector, rows) => {
+                        let start = out.len();
+                        out.resize(start + rows.len() * OFFSET_BYTES, 0);
+                        let (places, _) = out[start..].as_chunks_mut::<OFFSET_BYTES>();
+                        for (place, length) in places.iter_mut().zip(vector.lengths(rows.clone())) {
+                            end += length;
+                            *place = (end as i32).to_le_bytes();
+                        }
+                        offset(end)?; // what is larger is not sent
+                    }
+                }
+            }
+            Ok::<_, EncodeError>(())
+        })?;
+        self.buffer(|out| {
+            for run in &values.runs {
+                if let Run::Rows(vector, rows) = run {
+                    vector.append_texts(rows.clone(), out);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Texts that are written: where each ends, and then all of them.
     fn texts(
         &mut self,
         values: &Values<'_>,
@@ -367,19 +400,6 @@ impl Body<'_> {
             }
         });
         members.iter().zip(&parts).try_for_each(|((_, ty), part)| self.field(ty, part))
-    }
-}
-
-/// Writes a text or bytes.
-fn bytes(out: &mut Vec<u8>, vector: &Vector<'_>, row: usize) {
-    match vector.short_bytes(row) {
-        // To copy all of these costs less than to copy as many as count.
-        Some((bytes, count)) => {
-            let end = out.len() + count;
-            out.extend_from_slice(bytes);
-            out.truncate(end);
-        }
-        None => out.extend_from_slice(vector.bytes(row)),
     }
 }
 
