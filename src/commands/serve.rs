@@ -3,12 +3,10 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Duration;
 
 use landlock::RulesetStatus;
 use rustix::process::{Resource, Rlimit};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -19,7 +17,7 @@ use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
 use crate::config::{Config, ServeArgs};
 use crate::engine::{self, Gate};
-use crate::http::{self, App, Server, Tokens};
+use crate::http::{self, App, Server, Threads, Tokens};
 use crate::legacy::LegacyFile;
 use crate::listen::{self, SocketFiles, Sockets};
 use crate::metrics::Metrics;
@@ -52,36 +50,18 @@ fn start(config: Config) -> Result<(), String> {
     let legacy = config.legacy.clone().map(LegacyFile::new);
     confine(&config, legacy.as_ref(), &sockets.files)
         .map_err(|error| format!("rights cannot be given up: {error}"))?;
-    // Blocking threads: the queries, and as many that wait for DuckDB to let go of theirs.
-    let blocking = 2 * config.http.queries + 2;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(http::STACK_BYTES)
-        .max_blocking_threads(blocking)
-        .thread_keep_alive(Duration::MAX)
         .build()
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    start_blocking_threads(&runtime, blocking)?;
-    runtime.block_on(serve(config, legacy, sockets))
-}
-
-/// Starts all blocking threads now, and for good: once statements have taken what memory there is,
-/// there is none for a thread's stack, and queries would wait for a thread that never comes.
-fn start_blocking_threads(runtime: &Runtime, count: usize) -> Result<(), String> {
-    const PATIENCE: Duration = Duration::from_secs(10);
-    let (started, starts) = mpsc::channel();
-    let held = Arc::new(Mutex::new(()));
-    let hold = held.lock().unwrap_or_else(PoisonError::into_inner);
-    for _ in 0..count {
-        let (started, held) = (started.clone(), Arc::clone(&held));
-        runtime.spawn_blocking(move || {
-            let _ = started.send(());
-            drop(held.lock()); // until all are there: each takes a thread of its own
-        });
-    }
-    let all = (0..count).try_for_each(|_| starts.recv_timeout(PATIENCE));
-    drop(hold);
-    all.map_err(|_| format!("{count} threads cannot be had; lower MARTD_QUERIES"))
+    // The queries', and as many for those that wait until DuckDB lets go of theirs.
+    let count = 2 * config.http.queries + 2;
+    let threads = Threads::start(count, runtime.handle())
+        .map_err(|error| format!("{count} threads cannot be had ({error}); lower MARTD_QUERIES"))?;
+    let outcome = runtime.block_on(serve(config, legacy, sockets, &threads));
+    drop(runtime); // nobody takes what threads have to send any more, so they end
+    outcome
 }
 
 fn confine(
@@ -119,7 +99,12 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: Config, legacy: Option<LegacyFile>, sockets: Sockets) -> Result<(), String> {
+async fn serve(
+    config: Config,
+    legacy: Option<LegacyFile>,
+    sockets: Sockets,
+    threads: &Threads,
+) -> Result<(), String> {
     let Sockets { all, admin, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     let gate = Gate::new().map_err(|error| format!("DuckDB: {error}"))?;
@@ -141,7 +126,7 @@ async fn serve(config: Config, legacy: Option<LegacyFile>, sockets: Sockets) -> 
     let metrics = Metrics::new(Budget::new(config.refresh.intake.pin_bytes), http::problems());
     let refresh = Refresh::start(config.refresh, catalog.clone(), state, legacy, metrics.clone())
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    let app = App::new(config.http, catalog.clone(), gate, config.tokens.clone(), metrics);
+    let app = App::new(config.http, catalog.clone(), gate, config.tokens.clone(), metrics, threads);
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -89,7 +88,7 @@ pub(super) fn answer(
         let media = HeaderValue::from_static("application/vnd.apache.parquet");
         answer.insert(CONTENT_TYPE, media);
         answer.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-        (status, stream(Arc::clone(pin), range, app.settings().timeouts.stall))
+        (status, stream(app.clone(), Arc::clone(pin), range))
     };
     let mut response = Response::new(content);
     *response.status_mut() = status;
@@ -121,18 +120,19 @@ fn range(value: &HeaderValue, size: u64) -> Option<Option<Range<u64>>> {
     Some((range.start < range.end).then_some(range))
 }
 
-/// Reads a part at a time, each on a blocking thread, as the client takes them.
-fn stream(pin: Arc<Pin>, range: Range<u64>, stall: Duration) -> BoxBody {
+/// Reads a part at a time, as the client takes them.
+fn stream(app: App, pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
     let (sender, parts) = mpsc::channel(PARTS_AHEAD);
     tokio::spawn(async move {
         let mut position = range.start;
         while position < range.end {
             let length = (range.end - position).min(PART_BYTES);
             let pin = Arc::clone(&pin);
-            let part = tokio::task::spawn_blocking(move || read(&pin, position, length)).await;
-            let part = part.unwrap_or_else(|error| Err(Aborted(error.to_string())));
+            let part = app.threads().ask(move || read(&pin, position, length)).await;
+            let part = part.unwrap_or_else(|| Err(Aborted("the part was not read".to_owned())));
             let failed = part.is_err();
-            let sent = timeout(stall, sender.send(part.map(Frame::data))).await;
+            let sent =
+                timeout(app.settings().timeouts.stall, sender.send(part.map(Frame::data))).await;
             if failed || !matches!(sent, Ok(Ok(()))) {
                 return;
             }

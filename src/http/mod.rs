@@ -29,6 +29,7 @@ mod server;
 mod slots;
 mod snapshot;
 mod tally;
+mod threads;
 mod trace;
 mod waiting;
 
@@ -47,11 +48,13 @@ pub use freshness::Criteria;
 pub(crate) use probes::why_nothing;
 pub use problem::problems;
 pub use server::Server;
+pub use threads::Threads;
 
 use buffers::Buffers;
 use cache::Answers;
 use queries::Queries;
 use slots::Slots;
+use threads::Queue;
 
 /// The stack of the threads that judge and run statements. DuckDB's parser and binder recurse: on
 /// 2 MiB, 2 KB of comma joins abort the process.
@@ -112,6 +115,7 @@ struct Shared {
     gate: Gate,
     tokens: Option<Tokens>,
     slots: Slots,
+    threads: Queue,
     /// Statements that the gate judges at once.
     parsers: Semaphore,
     queries: Queries,
@@ -133,8 +137,10 @@ impl App {
         gate: Gate,
         tokens: Option<Tokens>,
         metrics: Metrics,
+        threads: &Threads,
     ) -> Self {
         Self(Arc::new(Shared {
+            threads: threads.queue(),
             slots: Slots::new(settings.queries, settings.queue, metrics.clone()),
             parsers: Semaphore::new(settings.queries),
             queries: Queries::default(),
@@ -191,6 +197,10 @@ impl App {
 
     fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    fn threads(&self) -> &Queue {
+        &self.0.threads
     }
 
     fn parsers(&self) -> &Semaphore {

@@ -176,12 +176,12 @@ async fn check(app: &App, sql: &str) -> Result<Arc<Checked>, Problem> {
     }
     let (app, sql) = (app.clone(), sql.to_owned());
     let _permit = app.parsers().acquire().await.expect("never closed");
-    let judging = tokio::task::spawn_blocking({
+    let judging = app.threads().ask({
         let app = app.clone();
         move || app.gate().check(&sql)
     });
-    let word: Result<Arc<Checked>, Refusal> = judging.await.map_err(Problem::internal)?;
-    Ok(word?)
+    let word: Option<Result<Arc<Checked>, Refusal>> = judging.await;
+    Ok(word.ok_or_else(|| Problem::internal("the gate panicked"))??)
 }
 
 /// The snapshot that the request names by its header, or the current one.
@@ -296,7 +296,7 @@ impl Work<'_> {
                 buffers: app.buffers().clone(),
                 head: head_sender,
             };
-            tokio::task::spawn_blocking(move || span.in_scope(|| job.run()));
+            app.threads().run(move || span.in_scope(|| job.run()));
             let landing = match head.await {
                 Ok(Ok(Head::Whole(stored))) => {
                     if let Some(key) = key {

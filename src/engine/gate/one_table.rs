@@ -136,7 +136,9 @@ fn collect(clause: &Value, table: &str, conditions: &mut Vec<Condition>) -> bool
     let (comparison, mirrored) = match clause["type"].as_str().unwrap_or_default() {
         "CONJUNCTION_AND" => {
             let children = clause["children"].as_array().into_iter().flatten();
-            return children.fold(true, |all, child| collect(child, table, conditions) && all);
+            // What can be told of the others counts, too.
+            let untold = children.filter(|child| !collect(child, table, conditions)).count();
+            return untold == 0;
         }
         "COMPARE_BETWEEN" => {
             let from = add(&clause["input"], Comparison::GreaterOrEqual, &clause["lower"]);
