@@ -299,7 +299,10 @@ impl Session {
             let running = instance.begin(is_trial);
             let began = forms::thread_time();
             let source = match lookup(checked, parameters, listed, &known) {
-                Some(source) => Ok(source),
+                Some(source) => {
+                    instance.runtime().count_lookup();
+                    Ok(source)
+                }
                 None => {
                     restriction.set(known.tests);
                     bind(statement, parameters).and_then(|()| {
@@ -595,6 +598,63 @@ mod tests {
     use crate::engine::{Runtime, Settings, StatementKind, Table};
     use crate::pin::{Budget, Pin};
 
+    /// An instance over a mart `a` with 10,000 rows, which is held decoded.
+    fn decoded_instance() -> Arc<Instance> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a.parquet");
+        let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
+        let copy = format!("COPY (SELECT i AS x FROM range(10_000) t(i)) TO '{}'", path.display());
+        duckdb.execute_batch(&copy).expect("a file");
+        let file = std::fs::File::open(&path).expect("open");
+        let table = Table {
+            name: "a".to_owned(),
+            schema: None,
+            pin: Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin")),
+            columns: Vec::new(),
+            rows: 10_000,
+            empty: false,
+        };
+        let settings = Settings { decoded_bytes: 1 << 20, ..settings() };
+        let instance = Instance::open(&Runtime::start(settings), vec![table]).expect("an instance");
+        instance.hold_decoded(0);
+        instance
+    }
+
+    #[test]
+    fn a_lookup_ends_when_it_is_asked_to() {
+        let instance = decoded_instance();
+        let sql = "SELECT x FROM mart.a WHERE x >= ?";
+        let checked = crate::engine::Gate::new().expect("a gate").check(sql).expect("it passes");
+        let parameters = Parameters::Positional(vec![Value::BigInt(7)]);
+        let run = |stop: bool| {
+            let mut session = instance.session().expect("a session");
+            let interrupter = session.interrupter();
+            session.query(sql, &checked, &parameters, &Scope::AllRows, |answer| {
+                let mut rows = 0;
+                while let Some(chunk) = answer.next_chunk()? {
+                    rows += chunk.rows();
+                    assert!(!stop || interrupter.interrupt(), "the session is not over");
+                }
+                Ok(rows)
+            })
+        };
+        assert_eq!(run(false).expect("rows"), 9_993);
+        assert!(matches!(run(true), Err(QueryError::Interrupted)));
+        assert_eq!(instance.runtime().lookups(), 2);
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            memory_bytes: 64 << 20,
+            threads: 1,
+            decoded_bytes: 0,
+            temp_dir: None,
+            time_zone: "UTC".to_owned(),
+            schemas: vec!["mart".to_owned()],
+            scoping: None,
+        }
+    }
+
     /// The instance with no gate before it, as if a statement had got around that.
     #[test]
     fn the_locked_instance_alone_reads_its_pins_and_nothing_else() {
@@ -607,15 +667,6 @@ mod tests {
             duckdb.execute_batch(&copy).expect("a file");
         }
         let file = std::fs::File::open(&parquet).expect("open");
-        let settings = Settings {
-            memory_bytes: 64 << 20,
-            threads: 1,
-            decoded_bytes: 0,
-            temp_dir: None,
-            time_zone: "UTC".to_owned(),
-            schemas: vec!["mart".to_owned()],
-            scoping: None,
-        };
         let table = Table {
             name: "a".to_owned(),
             schema: None,
@@ -625,7 +676,8 @@ mod tests {
             empty: false,
         };
         let pin = table.pin.path();
-        let instance = Instance::open(&Runtime::start(settings), vec![table]).expect("an instance");
+        let instance =
+            Instance::open(&Runtime::start(settings()), vec![table]).expect("an instance");
         let run = |sql: &str, tables: Vec<TableName>| {
             let checked = Checked {
                 kind: StatementKind::Select,

@@ -1,5 +1,6 @@
 //! What all instances of a process share: settings, threads, and memory for decoded marts.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -16,6 +17,7 @@ pub struct Runtime {
     pub(super) helpers: Helpers,
     pub(super) forms: Forms,
     pub(super) decoded: Arc<Budget>,
+    lookups: AtomicU64,
     wanted: Sender<(Weak<Instance>, Want)>,
     /// Instances that were replaced and are still in use.
     replaced: Mutex<Vec<Weak<Instance>>>,
@@ -52,9 +54,20 @@ impl Runtime {
             forms: Forms::new(),
             decoded: Budget::new(settings.decoded_bytes),
             settings,
+            lookups: AtomicU64::new(0),
             wanted,
             replaced: Mutex::default(),
         })
+    }
+
+    /// A statement is answered without DuckDB.
+    pub(super) fn count_lookup(&self) {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were.
+    pub(super) fn lookups(&self) -> u64 {
+        self.lookups.load(Ordering::Relaxed)
     }
 
     /// Remembers an instance that was replaced.

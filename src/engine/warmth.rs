@@ -243,6 +243,11 @@ impl Instance {
         self.runtime().forms.decoded()
     }
 
+    /// How many statements were looked up in them without DuckDB, in this process.
+    pub fn lookups(&self) -> u64 {
+        self.runtime().lookups()
+    }
+
     /// The bytes that decoded marts take, over all instances.
     pub fn decoded_bytes(&self) -> u64 {
         self.runtime().decoded.used()

@@ -199,6 +199,9 @@ fn snapshot(facts: &mut Facts, state: &State) {
     let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_statements());
     let help = "Statements that read marts which were held decoded";
     facts.add_counter("martd_decoded_statements", help, Some(decoded as f64));
+    let lookups = snapshot.map_or(0, |snapshot| snapshot.instance.lookups());
+    let help = "Those of them that were simple enough to be answered without a plan";
+    facts.add_counter("martd_lookups", help, Some(lookups as f64));
     let finished = snapshot.and_then(|snapshot| snapshot.ledger.as_ref());
     let help = "When the dbt build ended that is served";
     let finished = finished.map(|ledger| seconds(ledger.finished_at));

@@ -39,7 +39,7 @@ use crate::engine::{Chunk, Column, Type};
 /// Rows after which a batch is sent: where readers do not gain from larger ones any more.
 const BATCH_ROWS: usize = 64 << 10;
 /// Bytes after which a batch is sent, so that a stream takes little memory.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 256 << 10;
 
 impl From<ArrowError> for EncodeError {
     fn from(error: ArrowError) -> Self {

@@ -228,16 +228,19 @@ impl Body<'_> {
         values: &Values<'_>,
         convert: impl Fn(T) -> [u8; N],
     ) {
+        /// So many are converted at a time, which costs less than to clear the memory for all.
+        const AT_ONCE: usize = 64;
         self.buffer(|out| {
+            let mut converted = [[0; N]; AT_ONCE];
             for run in &values.runs {
                 match run {
                     Run::Nulls(count) => out.resize(out.len() + count * N, 0),
                     Run::Rows(vector, rows) => {
-                        let start = out.len();
-                        out.resize(start + rows.len() * N, 0);
-                        let (places, _) = out[start..].as_chunks_mut::<N>();
-                        let values = &vector.values::<T>()[rows.clone()];
-                        places.iter_mut().zip(values).for_each(|(to, from)| *to = convert(*from));
+                        for values in vector.values::<T>()[rows.clone()].chunks(AT_ONCE) {
+                            let places = converted.iter_mut().zip(values);
+                            places.for_each(|(to, from)| *to = convert(*from));
+                            out.extend_from_slice(converted[..values.len()].as_flattened());
+                        }
                     }
                 }
             }
@@ -267,12 +270,10 @@ impl Body<'_> {
                         (0..*count).for_each(|_| out.extend_from_slice(&end));
                     }
                     Run::Rows(vector, rows) => {
-                        let start = out.len();
-                        out.resize(start + rows.len() * OFFSET_BYTES, 0);
-                        let (places, _) = out[start..].as_chunks_mut::<OFFSET_BYTES>();
-                        for (place, length) in places.iter_mut().zip(vector.lengths(rows.clone())) {
+                        out.reserve(rows.len() * OFFSET_BYTES);
+                        for length in vector.lengths(rows.clone()) {
                             end += length;
-                            *place = (end as i32).to_le_bytes();
+                            out.extend_from_slice(&(end as i32).to_le_bytes());
                         }
                         offset(end)?; // what is larger is not sent
                     }

@@ -124,3 +124,64 @@ fn within<T: Plain + Into<i64>>(
     let values = vector.values::<T>();
     rows.retain(|&row| (least..=greatest).contains(&values[row as usize].into()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::decoded::tests::decode;
+
+    /// Three chunks, of which each third row has a NULL.
+    fn mart() -> Arc<Decoded> {
+        Arc::new(decode(
+            "SELECT i AS id, CASE WHEN i % 3 > 0 THEN (i % 100)::TINYINT END AS tiny,
+                    't' || i % 50 AS text
+             FROM range(6000) t(i)",
+        ))
+    }
+
+    fn ids(mart: &Arc<Decoded>, tests: &[Test], offset: u64, limit: u64) -> Vec<i64> {
+        let mut lookup = Lookup::new(mart, tests.to_vec(), offset, limit);
+        let mut ids = Vec::new();
+        while let Some(chunk) = lookup.next_chunk(&[2, 0]) {
+            assert!(chunk.rows() <= CHUNK_ROWS);
+            ids.extend_from_slice(chunk.column(1).values::<i64>());
+        }
+        ids
+    }
+
+    #[test]
+    fn a_page_has_the_rows_that_pass_in_the_order_of_the_file() {
+        let mart = mart();
+        let tiny = Test::Within { column: 1, least: 40, greatest: 41 };
+        let text = Test::Equals { column: 2, value: b"t40"[..].into() };
+        let late = Test::Within { column: 0, least: 4095, greatest: i64::MAX };
+        let all = |tests: &[&Test]| -> Vec<i64> {
+            let passes = |i: i64, test: &&Test| match test {
+                Test::Equals { .. } => i % 50 == 40,
+                Test::Within { column: 0, least, .. } => i >= *least,
+                Test::Within { .. } => i % 3 > 0 && (40..=41).contains(&(i % 100)),
+            };
+            (0..6000).filter(|&i| tests.iter().all(|test| passes(i, test))).collect()
+        };
+        let choices: [&[&Test]; 5] = [&[], &[&tiny], &[&text], &[&late], &[&text, &tiny, &late]];
+        for with_index in [false, true] {
+            for tests in choices {
+                let expected = all(tests);
+                let own: Vec<Test> = tests.iter().map(|&test| test.clone()).collect();
+                assert_eq!(ids(&mart, &own, 0, u64::MAX), expected, "{own:?} {with_index}");
+                for (offset, limit) in
+                    [(0, 0), (0, 1), (1, 10), (2047, 3000), (5, u64::MAX), (9999, 1)]
+                {
+                    let page: Vec<i64> = expected
+                        .iter()
+                        .skip(offset as usize)
+                        .take(limit as usize)
+                        .copied()
+                        .collect();
+                    assert_eq!(ids(&mart, &own, offset, limit), page, "{own:?} {offset} {limit}");
+                }
+            }
+            mart.make_index(2);
+        }
+    }
+}
