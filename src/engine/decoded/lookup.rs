@@ -154,16 +154,20 @@ mod tests {
         let mart = mart();
         let tiny = Test::Within { column: 1, least: 40, greatest: 41 };
         let text = Test::Equals { column: 2, value: b"t40"[..].into() };
+        let present = Test::Within { column: 1, least: 0, greatest: 99 };
         let late = Test::Within { column: 0, least: 4095, greatest: i64::MAX };
         let all = |tests: &[&Test]| -> Vec<i64> {
             let passes = |i: i64, test: &&Test| match test {
                 Test::Equals { .. } => i % 50 == 40,
                 Test::Within { column: 0, least, .. } => i >= *least,
-                Test::Within { .. } => i % 3 > 0 && (40..=41).contains(&(i % 100)),
+                Test::Within { least, greatest, .. } => {
+                    i % 3 > 0 && (*least..=*greatest).contains(&(i % 100))
+                }
             };
             (0..6000).filter(|&i| tests.iter().all(|test| passes(i, test))).collect()
         };
-        let choices: [&[&Test]; 5] = [&[], &[&tiny], &[&text], &[&late], &[&text, &tiny, &late]];
+        let choices: [&[&Test]; 6] =
+            [&[], &[&tiny], &[&present], &[&text], &[&late], &[&text, &tiny, &late]];
         for with_index in [false, true] {
             for tests in choices {
                 let expected = all(tests);
