@@ -342,6 +342,55 @@ fn a_statement_sees_the_rows_of_its_scope_alone() {
 }
 
 #[test]
+fn a_scope_in_any_spelling_gives_the_rows_that_it_gives_of_the_file() {
+    let id = "00112233-4455-6677-8899-aabbccddeeff";
+    for (ty, other, values) in [
+        ("BIGINT", "5", vec!["5", "05", " 5", "5.4", "-5", "1e1", "five", "99999999999999999999"]),
+        ("UTINYINT", "200", vec!["200", "0200", "-1", "456"]),
+        (
+            "UUID",
+            id,
+            vec![
+                id,
+                "00112233-4455-6677-8899-AABBCCDDEEFF",
+                "00112233445566778899aabbccddeeff",
+                "x",
+            ],
+        ),
+        ("VARCHAR", "five", vec!["five", "Five", "five "]),
+        ("DATE", "2024-01-31", vec!["2024-01-31", "2024-1-31", "infinity"]),
+        ("DECIMAL(9, 2)", "5", vec!["5", "5.00", "5.001"]),
+        ("BOOLEAN", "true", vec!["true", "t", "1"]),
+    ] {
+        let (root, writer) = (Root::new(), Writer::new());
+        let select = format!(
+            "SELECT CASE WHEN i % 2 = 0 THEN '{other}'::{ty} END AS user_id, i AS id FROM range(5000) t(i)"
+        );
+        writer.land(&root, "notes", &select);
+        let scoped = ("MARTD_SCOPE_COLUMN", "user_id");
+        let files = Martd::start_with(root.path(), &[scoped, ("MARTD_DECODED_MEMORY", "0")]);
+        let decoded = Martd::start_with(root.path(), &[scoped, ("MARTD_CACHE", "0")]);
+        let ask = |martd: &Martd, scope: &str| {
+            let body =
+                json!({ "sql": "SELECT id FROM mart.notes WHERE id >= ?", "params": [4990] });
+            let answer = martd.post_with(&body, &[("martd-scope", &format!("user_id={scope}"))]);
+            assert_eq!(answer.status, 200, "{ty} {scope}: {answer:?}");
+            answer.rows()
+        };
+        files.wait_ready();
+        decoded.wait_ready();
+        wait_for("a decoded mart", || {
+            ask(&decoded, other);
+            (Scrape::of(&decoded).value("martd_decoded_marts") == 1.0).then_some(())
+        });
+        assert_eq!(ask(&decoded, other).as_array().map(Vec::len), Some(5), "{ty}");
+        for value in values {
+            assert_eq!(ask(&decoded, value), ask(&files, value), "{ty} {value}");
+        }
+    }
+}
+
+#[test]
 fn what_has_no_room_or_is_nested_is_read_from_its_file() {
     let (root, writer) = (Root::new(), Writer::new());
     writer.land(
