@@ -94,6 +94,12 @@ fn a_mart_that_is_held_decoded_gives_the_answers_that_its_file_gives() {
         assert_eq!(ask(&decoded, sql), ask(&files, sql), "{sql}");
         assert_eq!(decoded_statements(&decoded), before + 1.0, "{sql} reads a file");
     }
+    for params in [json!([]), json!([1, 2]), json!({ "id": 1 }), json!(["one"]), json!([[1]])] {
+        let body = json!({ "sql": "SELECT id FROM mart.facts WHERE id = ?", "params": params });
+        let [own, expected] = [&decoded, &files].map(|martd| martd.post(&body));
+        assert_eq!(own.status, 400, "{params}: {own:?}");
+        assert_eq!(own.json()["detail"], expected.json()["detail"], "{params}");
+    }
     // A page that is read from the other end once its order is known to be total.
     let page = "SELECT * FROM mart.facts ORDER BY moment DESC, u32 LIMIT 1000";
     let expected = ask(&files, page);
