@@ -72,8 +72,8 @@ struct Prepared {
     statement: Statement,
     /// What the statement's next run leaves out.
     restriction: Arc<Restriction>,
-    /// What the numbers that the statement gives stand for, where it gives the numbers of rows.
-    listed: Option<Listed>,
+    /// The statement that gives the numbers of the rows instead, and what they stand for.
+    numbers: Option<(Statement, Listed)>,
 }
 
 /// The columns of the rows of which a statement gives the numbers.
@@ -294,24 +294,24 @@ impl Session {
             first => first,
         };
         let outcome = prepared.map_err(explain).and_then(|(mut prepared, _picked)| {
-            let Prepared { statement, listed, restriction, .. } = &mut prepared;
-            let listed = listed.as_ref();
+            let Prepared { statement, numbers, restriction, .. } = &mut prepared;
             let running = instance.begin(is_trial);
             let began = forms::thread_time();
-            let source = match lookup(checked, parameters, listed, &known) {
-                Some(source) => {
+            let listed = numbers.as_ref().map(|(_, listed)| listed);
+            let found = lookup(checked, parameters, listed, &known);
+            let has_numbers = found.is_none() && numbers.is_some();
+            let source = match (found, numbers) {
+                (Some(lookup), Some((_, listed))) => {
                     instance.runtime().count_lookup();
-                    Ok(source)
+                    Ok(Source::Lookup(lookup, listed))
                 }
-                None => {
+                (_, numbers) => {
                     restriction.set(known.tests);
-                    bind(statement, parameters).and_then(|()| {
-                        let rows = statement.execute().map_err(explain)?;
-                        Ok(match listed {
-                            Some(listed) => Source::Numbers(rows, listed),
-                            None => Source::Rows(rows),
-                        })
-                    })
+                    match numbers {
+                        Some((numbers, listed)) => execute(numbers, parameters, &explain)
+                            .map(|rows| Source::Numbers(rows, listed)),
+                        None => execute(statement, parameters, &explain).map(Source::Rows),
+                    }
                 }
             };
             let outcome = source.and_then(|source| {
@@ -324,6 +324,12 @@ impl Session {
                 }
                 consume(answer)
             });
+            let outcome = match outcome {
+                Err(error @ QueryError::Sql { .. }) if has_numbers => {
+                    Err(error_of(statement, parameters, &explain).unwrap_or(error))
+                }
+                other => other,
+            };
             let was_helped = running.end();
             if let (Some(timed), Ok(_), false) = (timed, &outcome, was_helped) {
                 timed.note(form, forms::thread_time() - began);
@@ -336,13 +342,42 @@ impl Session {
     }
 }
 
+fn execute<'s>(
+    statement: &'s mut Statement,
+    parameters: &Parameters,
+    explain: &impl Fn(DuckError) -> QueryError,
+) -> Result<Rows<'s>, QueryError> {
+    bind(statement, parameters)?;
+    statement.execute().map_err(explain)
+}
+
+/// The error of the client's own statement, after one that stood for it has failed: DuckDB's message
+/// shows where in the text.
+fn error_of(
+    statement: &mut Statement,
+    parameters: &Parameters,
+    explain: &impl Fn(DuckError) -> QueryError,
+) -> Option<QueryError> {
+    let mut rows = match execute(statement, parameters, explain) {
+        Ok(rows) => rows,
+        Err(error) => return Some(error),
+    };
+    loop {
+        match rows.next_chunk() {
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(error) => return Some(explain(error)),
+        }
+    }
+}
+
 /// The rows that a statement gives, if it can do without DuckDB.
-fn lookup<'l>(
+fn lookup(
     checked: &Checked,
     parameters: &Parameters,
-    listed: Option<&'l Listed>,
+    listed: Option<&Listed>,
     known: &Known,
-) -> Option<Source<'l>> {
+) -> Option<Lookup> {
     let (page, listed) = (checked.page.as_ref()?, listed?);
     let [(_, tests)] = known.tests.as_slice() else { return None };
     let given = checked.parameters.iter().filter(|name| parameters.get(name).is_some()).count();
@@ -356,7 +391,7 @@ fn lookup<'l>(
         None => Some(otherwise),
     };
     let (limit, offset) = (count(&page.limit, u64::MAX)?, count(&page.offset, 0)?);
-    Some(Source::Lookup(Lookup::new(&listed.mart, tests.clone(), offset, limit), listed))
+    Some(Lookup::new(&listed.mart, tests.clone(), offset, limit))
 }
 
 /// A run of a statement that is to be prepared.
@@ -383,19 +418,15 @@ impl Run<'_> {
         }
         let restriction = Arc::default();
         let picked = decoded::pick(&self.held, self.reads.backwards, &restriction);
-        let mut statement = pooled.connection.prepare(self.sql)?;
-        let listed = self.listed(&pooled.connection, &statement);
-        let listed = listed.map(|(numbers, listed)| {
-            statement = numbers;
-            listed
-        });
+        let statement = pooled.connection.prepare(self.sql)?;
+        let numbers = self.numbers(&pooled.connection, &statement);
         let (sql, scope) = (self.sql.into(), self.scope.clone());
         let reads = self.reads;
-        Ok((Prepared { sql, scope, reads, statement, restriction, listed }, picked))
+        Ok((Prepared { sql, scope, reads, statement, restriction, numbers }, picked))
     }
 
     /// The statement that gives the numbers of rows in the place of this one, if there is such.
-    fn listed(
+    fn numbers(
         &self,
         connection: &Connection,
         statement: &Statement,

@@ -100,6 +100,14 @@ fn a_mart_that_is_held_decoded_gives_the_answers_that_its_file_gives() {
         assert_eq!(own.status, 400, "{params}: {own:?}");
         assert_eq!(own.json()["detail"], expected.json()["detail"], "{params}");
     }
+    // What fails while it runs shows the client's own text.
+    for clause in ["CAST(note AS INTEGER) = 1", "id = 299998 AND CAST(tag AS INTEGER) = 1"] {
+        let sql = format!("SELECT note, id FROM mart.facts WHERE {clause} ORDER BY u32");
+        let [own, expected] = [&decoded, &files].map(|martd| martd.query(&sql));
+        assert_eq!((own.status, expected.status), (400, 400), "{clause}: {own:?}");
+        assert_eq!(own.json()["position"], expected.json()["position"], "{clause}");
+        assert!(own.json()["detail"].to_string().contains("mart.facts WHERE"), "{own:?}");
+    }
     // A page that is read from the other end once its order is known to be total.
     let page = "SELECT * FROM mart.facts ORDER BY moment DESC, u32 LIMIT 1000";
     let expected = ask(&files, page);
