@@ -138,6 +138,7 @@ mod tests {
         let threads = Threads::start(3, &Handle::current()).expect("threads");
         let queue = threads.queue();
         let at_work = || async { queue.ask(|| thread::current().id()).await.expect("a thread") };
+        wait_idle(&queue, 3).await;
         // Once two were at work at the same time, the one that ends last is the last idle.
         let (release, wait) = mpsc::channel::<()>();
         let (begun, begins) = oneshot::channel();
