@@ -30,15 +30,6 @@ pub(super) enum Form {
     File,
 }
 
-/// What the next run of a statement reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Choice {
-    pub(super) form: Form,
-    /// Whether the run is to tell how long the form takes. It should have nobody's help then:
-    /// only the time of its own thread is known.
-    pub(super) is_trial: bool,
-}
-
 /// The times of statements.
 pub(super) struct Forms {
     statements: Cache<u64, Arc<Mutex<Times>>>,
@@ -79,15 +70,15 @@ impl Estimate {
 }
 
 impl Times {
-    fn choose(&mut self) -> Choice {
+    /// What the next run should read.
+    fn choose(&mut self) -> Form {
         self.runs = self.runs.wrapping_add(1);
-        let trial = |form| Choice { form, is_trial: true };
         if self.decoded.trials < TRIALS {
-            return trial(Form::Decoded);
+            return Form::Decoded;
         }
         let clearly_slower = self.file.trials > 0 && self.file.time > 2 * self.decoded.time;
         if self.file.trials < TRIALS && !clearly_slower {
-            return trial(Form::File);
+            return Form::File;
         }
         let (faster, slower, [fast, slow]) = if self.decoded.time <= self.file.time {
             (Form::Decoded, Form::File, [self.decoded.time, self.file.time])
@@ -97,11 +88,7 @@ impl Times {
         let times_slower = slow.as_nanos() / fast.as_nanos().max(1);
         let times_slower =
             u32::try_from(times_slower).map_or(MOST_TIMES, |t| t.clamp(1, MOST_TIMES));
-        if self.runs.is_multiple_of(RECONSIDER * times_slower) {
-            trial(slower)
-        } else {
-            Choice { form: faster, is_trial: false }
-        }
+        if self.runs.is_multiple_of(RECONSIDER * times_slower) { slower } else { faster }
     }
 
     fn note(&mut self, form: Form, time: Duration) {
@@ -142,15 +129,15 @@ pub(super) struct Timed<'f> {
 
 impl Timed<'_> {
     /// What the next run should read.
-    pub(super) fn choose(&self) -> Choice {
-        let choice = self.lock().choose();
-        if choice.form == Form::Decoded {
+    pub(super) fn choose(&self) -> Form {
+        let form = self.lock().choose();
+        if form == Form::Decoded {
             self.decoded.fetch_add(1, Ordering::Relaxed);
         }
-        choice
+        form
     }
 
-    /// A run that nobody helped took the processor so long.
+    /// A run took processors so long.
     pub(super) fn note(&self, form: Form, time: Duration) {
         self.lock().note(form, time);
     }
@@ -178,7 +165,7 @@ mod tests {
         let forms = Forms::new();
         let run = |_| {
             let timed = forms.of(&"SELECT 1");
-            let form = timed.choose().form;
+            let form = timed.choose();
             timed.note(form, if form == Form::Decoded { decoded } else { file });
             form
         };
@@ -219,6 +206,6 @@ mod tests {
             times.note(Form::File, SLOW);
         }
         times.note(Form::Decoded, SLOW * 4);
-        assert_eq!(times.choose(), Choice { form: Form::Decoded, is_trial: false });
+        assert_eq!(times.choose(), Form::Decoded);
     }
 }

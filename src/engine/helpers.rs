@@ -44,8 +44,9 @@ struct State {
     next: u64,
     /// Helpers at work.
     helping: usize,
-    /// The databases (their addresses) that helpers run a task of at this moment, or look for one.
-    visited: Vec<usize>,
+    /// The databases (their addresses) that helpers run a task of at this moment, or look for one, and
+    /// since when.
+    visited: Vec<(usize, Instant)>,
     /// Whether a helper looks for work from time to time; the others sleep.
     watched: bool,
     /// How often it does.
@@ -57,10 +58,26 @@ struct Running {
     number: u64,
     since: Instant,
     database: Arc<Database>,
-    /// It is timed, or its database plans for one thread: nobody is to help.
+    /// Its database plans for one thread: nobody can help.
     alone: bool,
-    /// A helper has run a task of the database meanwhile, maybe this statement's.
-    helped: bool,
+    help: Help,
+}
+
+/// What helpers have done for a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Help {
+    /// They worked for so long.
+    For(Duration),
+    /// They worked on one of several statements of the database.
+    OfSomeone,
+}
+
+impl Help {
+    fn add(&mut self, time: Duration) {
+        if let Self::For(sum) = self {
+            *sum += time;
+        }
+    }
 }
 
 /// Says that a statement runs, until it is dropped.
@@ -100,13 +117,14 @@ impl Helpers {
         Self(shared)
     }
 
-    /// A statement on this database begins. None of the database is helped while one is `alone`.
+    /// A statement on this database begins, which nobody can help when it is `alone`.
     pub(super) fn begin(&self, database: &Arc<Database>, alone: bool) -> Guard<'_> {
         let mut state = self.0.lock();
         let number = state.next;
         state.next += 1;
         let database = Arc::clone(database);
-        let running = Running { number, since: Instant::now(), database, alone, helped: false };
+        let help = Help::For(Duration::ZERO);
+        let running = Running { number, since: Instant::now(), database, alone, help };
         state.running.push(running);
         if !alone && !state.watched {
             self.0.woken.notify_one();
@@ -127,17 +145,24 @@ impl Drop for Helpers {
 }
 
 impl Guard<'_> {
-    /// The statement has ended. Says whether it may have been helped.
-    pub(super) fn end(self) -> bool {
-        self.take_out().is_none_or(|running| running.helped)
+    /// The statement has ended, with this help.
+    pub(super) fn end(self) -> Help {
+        self.take_out().map_or(Help::OfSomeone, |running| running.help)
     }
 
     fn take_out(&self) -> Option<Running> {
         let mut state = self.shared.lock();
         let place = state.running.iter().position(|running| running.number == self.number)?;
-        let mut running = state.running.remove(place);
-        running.helped |= state.visited.contains(&address(&running.database));
-        Some(running)
+        // Who visits the database at this moment was of help until now.
+        let own = address(&state.running[place].database);
+        let visits: Vec<Instant> = state
+            .visited
+            .iter()
+            .filter(|(visited, _)| *visited == own)
+            .map(|visit| visit.1)
+            .collect();
+        visits.iter().for_each(|since| state.add_help(own, since.elapsed()));
+        Some(state.running.remove(place))
     }
 }
 
@@ -150,13 +175,26 @@ impl Drop for Guard<'_> {
 
 impl State {
     /// A helper has left these databases, and has run a task of one or none of them.
-    fn leave(&mut self, places: &[usize], helped: Option<usize>) {
+    fn leave(&mut self, places: &[usize], helped: Option<(usize, Duration)>) {
         for place in places {
-            let visit = self.visited.iter().position(|visited| visited == place);
+            let visit = self.visited.iter().position(|(visited, _)| visited == place);
             self.visited.swap_remove(visit.expect("it was entered"));
         }
-        for running in &mut self.running {
-            running.helped |= helped == Some(address(&running.database));
+        if let Some((database, time)) = helped {
+            self.add_help(database, time);
+        }
+    }
+
+    /// A helper has worked for so long on what runs on this database.
+    fn add_help(&mut self, database: usize, time: Duration) {
+        let on_it = |running: &&mut Running| address(&running.database) == database;
+        let several = self.running.iter_mut().filter(on_it).count() > 1;
+        for running in self.running.iter_mut().filter(on_it) {
+            if several {
+                running.help = Help::OfSomeone;
+            } else {
+                running.help.add(time);
+            }
         }
     }
 }
@@ -185,17 +223,19 @@ impl Shared {
             if !databases.is_empty() {
                 let places: Vec<usize> = databases.iter().map(address).collect();
                 state.helping += 1;
-                state.visited.extend(&places);
+                let since = Instant::now();
+                state.visited.extend(places.iter().map(|place| (*place, since)));
                 self.woken.notify_one(); // someone else keeps watch meanwhile
                 drop(state);
                 let helped = databases.iter().position(|database| database.help());
+                let worked = since.elapsed();
                 found = helped.is_some();
                 drop(databases);
                 state = self.lock();
                 let longer = (2 * state.interval).min(LONGEST_INTERVAL);
                 state.interval = if found { INTERVAL } else { longer };
                 state.helping -= 1;
-                state.leave(&places, helped.map(|index| places[index]));
+                state.leave(&places, helped.map(|index| (places[index], worked)));
             }
             if !found && !state.watched {
                 idle = if state.running.is_empty() { idle + 1 } else { 0 };

@@ -304,9 +304,9 @@ impl Instance {
         &self.warmth
     }
 
-    /// Says that a statement runs, so that idle processors may help, unless it wants to be alone.
-    pub(super) fn begin(&self, alone: bool) -> helpers::Guard<'_> {
-        self.runtime.helpers.begin(&self.database, alone || self.threads == 1)
+    /// Says that a statement runs, so that idle processors may help.
+    pub(super) fn begin(&self) -> helpers::Guard<'_> {
+        self.runtime.helpers.begin(&self.database, self.threads == 1)
     }
 
     /// A connection that is not of the pool.

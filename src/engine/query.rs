@@ -10,8 +10,9 @@ use super::chunk::Chunk;
 use super::conditions::{self, Known};
 use super::decoded::{self, Decoded, Lookup, Picked, Restriction};
 use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
-use super::forms::{self, Choice, Form, Timed};
+use super::forms::{self, Form, Timed};
 use super::gate::{Checked, OperandValue, TableName};
+use super::helpers::Help;
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::position;
 use super::types::Column;
@@ -275,8 +276,7 @@ impl Session {
         // A statement's times are those of what it reads: more marts may be decoded by now.
         let forms = &instance.runtime().forms;
         let timed = (!held.is_empty()).then(|| forms.of(&(sql, reads)));
-        let only = Choice { form: Form::File, is_trial: false };
-        let Choice { form, is_trial } = timed.as_ref().map_or(only, Timed::choose);
+        let form = timed.as_ref().map_or(Form::File, Timed::choose);
         if form == Form::File {
             held.clear();
             reads = Reads { decoded: 0, backwards: false };
@@ -295,7 +295,7 @@ impl Session {
         };
         let outcome = prepared.map_err(explain).and_then(|(mut prepared, _picked)| {
             let Prepared { statement, numbers, restriction, .. } = &mut prepared;
-            let running = instance.begin(is_trial);
+            let running = instance.begin();
             let began = forms::thread_time();
             let listed = numbers.as_ref().map(|(_, listed)| listed);
             let found = lookup(checked, parameters, listed, &known);
@@ -330,9 +330,8 @@ impl Session {
                 }
                 other => other,
             };
-            let was_helped = running.end();
-            if let (Some(timed), Ok(_), false) = (timed, &outcome, was_helped) {
-                timed.note(form, forms::thread_time() - began);
+            if let (Some(timed), Ok(_), Help::For(time)) = (timed, &outcome, running.end()) {
+                timed.note(form, forms::thread_time() - began + time);
             }
             pooled.keep(prepared);
             outcome
