@@ -11,8 +11,8 @@
 //! - [`events`] tells those who listen what has changed;
 //! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
 //! - [`http`] serves them on the sockets of [`listen`], in a process that gave up its rights in
-//!   [`sandbox`], has [`memory`] left whatever statements take, lets queries go first ([`priority`]), and tells
-//!   its [`service`] manager how it is;
+//!   [`sandbox`], has [`memory`] left whatever statements take, and tells its [`service`] manager how
+//!   it is;
 //! - [`metrics`] is what all of them count, and [`commands`] what can be typed.
 //!
 //! No module but `watch` names notify, none but `engine` names duckdb, none but `http` names hyper.
@@ -36,7 +36,6 @@ pub mod metrics;
 pub mod listen;
 pub mod sandbox;
 pub mod memory;
-mod priority;
 pub mod signal;
 pub mod service;
 pub mod hooks;

@@ -91,6 +91,12 @@ impl Times {
         if self.runs.is_multiple_of(RECONSIDER * times_slower) { slower } else { faster }
     }
 
+    /// What most runs read.
+    fn likely(&self) -> Form {
+        let is_file_faster = self.file.trials > 0 && self.file.time < self.decoded.time;
+        if is_file_faster { Form::File } else { Form::Decoded }
+    }
+
     fn note(&mut self, form: Form, time: Duration) {
         match form {
             Form::Decoded => self.decoded.note(time),
@@ -135,6 +141,11 @@ impl Timed<'_> {
             self.decoded.fetch_add(1, Ordering::Relaxed);
         }
         form
+    }
+
+    /// What most runs read.
+    pub(super) fn likely(&self) -> Form {
+        self.lock().likely()
     }
 
     /// A run took processors so long.

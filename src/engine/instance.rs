@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::decoded::{self, ROWS_SCHEMA};
 use super::duck::{Connection, Database, DuckError};
 use super::helpers;
 use super::legacy::{self, catalog_name};
-use super::query::{Pooled, QueryError, Session};
+use super::query::{Pooled, QueryError, Recent, Session};
 use super::runtime::Runtime;
 use super::warmth::Warmth;
 use super::{quote_identifier, quote_literal};
@@ -94,6 +95,9 @@ pub struct Instance {
     scoping: Option<Scoping>,
     /// (schema, name) in lower case, as DuckDB compares identifiers.
     names: HashMap<(String, String), usize>,
+    /// Connections of the pool, idle or not.
+    opened: AtomicUsize,
+    recent: Mutex<Recent>,
     /// Tables whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
     /// a thousand marts cost no more than eleven.
     viewed: Mutex<HashSet<usize>>,
@@ -211,6 +215,8 @@ impl Instance {
             schemas: settings.schemas.clone(),
             scoping: settings.scoping.clone(),
             names,
+            opened: AtomicUsize::new(1),
+            recent: Mutex::default(),
             viewed: Mutex::default(),
             numbered: Mutex::default(),
             warmth,
@@ -244,15 +250,28 @@ impl Instance {
         Ok(Session::new(instance, connection, Some(turn)))
     }
 
-    fn connection(&self) -> Result<Pooled, QueryError> {
+    pub(super) fn connection(&self) -> Result<Pooled, QueryError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(connection) => Ok(connection),
             None => match self.database.connect() {
-                Ok(connection) => Ok(Pooled::new(connection)),
+                Ok(connection) => {
+                    self.opened.fetch_add(1, Ordering::Relaxed);
+                    Ok(Pooled::new(connection))
+                }
                 Err(error) => Err(QueryError::Internal(error.to_string())),
             },
         }
+    }
+
+    /// How many connections the pool has.
+    pub(super) fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// What it was asked.
+    pub(super) fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops what idle connections keep prepared.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
 
@@ -63,12 +64,49 @@ pub(super) struct Pooled {
     prepared: VecDeque<Prepared>,
 }
 
+/// A statement that an instance was asked, under a scope.
+#[derive(Debug)]
+pub(super) struct Asked {
+    sql: Box<str>,
+    scope: Scope,
+    checked: Arc<Checked>,
+    /// Since the instance is there, and not only of one before it.
+    is_used: AtomicBool,
+}
+
+/// The statements that an instance was asked, the last at the end.
+#[derive(Debug, Default)]
+pub(super) struct Recent(VecDeque<Arc<Asked>>);
+
+impl Recent {
+    /// So many are prepared ahead when a mart is replaced.
+    const MOST: usize = 16;
+
+    fn add(&mut self, sql: &str, scope: &Scope, checked: &Arc<Checked>) -> Arc<Asked> {
+        let same = |asked: &&Arc<Asked>| *asked.sql == *sql && asked.scope == *scope;
+        if let Some(known) = self.0.iter().find(same) {
+            return Arc::clone(known);
+        }
+        if self.0.len() == Self::MOST {
+            self.0.pop_front();
+        }
+        let (sql, scope, checked) = (sql.into(), scope.clone(), Arc::clone(checked));
+        let asked = Arc::new(Asked { sql, scope, checked, is_used: AtomicBool::new(false) });
+        self.0.push_back(Arc::clone(&asked));
+        asked
+    }
+
+    fn used(&self) -> Vec<Arc<Asked>> {
+        let used = self.0.iter().filter(|asked| asked.is_used.load(Ordering::Relaxed));
+        used.cloned().collect()
+    }
+}
+
 /// A statement that is kept. A plan may hold the value of a scope, and holds what it reads, so it is
 /// kept for the scope that it was prepared under, and for what it reads.
 #[derive(Debug)]
 struct Prepared {
-    sql: Box<str>,
-    scope: Scope,
+    asked: Arc<Asked>,
     reads: Reads,
     statement: Statement,
     /// What the statement's next run leaves out.
@@ -92,6 +130,80 @@ struct Listed {
 struct Reads {
     decoded: usize,
     backwards: bool,
+}
+
+impl Reads {
+    fn form(self) -> Form {
+        if self.decoded > 0 { Form::Decoded } else { Form::File }
+    }
+}
+
+/// Marts that are held decoded, by number.
+pub(super) type Held = Vec<(usize, Arc<Decoded>)>;
+
+impl Instance {
+    /// The marts that a statement reads, all of which may be read.
+    fn tables_of(&self, checked: &Checked) -> Result<Vec<usize>, QueryError> {
+        let tables = checked.tables.iter().map(|name| resolve(self, name));
+        let tables = tables.collect::<Result<Vec<usize>, _>>()?;
+        for &table in &tables {
+            self.is_readable(table).map_err(QueryError::Unscoped)?;
+        }
+        Ok(tables)
+    }
+
+    /// How a statement reads its marts, of which these are held decoded, in the form that is chosen by
+    /// its times.
+    fn reading(
+        self: &Arc<Self>,
+        sql: &str,
+        checked: &Checked,
+        held: Held,
+        choose: impl FnOnce(&Timed<'_>) -> Form,
+    ) -> (Held, Reads, Option<Timed<'_>>) {
+        let backwards = match (&checked.ordering, held.as_slice()) {
+            (Some(ordering), [(mart, decoded)]) => self.is_backwards(*mart, decoded, ordering),
+            _ => false,
+        };
+        let reads = Reads { decoded: held.len(), backwards };
+        // A statement's times are those of what it reads: more marts may be decoded by now.
+        let timed = (!held.is_empty()).then(|| self.runtime().forms.of(&(sql, reads)));
+        match timed.as_ref().map_or(Form::File, choose) {
+            Form::Decoded => (held, reads, timed),
+            Form::File => (Vec::new(), Reads { decoded: 0, backwards: false }, timed),
+        }
+    }
+
+    /// Prepares what the instance that this one replaces was asked, on as many connections. The
+    /// first to ask after a mart was replaced would wait for it.
+    pub(super) fn prepare_ahead(self: &Arc<Self>, previous: &Self) {
+        /// A new version is not kept from being served for longer.
+        const AT_MOST: Duration = Duration::from_millis(10);
+        let began = Instant::now();
+        let asked = previous.recent().used();
+        let wanted = if asked.is_empty() { 0 } else { previous.opened() };
+        // All are taken before one is given back, so that each is another.
+        let taken = (0..wanted).map_while(|_| self.connection().ok());
+        let mut connections: Vec<Pooled> = taken.collect();
+        for pooled in &mut connections {
+            for asked in asked.iter().take_while(|_| began.elapsed() < AT_MOST) {
+                self.prepare_on(pooled, asked);
+            }
+        }
+        connections.into_iter().for_each(|pooled| self.give_back(pooled));
+    }
+
+    /// Prepares a statement on a connection; if it cannot be, who asks it next will learn why.
+    fn prepare_on(self: &Arc<Self>, pooled: &mut Pooled, asked: &Asked) {
+        let Asked { sql, scope, checked, .. } = asked;
+        let Ok(tables) = self.tables_of(checked) else { return };
+        let held = self.held_decoded(&tables);
+        let (held, reads, _) = self.reading(sql, checked, held, |times| times.likely());
+        let mut run = Run { instance: self, sql, checked, scope, tables: &tables, held, reads };
+        if let Ok((prepared, _picked)) = run.prepare(pooled) {
+            pooled.keep(prepared);
+        }
+    }
 }
 
 impl Pooled {
@@ -122,8 +234,9 @@ impl Pooled {
 
     /// Takes a prepared statement out of what is kept.
     fn take(&mut self, sql: &str, scope: &Scope, reads: Reads) -> Option<Prepared> {
-        let is_it =
-            |kept: &Prepared| *kept.sql == *sql && kept.scope == *scope && kept.reads == reads;
+        let is_it = |kept: &Prepared| {
+            *kept.asked.sql == *sql && kept.asked.scope == *scope && kept.reads == reads
+        };
         let place = self.prepared.iter().position(is_it)?;
         self.prepared.remove(place)
     }
@@ -251,7 +364,7 @@ impl Session {
     pub fn query<R>(
         &mut self,
         sql: &str,
-        checked: &Checked,
+        checked: &Arc<Checked>,
         parameters: &Parameters,
         scope: &Scope,
         consume: impl FnOnce(&mut Answer<'_, '_>) -> Result<R, QueryError>,
@@ -259,28 +372,9 @@ impl Session {
         let instance = Arc::clone(&self.instance);
         let explain = |error: DuckError| explain(&instance, sql, &error);
         let pooled = self.connection.as_mut().expect("taken on drop alone");
-        let tables = checked
-            .tables
-            .iter()
-            .map(|name| resolve(&instance, name))
-            .collect::<Result<Vec<usize>, _>>()?;
-        for &table in &tables {
-            instance.is_readable(table).map_err(QueryError::Unscoped)?;
-        }
-        let mut held = instance.ask_decoded(&tables);
-        let backwards = match (&checked.ordering, held.as_slice()) {
-            (Some(ordering), [(mart, decoded)]) => instance.is_backwards(*mart, decoded, ordering),
-            _ => false,
-        };
-        let mut reads = Reads { decoded: held.len(), backwards };
-        // A statement's times are those of what it reads: more marts may be decoded by now.
-        let forms = &instance.runtime().forms;
-        let timed = (!held.is_empty()).then(|| forms.of(&(sql, reads)));
-        let form = timed.as_ref().map_or(Form::File, Timed::choose);
-        if form == Form::File {
-            held.clear();
-            reads = Reads { decoded: 0, backwards: false };
-        }
+        let tables = instance.tables_of(checked)?;
+        let held = instance.ask_decoded(&tables);
+        let (held, reads, timed) = instance.reading(sql, checked, held, |times| times.choose());
         let known = instance.known(checked, parameters, scope, &held);
         let mut run =
             Run { instance: &instance, sql, checked, scope, tables: &tables, held, reads };
@@ -294,7 +388,8 @@ impl Session {
             first => first,
         };
         let outcome = prepared.map_err(explain).and_then(|(mut prepared, _picked)| {
-            let Prepared { statement, numbers, restriction, .. } = &mut prepared;
+            let Prepared { asked, statement, numbers, restriction, .. } = &mut prepared;
+            asked.is_used.store(true, Ordering::Relaxed);
             let running = instance.begin();
             let began = forms::thread_time();
             let listed = numbers.as_ref().map(|(_, listed)| listed);
@@ -331,7 +426,7 @@ impl Session {
                 other => other,
             };
             if let (Some(timed), Ok(_), Help::For(time)) = (timed, &outcome, running.end()) {
-                timed.note(form, forms::thread_time() - began + time);
+                timed.note(reads.form(), forms::thread_time() - began + time);
             }
             pooled.keep(prepared);
             outcome
@@ -397,7 +492,7 @@ fn lookup(
 struct Run<'r> {
     instance: &'r Instance,
     sql: &'r str,
-    checked: &'r Checked,
+    checked: &'r Arc<Checked>,
     scope: &'r Scope,
     tables: &'r [usize],
     held: Vec<(usize, Arc<Decoded>)>,
@@ -419,9 +514,9 @@ impl Run<'_> {
         let picked = decoded::pick(&self.held, self.reads.backwards, &restriction);
         let statement = pooled.connection.prepare(self.sql)?;
         let numbers = self.numbers(&pooled.connection, &statement);
-        let (sql, scope) = (self.sql.into(), self.scope.clone());
+        let asked = self.instance.recent().add(self.sql, self.scope, self.checked);
         let reads = self.reads;
-        Ok((Prepared { sql, scope, reads, statement, restriction, numbers }, picked))
+        Ok((Prepared { asked, reads, statement, restriction, numbers }, picked))
     }
 
     /// The statement that gives the numbers of rows in the place of this one, if there is such.
@@ -673,6 +768,39 @@ mod tests {
         assert_eq!(instance.runtime().lookups(), 2);
     }
 
+    #[test]
+    fn what_an_instance_was_asked_is_prepared_in_the_one_that_replaces_it() {
+        let sql = "SELECT max(x) FROM mart.a WHERE x < ?";
+        let checked = crate::engine::Gate::new().expect("a gate").check(sql).expect("it passes");
+        let ask = |instance: &Arc<Instance>| {
+            let parameters = Parameters::Positional(vec![Value::BigInt(7)]);
+            let mut session = instance.session().expect("a session");
+            session.query(sql, &checked, &parameters, &Scope::AllRows, |answer| {
+                let chunk = answer.next_chunk()?.expect("a row");
+                Ok(chunk.column(0).values::<i64>()[0])
+            })
+        };
+        let prepared = |instance: &Arc<Instance>| {
+            let connections = [instance.connection(), instance.connection()];
+            let connections = connections.map(|connection| connection.expect("a connection"));
+            let kept = connections.iter().flat_map(|connection| &connection.prepared);
+            let kept: Vec<String> = kept.map(|kept| kept.asked.sql.to_string()).collect();
+            connections.into_iter().for_each(|connection| instance.give_back(connection));
+            kept
+        };
+        let [first, second, third] = [decoded_instance(), decoded_instance(), decoded_instance()];
+        let both = [first.session(), first.session()]; // two connections
+        drop(both);
+        assert_eq!(ask(&first).expect("a row"), 6);
+        second.inherit(&first);
+        assert_eq!(prepared(&second), [sql, sql]);
+        third.inherit(&second);
+        assert_eq!(prepared(&third), [""; 0], "nobody has asked the second");
+        assert_eq!(ask(&second).expect("a row"), 6);
+        third.inherit(&second);
+        assert_eq!(prepared(&third), [sql, sql]);
+    }
+
     fn settings() -> Settings {
         Settings {
             memory_bytes: 64 << 20,
@@ -709,7 +837,7 @@ mod tests {
         let instance =
             Instance::open(&Runtime::start(settings()), vec![table]).expect("an instance");
         let run = |sql: &str, tables: Vec<TableName>| {
-            let checked = Checked {
+            let checked = Arc::new(Checked {
                 kind: StatementKind::Select,
                 tables,
                 cacheable: false,
@@ -718,7 +846,7 @@ mod tests {
                 conditions: Vec::new(),
                 page: None,
                 row_numbers: None,
-            };
+            });
             let mut session = instance.session().expect("a session");
             let parameters = Parameters::default();
             session.query(sql, &checked, &parameters, &Scope::AllRows, |answer| {

@@ -39,7 +39,6 @@ impl Runtime {
     pub fn start(settings: Settings) -> Arc<Self> {
         let (wanted, inbox) = mpsc::channel::<(Weak<Instance>, Want)>();
         let warm = move || {
-            crate::priority::give_way();
             while let Ok((instance, want)) = inbox.recv() {
                 let Some(instance) = instance.upgrade() else { continue };
                 match want {

@@ -63,6 +63,12 @@ impl Instance {
         decoded
     }
 
+    /// The same, for who does not ask anything.
+    pub(super) fn held_decoded(&self, marts: &[usize]) -> Vec<(usize, Arc<Decoded>)> {
+        let held = |&mart: &usize| Some((mart, self.warmth().marts[mart].decoded.load_full()?));
+        marts.iter().filter_map(held).collect()
+    }
+
     /// Whether a page of a mart that is held decoded is read from its end.
     pub(super) fn is_backwards(
         self: &Arc<Self>,
@@ -158,10 +164,10 @@ impl Instance {
         Decoded::read(&self.connect()?, &table.pin.path(), &self.runtime().decoded)
     }
 
-    /// Holds decoded what the instance that this one replaces did: statements are as fast over new
-    /// data as they were over the old. Decodes what has changed of that, so it is not for the
+    /// Holds decoded what the instance that this one replaces did, and prepares what it was asked:
+    /// statements are as fast over new data as they were over the old. Decodes what has changed of that, so it is not for the
     /// request path.
-    pub fn inherit(&self, previous: &Self) {
+    pub fn inherit(self: &Arc<Self>, previous: &Self) {
         for (before, mart) in previous.warmth().marts.iter().enumerate() {
             let asked = mart.asked.load(Memory::Relaxed);
             if asked == 0 {
@@ -209,6 +215,7 @@ impl Instance {
                 self.learn_unique(number, column);
             }
         }
+        self.prepare_ahead(previous);
     }
 
     /// This instance was replaced. What waits for its turn, or asks for it by its id, finds decoded

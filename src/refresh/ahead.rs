@@ -12,7 +12,6 @@ use blake3::Hash;
 use tracing::warn;
 
 use super::{Mailbox, Message};
-use crate::priority;
 use crate::publish::Version;
 use crate::verify::{Kept, Verdict, Verifier};
 
@@ -46,7 +45,6 @@ impl Ahead {
     pub(super) fn start(verifier: Arc<Verifier>, mailbox: Mailbox) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Vec<Arc<Version>>>();
         thread::Builder::new().name("decode".to_owned()).spawn(move || {
-            priority::give_way();
             let mut kept = Kept::default();
             loop {
                 let idle = if kept.is_there() { KEEP_FOR } else { Duration::MAX };

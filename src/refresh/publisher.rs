@@ -17,7 +17,6 @@ use crate::engine::{self, Instance, LegacyTable, Runtime, Table};
 use crate::ledger::Ledger;
 use crate::legacy::LegacyVersion;
 use crate::metrics::Metrics;
-use crate::priority;
 use crate::publish::{Chosen, Target, Version};
 use crate::state::StateDir;
 use crate::verify::{Verdict, Verifier};
@@ -66,7 +65,6 @@ impl Publisher {
         let engine = Runtime::start(engine);
         let mut generation = 0;
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
-            priority::give_way();
             while let Ok(job) = inbox.recv() {
                 let (target, current) = match job {
                     Job::Marts { target, current } => (target, current),

@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Report, Verdict};
 use crate::engine::{Decoder, read_legacy};
-use crate::priority;
 use crate::sandbox;
 
 /// The hidden subcommand's name.
@@ -37,6 +36,8 @@ pub(super) const TAKEN: &str = "taken";
 const DATA_BYTES: u64 = 4 << 30;
 /// Processor time for one run. The parent's own deadline is shorter; this one holds without it.
 const CPU_SECONDS: u64 = 300;
+/// Half way to the lowest priority there is.
+const NICENESS: i32 = 10;
 
 /// `MARTD_VERIFY`: how much of a file is decoded before it is served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -89,7 +90,7 @@ pub fn main(depth: Depth, count: usize, parent: u32) -> ExitCode {
         }
     };
     // Not before: it takes 40 ms to get here, and on a machine that is busy it would take seconds.
-    priority::give_way();
+    give_way();
     // DuckDB may remember a file by its path, so no two files have the same.
     let mut fd = FIRST_FD;
     let last = FIRST_FD.saturating_add_unsigned(u32::try_from(count).unwrap_or(u32::MAX));
@@ -174,11 +175,16 @@ pub fn main_legacy(args: &LegacyArgs) -> ExitCode {
         eprintln!("martd {LEGACY_SUBCOMMAND}: {error}");
         return ExitCode::FAILURE;
     }
-    priority::give_way();
+    give_way();
     let every_value = args.depth == Depth::Full;
     let found = read_legacy(&args.path, &args.catalog, &args.schemas, every_value);
     println!("{}", serde_json::to_string(&found).expect("a report is JSON"));
     ExitCode::SUCCESS
+}
+
+/// Lets queries go first. Where that is not allowed, decoding goes on as it is.
+fn give_way() {
+    let _ = rustix::process::nice(NICENESS);
 }
 
 fn give_up_rights(parent: u32) -> io::Result<()> {
