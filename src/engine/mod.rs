@@ -16,6 +16,7 @@ mod instance;
 mod legacy;
 mod newest;
 mod position;
+mod prepared;
 mod query;
 mod runtime;
 mod types;

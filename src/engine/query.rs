@@ -1,21 +1,21 @@
 //! One statement on one connection of a snapshot's instance.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::chunk::Chunk;
 use super::conditions::{self, Known};
-use super::decoded::{self, Decoded, Lookup, Picked, Restriction};
-use super::duck::{self, Connection, DuckError, Interrupt, Rows, Statement};
-use super::forms::{self, Form, Timed};
+use super::decoded::Lookup;
+use super::duck::{self, DuckError, Interrupt, Rows, Statement};
+use super::forms;
 use super::gate::{Checked, OperandValue, TableName};
 use super::helpers::Help;
-use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
+use super::instance::{Instance, Scope};
 use super::position;
+use super::prepared::{Listed, Pooled, Prepared, Run};
 use super::types::Column;
 use super::value::Value;
 
@@ -48,209 +48,6 @@ impl Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         Self::Positional(Vec::new())
-    }
-}
-
-/// Statements that a connection keeps prepared. Each keeps the files that it reads open.
-const PREPARED_PER_CONNECTION: usize = 16;
-
-/// A connection of an instance's pool, and what it has at hand.
-#[derive(Debug)]
-pub(super) struct Pooled {
-    connection: Connection,
-    /// The scope that its variables hold.
-    scope: Option<Scope>,
-    /// Prepared statements, the last used at the end.
-    prepared: VecDeque<Prepared>,
-}
-
-/// A statement that an instance was asked, under a scope.
-#[derive(Debug)]
-pub(super) struct Asked {
-    sql: Box<str>,
-    scope: Scope,
-    checked: Arc<Checked>,
-    /// Since the instance is there, and not only of one before it.
-    is_used: AtomicBool,
-}
-
-/// The statements that an instance was asked, the last at the end.
-#[derive(Debug, Default)]
-pub(super) struct Recent(VecDeque<Arc<Asked>>);
-
-impl Recent {
-    /// So many are prepared ahead when a mart is replaced.
-    const MOST: usize = 16;
-
-    fn add(&mut self, sql: &str, scope: &Scope, checked: &Arc<Checked>) -> Arc<Asked> {
-        let same = |asked: &&Arc<Asked>| *asked.sql == *sql && asked.scope == *scope;
-        if let Some(known) = self.0.iter().find(same) {
-            return Arc::clone(known);
-        }
-        if self.0.len() == Self::MOST {
-            self.0.pop_front();
-        }
-        let (sql, scope, checked) = (sql.into(), scope.clone(), Arc::clone(checked));
-        let asked = Arc::new(Asked { sql, scope, checked, is_used: AtomicBool::new(false) });
-        self.0.push_back(Arc::clone(&asked));
-        asked
-    }
-
-    fn used(&self) -> Vec<Arc<Asked>> {
-        let used = self.0.iter().filter(|asked| asked.is_used.load(Ordering::Relaxed));
-        used.cloned().collect()
-    }
-}
-
-/// A statement that is kept. A plan may hold the value of a scope, and holds what it reads, so it is
-/// kept for the scope that it was prepared under, and for what it reads.
-#[derive(Debug)]
-struct Prepared {
-    asked: Arc<Asked>,
-    reads: Reads,
-    statement: Statement,
-    /// What the statement's next run leaves out.
-    restriction: Arc<Restriction>,
-    /// The statement that gives the numbers of the rows instead, and what they stand for.
-    numbers: Option<(Statement, Listed)>,
-}
-
-/// The columns of the rows of which a statement gives the numbers.
-#[derive(Debug)]
-struct Listed {
-    mart: Arc<Decoded>,
-    /// As the client's statement gives them.
-    columns: Vec<Column>,
-    /// The mart's columns that they are.
-    places: Vec<usize>,
-}
-
-/// What a plan reads: how many marts decoded, and from which end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Reads {
-    decoded: usize,
-    backwards: bool,
-}
-
-impl Reads {
-    fn form(self) -> Form {
-        if self.decoded > 0 { Form::Decoded } else { Form::File }
-    }
-}
-
-/// Marts that are held decoded, by number.
-pub(super) type Held = Vec<(usize, Arc<Decoded>)>;
-
-impl Instance {
-    /// The marts that a statement reads, all of which may be read.
-    fn tables_of(&self, checked: &Checked) -> Result<Vec<usize>, QueryError> {
-        let tables = checked.tables.iter().map(|name| resolve(self, name));
-        let tables = tables.collect::<Result<Vec<usize>, _>>()?;
-        for &table in &tables {
-            self.is_readable(table).map_err(QueryError::Unscoped)?;
-        }
-        Ok(tables)
-    }
-
-    /// How a statement reads its marts, of which these are held decoded, in the form that is chosen by
-    /// its times.
-    fn reading(
-        self: &Arc<Self>,
-        sql: &str,
-        checked: &Checked,
-        held: Held,
-        choose: impl FnOnce(&Timed<'_>) -> Form,
-    ) -> (Held, Reads, Option<Timed<'_>>) {
-        let backwards = match (&checked.ordering, held.as_slice()) {
-            (Some(ordering), [(mart, decoded)]) => self.is_backwards(*mart, decoded, ordering),
-            _ => false,
-        };
-        let reads = Reads { decoded: held.len(), backwards };
-        // A statement's times are those of what it reads: more marts may be decoded by now.
-        let timed = (!held.is_empty()).then(|| self.runtime().forms.of(&(sql, reads)));
-        match timed.as_ref().map_or(Form::File, choose) {
-            Form::Decoded => (held, reads, timed),
-            Form::File => (Vec::new(), Reads { decoded: 0, backwards: false }, timed),
-        }
-    }
-
-    /// Prepares what the instance that this one replaces was asked, on as many connections. The
-    /// first to ask after a mart was replaced would wait for it.
-    pub(super) fn prepare_ahead(self: &Arc<Self>, previous: &Self) {
-        /// A new version is not kept from being served for longer.
-        const AT_MOST: Duration = Duration::from_millis(10);
-        let began = Instant::now();
-        let asked = previous.recent().used();
-        let wanted = if asked.is_empty() { 0 } else { previous.opened() };
-        // All are taken before one is given back, so that each is another.
-        let taken = (0..wanted).map_while(|_| self.connection().ok());
-        let mut connections: Vec<Pooled> = taken.collect();
-        for pooled in &mut connections {
-            for asked in asked.iter().take_while(|_| began.elapsed() < AT_MOST) {
-                self.prepare_on(pooled, asked);
-            }
-        }
-        connections.into_iter().for_each(|pooled| self.give_back(pooled));
-    }
-
-    /// Prepares a statement on a connection; if it cannot be, who asks it next will learn why.
-    fn prepare_on(self: &Arc<Self>, pooled: &mut Pooled, asked: &Asked) {
-        let Asked { sql, scope, checked, .. } = asked;
-        let Ok(tables) = self.tables_of(checked) else { return };
-        let held = self.held_decoded(&tables);
-        let (held, reads, _) = self.reading(sql, checked, held, |times| times.likely());
-        let mut run = Run { instance: self, sql, checked, scope, tables: &tables, held, reads };
-        if let Ok((prepared, _picked)) = run.prepare(pooled) {
-            pooled.keep(prepared);
-        }
-    }
-}
-
-impl Pooled {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, scope: None, prepared: VecDeque::new() }
-    }
-
-    /// Makes the connection see the rows of a scope. The value is bound, never pasted.
-    fn enter(&mut self, scope: &Scope) -> Result<(), DuckError> {
-        if self.scope.as_ref() == Some(scope) {
-            return Ok(());
-        }
-        self.scope = None;
-        let (value, all_rows) = match scope {
-            Scope::AllRows => (Value::Null, true),
-            Scope::Value(value) => (Value::Varchar(value.clone()), false),
-        };
-        for (name, value) in
-            [(SCOPE_VARIABLE, value), (ALL_ROWS_VARIABLE, Value::Boolean(all_rows))]
-        {
-            let mut set = self.connection.prepare(&format!("SET VARIABLE {name} = ?"))?;
-            set.bind(1, &value)?;
-            set.execute()?;
-        }
-        self.scope = Some(scope.clone());
-        Ok(())
-    }
-
-    /// Takes a prepared statement out of what is kept.
-    fn take(&mut self, sql: &str, scope: &Scope, reads: Reads) -> Option<Prepared> {
-        let is_it = |kept: &Prepared| {
-            *kept.asked.sql == *sql && kept.asked.scope == *scope && kept.reads == reads
-        };
-        let place = self.prepared.iter().position(is_it)?;
-        self.prepared.remove(place)
-    }
-
-    /// Drops the statements that are kept.
-    pub(super) fn forget_prepared(&mut self) {
-        self.prepared.clear();
-    }
-
-    fn keep(&mut self, statement: Prepared) {
-        if self.prepared.len() == PREPARED_PER_CONNECTION {
-            self.prepared.pop_front();
-        }
-        self.prepared.push_back(statement);
     }
 }
 
@@ -389,7 +186,7 @@ impl Session {
         };
         let outcome = prepared.map_err(explain).and_then(|(mut prepared, _picked)| {
             let Prepared { asked, statement, numbers, restriction, .. } = &mut prepared;
-            asked.is_used.store(true, Ordering::Relaxed);
+            asked.note_use();
             let running = instance.begin();
             let began = forms::thread_time();
             let listed = numbers.as_ref().map(|(_, listed)| listed);
@@ -488,62 +285,6 @@ fn lookup(
     Some(Lookup::new(&listed.mart, tests.clone(), offset, limit))
 }
 
-/// A run of a statement that is to be prepared.
-struct Run<'r> {
-    instance: &'r Instance,
-    sql: &'r str,
-    checked: &'r Arc<Checked>,
-    scope: &'r Scope,
-    tables: &'r [usize],
-    held: Vec<(usize, Arc<Decoded>)>,
-    reads: Reads,
-}
-
-impl Run<'_> {
-    /// The prepared statement, kept or made, and what it binds to for as long as it runs.
-    fn prepare(&mut self, pooled: &mut Pooled) -> Result<(Prepared, Picked), DuckError> {
-        for &table in self.tables {
-            self.instance.ensure_view(&pooled.connection, table)?;
-        }
-        pooled.enter(self.scope)?;
-        if let Some(kept) = pooled.take(self.sql, self.scope, self.reads) {
-            let picked = decoded::pick(&self.held, self.reads.backwards, &kept.restriction);
-            return Ok((kept, picked));
-        }
-        let restriction = Arc::default();
-        let picked = decoded::pick(&self.held, self.reads.backwards, &restriction);
-        let statement = pooled.connection.prepare(self.sql)?;
-        let numbers = self.numbers(&pooled.connection, &statement);
-        let asked = self.instance.recent().add(self.sql, self.scope, self.checked);
-        let reads = self.reads;
-        Ok((Prepared { asked, reads, statement, restriction, numbers }, picked))
-    }
-
-    /// The statement that gives the numbers of rows in the place of this one, if there is such.
-    fn numbers(
-        &self,
-        connection: &Connection,
-        statement: &Statement,
-    ) -> Option<(Statement, Listed)> {
-        let (Some(sql), [(number, mart)]) = (&self.checked.row_numbers, self.held.as_slice())
-        else {
-            return None;
-        };
-        let columns = statement.columns();
-        if columns.is_empty() {
-            return None; // not known before its parameters are
-        }
-        let place = |column: &Column| {
-            let place = mart.column_named(&column.name)?;
-            (*mart.kind(place) == column.ty).then_some(place)
-        };
-        let places = columns.iter().map(place).collect::<Option<Vec<usize>>>()?;
-        self.instance.ensure_numbered_view(connection, *number).ok()?;
-        let numbers = connection.prepare(sql).ok()?;
-        Some((numbers, Listed { mart: Arc::clone(mart), columns, places }))
-    }
-}
-
 /// The rows of a statement, with DuckDB's errors explained.
 #[derive(Debug)]
 pub struct Answer<'s, 'i> {
@@ -626,7 +367,7 @@ fn check_intact(instance: &Instance, tables: &[usize]) -> Result<(), QueryError>
     }
 }
 
-fn resolve(instance: &Instance, name: &TableName) -> Result<usize, QueryError> {
+pub(super) fn resolve(instance: &Instance, name: &TableName) -> Result<usize, QueryError> {
     let found = name.schema.as_deref().and_then(|schema| instance.table(schema, &name.name));
     found.ok_or_else(|| {
         let hint = match instance.similar(&name.name) {
@@ -780,11 +521,10 @@ mod tests {
                 Ok(chunk.column(0).values::<i64>()[0])
             })
         };
-        let prepared = |instance: &Arc<Instance>| {
+        let prepared = |instance: &Arc<Instance>| -> Vec<String> {
             let connections = [instance.connection(), instance.connection()];
             let connections = connections.map(|connection| connection.expect("a connection"));
-            let kept = connections.iter().flat_map(|connection| &connection.prepared);
-            let kept: Vec<String> = kept.map(|kept| kept.asked.sql.to_string()).collect();
+            let kept = connections.iter().flat_map(Pooled::kept).map(str::to_owned).collect();
             connections.into_iter().for_each(|connection| instance.give_back(connection));
             kept
         };

@@ -80,7 +80,7 @@ pub struct Checked {
     /// The page that it gives, when it lists the rows of one table for which the conditions hold, in no
     /// order.
     pub page: Option<Page>,
-    /// The same statement over [`ROWS_SCHEMA`](super::decoded::ROWS_SCHEMA), giving the numbers of the
+    /// The same statement over [`ROWS_SCHEMA`], giving the numbers of the
     /// rows that it lists.
     pub row_numbers: Option<String>,
 }
