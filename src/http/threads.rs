@@ -130,6 +130,9 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -183,8 +186,11 @@ mod tests {
                 assert!(number % 10 != 0, "as this test wants it");
             });
         }
-        assert_eq!(queue.ask(|| panic!("as this test wants it")).await, None::<()>);
-        assert_eq!(queue.ask(|| 7).await, Some(7));
+        let asked = async {
+            assert_eq!(queue.ask(|| panic!("as this test wants it")).await, None::<()>);
+            assert_eq!(queue.ask(|| 7).await, Some(7));
+        };
+        timeout(Duration::from_secs(30), asked).await.expect("threads are left");
         drop(threads); // waits for all
         assert_eq!(done.load(Ordering::Relaxed), 50);
     }
