@@ -19,7 +19,7 @@ enum Given<'a> {
 }
 
 /// What is known of the rows of marts that a statement reads, by the number of the mart.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Known {
     /// What holds for every row that matters.
     pub(super) tests: Vec<(usize, Vec<Test>)>,

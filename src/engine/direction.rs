@@ -9,7 +9,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
-use super::decoded::{Decoded, DecodedColumn};
+use super::decoded::Decoded;
 use super::gate::Ordering;
 
 /// What is known of the order of a column's values.
@@ -45,17 +45,13 @@ pub(super) enum Direction {
 impl Decoded {
     /// From which end to read a page in this order.
     pub(super) fn direction(&self, ordering: &Ordering) -> Direction {
-        let find = |name: &str| {
-            let same = |column: &DecodedColumn| column.name().eq_ignore_ascii_case(name);
-            self.columns().iter().position(same)
-        };
         let Some((first, descends)) = ordering.columns.first() else { return Direction::Forwards };
-        let Some(first) = find(first) else { return Direction::Forwards };
+        let Some(first) = self.column_named(first) else { return Direction::Forwards };
         if self.ascends(first) != Some(*descends) {
             return Direction::Forwards;
         }
         let mut unknown = Vec::new();
-        for column in ordering.columns.iter().filter_map(|(name, _)| find(name)) {
+        for column in ordering.columns.iter().filter_map(|(name, _)| self.column_named(name)) {
             let order = &self.columns()[column].order;
             match order.is_unique() {
                 Some(true) => return Direction::Backwards,

@@ -86,8 +86,7 @@ impl Times {
             (Form::File, Form::Decoded, [self.file.time, self.decoded.time])
         };
         let times_slower = slow.as_nanos() / fast.as_nanos().max(1);
-        let times_slower =
-            u32::try_from(times_slower).map_or(MOST_TIMES, |t| t.clamp(1, MOST_TIMES));
+        let times_slower = times_slower.clamp(1, MOST_TIMES.into()) as u32;
         if self.runs.is_multiple_of(RECONSIDER * times_slower) { slower } else { faster }
     }
 

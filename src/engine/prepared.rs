@@ -243,7 +243,7 @@ pub(super) struct Run<'r> {
     pub(super) checked: &'r Arc<Checked>,
     pub(super) scope: &'r Scope,
     pub(super) tables: &'r [usize],
-    pub(super) held: Vec<(usize, Arc<Decoded>)>,
+    pub(super) held: Held,
     pub(super) reads: Reads,
 }
 

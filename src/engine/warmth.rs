@@ -11,6 +11,7 @@ use super::decoded::{Declined, Decoded, Test};
 use super::direction::Direction;
 use super::gate::{Checked, Ordering};
 use super::instance::{Instance, Scope};
+use super::prepared::Held;
 use super::query::Parameters;
 use super::runtime::Want;
 use super::{quote_identifier, quote_literal};
@@ -48,7 +49,7 @@ impl Warmth {
 
 impl Instance {
     /// Those of these marts that are held decoded. Counts as a statement over them.
-    pub(super) fn ask_decoded(self: &Arc<Self>, marts: &[usize]) -> Vec<(usize, Arc<Decoded>)> {
+    pub(super) fn ask_decoded(self: &Arc<Self>, marts: &[usize]) -> Held {
         let mut decoded = Vec::new();
         for &number in marts {
             let mart = &self.warmth().marts[number];
@@ -64,7 +65,7 @@ impl Instance {
     }
 
     /// The same, for who does not ask anything.
-    pub(super) fn held_decoded(&self, marts: &[usize]) -> Vec<(usize, Arc<Decoded>)> {
+    pub(super) fn held_decoded(&self, marts: &[usize]) -> Held {
         let held = |&mart: &usize| Some((mart, self.warmth().marts[mart].decoded.load_full()?));
         marts.iter().filter_map(held).collect()
     }
@@ -165,8 +166,8 @@ impl Instance {
     }
 
     /// Holds decoded what the instance that this one replaces did, and prepares what it was asked:
-    /// statements are as fast over new data as they were over the old. Decodes what has changed of that, so it is not for the
-    /// request path.
+    /// statements are as fast over new data as they were over the old. Decodes what has changed of
+    /// that, so it is not for the request path.
     pub fn inherit(self: &Arc<Self>, previous: &Self) {
         for (before, mart) in previous.warmth().marts.iter().enumerate() {
             let asked = mart.asked.load(Memory::Relaxed);

@@ -1,8 +1,8 @@
 //! The thread that runs a statement, and encodes and compresses as it fetches.
 //!
-//! DuckDB blocks, so this is one of [the threads for that](super::threads), with 16 MiB of stack. A small answer
-//! comes back whole; a large one as a stream whose first part was made before the status line, so
-//! that most errors still get a status of their own.
+//! DuckDB blocks, so this is one of [the threads for that](super::threads), with 16 MiB of stack. A
+//! small answer comes back whole; a large one as a stream whose first part was made before the
+//! status line, so that most errors still get a status of their own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -214,6 +214,7 @@ impl Decoded {
         &self.columns
     }
 
+    /// Its rows.
     pub(super) fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
@@ -239,9 +240,7 @@ impl Decoded {
             }
         })
     }
-}
 
-impl Decoded {
     /// A column's type.
     pub(super) fn kind(&self, column: usize) -> &Type {
         &self.columns[column].kind

@@ -101,16 +101,18 @@ pub(super) fn page(node: &Value) -> Option<Page> {
     if !is_listing(node) || !orders(node).is_empty() || !collect_where(node, &mut Vec::new()) {
         return None;
     }
-    let [limit, offset] = ["limit", "offset"].map(|key| {
+    // `None` where it is an expression.
+    let count = |key: &str| {
         let modifiers = node["modifiers"].as_array().into_iter().flatten();
-        let mut given = modifiers.map(|modifier| &modifier[key]).filter(|value| !value.is_null());
-        given.next().map(|value| operand_of(value).filter(|operand| operand.cast.is_none()))
-    });
-    let plain = |operand: Option<Option<Operand>>| match operand {
-        None => Some(None),
-        Some(operand) => operand.map(|operand| Some(operand.value)),
+        match modifiers.map(|modifier| &modifier[key]).find(|value| !value.is_null()) {
+            None => Some(None),
+            Some(value) => {
+                let Operand { value, cast } = operand_of(value)?;
+                cast.is_none().then_some(Some(value))
+            }
+        }
     };
-    Some(Page { limit: plain(limit)?, offset: plain(offset)? })
+    Some(Page { limit: count("limit")?, offset: count("offset")? })
 }
 
 /// Collects what holds of columns in every row that matters. Whether that is all of the WHERE.
