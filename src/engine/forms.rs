@@ -115,6 +115,11 @@ impl Forms {
         self.decoded.load(Ordering::Relaxed)
     }
 
+    /// One did that has no choice.
+    pub(super) fn count_decoded(&self) {
+        self.decoded.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The times of a statement.
     pub(super) fn of(&self, statement: &impl Hash) -> Timed<'_> {
         let key = self.hasher.hash_one(statement);

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use quick_cache::sync::Cache;
+
 use super::decoded::{self, ROWS_SCHEMA};
 use super::duck::{Connection, Database, DuckError};
 use super::helpers;
 use super::legacy::{self, catalog_name};
+use super::listing::{LISTINGS, Listing};
 use super::prepared::{Pooled, Recent};
 use super::query::{QueryError, Session};
 use super::runtime::Runtime;
@@ -99,6 +102,8 @@ pub struct Instance {
     /// Connections of the pool, idle or not.
     opened: AtomicUsize,
     recent: Mutex<Recent>,
+    /// By the text of the statement.
+    listings: Cache<Box<str>, Arc<Listing>>,
     /// Tables whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
     /// a thousand marts cost no more than eleven.
     viewed: Mutex<HashSet<usize>>,
@@ -218,6 +223,7 @@ impl Instance {
             names,
             opened: AtomicUsize::new(1),
             recent: Mutex::default(),
+            listings: Cache::new(LISTINGS),
             viewed: Mutex::default(),
             numbered: Mutex::default(),
             warmth,
@@ -273,6 +279,11 @@ impl Instance {
     /// What it was asked.
     pub(super) fn recent(&self) -> MutexGuard<'_, Recent> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The listings whose columns are known.
+    pub(super) fn listings(&self) -> &Cache<Box<str>, Arc<Listing>> {
+        &self.listings
     }
 
     /// Drops what idle connections keep prepared.

@@ -14,6 +14,7 @@ mod gate;
 mod helpers;
 mod instance;
 mod legacy;
+mod listing;
 mod newest;
 mod position;
 mod prepared;

@@ -10,8 +10,8 @@ use super::duck::{Connection, DuckError, Statement};
 use super::forms::{Form, Timed};
 use super::gate::Checked;
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
+use super::listing::Listing;
 use super::query::{QueryError, resolve};
-use super::types::Column;
 use super::value::Value;
 
 /// Statements that a connection keeps prepared. Each keeps the files that it reads open.
@@ -93,14 +93,11 @@ pub(super) struct Prepared {
     pub(super) numbers: Option<(Statement, Listed)>,
 }
 
-/// The columns of the rows of which a statement gives the numbers.
+/// A mart, and what a statement that gives the numbers of its rows lists of it.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) mart: Arc<Decoded>,
-    /// As the client's statement gives them.
-    pub(super) columns: Vec<Column>,
-    /// The mart's columns that they are.
-    pub(super) places: Vec<usize>,
+    pub(super) listing: Arc<Listing>,
 }
 
 /// What a plan reads: how many marts decoded, and from which end.
@@ -286,13 +283,12 @@ impl Run<'_> {
         if columns.is_empty() {
             return None; // not known before its parameters are
         }
-        let place = |column: &Column| {
-            let place = mart.column_named(&column.name)?;
-            (*mart.kind(place) == column.ty).then_some(place)
-        };
-        let places = columns.iter().map(place).collect::<Option<Vec<usize>>>()?;
+        let listing = Arc::new(Listing::of(*number, mart, columns)?);
         self.instance.ensure_numbered_view(connection, *number).ok()?;
         let numbers = connection.prepare(sql).ok()?;
-        Some((numbers, Listed { mart: Arc::clone(mart), columns, places }))
+        if self.checked.page.is_some() {
+            self.instance.listings().insert(self.sql.into(), Arc::clone(&listing));
+        }
+        Some((numbers, Listed { mart: Arc::clone(mart), listing }))
     }
 }

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::vec;
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::chunk::Chunk;
-use super::conditions::{self, Known};
 use super::decoded::Lookup;
 use super::duck::{self, DuckError, Interrupt, Rows, Statement};
 use super::forms;
-use super::gate::{Checked, OperandValue, TableName};
+use super::gate::{Checked, TableName};
 use super::helpers::Help;
 use super::instance::{Instance, Scope};
+use super::listing::{Listing, lookup};
 use super::position;
 use super::prepared::{Listed, Pooled, Prepared, Run};
 use super::types::Column;
@@ -37,7 +38,7 @@ impl Parameters {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Positional(values) => values.len(),
             Self::Named(values) => values.len(),
@@ -189,13 +190,14 @@ impl Session {
             asked.note_use();
             let running = instance.begin();
             let began = forms::thread_time();
-            let listed = numbers.as_ref().map(|(_, listed)| listed);
-            let found = lookup(checked, parameters, listed, &known);
-            let has_numbers = found.is_none() && numbers.is_some();
-            let source = match (found, numbers) {
+            let looked_up = numbers
+                .as_ref()
+                .and_then(|(_, listed)| lookup(checked, parameters, &listed.mart, &known));
+            let has_numbers = looked_up.is_none() && numbers.is_some();
+            let source = match (looked_up, numbers) {
                 (Some(lookup), Some((_, listed))) => {
                     instance.runtime().count_lookup();
-                    Ok(Source::Lookup(lookup, listed))
+                    Ok(Source::Lookup(lookup, &listed.listing, &self.running))
                 }
                 (_, numbers) => {
                     restriction.set(known.tests);
@@ -207,8 +209,7 @@ impl Session {
                 }
             };
             let outcome = source.and_then(|source| {
-                let (running, tables) = (&self.running, &*tables);
-                let answer = &mut Answer { source, running, sql, instance: &instance, tables };
+                let answer = &mut Answer { source, sql, instance: &instance, tables: &tables };
                 if let Some((name, ty)) = unsupported(answer.columns()) {
                     return Err(QueryError::sql(format!(
                         "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
@@ -262,34 +263,10 @@ fn error_of(
     }
 }
 
-/// The rows that a statement gives, if it can do without DuckDB.
-fn lookup(
-    checked: &Checked,
-    parameters: &Parameters,
-    listed: Option<&Listed>,
-    known: &Known,
-) -> Option<Lookup> {
-    let (page, listed) = (checked.page.as_ref()?, listed?);
-    let [(_, tests)] = known.tests.as_slice() else { return None };
-    let given = checked.parameters.iter().filter(|name| parameters.get(name).is_some()).count();
-    // What is missing or too much is for DuckDB's way to name.
-    let as_many = given == checked.parameters.len() && given == parameters.len();
-    if !known.is_all || !as_many {
-        return None;
-    }
-    let count = |value: &Option<OperandValue>, otherwise: u64| match value {
-        Some(value) => conditions::count(value, parameters),
-        None => Some(otherwise),
-    };
-    let (limit, offset) = (count(&page.limit, u64::MAX)?, count(&page.offset, 0)?);
-    Some(Lookup::new(&listed.mart, tests.clone(), offset, limit))
-}
-
 /// The rows of a statement, with DuckDB's errors explained.
 #[derive(Debug)]
 pub struct Answer<'s, 'i> {
     source: Source<'s>,
-    running: &'i Interrupter,
     sql: &'i str,
     instance: &'i Instance,
     tables: &'i [usize],
@@ -301,15 +278,28 @@ enum Source<'s> {
     Rows(Rows<'s>),
     /// They are numbers of rows.
     Numbers(Rows<'s>, &'s Listed),
-    Lookup(Lookup, &'s Listed),
+    Lookup(Lookup, &'s Listing, &'s Interrupter),
+    Found(vec::IntoIter<Chunk>, &'s Listing),
 }
 
-impl Answer<'_, '_> {
+impl<'s, 'i> Answer<'s, 'i> {
+    /// That of a statement whose rows are at hand.
+    pub(super) fn of_rows(
+        instance: &'i Instance,
+        sql: &'i str,
+        tables: &'i [usize],
+        rows: Vec<Chunk>,
+        listing: &'s Listing,
+    ) -> Self {
+        Self { source: Source::Found(rows.into_iter(), listing), sql, instance, tables }
+    }
+
     /// Names and types of the columns.
     pub fn columns(&self) -> &[Column] {
         match &self.source {
             Source::Rows(rows) => rows.columns(),
-            Source::Numbers(_, listed) | Source::Lookup(_, listed) => &listed.columns,
+            Source::Numbers(_, listed) => &listed.listing.columns,
+            Source::Lookup(_, listing, _) | Source::Found(_, listing) => &listing.columns,
         }
     }
 
@@ -323,13 +313,14 @@ impl Answer<'_, '_> {
             |rows: &mut Rows<'_>| rows.next_chunk().map_err(|error| explain(instance, sql, &error));
         match &mut self.source {
             Source::Rows(rows) => next(rows),
-            Source::Numbers(rows, Listed { mart, places, .. }) => {
+            Source::Numbers(rows, Listed { mart, listing }) => {
                 let numbers = next(rows)?;
-                Ok(numbers.map(|numbers| mart.rows(places, numbers.column(0).values())))
+                Ok(numbers.map(|numbers| mart.rows(&listing.places, numbers.column(0).values())))
             }
-            Source::Lookup(lookup, listed) => {
-                while let Some(chunk) = lookup.next_chunk(&listed.places) {
-                    if self.running.is_asked() {
+            Source::Found(chunks, _) => Ok(chunks.next()),
+            Source::Lookup(lookup, listing, running) => {
+                while let Some(chunk) = lookup.next_chunk(&listing.places) {
+                    if running.is_asked() {
                         return Err(QueryError::Interrupted);
                     }
                     if chunk.rows() > 0 {
@@ -459,31 +450,43 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::engine::{Runtime, Settings, StatementKind, Table};
+    use crate::engine::{Decoder, Runtime, Scoping, Settings, StatementKind, Table};
     use crate::pin::{Budget, Pin};
 
-    /// An instance over a mart `a` with 10,000 rows, which is held decoded.
-    fn decoded_instance() -> Arc<Instance> {
+    /// A mart of the rows of a SELECT.
+    fn mart(name: &str, select: &str) -> Table {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("a.parquet");
         let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
-        let copy = format!("COPY (SELECT i AS x FROM range(10_000) t(i)) TO '{}'", path.display());
+        let copy = format!("COPY ({select}) TO '{}'", path.display());
         duckdb.execute_batch(&copy).expect("a file");
         let file = std::fs::File::open(&path).expect("open");
-        let table = Table {
-            name: "a".to_owned(),
-            schema: None,
-            pin: Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin")),
-            columns: Vec::new(),
-            rows: 10_000,
-            empty: false,
-        };
-        let settings = Settings { decoded_bytes: 1 << 20, ..settings() };
-        let instance = Instance::open(&Runtime::start(settings), vec![table]).expect("an instance");
+        let pin = Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin"));
+        let path = pin.path();
+        let report = Decoder::new().expect("a decoder").decode(&path, true).expect("it decodes");
+        let (name, columns, rows) = (name.to_owned(), report.columns, report.rows);
+        Table { name, schema: None, pin, columns, rows, empty: false }
+    }
+
+    /// An instance over a mart `a` of these rows, which is held decoded.
+    pub(in crate::engine) fn instance_of(
+        select: &str,
+        scoping: Option<Scoping>,
+        runtime: Option<&Arc<Runtime>>,
+    ) -> Arc<Instance> {
+        let settings = Settings { decoded_bytes: 4 << 20, scoping, ..settings() };
+        let own = runtime.is_none().then(|| Runtime::start(settings));
+        let runtime = runtime.or(own.as_ref()).expect("one of them");
+        let instance = Instance::open(runtime, vec![mart("a", select)]).expect("an instance");
         instance.hold_decoded(0);
         instance
+    }
+
+    /// The same with 10,000 rows.
+    fn decoded_instance() -> Arc<Instance> {
+        instance_of("SELECT i AS x FROM range(10_000) t(i)", None, None)
     }
 
     #[test]

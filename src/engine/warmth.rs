@@ -216,6 +216,7 @@ impl Instance {
                 self.learn_unique(number, column);
             }
         }
+        self.inherit_listings(previous);
         self.prepare_ahead(previous);
     }
 

@@ -18,6 +18,7 @@ use tracing::Span;
 
 use http_body_util::BodyExt;
 
+use super::App;
 use super::accept::Wanted;
 use super::access::Caller;
 use super::body::{self, Aborted, BoxBody, Parts, Stream};
@@ -28,10 +29,9 @@ use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
-use super::run::{self, Head, Job, MARTD_TRUNCATED};
+use super::run::{self, Head, Job, MARTD_TRUNCATED, Task};
 use super::slots::{Stop, StopOnDrop};
 use super::tally::Tally;
-use super::{App, Settings};
 use crate::catalog::{Snapshot, State};
 use crate::engine::{Checked, Refusal, Scope};
 use crate::metrics::CacheResult;
@@ -92,11 +92,21 @@ async fn respond(
     let (content, cache) = match key.and_then(|key| app.answers().get(&key)) {
         Some(stored) => (Content::Whole(stored), CacheResult::Hit),
         None => {
-            let snapshot = &snapshot;
-            let started = tally.started();
-            let facts = facts.clone();
-            let work = Work { app, snapshot, query, wanted, checked, scope, key, started, facts };
-            work.answer(ticket).await?
+            let task = Task {
+                snapshot: Arc::clone(&snapshot),
+                query,
+                wanted,
+                checked,
+                scope,
+                started: tally.started(),
+                max_bytes: app.settings().max_result_bytes,
+                buffers: app.buffers().clone(),
+            };
+            let work = Work { app, task: Arc::new(task), key, facts: facts.clone() };
+            match work.answer_at_once() {
+                Some(stored) => (Content::Whole(stored), CacheResult::Miss),
+                None => work.answer(ticket).await?,
+            }
         }
     };
     app.metrics().cache(if key.is_some() { cache } else { CacheResult::Bypass });
@@ -205,21 +215,25 @@ pub(super) fn snapshot_asked_for(
 /// A query that the cache does not answer.
 struct Work<'a> {
     app: &'a App,
-    snapshot: &'a Arc<Snapshot>,
-    query: Query,
-    wanted: Wanted,
-    checked: Arc<Checked>,
-    scope: Scope,
+    task: Arc<Task>,
     key: Option<Key>,
-    started: Instant,
     facts: Facts,
 }
 
 impl Work<'_> {
+    /// The answer, where it takes less to find it than to have a thread do it.
+    fn answer_at_once(&self) -> Option<Stored> {
+        let stored = self.task.answer_at_once()?;
+        if let Some(key) = self.key {
+            self.app.answers().put(key, stored.clone());
+        }
+        Some(stored)
+    }
+
     /// Runs the query, or waits for one like it that is under way. Also says which of the two.
     async fn answer(self, mut ticket: Ticket) -> Result<(Content, CacheResult), Problem> {
-        let limit = self.query.timeout;
-        let deadline = tokio::time::Instant::from_std(self.started) + limit;
+        let limit = self.task.query.timeout;
+        let deadline = tokio::time::Instant::from_std(self.task.started) + limit;
         let (stream, mut streamed) = mpsc::channel(1);
         let start = || self.start(stream);
         let (flight, joined) = match self.key {
@@ -264,9 +278,7 @@ impl Work<'_> {
         let (land, landing) = watch::channel(None);
         let (app, key) = (self.app.clone(), self.key);
         let (head_sender, head) = oneshot::channel();
-        let snapshot = Arc::clone(self.snapshot);
-        let (query, checked) = (self.query.clone(), Arc::clone(&self.checked));
-        let (wanted, scope, started) = (self.wanted, self.scope.clone(), self.started);
+        let task = Arc::clone(&self.task);
         let asked = stop.clone();
         let facts = self.facts.clone();
         let span = Span::current();
@@ -281,21 +293,8 @@ impl Work<'_> {
                     return;
                 }
             };
-            let Settings { max_result_bytes: max_bytes, timeouts, .. } = *app.settings();
-            let job = Job {
-                snapshot,
-                query,
-                wanted,
-                checked,
-                scope,
-                slot,
-                started,
-                max_bytes,
-                stall: timeouts.stall,
-                facts,
-                buffers: app.buffers().clone(),
-                head: head_sender,
-            };
+            let stall = app.settings().timeouts.stall;
+            let job = Job { task, slot, stall, facts, head: head_sender };
             app.threads().run(move || span.in_scope(|| job.run()));
             let landing = match head.await {
                 Ok(Ok(Head::Whole(stored))) => {

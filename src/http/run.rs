@@ -43,19 +43,51 @@ pub(super) fn truth(truth: bool) -> HeaderValue {
     HeaderValue::from_static(if truth { "true" } else { "false" })
 }
 
-/// What the thread needs.
+/// A query that is to be answered.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct Task {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) query: Query,
     pub(super) wanted: Wanted,
     pub(super) checked: Arc<Checked>,
     pub(super) scope: Scope,
-    pub(super) slot: Slot,
     pub(super) started: Instant,
     /// The largest answer.
     pub(super) max_bytes: u64,
     pub(super) buffers: Buffers,
+}
+
+impl Task {
+    /// The answer, if it is small and found at once. Does not block.
+    pub(super) fn answer_at_once(&self) -> Option<Stored> {
+        let Self { snapshot, query, checked, scope, .. } = self;
+        let (sql, parameters) = (&query.sql, &query.parameters);
+        let mut whole = None;
+        let send = |answer: &mut Answer<'_, '_>| self.send(answer, &mut whole);
+        snapshot.instance.answer_at_once(sql, checked, parameters, scope, send)?;
+        whole
+    }
+
+    fn send(
+        &self,
+        answer: &mut Answer<'_, '_>,
+        outlet: &mut impl Outlet,
+    ) -> Result<(), QueryError> {
+        let limits = Limits { rows: self.query.limit, bytes: self.max_bytes };
+        let summary = |truncated| Summary {
+            truncated,
+            snapshot: &self.snapshot.id,
+            elapsed: self.started.elapsed(),
+        };
+        send(answer, self.wanted, limits, summary, &self.buffers, outlet)
+    }
+}
+
+/// What the thread needs.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) task: Arc<Task>,
+    pub(super) slot: Slot,
     /// A client that takes no bytes for this long is gone.
     pub(super) stall: Duration,
     /// Where the rows of a stream are told.
@@ -76,32 +108,24 @@ pub(super) enum Head {
 impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
-        let Self { slot, stall, facts, head, .. } = self;
-        let Self { snapshot, query, wanted, checked, scope, started, max_bytes, buffers, .. } =
-            self;
+        let Self { task, slot, stall, facts, head } = self;
+        let Task { snapshot, query, checked, scope, started, .. } = &*task;
         if slot.stop().is_asked() {
             return; // the client left while this waited for a thread
         }
         let runtime = Handle::current();
-        let deadline = Deadline::start(started + query.timeout, slot.stop(), stall);
-        let mut outlet = Outlet { head: Some(head), parts: None, deadline, facts, runtime };
+        let deadline = Deadline::start(*started + query.timeout, slot.stop(), stall);
+        let mut client = Client { head: Some(head), parts: None, deadline, facts, runtime };
         let mut session = match snapshot.instance.session() {
             Ok(session) => session,
-            Err(error) => return outlet.fail(error.into()),
+            Err(error) => return client.fail(error.into()),
         };
         slot.enforce(session.interrupter());
-        let outcome = session.query(&query.sql, &checked, &query.parameters, &scope, |answer| {
-            let limits = Limits { rows: query.limit, bytes: max_bytes };
-            let summary = |truncated| Summary {
-                truncated,
-                snapshot: &snapshot.id,
-                elapsed: started.elapsed(),
-            };
-            send(answer, wanted, limits, summary, &buffers, &mut outlet)
-        });
+        let send = |answer: &mut Answer<'_, '_>| task.send(answer, &mut client);
+        let outcome = session.query(&query.sql, checked, &query.parameters, scope, send);
         if let Err(error) = outcome {
-            outlet.fail(match error {
-                QueryError::Interrupted if outlet.deadline.has_passed() => {
+            client.fail(match error {
+                QueryError::Interrupted if client.deadline.has_passed() => {
                     Problem::timed_out(query.timeout)
                 }
                 other => other.into(),
@@ -116,13 +140,25 @@ struct Limits {
     bytes: u64,
 }
 
+/// Where an answer goes.
+trait Outlet {
+    /// Whether the client has a part already.
+    fn has_begun(&self) -> bool;
+
+    /// Takes a part that others will follow.
+    fn part(&mut self, bytes: Bytes) -> Result<(), QueryError>;
+
+    /// Takes the last part, or a small answer as a whole.
+    fn last(&mut self, last: Stored) -> Result<(), QueryError>;
+}
+
 fn send<'s>(
     answer: &mut Answer<'_, '_>,
     wanted: Wanted,
     limits: Limits,
     summary: impl FnOnce(bool) -> Summary<'s>,
     buffers: &Buffers,
-    outlet: &mut Outlet,
+    outlet: &mut impl Outlet,
 ) -> Result<(), QueryError> {
     let mut compressor = Compressor::new(wanted.codings.best);
     let mut out = buffers.take();
@@ -209,8 +245,24 @@ impl Deadline {
     }
 }
 
+/// An answer that is wanted as a whole or not at all.
+impl Outlet for Option<Stored> {
+    fn has_begun(&self) -> bool {
+        false
+    }
+
+    fn part(&mut self, _: Bytes) -> Result<(), QueryError> {
+        Err(QueryError::Interrupted)
+    }
+
+    fn last(&mut self, last: Stored) -> Result<(), QueryError> {
+        *self = Some(last);
+        Ok(())
+    }
+}
+
 /// The thread's way to the client.
-struct Outlet {
+struct Client {
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
     parts: Option<mpsc::Sender<Result<Frame<Bytes>, Aborted>>>,
     deadline: Deadline,
@@ -218,13 +270,11 @@ struct Outlet {
     runtime: Handle,
 }
 
-impl Outlet {
-    /// Whether the client has a part already.
+impl Outlet for Client {
     fn has_begun(&self) -> bool {
         self.head.is_none()
     }
 
-    /// Sends a part that others will follow.
     fn part(&mut self, bytes: Bytes) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => {
@@ -236,7 +286,6 @@ impl Outlet {
         }
     }
 
-    /// Sends the last part, or a small answer as a whole.
     fn last(&mut self, last: Stored) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => head.send(Ok(Head::Whole(last))).map_err(|_| QueryError::Interrupted),
@@ -248,7 +297,9 @@ impl Outlet {
             }
         }
     }
+}
 
+impl Client {
     /// Tells the client of a problem; once the status line is out, by cutting the connection.
     fn fail(&mut self, problem: Problem) {
         match self.head.take() {

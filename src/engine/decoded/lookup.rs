@@ -36,6 +36,11 @@ impl Lookup {
         Self { mart: Arc::clone(mart), tests, selection, place: 0, offset, limit }
     }
 
+    /// How many rows are looked at to find those.
+    pub(in crate::engine) fn candidates(&self) -> usize {
+        self.selection.rows(&self.mart)
+    }
+
     /// These columns of the next rows, at most 2,048; `None` at the end, and none of them where there
     /// are none among many.
     pub(in crate::engine) fn next_chunk(&mut self, columns: &[usize]) -> Option<Chunk> {

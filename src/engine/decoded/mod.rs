@@ -285,6 +285,12 @@ impl Decoded {
         self.columns[column].bounds.get_or_init(|| bounds(self, column)).as_ref()
     }
 
+    /// Whether the bounds that a test asks for are known, or found at once.
+    pub(super) fn is_bounded(&self, test: &Test) -> bool {
+        let Test::Within { column, .. } = test else { return true };
+        self.chunks.len() <= 1 || self.columns[*column].bounds.get().is_some()
+    }
+
     /// These columns of the rows with these numbers.
     ///
     /// # Panics

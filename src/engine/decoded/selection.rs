@@ -106,6 +106,15 @@ impl Selection {
         self.visits.len()
     }
 
+    /// How many such rows there are.
+    pub(super) fn rows(&self, decoded: &Decoded) -> usize {
+        let rows = |visit: &Visit| match self.index {
+            Some(_) => visit.rows.len(),
+            None => decoded.chunks[visit.chunk].rows(),
+        };
+        self.visits.iter().map(rows).sum()
+    }
+
     /// The number of the chunk at a place, and the numbers of its rows; all of them when `None`.
     pub(super) fn visit<'d>(
         &self,
