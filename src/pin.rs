@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use blake3::{Hash, Hasher};
 use jiff::Timestamp;
@@ -157,7 +158,7 @@ pub enum PinError {
 
 impl Pin {
     /// Pins an open file: copies it into a sealed memfd if the budget and the kernel allow, else
-    /// holds `file`. Either way all bytes are read and hashed, and the file must not change
+    /// holds `file`. No two copies of a process have the same modification time. Either way all bytes are read and hashed, and the file must not change
     /// meanwhile.
     ///
     /// # Errors
@@ -325,7 +326,12 @@ impl Copy {
         Ok(Self(File::from(fd)))
     }
 
+    /// DuckDB tells by its modification time whether a file is one that it knows, and trusts none of
+    /// the last ten seconds. So each copy has one of its own, from 1970 on.
     fn seal(self) -> io::Result<OwnedFd> {
+        static SEALED: AtomicU64 = AtomicU64::new(1);
+        let seconds = SEALED.fetch_add(1, Ordering::Relaxed);
+        self.0.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&self.0, seals)?;
         Ok(self.0.into())
@@ -361,6 +367,16 @@ mod tests {
         assert_eq!(mode & 0o111, 0, "hardened kernels refuse what could be executed");
         let writer = std::fs::OpenOptions::new().write(true).open(pin.path());
         assert!(writer.and_then(|mut file| file.write_all(b"x")).is_err(), "a seal forbids it");
+    }
+
+    #[test]
+    fn no_two_copies_have_a_modification_time_in_common_and_all_are_old() {
+        let (original, budget) = (file(b"same"), Budget::new(1 << 10));
+        let modified = |pin: &Pin| rustix::fs::fstat(&*pin.fd).expect("stat").st_mtime;
+        let times: Vec<_> =
+            (0..9).map(|_| modified(&Pin::new(open(&original), &budget).expect("pin"))).collect();
+        assert!(times.windows(2).all(|pair| 0 < pair[0] && pair[0] < pair[1]), "{times:?}");
+        assert!(times.iter().all(|seconds| *seconds < 1_000_000_000), "{times:?}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! The database over one snapshot: opened, locked down, and dropped with it.
+//! What answers the statements of one snapshot.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,18 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache;
 
+use super::database::{Paths, SharedDatabase};
 use super::decoded::{self, ROWS_SCHEMA};
-use super::duck::{Connection, Database, DuckError};
+use super::duck::{Connection, DuckError};
 use super::helpers;
 use super::legacy::{self, catalog_name};
 use super::listing::{LISTINGS, Listing};
 use super::prepared::{Pooled, Recent};
 use super::query::{QueryError, Session};
+use super::quote_identifier;
 use super::runtime::Runtime;
 use super::warmth::Warmth;
-use super::{quote_identifier, quote_literal};
 use crate::legacy::LegacyVersion;
-use crate::pin::{Pin, PinKind};
+use crate::pin::Pin;
 use crate::verify::ReportColumn;
 
 /// What every instance is opened with.
@@ -65,10 +65,6 @@ pub enum Scope {
 pub(super) const SCOPE_VARIABLE: &str = "martd_scope";
 pub(super) const ALL_ROWS_VARIABLE: &str = "martd_all_rows";
 
-/// DuckDB splits a scan by row groups of 122,880 rows. With fewer than two for each thread, the plan
-/// for several threads costs a statement more than they spare it: a fifth to a third of its time.
-const ROWS_PER_THREAD: u64 = 2 * 122_880;
-
 /// A mart as an instance serves it.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -86,29 +82,21 @@ pub struct Table {
     pub empty: bool,
 }
 
-/// The in-memory database of one snapshot.
+/// What answers the statements of one snapshot: its marts, as its database reads them.
 pub struct Instance {
-    // Fields drop in this order: no connection may outlive the pins that its views read.
+    // Fields drop in this order: no connection may outlive the pins that it reads.
     idle: Mutex<Vec<Pooled>>,
-    database: Arc<Database>,
-    /// How many threads a statement may have.
-    threads: usize,
+    paths: Paths,
+    shared: Arc<SharedDatabase>,
     tables: Vec<Table>,
     legacy: Option<Legacy>,
     schemas: Vec<String>,
     scoping: Option<Scoping>,
-    /// (schema, name) in lower case, as DuckDB compares identifiers.
-    names: HashMap<(String, String), usize>,
     /// Connections of the pool, idle or not.
     opened: AtomicUsize,
     recent: Mutex<Recent>,
     /// By the text of the statement.
     listings: Cache<Box<str>, Arc<Listing>>,
-    /// Tables whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
-    /// a thousand marts cost no more than eleven.
-    viewed: Mutex<HashSet<usize>>,
-    /// Those whose views with the numbers of rows exist.
-    numbered: Mutex<HashSet<usize>>,
     warmth: Warmth,
     runtime: Arc<Runtime>,
 }
@@ -137,6 +125,22 @@ impl Instance {
         Self::open_over(runtime, tables, None)
     }
 
+    /// The same in the database of the instance that this one replaces, where that has marts of the
+    /// same names and columns.
+    ///
+    /// # Errors
+    /// As [`Instance::open`].
+    pub fn open_after(previous: &Self, tables: Vec<Table>) -> Result<Arc<Self>, DuckError> {
+        let (runtime, shared) = (&previous.runtime, &previous.shared);
+        let before = (&*previous.tables, &previous.paths);
+        match shared.paths_for(&runtime.settings, before, &tables) {
+            Some(paths) => {
+                Ok(Self::over(runtime, tables, None, Arc::clone(shared), paths, Vec::new()))
+            }
+            None => Self::open(runtime, tables),
+        }
+    }
+
     /// Opens a database over the tables of a legacy file.
     ///
     /// # Errors
@@ -157,78 +161,37 @@ impl Instance {
         legacy: Option<Legacy>,
     ) -> Result<Arc<Self>, DuckError> {
         let settings = &runtime.settings;
-        let temp_dir = settings.temp_dir.as_ref().map(|dir| dir.display().to_string());
-        let largest = tables.iter().map(|table| table.rows).max().unwrap_or_default();
-        let useful = usize::try_from(largest / ROWS_PER_THREAD).unwrap_or(usize::MAX);
-        let threads = useful.clamp(1, settings.threads);
-        let database = Database::open_in_memory(&[
-            ("memory_limit", format!("{}B", settings.memory_bytes)),
-            ("threads", threads.to_string()),
-            // None of its own: see the helpers.
-            ("external_threads", threads.to_string()),
-            ("temp_directory", temp_dir.unwrap_or_default()),
-            ("autoinstall_known_extensions", "false".to_owned()),
-            ("autoload_known_extensions", "false".to_owned()),
-            ("allow_community_extensions", "false".to_owned()),
-        ])?;
+        let file = legacy.as_ref().map(|legacy| (&*legacy.version, legacy.catalog.as_str()));
+        let is_opened_later = legacy.as_ref().is_some_and(|legacy| legacy.turns.is_some());
+        let (shared, paths, connection) =
+            SharedDatabase::open(settings, &tables, file, is_opened_later)?;
+        Ok(Self::over(runtime, tables, legacy, shared, paths, vec![connection]))
+    }
 
-        let mut names = HashMap::new();
-        let mut schemas: Vec<String> = settings.schemas.clone();
-        for (index, table) in tables.iter().enumerate() {
-            for schema in settings.schemas.iter().chain(&table.schema) {
-                let key = (schema.to_ascii_lowercase(), table.name.to_ascii_lowercase());
-                names.insert(key, index);
-                if !schemas.iter().any(|known| known.eq_ignore_ascii_case(schema)) {
-                    schemas.push(schema.clone());
-                }
-            }
-        }
-
-        let connection = database.connect()?;
-        // What is sealed keeps its footer, so each is parsed once for a snapshot. A held file may be
-        // rewritten in place, and is looked at anew by each statement.
-        if tables.iter().all(|table| table.pin.kind() == PinKind::Memory) {
-            connection.execute("SET parquet_metadata_cache = true")?;
-        }
-        for schema in &schemas {
-            connection
-                .execute(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote_identifier(schema)))?;
-        }
-        connection
-            .execute(&format!("SET GLOBAL TimeZone = {}", quote_literal(&settings.time_zone)))?;
-        match &legacy {
-            // What is opened for each request is of no use before.
-            Some(Legacy { turns: Some(_), .. }) => {}
-            Some(Legacy { version, catalog, .. }) => {
-                let place = version.place_here().map_err(|error| DuckError(error.to_string()))?;
-                legacy::attach(&connection, place.path(), catalog)?;
-                lock_down(&connection, &[])?;
-            }
-            None => {
-                let paths = tables.iter().map(|table| table.pin.path()).collect();
-                connection.execute(&format!("CREATE SCHEMA {ROWS_SCHEMA}"))?;
-                decoded::install(&database, &connection, paths)?;
-                lock_down(&connection, &tables)?;
-            }
-        }
+    fn over(
+        runtime: &Arc<Runtime>,
+        tables: Vec<Table>,
+        legacy: Option<Legacy>,
+        shared: Arc<SharedDatabase>,
+        paths: Paths,
+        connections: Vec<Connection>,
+    ) -> Arc<Self> {
+        let settings = &runtime.settings;
         let warmth = Warmth::new(tables.len());
-        Ok(Arc::new(Self {
-            idle: Mutex::new(vec![Pooled::new(connection)]),
-            database,
-            threads,
+        Arc::new(Self {
+            opened: AtomicUsize::new(connections.len()),
+            idle: Mutex::new(connections.into_iter().map(Pooled::new).collect()),
+            paths,
+            shared,
             tables,
             legacy,
             schemas: settings.schemas.clone(),
             scoping: settings.scoping.clone(),
-            names,
-            opened: AtomicUsize::new(1),
             recent: Mutex::default(),
             listings: Cache::new(LISTINGS),
-            viewed: Mutex::default(),
-            numbered: Mutex::default(),
             warmth,
             runtime: Arc::clone(runtime),
-        }))
+        })
     }
 
     /// Takes a connection for one request. Blocks while another request has the legacy file, where
@@ -261,7 +224,7 @@ impl Instance {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(connection) => Ok(connection),
-            None => match self.database.connect() {
+            None => match self.shared.database.connect() {
                 Ok(connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
                     Ok(Pooled::new(connection))
@@ -312,7 +275,7 @@ impl Instance {
 
     /// The table that a schema and a name mean.
     pub(super) fn table(&self, schema: &str, name: &str) -> Option<usize> {
-        self.names.get(&(schema.to_ascii_lowercase(), name.to_ascii_lowercase())).copied()
+        self.shared.names.get(&(schema.to_ascii_lowercase(), name.to_ascii_lowercase())).copied()
     }
 
     /// The name of the mart that somebody who wrote `name` may have meant.
@@ -337,22 +300,33 @@ impl Instance {
 
     /// Says that a statement runs, so that idle processors may help.
     pub(super) fn begin(&self) -> helpers::Guard<'_> {
-        self.runtime.helpers.begin(&self.database, self.threads == 1)
+        self.runtime.helpers.begin(&self.shared.database, self.shared.threads == 1)
     }
 
     /// A connection that is not of the pool.
     pub(super) fn connect(&self) -> Result<Connection, DuckError> {
-        self.database.connect()
+        self.shared.database.connect()
     }
 
     /// The one number that a statement of martd's own answers.
     pub(super) fn number(&self, sql: &str) -> Result<Option<i64>, DuckError> {
-        let mut statement = self.database.connect()?.prepare(sql)?;
+        let mut statement = self.shared.database.connect()?.prepare(sql)?;
         let chunk = statement.execute()?.next_chunk()?;
         Ok(chunk.and_then(|chunk| {
             let column = chunk.column(0);
             (!column.is_null(0)).then(|| column.values::<i64>()[0])
         }))
+    }
+
+    /// The database, which other instances may have, too.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Arc<SharedDatabase> {
+        &self.shared
+    }
+
+    /// Where DuckDB finds the marts.
+    pub(super) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// The pin of a table.
@@ -367,7 +341,8 @@ impl Instance {
 
     /// The name of the mart whose bytes are at this path.
     pub(super) fn mart_at(&self, path: &str) -> Option<&str> {
-        self.tables.iter().find(|table| table.pin.path() == path).map(|table| table.name.as_str())
+        let table = (0..self.tables.len()).find(|&table| self.paths.of(table) == path)?;
+        Some(&self.tables[table].name)
     }
 
     /// Whether a table can be read under scoping: it has the column, or is listed as unscoped.
@@ -411,12 +386,13 @@ impl Instance {
         connection: &Connection,
         index: usize,
     ) -> Result<(), DuckError> {
-        let mut viewed = self.viewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut viewed = self.shared.viewed.lock().unwrap_or_else(PoisonError::into_inner);
         if viewed.contains(&index) {
             return Ok(());
         }
         let table = &self.tables[index];
         let condition = self.condition(table);
+        let _picked = decoded::pick(&self.paths.all, &[], false, &Arc::default());
         let source = match &self.legacy {
             Some(Legacy { catalog, .. }) => {
                 let schema = table.schema.as_deref().unwrap_or_default();
@@ -442,7 +418,7 @@ impl Instance {
         connection: &Connection,
         index: usize,
     ) -> Result<(), DuckError> {
-        let mut numbered = self.numbered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbered = self.shared.numbered.lock().unwrap_or_else(PoisonError::into_inner);
         if !numbered.contains(&index) {
             let table = &self.tables[index];
             connection.execute(&format!(
@@ -465,27 +441,4 @@ impl Scoping {
     fn column_of<'t>(&self, table: &'t Table) -> Option<&'t ReportColumn> {
         table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(&self.column))
     }
-}
-
-/// From here on the instance reads its pins and nothing else, and no statement can change that.
-/// DuckDB refuses these settings in any other order.
-fn lock_down(connection: &Connection, tables: &[Table]) -> Result<(), DuckError> {
-    let list = |paths: Vec<String>| {
-        paths.iter().map(|path| quote_literal(path)).collect::<Vec<_>>().join(", ")
-    };
-    let mut paths: Vec<String> = tables.iter().map(|table| table.pin.path()).collect();
-    let held = tables.iter().filter(|table| table.pin.kind() == PinKind::Descriptor);
-    let origins: Vec<String> = held
-        .filter_map(|table| table.pin.origin())
-        .map(|path| path.display().to_string())
-        .collect();
-    if !origins.is_empty() {
-        // DuckDB resolves a held descriptor to the file's path, and once the file was replaced, to
-        // nothing; only a whole directory lets it through then.
-        connection.execute("SET allowed_directories = ['/proc/self/fd']")?;
-        paths.extend(origins);
-    }
-    connection.execute(&format!("SET allowed_paths = [{}]", list(paths)))?;
-    connection.execute("SET enable_external_access = false")?;
-    connection.execute("SET lock_configuration = true")
 }

@@ -1,11 +1,12 @@
-//! DuckDB: one in-memory instance per snapshot, one connection per request.
+//! DuckDB: one instance per snapshot, one connection per request.
 //!
-//! An instance is opened off the request path, sees nothing but the pins of its snapshot, and dies
-//! with it, and so does every cache that DuckDB keys by path. A client's text meets the [`gate`]
-//! first; what passes runs on a connection of the snapshot's instance.
+//! An instance is opened off the request path, reads nothing but the pins of its snapshot, and dies
+//! with it. Those of snapshots that are alike but for their bytes have a [`database`] in common. A
+//! client's text meets the [`gate`] first; what passes runs on a connection of the snapshot's instance.
 
 mod chunk;
 mod conditions;
+mod database;
 mod decoded;
 mod direction;
 mod duck;

@@ -17,8 +17,9 @@ impl Instance {
     /// # Errors
     /// Why the column does not tell.
     pub fn newest(&self, mart: &str, column: &str) -> Result<Option<Timestamp>, String> {
-        let table = self.tables().iter().find(|table| table.name == mart);
-        let table = table.ok_or_else(|| format!("there is no mart {mart}"))?;
+        let number = self.tables().iter().position(|table| table.name == mart);
+        let number = number.ok_or_else(|| format!("there is no mart {mart}"))?;
+        let (table, path) = (&self.tables()[number], self.paths().of(number));
         let Some(found) = table.columns.iter().find(|c| c.name.eq_ignore_ascii_case(column)) else {
             return Err(format!("the mart has no column {column}"));
         };
@@ -33,10 +34,10 @@ impl Instance {
         }
         let sql = format!(
             "SELECT epoch_us(max({value}) FILTER (isfinite({value}))) FROM read_parquet({})",
-            quote_literal(&table.pin.path())
+            quote_literal(path)
         );
         let micros = self.number(&sql).map_err(|error| {
-            let reason = error.to_string().replace(&table.pin.path(), mart);
+            let reason = error.to_string().replace(path, mart);
             format!("the newest value of {column} cannot be had: {reason}")
         })?;
         let time = micros.map(Timestamp::from_microsecond).transpose();

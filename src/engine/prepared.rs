@@ -252,12 +252,12 @@ impl Run<'_> {
         }
         pooled.enter(self.scope)?;
         if let Some(kept) = pooled.take(self.sql, self.scope, self.reads) {
-            let picked = decoded::pick(&self.held, self.reads.backwards, &kept.restriction);
+            let picked = self.pick(&kept.restriction);
             return Ok((kept, picked));
         }
         let began = Instant::now();
         let restriction = Arc::default();
-        let picked = decoded::pick(&self.held, self.reads.backwards, &restriction);
+        let picked = self.pick(&restriction);
         let statement = pooled.connection.prepare(self.sql)?;
         let numbers = self.numbers(&pooled.connection, &statement);
         let asked = Asked::new(self.sql, self.scope, self.checked);
@@ -267,6 +267,11 @@ impl Run<'_> {
         };
         let reads = self.reads;
         Ok((Prepared { asked, reads, statement, restriction, numbers }, picked))
+    }
+
+    fn pick(&self, restriction: &Arc<Restriction>) -> Picked {
+        let paths = &self.instance.paths().all;
+        decoded::pick(paths, &self.held, self.reads.backwards, restriction)
     }
 
     /// The statement that gives the numbers of rows in the place of this one, if there is such.

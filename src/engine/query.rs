@@ -456,7 +456,7 @@ pub(super) mod tests {
     use crate::pin::{Budget, Pin};
 
     /// A mart of the rows of a SELECT.
-    fn mart(name: &str, select: &str) -> Table {
+    pub(in crate::engine) fn mart(name: &str, select: &str) -> Table {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("a.parquet");
         let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
@@ -544,7 +544,7 @@ pub(super) mod tests {
         assert_eq!(prepared(&third), [sql, sql]);
     }
 
-    fn settings() -> Settings {
+    pub(in crate::engine) fn settings() -> Settings {
         Settings {
             memory_bytes: 64 << 20,
             threads: 1,

@@ -134,7 +134,7 @@ impl Instance {
         let sql = format!(
             "SELECT (count(DISTINCT {}) = count(*))::BIGINT FROM read_parquet({})",
             quote_identifier(column.name()),
-            quote_literal(&self.pin(number).path()),
+            quote_literal(self.paths().of(number)),
         );
         match self.number(&sql) {
             Ok(unique) => column.order.learn_unique(unique == Some(1)),
@@ -162,7 +162,7 @@ impl Instance {
         if table.empty || table.pin.kind() != PinKind::Memory {
             return Err(Declined::NotSealed);
         }
-        Decoded::read(&self.connect()?, &table.pin.path(), &self.runtime().decoded)
+        Decoded::read(&self.connect()?, self.paths().of(number), &self.runtime().decoded)
     }
 
     /// Holds decoded what the instance that this one replaces did, and prepares what it was asked:

@@ -155,7 +155,11 @@ fn open(
         // Only the ledger changed, for example after `dbt test`.
         Some(current) => Arc::clone(&current.instance),
         None => {
-            let instance = Instance::open(engine, tables).map_err(|error| error.to_string())?;
+            let opened = match current {
+                Some(current) => Instance::open_after(&current.instance, tables),
+                None => Instance::open(engine, tables),
+            };
+            let instance = opened.map_err(|error| error.to_string())?;
             if let Some(current) = current {
                 instance.inherit(&current.instance);
             }

@@ -12,8 +12,11 @@ pub struct Usage {
     /// Resident memory, in bytes, without the pins that no query maps.
     pub resident: u64,
     pub descriptors: usize,
-    /// Descriptors of pins: martd's own, and those that a kept statement reads through.
+    /// Descriptors of pins: martd's own, those in the places of a database, and those that a kept
+    /// statement reads through.
     pub pin_descriptors: usize,
+    /// Descriptors that wait for pins.
+    pub free_places: usize,
     /// Pins in memory…
     pub pins: usize,
     /// …and their bytes.
@@ -26,6 +29,7 @@ impl Usage {
             resident: resident(pid),
             descriptors: 0,
             pin_descriptors: 0,
+            free_places: 0,
             pins: 0,
             pinned: 0,
         };
@@ -35,7 +39,9 @@ impl Usage {
             // Between the listing and the look a descriptor may have been closed.
             let Ok(target) = fs::read_link(&path) else { continue };
             usage.descriptors += 1;
-            if target.to_string_lossy().starts_with("/memfd:martd-pin") {
+            let target = target.to_string_lossy();
+            usage.free_places += usize::from(target.starts_with("/memfd:martd-place"));
+            if target.starts_with("/memfd:martd-pin") {
                 usage.pin_descriptors += 1;
                 let Ok(metadata) = fs::metadata(&path) else { continue };
                 if seen.insert(metadata.ino()) {

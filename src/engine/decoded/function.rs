@@ -14,6 +14,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,19 +52,12 @@ pub(in crate::engine) fn numbered_table_name(mart: usize) -> String {
     format!("{SCHEMA}.\"{ROWS_PREFIX}{mart}\"")
 }
 
-/// Has a database read marts, the files of which are at these paths.
+/// Has a database read marts as they are [picked](pick).
 pub(in crate::engine) fn install(
     database: &Database,
     connection: &Connection,
-    paths: Vec<String>,
 ) -> Result<(), DuckError> {
-    let paths = paths
-        .into_iter()
-        .map(CString::new)
-        .collect::<Result<Vec<CString>, _>>()
-        .map_err(|_| DuckError("a path holds a NUL".to_owned()))?;
-    let data = Box::into_raw(Box::new(paths)).cast();
-    database.add_replacement_scan(Some(replace), data, Some(free::<Vec<CString>>));
+    database.add_replacement_scan(Some(replace), ptr::null_mut(), None);
     // SAFETY: the function and the types are created and destroyed here; DuckDB copies both.
     unsafe {
         let mut function = ffi::duckdb_create_table_function();
@@ -86,8 +80,15 @@ pub(in crate::engine) fn install(
 }
 
 thread_local! {
-    /// The decoded marts that the statement which this thread binds reads.
-    static PICKED: RefCell<Vec<Reading>> = const { RefCell::new(Vec::new()) };
+    /// What the statement that this thread binds reads.
+    static PICKED: RefCell<Option<Pick>> = const { RefCell::new(None) };
+}
+
+struct Pick {
+    /// The files of all marts, by number.
+    paths: Arc<[CString]>,
+    /// The marts that are read decoded.
+    decoded: Vec<Reading>,
 }
 
 /// How a statement reads a decoded mart.
@@ -103,9 +104,10 @@ struct Reading {
 /// What was picked, until it is dropped.
 pub(in crate::engine) struct Picked(());
 
-/// Has statements that this thread binds from here on read these marts decoded, from which end, and
-/// only what the restriction leaves of them.
+/// Has statements that this thread binds from here on read the marts at these paths; and some of them
+/// decoded, from which end, and only what the restriction leaves of them.
 pub(in crate::engine) fn pick(
+    paths: &Arc<[CString]>,
     marts: &[(usize, Arc<Decoded>)],
     backwards: bool,
     restriction: &Arc<Restriction>,
@@ -116,7 +118,8 @@ pub(in crate::engine) fn pick(
         backwards,
         restriction: Arc::clone(restriction),
     };
-    PICKED.set(marts.iter().map(reading).collect());
+    let decoded = marts.iter().map(reading).collect();
+    PICKED.set(Some(Pick { paths: Arc::clone(paths), decoded }));
     Picked(())
 }
 
@@ -127,7 +130,9 @@ impl Drop for Picked {
 }
 
 fn picked(mart: usize) -> Option<Reading> {
-    PICKED.with_borrow(|picked| picked.iter().find(|reading| reading.mart == mart).cloned())
+    PICKED.with_borrow(|picked| {
+        picked.as_ref()?.decoded.iter().find(|reading| reading.mart == mart).cloned()
+    })
 }
 
 /// # Safety
@@ -138,11 +143,11 @@ unsafe extern "C" fn free<T>(data: *mut c_void) {
 }
 
 /// # Safety
-/// Called by DuckDB with a name and the paths that [`install`] gave it.
+/// Called by DuckDB with a name, on the thread whose statement it is.
 unsafe extern "C" fn replace(
     info: ffi::duckdb_replacement_scan_info,
     name: *const c_char,
-    data: *mut c_void,
+    _: *mut c_void,
 ) {
     // SAFETY: as above; the value is destroyed after DuckDB has copied it.
     unsafe {
@@ -152,8 +157,8 @@ unsafe extern "C" fn replace(
             None => (name.strip_prefix(ROWS_PREFIX).unwrap_or_default(), true),
         };
         let Ok(mart) = number.parse::<usize>() else { return };
-        let paths = &*data.cast::<Vec<CString>>();
-        let (function, values) = match (picked(mart), paths.get(mart)) {
+        let path = PICKED.with_borrow(|picked| picked.as_ref()?.paths.get(mart).cloned());
+        let (function, values) = match (picked(mart), path) {
             (Some(_), _) => {
                 let number = ffi::duckdb_create_int64(mart as i64);
                 (FUNCTION, vec![number, ffi::duckdb_create_bool(with_rows)])

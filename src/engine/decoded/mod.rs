@@ -434,10 +434,11 @@ pub(super) mod tests {
         sql: &str,
     ) -> Vec<i64> {
         let (database, connection) = database();
-        install(&database, &connection, vec!["nowhere.parquet".to_owned()]).expect("installed");
+        install(&database, &connection).expect("installed");
         let restriction = Arc::<Restriction>::default();
         restriction.set(vec![(0, tests.to_vec())]);
-        let _picked = pick(&[(0, Arc::clone(decoded))], backwards, &restriction);
+        let paths = Arc::from([c"nowhere.parquet".to_owned()]);
+        let _picked = pick(&paths, &[(0, Arc::clone(decoded))], backwards, &restriction);
         let sql = sql.replace("MART", &table_name(0)).replace("ROWS", &numbered_table_name(0));
         let mut statement = connection.prepare(&sql).expect("bound");
         let mut rows = statement.execute().expect("it runs");
@@ -458,6 +459,19 @@ pub(super) mod tests {
         assert_eq!(values(numbers(), true, "SELECT count(*) FROM MART"), [5000]);
         let none = decode("SELECT 1::BIGINT AS i LIMIT 0");
         assert!(values(none, true, "SELECT i FROM MART").is_empty());
+    }
+
+    #[test]
+    fn without_a_snapshot_that_says_what_it_reads_there_are_no_marts() {
+        let (database, connection) = database();
+        install(&database, &connection).expect("installed");
+        let sql = format!("FROM {}", table_name(0));
+        let error = connection.prepare(&sql).expect_err("nothing was picked");
+        assert!(error.0.contains("martd:0"), "{error}");
+        drop(pick(&Arc::from([c"nowhere.parquet".to_owned()]), &[], false, &Arc::default()));
+        assert!(connection.prepare(&sql).is_err_and(|error| error.0.contains("martd:0")));
+        let _picked = pick(&Arc::from([c"nowhere".to_owned()]), &[], false, &Arc::default());
+        assert!(connection.prepare(&sql).is_err_and(|error| error.0.contains("nowhere")));
     }
 
     #[test]
