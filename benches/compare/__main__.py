@@ -57,7 +57,7 @@ def main() -> None:
         with large.serve([Martd, *PEERS]) as servers:
             large.check(servers.values())
             pairs = [(kind, clients) for kind in (Martd, *PEERS) for clients in (1, 8)]
-            results.large = large.measure("1,000,000 rows", servers, pairs, 1, options.in_process)
+            results.large = large.measure("1,000,000 rows", servers, pairs, rounds, options.in_process)
 
     replacements = 10 if options.quick else 50
     say("many marts")
