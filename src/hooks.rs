@@ -8,6 +8,11 @@ pub fn stick(what: &str) {
     }
 }
 
+/// Whether the file `failing-<what>` is there.
+pub fn fails(what: &str) -> bool {
+    wanted(&format!("failing-{what}"))
+}
+
 /// Panics while the file `panic-<what>` is there.
 ///
 /// # Panics

@@ -14,11 +14,12 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::MemfdFlags;
 use rustix::io::DupFlags;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::decoded::{self, ROWS_SCHEMA};
 use super::duck::{Connection, Database, DuckError};
@@ -36,8 +37,9 @@ const ROWS_PER_THREAD: u64 = 2 * 122_880;
 const PLACES_PER_MART: usize = 3;
 /// ... and single marts that are replaced again and again.
 const MORE_PLACES: usize = 16;
-/// Not more than this part of the descriptors that martd may have; pins take half.
-const PART_OF_DESCRIPTORS: u64 = 4;
+/// Not more than this part of the descriptors that martd may have: pins take half, and a database that
+/// was replaced may be in use still.
+const PART_OF_DESCRIPTORS: u64 = 16;
 
 /// A database that is locked down.
 pub(super) struct SharedDatabase {
@@ -51,6 +53,8 @@ pub(super) struct SharedDatabase {
     pub(super) viewed: Mutex<HashSet<usize>>,
     /// Those whose views with the numbers of rows exist.
     pub(super) numbered: Mutex<HashSet<usize>>,
+    /// DuckDB has failed in a way after which it refuses every statement.
+    is_broken: AtomicBool,
     /// `None` where the marts are read by the paths of their pins, and no other versions of them.
     places: Option<Arc<Places>>,
 }
@@ -168,9 +172,30 @@ impl SharedDatabase {
                 lock_down(&connection, tables, &allowed)?;
             }
         }
-        let (viewed, numbered) = (Mutex::default(), Mutex::default());
-        let shared = Arc::new(Self { database, threads, names, viewed, numbered, places });
-        Ok((shared, paths, connection))
+        let shared = Self {
+            database,
+            threads,
+            names,
+            viewed: Mutex::default(),
+            numbered: Mutex::default(),
+            is_broken: AtomicBool::new(false),
+            places,
+        };
+        Ok((Arc::new(shared), paths, connection))
+    }
+
+    /// An internal error of a statement, too, makes DuckDB refuse all that come after it.
+    pub(super) fn note(&self, error: &DuckError) {
+        let is_fatal =
+            ["INTERNAL Error", "FATAL Error"].iter().any(|kind| error.0.starts_with(kind));
+        if is_fatal && !self.is_broken.swap(true, Ordering::Relaxed) {
+            warn!(%error, "DuckDB has failed: its database is opened anew");
+        }
+    }
+
+    /// Whether it is of no use any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
     }
 
     /// Where these tables are in this database, which was opened for such as `before`; `None` when
@@ -189,7 +214,8 @@ impl SharedDatabase {
                 && table.empty == before.empty
                 && table.pin.kind() == PinKind::Memory
         };
-        if tables.len() != before.len()
+        if self.is_broken()
+            || tables.len() != before.len()
             || useful_threads(settings, tables) != self.threads
             || !tables.iter().zip(before).all(alike)
         {
@@ -389,6 +415,10 @@ mod tests {
         ] {
             assert!(!are_together(&first, &after(&first, tables)), "{what}");
         }
+        first.shared().note(&DuckError("Binder Error: no such column".to_owned()));
+        assert!(are_together(&first, &after(&first, vec![a()])));
+        first.shared().note(&DuckError("INTERNAL Error: a bug".to_owned()));
+        assert!(!are_together(&first, &after(&first, vec![a()])), "one that is broken");
         let two_threads = Settings { threads: 2, ..settings() };
         let first = Instance::open(&Runtime::start(two_threads), vec![a()]).expect("an instance");
         let larger = after(&first, vec![Table { rows: more_rows, ..a() }]);
@@ -418,6 +448,11 @@ mod tests {
         assert_eq!(free(&first), all - 2, "one is read");
         drop(session);
         assert_eq!(free(&first), all - 1);
+        let places = first.shared().places.as_ref().expect("it has places");
+        for path in places.paths() {
+            let file = std::fs::read_link(path).expect("a descriptor");
+            assert_eq!(file.to_str(), Some("/memfd:martd-place (deleted)"), "a pin is left");
+        }
         assert!(are_together(&first, &after(&first, vec![a()])));
     }
 }

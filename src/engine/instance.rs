@@ -255,9 +255,24 @@ impl Instance {
         idle.iter_mut().for_each(Pooled::forget_prepared);
     }
 
+    /// Whether DuckDB has failed in a way after which it answers nothing. Another instance would.
+    pub fn is_broken(&self) -> bool {
+        self.shared.is_broken()
+    }
+
+    /// What it serves, if that is the legacy file.
+    pub fn legacy_version(&self) -> Option<&Arc<LegacyVersion>> {
+        self.legacy.as_ref().map(|legacy| &legacy.version)
+    }
+
+    pub(super) fn note(&self, error: &DuckError) {
+        self.shared.note(error);
+    }
+
     /// Whether this instance serves exactly these tables.
     pub fn serves(&self, tables: &[Table]) -> bool {
-        self.tables.len() == tables.len()
+        !self.is_broken()
+            && self.tables.len() == tables.len()
             && self.tables.iter().zip(tables).all(|(own, other)| {
                 Arc::ptr_eq(&own.pin, &other.pin)
                     && own.name == other.name

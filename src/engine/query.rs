@@ -19,6 +19,7 @@ use super::position;
 use super::prepared::{Listed, Pooled, Prepared, Run};
 use super::types::Column;
 use super::value::Value;
+use crate::hooks;
 
 /// The values that a client binds.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,6 +170,9 @@ impl Session {
     ) -> Result<R, QueryError> {
         let instance = Arc::clone(&self.instance);
         let explain = |error: DuckError| explain(&instance, sql, &error);
+        if hooks::fails("engine") {
+            return Err(explain(DuckError("FATAL Error: a test asked for it".to_owned())));
+        }
         let pooled = self.connection.as_mut().expect("taken on drop alone");
         let tables = instance.tables_of(checked)?;
         let held = instance.ask_decoded(&tables);
@@ -378,6 +382,7 @@ fn explain(instance: &Instance, sql: &str, error: &DuckError) -> QueryError {
     if error.is_out_of_memory() {
         return QueryError::OutOfMemory;
     }
+    instance.note(error);
     let message = without_paths(instance, &error.0);
     // What DuckDB blames on itself or the disk is not the client's mistake.
     let internal = ["INTERNAL Error", "FATAL Error", "IO Error", "Permission Error"];

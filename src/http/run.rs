@@ -111,7 +111,8 @@ impl Job {
         let Self { task, slot, stall, facts, head } = self;
         let Task { snapshot, query, checked, scope, started, .. } = &*task;
         if slot.stop().is_asked() {
-            return; // the client left while this waited for a thread
+            // The client left while this waited for a thread.
+            return drop(head.send(Err(Problem::cancelled())));
         }
         let runtime = Handle::current();
         let deadline = Deadline::start(*started + query.timeout, slot.stop(), stall);

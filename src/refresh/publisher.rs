@@ -122,8 +122,8 @@ impl Publisher {
     }
 
     /// The same for a version of the legacy file.
-    pub(super) fn prepare_legacy(&self, version: LegacyVersion) {
-        self.send(Job::Legacy(Arc::new(version)));
+    pub(super) fn prepare_legacy(&self, version: Arc<LegacyVersion>) {
+        self.send(Job::Legacy(version));
     }
 
     fn send(&self, job: Job) {

@@ -220,7 +220,9 @@ impl Writer {
     fn follow(&mut self, decision: Decision, now: Instant) {
         self.note_held(decision.held);
         if let Some(target) = decision.target {
-            let served = self.current.as_ref().map(|snapshot| &snapshot.target);
+            // One whose database has failed is made again.
+            let current = self.current.as_ref().filter(|current| !current.instance.is_broken());
+            let served = current.map(|snapshot| &snapshot.target);
             if served.is_some_and(|served| served.same_as(&target)) {
                 if !self.preparing {
                     self.unsettled = None;
@@ -240,7 +242,12 @@ impl Writer {
         if self.preparing || self.retry.is_some_and(|retry| now < retry) {
             return;
         }
-        if let Some(version) = legacy.look(self.metrics.pins()) {
+        let broken = self.current.as_ref().filter(|current| current.instance.is_broken());
+        let version = match broken.and_then(|current| current.instance.legacy_version()) {
+            Some(version) => Some(Arc::clone(version)),
+            None => legacy.look(self.metrics.pins()).map(Arc::new),
+        };
+        if let Some(version) = version {
             self.preparing = true;
             self.retry = None;
             self.publisher.prepare_legacy(version);

@@ -298,3 +298,27 @@ fn a_panic_ends_its_own_request_alone() {
     let told = martd.log().iter().any(|line| line.to_string().contains("a test asked for it"));
     assert!(told, "the log says what happened");
 }
+
+#[test]
+fn a_database_that_has_failed_is_opened_anew() {
+    if !cfg!(debug_assertions) {
+        return println!("SKIPPED: a release build has no faults to switch on");
+    }
+    let faults = tempfile::tempdir().expect("a temporary directory");
+    let path = faults.path().to_str().expect("UTF-8");
+    let (_root, martd) = start(&[("MARTD_TEST_FAULTS", path), ("MARTD_CACHE", "0")]);
+    let before = martd.snapshot();
+    let fault = faults.path().join("failing-engine");
+    for _ in 0..3 {
+        let generation = martd.snapshot()["generation"].as_u64();
+        fs::write(&fault, "").expect("write");
+        assert_eq!(martd.query("SELECT count(*) FROM mart.a").problem().0, "internal");
+        fs::remove_file(&fault).expect("remove");
+        let after = martd.wait_snapshot("another database", |snapshot| {
+            snapshot["generation"].as_u64() > generation
+        });
+        assert_eq!((&after["id"], &after["marts"]), (&before["id"], &before["marts"]));
+        assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 2000);
+    }
+    martd.wait_log("DuckDB has failed: its database is opened anew");
+}

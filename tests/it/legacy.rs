@@ -74,6 +74,24 @@ fn a_copy_under_which_the_file_changed_is_not_served() {
 }
 
 #[test]
+fn a_database_over_the_file_that_has_failed_is_opened_anew() {
+    let stage = Stage::new("CREATE TABLE main_mart.a AS SELECT 1 AS x");
+    let faults = tempfile::tempdir().expect("a temporary directory");
+    let path = faults.path().to_str().expect("UTF-8");
+    let martd = stage.start(&[("MARTD_TEST_FAULTS", path), ("MARTD_CACHE", "0")]);
+    let before = martd.wait_ready();
+    let fault = faults.path().join("failing-engine");
+    fs::write(&fault, "").expect("write");
+    assert_eq!(martd.query("SELECT x FROM mart.a").problem().0, "internal");
+    fs::remove_file(&fault).expect("remove");
+    let generation = before["generation"].as_u64();
+    let after = martd
+        .wait_snapshot("another database", |snapshot| snapshot["generation"].as_u64() > generation);
+    assert_eq!((&after["id"], &after["source"]), (&before["id"], &before["source"]));
+    assert_eq!(martd.query("SELECT x FROM mart.a").value(), 1);
+}
+
+#[test]
 fn the_migration_loses_no_request() {
     let stage = Stage::new(
         "CREATE TABLE main_mart.a AS SELECT 'legacy' AS x, 1 AS n;
