@@ -326,8 +326,8 @@ impl Copy {
         Ok(Self(File::from(fd)))
     }
 
-    /// DuckDB tells by its modification time whether a file is one that it knows, and trusts none of
-    /// the last ten seconds. So each copy has one of its own, from 1970 on.
+    /// DuckDB tells by inode, size and modification time, in whole seconds, whether a file is one that
+    /// it knows. Inodes are numbered anew some day, so each copy has a time of its own, from 1970 on.
     fn seal(self) -> io::Result<OwnedFd> {
         static SEALED: AtomicU64 = AtomicU64::new(1);
         let seconds = SEALED.fetch_add(1, Ordering::Relaxed);
