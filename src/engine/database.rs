@@ -81,28 +81,36 @@ impl Paths {
     }
 
     fn in_places(places: Vec<Arc<Place>>) -> Self {
-        let all = places.iter().map(|place| path(&place.descriptor)).collect();
-        Self { all, places }
+        Self { all: places.iter().map(|place| place.path.clone()).collect(), places }
     }
 
     fn of_pins(tables: &[Table]) -> Self {
-        let path = |table: &Table| CString::new(table.pin.path()).expect("a number in it");
+        let path = |table: &Table| CString::new(table.pin.path()).expect("has no NUL");
         Self { all: tables.iter().map(path).collect(), places: Vec::new() }
     }
 }
 
-fn path(descriptor: &Option<OwnedFd>) -> CString {
-    let number = descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-    CString::new(format!("/proc/self/fd/{number}")).expect("a number in it")
+fn path(descriptor: &OwnedFd) -> CString {
+    CString::new(format!("/proc/self/fd/{}", descriptor.as_raw_fd())).expect("has no NUL")
+}
+
+/// What a database is opened over.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Contents<'c> {
+    /// The pins of marts.
+    Pins,
+    /// A copy of the legacy file, attached under this name.
+    Legacy(&'c LegacyVersion, &'c str),
+    /// Nothing: the legacy file is opened for each request.
+    Nothing,
 }
 
 impl SharedDatabase {
-    /// Opens a database over these tables, or over the legacy file under a name, and locks it down.
+    /// Opens a database in which these tables are, and locks it down.
     pub(super) fn open(
         settings: &Settings,
         tables: &[Table],
-        legacy: Option<(&LegacyVersion, &str)>,
-        is_opened_later: bool,
+        contents: Contents<'_>,
     ) -> Result<(Arc<Self>, Paths, Connection), DuckError> {
         let temp_dir = settings.temp_dir.as_ref().map(|dir| dir.display().to_string());
         let threads = useful_threads(settings, tables);
@@ -142,31 +150,21 @@ impl SharedDatabase {
         }
         connection
             .execute(&format!("SET GLOBAL TimeZone = {}", quote_literal(&settings.time_zone)))?;
-        let mut places = None;
-        let mut paths = Paths::of_pins(tables);
-        match legacy {
-            // What is opened for each request is of no use before.
-            _ if is_opened_later => {}
-            Some((version, catalog)) => {
+        let (mut places, mut paths) = (None, Paths::of_pins(tables));
+        match contents {
+            Contents::Nothing => {}
+            Contents::Legacy(version, catalog) => {
                 let place = version.place_here().map_err(|error| DuckError(error.to_string()))?;
                 legacy::attach(&connection, place.path(), catalog)?;
                 lock_down(&connection, &[], &[])?;
             }
-            None => {
-                places = if are_sealed { Places::for_marts(tables.len()) } else { None };
-                let put = |places: &Arc<Places>| {
-                    tables.iter().map(|table| places.put(&table.pin)).collect::<Option<Vec<_>>>()
-                };
-                let mut allowed: Vec<String> = paths_of(&paths.all);
-                match places.as_ref().and_then(put) {
-                    Some(taken) => {
-                        paths = Paths::in_places(taken);
-                        let free = places.iter().flat_map(|places| places.paths());
-                        allowed = paths_of(&paths.all);
-                        allowed.extend(free);
-                    }
-                    None => places = None,
+            Contents::Pins => {
+                let mut allowed = Vec::new();
+                if are_sealed && let Some((own, taken)) = Places::with(tables) {
+                    allowed = own.paths();
+                    (places, paths) = (Some(own), Paths::in_places(taken));
                 }
+                allowed.extend(paths.all.iter().cloned());
                 connection.execute(&format!("CREATE SCHEMA {ROWS_SCHEMA}"))?;
                 decoded::install(&database, &connection)?;
                 lock_down(&connection, tables, &allowed)?;
@@ -237,10 +235,6 @@ fn useful_threads(settings: &Settings, tables: &[Table]) -> usize {
     useful.clamp(1, settings.threads)
 }
 
-fn paths_of(paths: &[CString]) -> Vec<String> {
-    paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
-}
-
 /// Descriptors by which a database reads pins.
 #[derive(Debug)]
 struct Places {
@@ -250,7 +244,14 @@ struct Places {
 }
 
 impl Places {
-    /// Enough for so many marts; `None` when martd may not have as many descriptors.
+    /// Enough for these marts, which are in some of them; `None` when they cannot be had.
+    fn with(tables: &[Table]) -> Option<(Arc<Self>, Vec<Arc<Place>>)> {
+        let places = Self::for_marts(tables.len())?;
+        let taken = tables.iter().map(|table| places.put(&table.pin)).collect::<Option<_>>()?;
+        Some((places, taken))
+    }
+
+    /// Enough for so many; `None` when martd may not have as many descriptors.
     fn for_marts(marts: usize) -> Option<Arc<Self>> {
         let most = usize::try_from(descriptor_limit() / PART_OF_DESCRIPTORS).unwrap_or(usize::MAX);
         let count = (PLACES_PER_MART * marts + MORE_PLACES).min(most);
@@ -269,9 +270,9 @@ impl Places {
     }
 
     /// The paths of those that are free.
-    fn paths(&self) -> Vec<String> {
+    fn paths(&self) -> Vec<CString> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect()
+        free.iter().map(path).collect()
     }
 
     /// Puts a pin into a free place, if there is one.
@@ -283,13 +284,16 @@ impl Places {
             free.push(descriptor);
             return None;
         }
-        Some(Arc::new(Place { descriptor: Some(descriptor), home: Arc::clone(self) }))
+        let path = path(&descriptor);
+        Some(Arc::new(Place { path, descriptor: Some(descriptor), home: Arc::clone(self) }))
     }
 }
 
 /// A place with a pin in it; free again when dropped.
 #[derive(Debug)]
 struct Place {
+    path: CString,
+    /// Until it is dropped.
     descriptor: Option<OwnedFd>,
     home: Arc<Places>,
 }
@@ -314,9 +318,10 @@ impl Drop for Place {
 fn lock_down(
     connection: &Connection,
     tables: &[Table],
-    allowed: &[String],
+    allowed: &[CString],
 ) -> Result<(), DuckError> {
-    let mut paths: Vec<String> = allowed.to_vec();
+    let mut paths: Vec<String> =
+        allowed.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let held = tables.iter().filter(|table| table.pin.kind() == PinKind::Descriptor);
     let origins: Vec<String> = held
         .filter_map(|table| table.pin.origin())
@@ -450,6 +455,7 @@ mod tests {
         assert_eq!(free(&first), all - 1);
         let places = first.shared().places.as_ref().expect("it has places");
         for path in places.paths() {
+            let path = path.into_string().expect("UTF-8");
             let file = std::fs::read_link(path).expect("a descriptor");
             assert_eq!(file.to_str(), Some("/memfd:martd-place (deleted)"), "a pin is left");
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache;
 
-use super::database::{Paths, SharedDatabase};
+use super::database::{Contents, Paths, SharedDatabase};
 use super::decoded::{self, ROWS_SCHEMA};
 use super::duck::{Connection, DuckError};
 use super::helpers;
@@ -161,10 +161,12 @@ impl Instance {
         legacy: Option<Legacy>,
     ) -> Result<Arc<Self>, DuckError> {
         let settings = &runtime.settings;
-        let file = legacy.as_ref().map(|legacy| (&*legacy.version, legacy.catalog.as_str()));
-        let is_opened_later = legacy.as_ref().is_some_and(|legacy| legacy.turns.is_some());
-        let (shared, paths, connection) =
-            SharedDatabase::open(settings, &tables, file, is_opened_later)?;
+        let contents = match &legacy {
+            None => Contents::Pins,
+            Some(Legacy { turns: Some(_), .. }) => Contents::Nothing,
+            Some(Legacy { version, catalog, .. }) => Contents::Legacy(version, catalog),
+        };
+        let (shared, paths, connection) = SharedDatabase::open(settings, &tables, contents)?;
         Ok(Self::over(runtime, tables, legacy, shared, paths, vec![connection]))
     }
 
