@@ -137,8 +137,12 @@ fn no_statement_sees_another_users_rows() {
         let sql = attempt.replace("{x}", "mart.notes");
         let answer = ask(&martd, ALICE, &sql);
         assert!([200, 400, 403].contains(&answer.status), "{sql}: {answer:?}");
+        let mut told = answer.json();
+        for of_no_row in ["request_id", "snapshot", "statistics"] {
+            told.as_object_mut().expect("an object").remove(of_no_row); // may have any digits
+        }
         for leak in [SECRET, "4711", "4712", "22222222"] {
-            let body = answer.body.replace(&sql, "");
+            let body = told.to_string().replace(&sql, "");
             // A message quotes the statement, which may hold what it looked for.
             if !sql.contains(leak) {
                 assert!(!body.contains(leak), "{sql} shows {leak}: {answer:?}");
