@@ -311,18 +311,23 @@ fn hash(file: impl AsFd, size: u64, mut each: impl FnMut(&[u8], u64)) -> Result<
     if total == size { Ok(hasher.finalize()) } else { Err(PinError::Moved) }
 }
 
+/// An empty file in memory.
+pub(crate) fn memfd(name: &str, flags: MemfdFlags) -> io::Result<OwnedFd> {
+    // Hardened systems refuse a memfd that could be executed (vm.memfd_noexec = 2); kernels
+    // before 6.3 do not know the flag.
+    let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags),
+        other => other,
+    }?;
+    Ok(fd)
+}
+
 /// A copy in the making.
 struct Copy(File);
 
 impl Copy {
     fn create() -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Hardened systems refuse a memfd that could be executed (vm.memfd_noexec = 2); kernels
-        // before 6.3 do not know the flag.
-        let fd = match rustix::fs::memfd_create(MEMFD_NAME, flags | MemfdFlags::NOEXEC_SEAL) {
-            Err(Errno::INVAL) => rustix::fs::memfd_create(MEMFD_NAME, flags),
-            other => other,
-        }?;
+        let fd = memfd(MEMFD_NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         Ok(Self(File::from(fd)))
     }
 

@@ -27,7 +27,7 @@ use super::instance::{Settings, Table};
 use super::legacy;
 use super::{quote_identifier, quote_literal};
 use crate::legacy::LegacyVersion;
-use crate::pin::{Pin, PinKind, descriptor_limit};
+use crate::pin::{Pin, PinKind, descriptor_limit, memfd};
 
 /// DuckDB splits a scan by row groups of 122,880 rows. With fewer than two for each thread, the plan
 /// for several threads costs a statement more than they spare it: a fifth to a third of its time.
@@ -66,7 +66,7 @@ impl fmt::Debug for SharedDatabase {
 }
 
 /// Where the marts of one snapshot are.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Paths {
     /// As DuckDB opens them, by the number of the mart.
     pub(super) all: Arc<[CString]>,
@@ -184,9 +184,7 @@ impl SharedDatabase {
 
     /// An internal error of a statement, too, makes DuckDB refuse all that come after it.
     pub(super) fn note(&self, error: &DuckError) {
-        let is_fatal =
-            ["INTERNAL Error", "FATAL Error"].iter().any(|kind| error.0.starts_with(kind));
-        if is_fatal && !self.is_broken.swap(true, Ordering::Relaxed) {
+        if error.is_fatal() && !self.is_broken.swap(true, Ordering::Relaxed) {
             warn!(%error, "DuckDB has failed: its database is opened anew");
         }
     }
@@ -263,7 +261,7 @@ impl Places {
     }
 
     fn reserve(count: usize) -> io::Result<Arc<Self>> {
-        let nothing = rustix::fs::memfd_create("martd-place", MemfdFlags::CLOEXEC)?;
+        let nothing = memfd("martd-place", MemfdFlags::CLOEXEC)?;
         let free = (0..count).map(|_| rustix::io::fcntl_dupfd_cloexec(&nothing, 0));
         let free = Mutex::new(free.collect::<Result<Vec<_>, _>>()?);
         Ok(Arc::new(Self { free, nothing }))

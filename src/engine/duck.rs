@@ -54,6 +54,11 @@ impl DuckError {
         self.0.contains("Could not set lock on file")
     }
 
+    /// Whether the database refuses every statement from here on.
+    pub(super) fn is_fatal(&self) -> bool {
+        ["INTERNAL Error", "FATAL Error"].iter().any(|kind| self.0.starts_with(kind))
+    }
+
     /// Whether DuckDB ran into its memory limit.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         // As it is, or as a table function of martd's own has said it.
