@@ -192,7 +192,17 @@ impl Files {
                         entry.since = Timestamp::now();
                     }
                 }
-                None => {}
+                // It is of another time now, or of other bytes. They may be on record as read already.
+                None if !version.pin.is_intact() => {
+                    self.staged.retain(|staged| !Arc::ptr_eq(&staged.pin, &version.pin));
+                    let is_it = |newest: &Arc<Version>| Arc::ptr_eq(newest, version);
+                    if let Some(entry) = entry.filter(|e| e.newest.as_ref().is_some_and(is_it)) {
+                        entry.newest = None;
+                        entry.set(Condition::Landing("is being rewritten in place".to_owned()));
+                        entry.read_again = Some(Duration::ZERO); // with the next scan, whatever it sees
+                    }
+                }
+                None => {} // no child could be started
             }
         }
     }
@@ -394,5 +404,37 @@ mod tests {
         assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
         assert_eq!(files.rejected().count(), 1);
         assert!(Arc::ptr_eq(&files.good()["a"], &served));
+    }
+
+    #[test]
+    fn a_held_file_whose_time_is_set_while_it_is_decoded_is_read_again_and_not_rejected() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(root.path().join("mart")).expect("mkdir");
+        let dir = MartDir::new(root.path()).open().expect("open");
+        let path = root.path().join("mart/a.parquet");
+        std::fs::write(&path, parquet("the same")).expect("write");
+        let stamp = |seconds| {
+            let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let file = std::fs::File::options().write(true).open(&path).expect("open");
+            file.set_modified(time).expect("utimensat");
+        };
+        let mut files = Files::new(Budget::new(0));
+        let sweep = |files: &mut Files| files.sweep(&dir, Instant::now()).expect("readable");
+
+        let written = sweep(&mut files).landed;
+        stamp(1_700_000_000);
+        // Read before it is known that nothing was found of the first: the same bytes, another time.
+        let stamped = sweep(&mut files).landed;
+        files.learn(written.iter(), &HashMap::new());
+        assert!(Arc::ptr_eq(&files.good()["a"], &stamped[0]));
+
+        // It is known before the file is read.
+        stamp(1_600_000_000);
+        files.learn(stamped.iter(), &HashMap::new());
+        assert_eq!((files.good().len(), files.landing().count()), (0, 1));
+        // Put back to what is on record; only the time of the change differs, if that.
+        stamp(1_700_000_000);
+        assert_eq!(sweep(&mut files).landed.len(), 1);
+        assert_eq!((files.landing().count(), files.rejected().count()), (0, 0));
     }
 }

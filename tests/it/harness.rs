@@ -300,7 +300,11 @@ impl Drop for Martd {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if thread::panicking() {
-            for line in self.log().iter().rev().take(40).rev() {
+            // Requests are told apart: a test that waits asks so often that nothing else is left.
+            let (requests, events): (Vec<_>, Vec<_>) =
+                self.log().into_iter().partition(|line| line["message"] == "answered");
+            let last = |lines: &[Json], most| lines[lines.len().saturating_sub(most)..].to_vec();
+            for line in last(&events, 40).iter().chain(&last(&requests, 5)) {
                 eprintln!("martd: {line}");
             }
         }
