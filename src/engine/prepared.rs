@@ -141,8 +141,12 @@ impl Instance {
             _ => false,
         };
         let reads = Reads { decoded: held.len(), backwards };
-        // A statement's times are those of what it reads: more marts may be decoded by now.
-        let timed = (!held.is_empty()).then(|| self.runtime().forms.of(&(sql, reads)));
+        // A statement's times are those of what it reads: more marts may be decoded by now, or more of
+        // their columns have a dictionary.
+        let dictionaries =
+            || -> usize { held.iter().map(|(_, decoded)| decoded.with_dictionary().count()).sum() };
+        let timed =
+            (!held.is_empty()).then(|| self.runtime().forms.of(&(sql, reads, dictionaries())));
         match timed.as_ref().map_or(Form::File, choose) {
             Form::Decoded => (held, reads, timed),
             Form::File => (Vec::new(), Reads { decoded: 0, backwards: false }, timed),

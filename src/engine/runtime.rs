@@ -32,6 +32,8 @@ pub(super) enum Want {
     Uniqueness { mart: usize, column: usize },
     /// An index of a column of such a mart.
     Index { mart: usize, column: usize },
+    /// A dictionary of a column of such a mart.
+    Dictionary { mart: usize, column: usize },
 }
 
 impl Runtime {
@@ -45,6 +47,7 @@ impl Runtime {
                     Want::Decoded { mart } => instance.hold_decoded(mart),
                     Want::Uniqueness { mart, column } => instance.learn_unique(mart, column),
                     Want::Index { mart, column } => instance.make_index(mart, column),
+                    Want::Dictionary { mart, column } => instance.make_dictionary(mart, column),
                 }
             }
         };

@@ -99,6 +99,9 @@ impl Instance {
     ) -> Known {
         let mut known = Known { tests: Vec::new(), is_all: true };
         for (number, decoded) in held {
+            for column in decoded.wanted_dictionaries() {
+                self.runtime().want(self, Want::Dictionary { mart: *number, column });
+            }
             let (mut tests, is_all) = conditions::tests(decoded, &checked.conditions, parameters);
             known.is_all &= is_all;
             let table = &self.tables()[*number];
@@ -123,6 +126,13 @@ impl Instance {
     pub(super) fn make_index(&self, number: usize, column: usize) {
         if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
             decoded.make_index(column);
+        }
+    }
+
+    /// Makes the dictionary of such a column.
+    pub(super) fn make_dictionary(&self, number: usize, column: usize) {
+        if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
+            decoded.make_dictionary(column);
         }
     }
 
@@ -189,6 +199,7 @@ impl Instance {
             let unique = held.columns().iter().filter(|held| held.order.is_unique() == Some(true));
             let unique: Vec<String> = unique.map(|column| column.name().to_owned()).collect();
             let indexed: Vec<String> = held.indexed().map(str::to_owned).collect();
+            let with_dictionary: Vec<String> = held.with_dictionary().map(str::to_owned).collect();
             drop(held);
             match self.decode(number) {
                 Err(Declined::OverBudget) => {
@@ -206,6 +217,9 @@ impl Instance {
                 if held.wants_index(column) {
                     held.make_index(column);
                 }
+            }
+            for column in with_dictionary.iter().filter_map(|name| held.column_named(name)) {
+                held.make_dictionary(column);
             }
             for (column, _) in held
                 .columns()
@@ -245,6 +259,12 @@ impl Instance {
     pub fn decoded_indexes(&self) -> usize {
         let marts = self.warmth().marts.iter().filter_map(|mart| mart.decoded.load_full());
         marts.map(|decoded| decoded.indexed().count()).sum()
+    }
+
+    /// How many columns of marts that are held decoded have a dictionary.
+    pub fn decoded_dictionaries(&self) -> usize {
+        let marts = self.warmth().marts.iter().filter_map(|mart| mart.decoded.load_full());
+        marts.map(|decoded| decoded.with_dictionary().count()).sum()
     }
 
     /// How many statements have read marts that were held decoded, in this process.

@@ -194,6 +194,9 @@ fn snapshot(facts: &mut Facts, state: &State) {
     let help =
         "Columns of marts that are held decoded of which it is known which rows have a value";
     facts.add_count("martd_decoded_indexes", help, indexes);
+    let dictionaries = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_dictionaries());
+    let help = "Columns of them of whose texts each is held once";
+    facts.add_count("martd_decoded_dictionaries", help, dictionaries);
     let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_bytes());
     facts.add("martd_decoded_bytes", "Memory that decoded marts take", decoded as f64);
     let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_statements());

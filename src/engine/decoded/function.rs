@@ -21,8 +21,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use duckdb::ffi;
 
+use super::dictionary::Places;
 use super::selection::{Restriction, Selection};
-use super::{CHUNK_ROWS, Decoded, PLACE_BITS};
+use super::{CHUNK_ROWS, Decoded, DecodedColumn, PLACE_BITS};
 use crate::engine::duck::{Connection, Database, DuckError};
 
 /// A statement's thread takes so many chunks at a time, as many rows as DuckDB puts into a row group
@@ -234,7 +235,11 @@ unsafe extern "C" fn begin(info: ffi::duckdb_init_info) {
         let morsels = selection.len().div_ceil(MORSEL_CHUNKS).max(1) as u64;
         let columns = (0..ffi::duckdb_init_get_column_count(info))
             .map(|place| ffi::duckdb_init_get_column_index(info, place) as usize)
-            .collect();
+            .collect::<Vec<_>>();
+        if selection.rows(decoded) as u64 * 2 >= decoded.rows {
+            let own = columns.iter().filter_map(|&column| decoded.columns.get(column));
+            own.for_each(DecodedColumn::note_scan);
+        }
         let decoded = Arc::clone(decoded);
         let scan = Scan { decoded, selection, columns, next: AtomicUsize::new(0) };
         let data = Box::into_raw(Box::new(scan)).cast();
@@ -274,12 +279,16 @@ unsafe extern "C" fn give(info: ffi::duckdb_function_info, output: ffi::duckdb_d
             let message = c"Out of Memory Error: no room for the places of rows";
             return ffi::duckdb_function_set_error(info, message.as_ptr());
         }
-        let picked = rows.map(Places::new);
+        let picked =
+            rows.map(|rows| Places::of(rows.iter().map(|&row| row & (CHUNK_ROWS - 1) as u32)));
         let count = rows.map_or(chunk.rows(), <[u32]>::len);
         for (place, &column) in columns.iter().enumerate() {
             let vector = ffi::duckdb_data_chunk_get_vector(output, place as u64);
             if column < decoded.columns.len() {
-                ffi::duckdb_vector_reference_vector(vector, chunk.memory(column).raw);
+                let dictionary = decoded.columns[column].dictionary();
+                let held = dictionary
+                    .map_or_else(|| chunk.memory(column).raw, |texts| texts.vector(number));
+                ffi::duckdb_vector_reference_vector(vector, held);
                 if let Some(places) = &picked {
                     ffi::duckdb_slice_vector(vector, places.0, count as u64);
                 }
@@ -296,30 +305,5 @@ unsafe extern "C" fn give(info: ffi::duckdb_function_info, output: ffi::duckdb_d
             }
         }
         ffi::duckdb_data_chunk_set_size(output, count as u64);
-    }
-}
-
-/// Places of rows in a chunk, as DuckDB has them.
-struct Places(ffi::duckdb_selection_vector);
-
-impl Places {
-    /// Of rows of one chunk, by their numbers.
-    fn new(rows: &[u32]) -> Self {
-        // SAFETY: DuckDB's vector has room for as many places as it is asked for.
-        unsafe {
-            let raw = ffi::duckdb_create_selection_vector(rows.len() as u64);
-            let to = ffi::duckdb_selection_vector_get_data_ptr(raw);
-            let to = slice::from_raw_parts_mut(to, rows.len());
-            let places = rows.iter().map(|&row| row & (CHUNK_ROWS - 1) as u32);
-            to.iter_mut().zip(places).for_each(|(to, place)| *to = place);
-            Self(raw)
-        }
-    }
-}
-
-impl Drop for Places {
-    fn drop(&mut self) {
-        // SAFETY: owned; vectors that were sliced by it keep what they need.
-        unsafe { ffi::duckdb_destroy_selection_vector(self.0) };
     }
 }

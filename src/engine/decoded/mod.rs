@@ -15,6 +15,7 @@
     reason = "gathers from vectors of DuckDB, of which every row is checked to exist"
 )]
 
+mod dictionary;
 mod function;
 mod index;
 mod lookup;
@@ -34,6 +35,7 @@ use super::types::Type;
 use super::vector::Memory;
 use super::{count_rows, quote_literal};
 
+use dictionary::Dictionary;
 pub(super) use function::{
     Picked, ROW_COLUMN, ROWS_SCHEMA, install, numbered_table_name, pick, table_name,
 };
@@ -112,6 +114,10 @@ pub(super) struct DecodedColumn {
     index: OnceLock<Index>,
     /// Somebody makes the index.
     is_asked: AtomicBool,
+    /// Empty inside once it is known that the column cannot have one.
+    dictionary: OnceLock<Option<Dictionary>>,
+    /// A statement has looked at its values, of most rows.
+    is_scanned: AtomicBool,
     bounds: OnceLock<Option<Bounds>>,
 }
 
@@ -193,6 +199,8 @@ impl Decoded {
                 order: ColumnOrder::default(),
                 index: OnceLock::new(),
                 is_asked: AtomicBool::new(false),
+                dictionary: OnceLock::new(),
+                is_scanned: AtomicBool::new(false),
                 bounds: OnceLock::new(),
             });
         }
@@ -272,6 +280,27 @@ impl Decoded {
         if let Some(index) = Index::new(self, column) {
             let _ = self.columns[column].index.set(index); // the same for the same bytes
         }
+    }
+
+    /// The columns that statements looked at, and of which it is not known yet whether a dictionary
+    /// serves them. Says so about once.
+    pub(super) fn wanted_dictionaries(&self) -> impl Iterator<Item = usize> {
+        let wanted = |(_, column): &(usize, &DecodedColumn)| {
+            column.is_scanned.load(Ordering::Relaxed)
+                && column.is_scanned.swap(false, Ordering::Relaxed)
+        };
+        self.columns.iter().enumerate().filter(wanted).map(|(number, _)| number)
+    }
+
+    /// The columns that have a dictionary.
+    pub(super) fn with_dictionary(&self) -> impl Iterator<Item = &str> {
+        let with = self.columns.iter().filter(|column| column.dictionary().is_some());
+        with.map(DecodedColumn::name)
+    }
+
+    /// Makes the dictionary of a column, if its values are texts that have much in common.
+    pub(super) fn make_dictionary(&self, column: usize) {
+        self.columns[column].dictionary.get_or_init(|| Dictionary::new(self, column));
     }
 
     /// The rows of a column's index, which it has.
@@ -374,6 +403,17 @@ impl DecodedColumn {
     /// The column's name.
     pub(super) fn name(&self) -> &str {
         self.name.to_str().expect("made from a string")
+    }
+
+    fn dictionary(&self) -> Option<&Dictionary> {
+        self.dictionary.get()?.as_ref()
+    }
+
+    /// A statement looks at the values of most rows.
+    fn note_scan(&self) {
+        if self.kind == Type::Varchar && self.dictionary.get().is_none() {
+            self.is_scanned.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -528,6 +568,17 @@ pub(super) mod tests {
         assert_eq!(two.indexed().collect::<Vec<_>>(), ["a"], "no room for a second index");
         assert!(budget.used() > before && budget.used() <= 1 << 20);
         drop(two);
+        assert_eq!(budget.used(), 0);
+        let texts = "SELECT 'a' AS t FROM range(10_000)";
+        let decoded = read(texts, &budget).expect("it fits");
+        let before = budget.used();
+        decoded.make_dictionary(0);
+        let more = budget.used() - before;
+        assert!(more > 10_000 * 4 && decoded.with_dictionary().eq(["t"]));
+        let exact = read(texts, &Budget::new(before + more - 1)).expect("it fits");
+        exact.make_dictionary(0);
+        assert_eq!(exact.with_dictionary().count(), 0, "no room");
+        drop(decoded);
         assert_eq!(budget.used(), 0);
     }
 }
