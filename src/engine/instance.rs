@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quick_cache::sync::Cache;
 
 use super::database::{Contents, Paths, SharedDatabase};
-use super::decoded::{self, ROWS_SCHEMA};
+use super::decoded::{self, ROWS_SCHEMA, Way};
 use super::duck::{Connection, DuckError};
 use super::helpers;
 use super::legacy::{self, catalog_name};
@@ -409,7 +409,7 @@ impl Instance {
         }
         let table = &self.tables[index];
         let condition = self.condition(table);
-        let _picked = decoded::pick(&self.paths.all, &[], false, &Arc::default());
+        let _picked = decoded::pick(&self.paths.all, &[], Way::default(), &Arc::default());
         let source = match &self.legacy {
             Some(Legacy { catalog, .. }) => {
                 let schema = table.schema.as_deref().unwrap_or_default();

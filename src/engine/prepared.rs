@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::decoded::{self, Decoded, Picked, Restriction};
+use super::decoded::{self, Decoded, Picked, Restriction, Way};
 use super::duck::{Connection, DuckError, Statement};
 use super::forms::{Form, Timed};
 use super::gate::Checked;
@@ -143,10 +143,12 @@ impl Instance {
         let reads = Reads { decoded: held.len(), backwards };
         // A statement's times are those of what it reads: more marts may be decoded by now, or more of
         // their columns have a dictionary.
-        let dictionaries =
-            || -> usize { held.iter().map(|(_, decoded)| decoded.with_dictionary().count()).sum() };
+        let dictionaries: usize = match checked.hashes {
+            true => held.iter().map(|(_, decoded)| decoded.with_dictionary().count()).sum(),
+            false => 0,
+        };
         let timed =
-            (!held.is_empty()).then(|| self.runtime().forms.of(&(sql, reads, dictionaries())));
+            (!held.is_empty()).then(|| self.runtime().forms.of(&(sql, reads, dictionaries)));
         match timed.as_ref().map_or(Form::File, choose) {
             Form::Decoded => (held, reads, timed),
             Form::File => (Vec::new(), Reads { decoded: 0, backwards: false }, timed),
@@ -275,7 +277,8 @@ impl Run<'_> {
 
     fn pick(&self, restriction: &Arc<Restriction>) -> Picked {
         let paths = &self.instance.paths().all;
-        decoded::pick(paths, &self.held, self.reads.backwards, restriction)
+        let way = Way { backwards: self.reads.backwards, hashes: self.checked.hashes };
+        decoded::pick(paths, &self.held, way, restriction)
     }
 
     /// The statement that gives the numbers of rows in the place of this one, if there is such.

@@ -589,6 +589,7 @@ pub(super) mod tests {
                 kind: StatementKind::Select,
                 tables,
                 cacheable: false,
+                hashes: false,
                 parameters: Vec::new(),
                 ordering: None,
                 conditions: Vec::new(),

@@ -97,26 +97,35 @@ struct Pick {
 struct Reading {
     mart: usize,
     decoded: Arc<Decoded>,
-    /// From the last chunk to the first.
-    backwards: bool,
+    way: Way,
     restriction: Arc<Restriction>,
+}
+
+/// How a statement goes through the marts that it reads decoded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::engine) struct Way {
+    /// From the last chunk to the first.
+    pub(in crate::engine) backwards: bool,
+    /// It brings rows together that have values in common: with texts as entries of a
+    /// [`Dictionary`](super::dictionary::Dictionary), where there is one. Others are faster without.
+    pub(in crate::engine) hashes: bool,
 }
 
 /// What was picked, until it is dropped.
 pub(in crate::engine) struct Picked(());
 
 /// Has statements that this thread binds from here on read the marts at these paths; and some of them
-/// decoded, from which end, and only what the restriction leaves of them.
+/// decoded, in which way, and only what the restriction leaves of them.
 pub(in crate::engine) fn pick(
     paths: &Arc<[CString]>,
     marts: &[(usize, Arc<Decoded>)],
-    backwards: bool,
+    way: Way,
     restriction: &Arc<Restriction>,
 ) -> Picked {
     let reading = |(mart, decoded): &(usize, Arc<Decoded>)| Reading {
         mart: *mart,
         decoded: Arc::clone(decoded),
-        backwards,
+        way,
         restriction: Arc::clone(restriction),
     };
     let decoded = marts.iter().map(reading).collect();
@@ -209,6 +218,7 @@ unsafe extern "C" fn bind(info: ffi::duckdb_bind_info) {
 /// One statement's way through a mart, which its threads share.
 struct Scan {
     decoded: Arc<Decoded>,
+    hashes: bool,
     selection: Selection,
     /// The columns it wants. The one after the mart's own is that of the rows' numbers; beyond are
     /// those that DuckDB counts rows by, and whose values it does not look at.
@@ -230,18 +240,19 @@ unsafe extern "C" fn begin(info: ffi::duckdb_init_info) {
     // SAFETY: as above; the data is freed by DuckDB.
     unsafe {
         let reading = &*ffi::duckdb_init_get_bind_data(info).cast::<Reading>();
-        let Reading { mart, decoded, backwards, restriction } = reading;
-        let selection = restriction.select(*mart, decoded, *backwards);
+        let Reading { mart, decoded, way, restriction } = reading;
+        let selection = restriction.select(*mart, decoded, way.backwards);
         let morsels = selection.len().div_ceil(MORSEL_CHUNKS).max(1) as u64;
         let columns = (0..ffi::duckdb_init_get_column_count(info))
             .map(|place| ffi::duckdb_init_get_column_index(info, place) as usize)
             .collect::<Vec<_>>();
-        if selection.rows(decoded) as u64 * 2 >= decoded.rows {
+        if way.hashes && selection.rows(decoded) as u64 * 2 >= decoded.rows {
             let own = columns.iter().filter_map(|&column| decoded.columns.get(column));
             own.for_each(DecodedColumn::note_scan);
         }
         let decoded = Arc::clone(decoded);
-        let scan = Scan { decoded, selection, columns, next: AtomicUsize::new(0) };
+        let next = AtomicUsize::new(0);
+        let scan = Scan { decoded, hashes: way.hashes, selection, columns, next };
         let data = Box::into_raw(Box::new(scan)).cast();
         ffi::duckdb_init_set_init_data(info, data, Some(free::<Scan>));
         ffi::duckdb_init_set_max_threads(info, morsels);
@@ -264,7 +275,7 @@ unsafe extern "C" fn give(info: ffi::duckdb_function_info, output: ffi::duckdb_d
     unsafe {
         let scan = &*ffi::duckdb_function_get_init_data(info).cast::<Scan>();
         let morsel = &mut *ffi::duckdb_function_get_local_init_data(info).cast::<Morsel>();
-        let Scan { decoded, selection, columns, next } = scan;
+        let Scan { decoded, hashes, selection, columns, next } = scan;
         if morsel.next == morsel.end {
             morsel.next = next.fetch_add(MORSEL_CHUNKS, Ordering::Relaxed).min(selection.len());
             morsel.end = (morsel.next + MORSEL_CHUNKS).min(selection.len());
@@ -287,6 +298,7 @@ unsafe extern "C" fn give(info: ffi::duckdb_function_info, output: ffi::duckdb_d
             if column < decoded.columns.len() {
                 let dictionary = decoded.columns[column].dictionary();
                 let held = dictionary
+                    .filter(|_| *hashes)
                     .map_or_else(|| chunk.memory(column).raw, |texts| texts.vector(number));
                 ffi::duckdb_vector_reference_vector(vector, held);
                 if let Some(places) = &picked {

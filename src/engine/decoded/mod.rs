@@ -37,7 +37,7 @@ use super::{count_rows, quote_literal};
 
 use dictionary::Dictionary;
 pub(super) use function::{
-    Picked, ROW_COLUMN, ROWS_SCHEMA, install, numbered_table_name, pick, table_name,
+    Picked, ROW_COLUMN, ROWS_SCHEMA, Way, install, numbered_table_name, pick, table_name,
 };
 use index::{Bounds, Index, bounds, is_indexed};
 pub(super) use lookup::Lookup;
@@ -478,7 +478,8 @@ pub(super) mod tests {
         let restriction = Arc::<Restriction>::default();
         restriction.set(vec![(0, tests.to_vec())]);
         let paths = Arc::from([c"nowhere.parquet".to_owned()]);
-        let _picked = pick(&paths, &[(0, Arc::clone(decoded))], backwards, &restriction);
+        let way = Way { backwards, hashes: true };
+        let _picked = pick(&paths, &[(0, Arc::clone(decoded))], way, &restriction);
         let sql = sql.replace("MART", &table_name(0)).replace("ROWS", &numbered_table_name(0));
         let mut statement = connection.prepare(&sql).expect("bound");
         let mut rows = statement.execute().expect("it runs");
@@ -508,9 +509,15 @@ pub(super) mod tests {
         let sql = format!("FROM {}", table_name(0));
         let error = connection.prepare(&sql).expect_err("nothing was picked");
         assert!(error.0.contains("martd:0"), "{error}");
-        drop(pick(&Arc::from([c"nowhere.parquet".to_owned()]), &[], false, &Arc::default()));
+        drop(pick(
+            &Arc::from([c"nowhere.parquet".to_owned()]),
+            &[],
+            Way::default(),
+            &Arc::default(),
+        ));
         assert!(connection.prepare(&sql).is_err_and(|error| error.0.contains("martd:0")));
-        let _picked = pick(&Arc::from([c"nowhere".to_owned()]), &[], false, &Arc::default());
+        let _picked =
+            pick(&Arc::from([c"nowhere".to_owned()]), &[], Way::default(), &Arc::default());
         assert!(connection.prepare(&sql).is_err_and(|error| error.0.contains("nowhere")));
     }
 
@@ -569,12 +576,12 @@ pub(super) mod tests {
         assert!(budget.used() > before && budget.used() <= 1 << 20);
         drop(two);
         assert_eq!(budget.used(), 0);
-        let texts = "SELECT 'a' AS t FROM range(10_000)";
+        let texts = "SELECT repeat('a', 50_000) AS t FROM range(8)";
         let decoded = read(texts, &budget).expect("it fits");
         let before = budget.used();
         decoded.make_dictionary(0);
         let more = budget.used() - before;
-        assert!(more > 10_000 * 4 && decoded.with_dictionary().eq(["t"]));
+        assert!(more > 50_000 && decoded.with_dictionary().eq(["t"]));
         let exact = read(texts, &Budget::new(before + more - 1)).expect("it fits");
         exact.make_dictionary(0);
         assert_eq!(exact.with_dictionary().count(), 0, "no room");

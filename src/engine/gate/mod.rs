@@ -73,6 +73,9 @@ pub struct Checked {
     pub cacheable: bool,
     /// Names of the parameters; positional ones are named by their number. Sorted.
     pub parameters: Vec<String>,
+    /// Whether it brings rows together that have values in common: by groups, DISTINCT, joins, windows,
+    /// set operations or subqueries.
+    pub hashes: bool,
     /// The order of its rows, when it is a page of one table's.
     pub ordering: Option<Ordering>,
     /// What holds for every row that matters to it, when it reads one table.

@@ -42,6 +42,7 @@ pub(super) fn check(tree: &Value) -> Result<Checked, Refusal> {
         kind,
         tables: walk.tables,
         cacheable: !walk.inconsistent,
+        hashes: walk.hashes,
         parameters: parameters.into_iter().collect(),
         ordering: ordering::of(statement.required("node")?),
         conditions: one_table::conditions(statement.required("node")?),
@@ -66,6 +67,7 @@ pub(super) struct Walk {
     pub(super) aliases: Vec<HashMap<String, u64>>,
     pub(super) tables: Vec<TableName>,
     pub(super) inconsistent: bool,
+    pub(super) hashes: bool,
     /// Nodes as written, to tell what copying adds.
     pub(super) written: u64,
     pub(super) expressions: usize,
@@ -212,6 +214,7 @@ impl Walk {
     pub(super) fn set_operation(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
         node.only("type modifiers cte_map setop_type left right setop_all")?;
         let plain = one_of(node.text("setop_type")?, "UNION UNION_BY_NAME EXCEPT INTERSECT")?;
+        self.hashes = true;
         self.set_operations += usize::from(!plain.starts_with("UNION"));
         if self.set_operations > MAX_SET_OPERATIONS {
             return Err(Refusal::statement(
@@ -229,7 +232,7 @@ impl Walk {
             "type modifiers cte_map select_list from_table where_clause group_expressions \
                 group_sets aggregate_handling having sample qualify",
         )?;
-        one_of(
+        let aggregates = one_of(
             node.text("aggregate_handling")?,
             "STANDARD_HANDLING NO_AGGREGATES_ALLOWED FORCE_AGGREGATES",
         )?;
@@ -250,6 +253,7 @@ impl Walk {
         let condition = node.required("where_clause")?;
         cost = cost.and(self.condition(condition)?);
         let groups = node.array("group_expressions")?;
+        self.hashes |= !groups.is_empty() || aggregates == "FORCE_AGGREGATES"; // GROUP BY ALL
         cost = cost.and(self.expressions(groups)?);
         for clause in ["having", "qualify"] {
             cost = cost.and(self.optional(node.required(clause)?)?);
@@ -274,6 +278,7 @@ impl Walk {
                         .and(self.optional(modifier.required("offset")?)?)
                 }
                 "DISTINCT_MODIFIER" => {
+                    self.hashes = true;
                     modifier.only("type distinct_on_targets")?;
                     self.expressions(modifier.array("distinct_on_targets")?)?
                 }
