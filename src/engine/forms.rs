@@ -1,8 +1,9 @@
 //! Whether a statement reads its marts decoded or as files, where it could do either.
 //!
-//! Decoded is nearly always faster, but not always: grouping by a text is faster over a file, whose
-//! dictionaries spare DuckDB the hashing. What a statement does with its columns cannot be told
-//! from its text, so both ways are tried and the time that the processor took is remembered.
+//! Decoded is nearly always faster, but not always: a function of a text may be faster over a file,
+//! from whose dictionary DuckDB computes it once for each entry. What a statement does with its
+//! columns cannot be told from its text, so both ways are tried and the time that the processor took
+//! is remembered.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -30,6 +30,9 @@ use crate::engine::duck::{Connection, Database, DuckError};
 /// of a file: a mart of one row group is read in order, like the file.
 const MORSEL_CHUNKS: usize = 60;
 
+/// One of so many rows is enough to look at for a dictionary to be of use.
+const MANY: u64 = 8;
+
 /// More than the places of a chunk's rows take, and what refers to them in each of many columns.
 const PICKING_BYTES: usize = 64 << 10;
 
@@ -246,7 +249,7 @@ unsafe extern "C" fn begin(info: ffi::duckdb_init_info) {
         let columns = (0..ffi::duckdb_init_get_column_count(info))
             .map(|place| ffi::duckdb_init_get_column_index(info, place) as usize)
             .collect::<Vec<_>>();
-        if way.hashes && selection.rows(decoded) as u64 * 2 >= decoded.rows {
+        if way.hashes && selection.rows(decoded) as u64 * MANY >= decoded.rows {
             let own = columns.iter().filter_map(|&column| decoded.columns.get(column));
             own.for_each(DecodedColumn::note_scan);
         }

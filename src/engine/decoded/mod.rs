@@ -10,6 +10,7 @@
 //! ([`Index`]) and between which bounds each chunk lies. Rows that a statement would not look at
 //! twice are not given to it ([`Selection`](selection::Selection)), and the columns that it only
 //! passes on are left out of it: the statement gives the [numbers of rows](Decoded::rows) instead.
+//! Texts that many rows have in common are there once ([`Dictionary`]), for statements that hash them.
 #![allow(
     unsafe_code,
     reason = "gathers from vectors of DuckDB, of which every row is checked to exist"
@@ -116,7 +117,7 @@ pub(super) struct DecodedColumn {
     is_asked: AtomicBool,
     /// Empty inside once it is known that the column cannot have one.
     dictionary: OnceLock<Option<Dictionary>>,
-    /// A statement has looked at its values, of most rows.
+    /// A statement that hashes values has looked at its, of many rows.
     is_scanned: AtomicBool,
     bounds: OnceLock<Option<Bounds>>,
 }
@@ -282,7 +283,7 @@ impl Decoded {
         }
     }
 
-    /// The columns that statements looked at, and of which it is not known yet whether a dictionary
+    /// The columns whose values statements hashed, and of which it is not known yet whether a dictionary
     /// serves them. Says so about once.
     pub(super) fn wanted_dictionaries(&self) -> impl Iterator<Item = usize> {
         let wanted = |(_, column): &(usize, &DecodedColumn)| {
@@ -409,7 +410,7 @@ impl DecodedColumn {
         self.dictionary.get()?.as_ref()
     }
 
-    /// A statement looks at the values of most rows.
+    /// A statement hashes the values of many rows.
     fn note_scan(&self) {
         if self.kind == Type::Varchar && self.dictionary.get().is_none() {
             self.is_scanned.store(true, Ordering::Relaxed);
