@@ -61,9 +61,14 @@ impl Chunk {
         columns: &[usize],
         rows: usize,
     ) -> Self {
-        let chunk = &mart.chunks()[chunk];
-        assert!(rows <= chunk.rows);
-        let columns = columns.iter().map(|&column| chunk.columns[column]).collect();
+        let held = &mart.chunks()[chunk];
+        assert!(rows <= held.rows);
+        let memory = |&column: &usize| {
+            let joinable = mart.columns()[column].joinable();
+            let joinable = joinable.map_or(std::ptr::null(), std::ptr::from_ref);
+            Memory { joinable, chunk, ..held.columns[column] }
+        };
+        let columns = columns.iter().map(memory).collect();
         let owner = Owner::Gathered { _mart: Arc::clone(mart), _words: Vec::new() };
         Self { columns, rows, _owner: owner }
     }

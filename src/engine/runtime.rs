@@ -34,6 +34,8 @@ pub(super) enum Want {
     Index { mart: usize, column: usize },
     /// A dictionary of a column of such a mart.
     Dictionary { mart: usize, column: usize },
+    /// The texts of a column of such a mart as Arrow has them.
+    Texts { mart: usize, column: usize },
 }
 
 impl Runtime {
@@ -48,6 +50,7 @@ impl Runtime {
                     Want::Uniqueness { mart, column } => instance.learn_unique(mart, column),
                     Want::Index { mart, column } => instance.make_index(mart, column),
                     Want::Dictionary { mart, column } => instance.make_dictionary(mart, column),
+                    Want::Texts { mart, column } => instance.join_texts(mart, column),
                 }
             }
         };

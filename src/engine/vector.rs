@@ -6,11 +6,12 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::slice;
+use std::{ptr, slice};
 
 use duckdb::ffi;
 
 use super::chunk::Chunk;
+use super::decoded::{Joinable, Texts};
 use super::types::enum_width;
 
 /// A string up to this long lies in the vector itself.
@@ -32,6 +33,10 @@ pub(super) struct Memory {
     pub(super) data: *const u8,
     /// A bit for each value, in whole words; null when none is NULL.
     pub(super) validity: *const u64,
+    /// The column's texts one after the other; null when they never are. Lives as long as the values.
+    pub(super) joinable: *const Joinable,
+    /// Which chunk of them this is.
+    pub(super) chunk: usize,
 }
 
 impl Memory {
@@ -44,6 +49,8 @@ impl Memory {
                 raw,
                 data: ffi::duckdb_vector_get_data(raw) as *const u8,
                 validity: ffi::duckdb_vector_get_validity(raw),
+                joinable: ptr::null(),
+                chunk: 0,
             }
         }
     }
@@ -243,8 +250,22 @@ impl<'c> Vector<'c> {
         }
     }
 
+    /// The texts of a VARCHAR or BLOB one after the other, where they are held so. `is_wish`: that they
+    /// are would have been of use.
+    pub(crate) fn joined(&self, is_wish: bool) -> Option<&'c Texts> {
+        // SAFETY: it lives as long as the values, if there is one.
+        let joinable = unsafe { self.memory.joinable.as_ref()? };
+        if is_wish {
+            joinable.note_wish();
+        }
+        joinable.chunk(self.memory.chunk)
+    }
+
     /// The bytes of all values of a VARCHAR, BLOB, BIT or BIGNUM.
     pub(crate) fn text_bytes(&self) -> usize {
+        if let Some(joined) = self.joined(false) {
+            return joined.offsets[self.len] as usize;
+        }
         let present = self.runs(0..self.len).filter(|(null, _)| !null);
         present.map(|(_, rows)| self.lengths(rows).sum::<usize>()).sum()
     }

@@ -102,6 +102,9 @@ impl Instance {
             for column in decoded.wanted_dictionaries() {
                 self.runtime().want(self, Want::Dictionary { mart: *number, column });
             }
+            for column in decoded.wanted_texts() {
+                self.runtime().want(self, Want::Texts { mart: *number, column });
+            }
             let (mut tests, is_all) = conditions::tests(decoded, &checked.conditions, parameters);
             known.is_all &= is_all;
             let table = &self.tables()[*number];
@@ -133,6 +136,13 @@ impl Instance {
     pub(super) fn make_dictionary(&self, number: usize, column: usize) {
         if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
             decoded.make_dictionary(column);
+        }
+    }
+
+    /// Joins the texts of such a column.
+    pub(super) fn join_texts(&self, number: usize, column: usize) {
+        if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
+            decoded.join_texts(column);
         }
     }
 
@@ -200,6 +210,7 @@ impl Instance {
             let unique: Vec<String> = unique.map(|column| column.name().to_owned()).collect();
             let indexed: Vec<String> = held.indexed().map(str::to_owned).collect();
             let with_dictionary: Vec<String> = held.with_dictionary().map(str::to_owned).collect();
+            let with_texts: Vec<String> = held.with_texts().map(str::to_owned).collect();
             drop(held);
             match self.decode(number) {
                 Err(Declined::OverBudget) => {
@@ -220,6 +231,9 @@ impl Instance {
             }
             for column in with_dictionary.iter().filter_map(|name| held.column_named(name)) {
                 held.make_dictionary(column);
+            }
+            for column in with_texts.iter().filter_map(|name| held.column_named(name)) {
+                held.join_texts(column);
             }
             for (column, _) in held
                 .columns()
@@ -265,6 +279,12 @@ impl Instance {
     pub fn decoded_dictionaries(&self) -> usize {
         let marts = self.warmth().marts.iter().filter_map(|mart| mart.decoded.load_full());
         marts.map(|decoded| decoded.with_dictionary().count()).sum()
+    }
+
+    /// How many columns of marts that are held decoded have their texts in Arrow's form, too.
+    pub fn decoded_texts(&self) -> usize {
+        let marts = self.warmth().marts.iter().filter_map(|mart| mart.decoded.load_full());
+        marts.map(|decoded| decoded.with_texts().count()).sum()
     }
 
     /// How many statements have read marts that were held decoded, in this process.

@@ -197,6 +197,9 @@ fn snapshot(facts: &mut Facts, state: &State) {
     let dictionaries = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_dictionaries());
     let help = "Columns of them of whose texts each is held once";
     facts.add_count("martd_decoded_dictionaries", help, dictionaries);
+    let texts = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_texts());
+    let help = "Columns of them whose texts are also held in the form that Arrow has";
+    facts.add_count("martd_decoded_texts", help, texts);
     let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_bytes());
     facts.add("martd_decoded_bytes", "Memory that decoded marts take", decoded as f64);
     let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_statements());

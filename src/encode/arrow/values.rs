@@ -228,19 +228,12 @@ impl Body<'_> {
         values: &Values<'_>,
         convert: impl Fn(T) -> [u8; N],
     ) {
-        /// So many are converted at a time, which costs less than to clear the memory for all.
-        const AT_ONCE: usize = 64;
         self.buffer(|out| {
-            let mut converted = [[0; N]; AT_ONCE];
             for run in &values.runs {
                 match run {
                     Run::Nulls(count) => out.resize(out.len() + count * N, 0),
                     Run::Rows(vector, rows) => {
-                        for values in vector.values::<T>()[rows.clone()].chunks(AT_ONCE) {
-                            let places = converted.iter_mut().zip(values);
-                            places.for_each(|(to, from)| *to = convert(*from));
-                            out.extend_from_slice(converted[..values.len()].as_flattened());
-                        }
+                        converted(out, &vector.values::<T>()[rows.clone()], &convert);
                     }
                 }
             }
@@ -270,12 +263,27 @@ impl Body<'_> {
                         (0..*count).for_each(|_| out.extend_from_slice(&end));
                     }
                     Run::Rows(vector, rows) => {
-                        out.reserve(rows.len() * OFFSET_BYTES);
-                        for length in vector.lengths(rows.clone()) {
-                            end += length;
-                            out.extend_from_slice(&(end as i32).to_le_bytes());
+                        let before = end;
+                        match vector.joined(true) {
+                            Some(texts) => {
+                                let offsets = &texts.offsets[rows.start..=rows.end];
+                                let first = offsets[0];
+                                end += (offsets[rows.len()] - first) as usize;
+                                offset(end)?;
+                                let moved = before as i32 - first;
+                                converted(out, &offsets[1..], |end: i32| {
+                                    (end + moved).to_le_bytes()
+                                });
+                            }
+                            None => {
+                                out.reserve(rows.len() * OFFSET_BYTES);
+                                for length in vector.lengths(rows.clone()) {
+                                    end += length;
+                                    out.extend_from_slice(&(end as i32).to_le_bytes());
+                                }
+                                offset(end)?; // what is larger is not sent
+                            }
                         }
-                        offset(end)?; // what is larger is not sent
                     }
                 }
             }
@@ -283,8 +291,13 @@ impl Body<'_> {
         })?;
         self.buffer(|out| {
             for run in &values.runs {
-                if let Run::Rows(vector, rows) = run {
-                    vector.append_texts(rows.clone(), out);
+                let Run::Rows(vector, rows) = run else { continue };
+                match vector.joined(true) {
+                    Some(texts) => {
+                        let [first, end] = [rows.start, rows.end].map(|row| texts.offsets[row]);
+                        out.extend_from_slice(&texts.bytes[first as usize..end as usize]);
+                    }
+                    None => vector.append_texts(rows.clone(), out),
                 }
             }
         });
@@ -401,6 +414,22 @@ impl Body<'_> {
             }
         });
         members.iter().zip(&parts).try_for_each(|((_, ty), part)| self.field(ty, part))
+    }
+}
+
+/// Appends values that are converted one by one.
+fn converted<T: Copy, const N: usize>(
+    out: &mut Vec<u8>,
+    values: &[T],
+    convert: impl Fn(T) -> [u8; N],
+) {
+    /// So many are converted at a time, which costs less than to clear the memory for all.
+    const AT_ONCE: usize = 64;
+    let mut converted = [[0; N]; AT_ONCE];
+    for values in values.chunks(AT_ONCE) {
+        let places = converted.iter_mut().zip(values);
+        places.for_each(|(to, from)| *to = convert(*from));
+        out.extend_from_slice(converted[..values.len()].as_flattened());
     }
 }
 

@@ -2,8 +2,8 @@
 //! says which it is.
 //!
 //! DuckDB groups, joins and counts by the entries of a dictionary, and hashes each once, where it
-//! would hash the text of every row: a fifth to two thirds of such a statement's time. It does so
-//! only where a vector says how many entries its dictionary has. The C API makes vectors that refer
+//! would hash the text of every row: half to two thirds of such a statement's time. It does so only
+//! where a vector says how many entries its dictionary has. The C API makes vectors that refer
 //! to others, but has no word for that number; DuckDB's own method for it is looked up in its shared
 //! library ([`tell_entries`]). Without it there are no dictionaries, and all else is as it was.
 #![allow(

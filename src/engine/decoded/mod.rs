@@ -10,7 +10,8 @@
 //! ([`Index`]) and between which bounds each chunk lies. Rows that a statement would not look at
 //! twice are not given to it ([`Selection`](selection::Selection)), and the columns that it only
 //! passes on are left out of it: the statement gives the [numbers of rows](Decoded::rows) instead.
-//! Texts that many rows have in common are there once ([`Dictionary`]), for statements that hash them.
+//! Texts that many rows have in common are there once ([`Dictionary`]), for statements that hash them;
+//! those that Arrow answers list are there in Arrow's form, too ([`Joinable`]).
 #![allow(
     unsafe_code,
     reason = "gathers from vectors of DuckDB, of which every row is checked to exist"
@@ -21,6 +22,7 @@ mod function;
 mod index;
 mod lookup;
 mod selection;
+mod texts;
 
 use std::ffi::CString;
 use std::fmt;
@@ -43,6 +45,8 @@ pub(super) use function::{
 use index::{Bounds, Index, bounds, is_indexed};
 pub(super) use lookup::Lookup;
 pub(super) use selection::{Restriction, Test};
+pub(super) use texts::Joinable;
+pub(crate) use texts::Texts;
 
 /// Texts up to this length lie in the vector itself.
 const INLINE_BYTES: usize = 12;
@@ -119,6 +123,7 @@ pub(super) struct DecodedColumn {
     dictionary: OnceLock<Option<Dictionary>>,
     /// A statement that hashes values has looked at its, of many rows.
     is_scanned: AtomicBool,
+    joinable: Joinable,
     bounds: OnceLock<Option<Bounds>>,
 }
 
@@ -202,6 +207,7 @@ impl Decoded {
                 is_asked: AtomicBool::new(false),
                 dictionary: OnceLock::new(),
                 is_scanned: AtomicBool::new(false),
+                joinable: Joinable::default(),
                 bounds: OnceLock::new(),
             });
         }
@@ -284,7 +290,7 @@ impl Decoded {
     }
 
     /// The columns whose values statements hashed, and of which it is not known yet whether a dictionary
-    /// serves them. Says so about once.
+    /// serves them. Each is named once for some statements.
     pub(super) fn wanted_dictionaries(&self) -> impl Iterator<Item = usize> {
         let wanted = |(_, column): &(usize, &DecodedColumn)| {
             column.is_scanned.load(Ordering::Relaxed)
@@ -302,6 +308,25 @@ impl Decoded {
     /// Makes the dictionary of a column, if its values are texts that have much in common.
     pub(super) fn make_dictionary(&self, column: usize) {
         self.columns[column].dictionary.get_or_init(|| Dictionary::new(self, column));
+    }
+
+    /// The columns whose texts somebody has wished to have joined. Each is named once for some wishes.
+    pub(super) fn wanted_texts(&self) -> impl Iterator<Item = usize> {
+        let wanted = |(_, column): &(usize, &DecodedColumn)| column.joinable.is_wanted();
+        self.columns.iter().enumerate().filter(wanted).map(|(number, _)| number)
+    }
+
+    /// The columns whose texts are joined.
+    pub(super) fn with_texts(&self) -> impl Iterator<Item = &str> {
+        let with = self.columns.iter().filter(|column| column.joinable.is_made());
+        with.map(DecodedColumn::name)
+    }
+
+    /// Joins the texts of a column, if the budget has room for it.
+    pub(super) fn join_texts(&self, column: usize) {
+        if let Some(joinable) = self.columns[column].joinable() {
+            joinable.make(&self.chunks, column, Share::of(&self.share.budget));
+        }
     }
 
     /// The rows of a column's index, which it has.
@@ -368,6 +393,8 @@ impl Decoded {
                 raw: std::ptr::null_mut(),
                 data: values.as_ptr().cast(),
                 validity: if has_nulls { mask.as_ptr() } else { std::ptr::null() },
+                joinable: std::ptr::null(),
+                chunk: 0,
             });
         }
         // SAFETY: the columns lie in the words; texts among them point into this mart.
@@ -404,6 +431,11 @@ impl DecodedColumn {
     /// The column's name.
     pub(super) fn name(&self) -> &str {
         self.name.to_str().expect("made from a string")
+    }
+
+    /// Where its texts are joined, if it is a column of texts that Arrow has as they are.
+    pub(super) fn joinable(&self) -> Option<&Joinable> {
+        matches!(self.kind, Type::Varchar | Type::Json | Type::Blob).then_some(&self.joinable)
     }
 
     fn dictionary(&self) -> Option<&Dictionary> {
@@ -586,7 +618,16 @@ pub(super) mod tests {
         let exact = read(texts, &Budget::new(before + more - 1)).expect("it fits");
         exact.make_dictionary(0);
         assert_eq!(exact.with_dictionary().count(), 0, "no room");
+        let before = budget.used();
+        decoded.join_texts(0);
+        let more = budget.used() - before;
+        assert!(more > 8 * 50_000 && decoded.with_texts().eq(["t"]));
         drop(decoded);
         assert_eq!(budget.used(), 0);
+        let exact = Budget::new(before + more - 1);
+        let decoded = read(texts, &exact).expect("it fits");
+        decoded.make_dictionary(0);
+        decoded.join_texts(0);
+        assert_eq!((decoded.with_texts().count(), exact.used()), (0, before), "no room");
     }
 }
