@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(ask(&[4_096]), None, "a parameter is missing");
         let indexed = "SELECT x FROM mart.a WHERE x = ?";
         by_session(&instance, indexed, &integers(&[1]), &Scope::AllRows);
-        instance.make_index(0, 0);
+        instance.improve(0, |mart| mart.make_index(0));
         let found = at_once(&instance, indexed, &integers(&[4_711]), &Scope::AllRows);
         assert_eq!(found, Some(vec![4_711]));
         assert_eq!(at_once(&instance, indexed, &integers(&[1, 2]), &Scope::AllRows), None);

@@ -48,9 +48,15 @@ impl Runtime {
                 match want {
                     Want::Decoded { mart } => instance.hold_decoded(mart),
                     Want::Uniqueness { mart, column } => instance.learn_unique(mart, column),
-                    Want::Index { mart, column } => instance.make_index(mart, column),
-                    Want::Dictionary { mart, column } => instance.make_dictionary(mart, column),
-                    Want::Texts { mart, column } => instance.join_texts(mart, column),
+                    Want::Index { mart, column } => {
+                        instance.improve(mart, |held| held.make_index(column))
+                    }
+                    Want::Dictionary { mart, column } => {
+                        instance.improve(mart, |held| held.make_dictionary(column))
+                    }
+                    Want::Texts { mart, column } => {
+                        instance.improve(mart, |held| held.join_texts(column))
+                    }
                 }
             }
         };

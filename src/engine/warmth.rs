@@ -125,24 +125,10 @@ impl Instance {
         known
     }
 
-    /// Makes the index of a column of a mart that is held decoded.
-    pub(super) fn make_index(&self, number: usize, column: usize) {
+    /// Has something made of a mart, if it is still held decoded.
+    pub(super) fn improve(&self, number: usize, make: impl FnOnce(&Decoded)) {
         if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
-            decoded.make_index(column);
-        }
-    }
-
-    /// Makes the dictionary of such a column.
-    pub(super) fn make_dictionary(&self, number: usize, column: usize) {
-        if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
-            decoded.make_dictionary(column);
-        }
-    }
-
-    /// Joins the texts of such a column.
-    pub(super) fn join_texts(&self, number: usize, column: usize) {
-        if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
-            decoded.join_texts(column);
+            make(&decoded);
         }
     }
 
