@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod listen;
 pub mod sandbox;
 pub mod memory;
+mod background;
 pub mod signal;
 pub mod service;
 pub mod hooks;

@@ -25,10 +25,12 @@ use rustix::process::Resource;
 use serde::Serialize;
 use tracing::warn;
 
+use crate::background::yield_to_requests;
 use crate::scan::Identity;
 use crate::watch::CLOCK_TICK;
 
-const COPY_BUFFER_BYTES: usize = 1 << 20;
+/// Read, hashed and written at a time.
+const COPY_BUFFER_BYTES: usize = 256 << 10;
 const MEMFD_NAME: &str = "martd-pin";
 
 /// How much memory and how many descriptors pins may take, over all snapshots that are alive.
@@ -158,8 +160,8 @@ pub enum PinError {
 
 impl Pin {
     /// Pins an open file: copies it into a sealed memfd if the budget and the kernel allow, else
-    /// holds `file`. No two copies of a process have the same modification time. Either way all bytes are read and hashed, and the file must not change
-    /// meanwhile.
+    /// holds `file`. Either way all bytes are read and hashed, and the file must not change meanwhile.
+    /// No two copies of a process have the same modification time.
     ///
     /// # Errors
     /// [`PinError::Moved`] when it changed, [`PinError::Read`] when reading failed.
@@ -304,6 +306,7 @@ fn hash(file: impl AsFd, size: u64, mut each: impl FnMut(&[u8], u64)) -> Result<
         hasher.update(&buffer[..count]);
         each(&buffer[..count], total);
         total += count as u64;
+        yield_to_requests();
         if total > size {
             break;
         }

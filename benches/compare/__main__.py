@@ -22,6 +22,8 @@ from servers import EVERYONE, PEERS, Martd, MartdCached, Server
 SECONDS = 1
 #: The longest measurement, for what takes longer than a second to answer.
 MOST_SECONDS = 3
+#: Long enough for each mart to be replaced twice.
+TURNS_SECONDS = 3
 
 
 def main() -> None:
@@ -45,9 +47,9 @@ def main() -> None:
         small.check(servers.values())
         results.quiet = small.measure("quiet", servers, everyone, rounds, options.in_process)
         changing = [pair for pair in everyone if pair[0] in (Martd, MartdCached) or pair[1] == 8]
-        if options.quick:
-            changing = [(Martd, 8)]
-        results.changing = small.measure("replacing", servers, changing, min(rounds, 2), None)
+        changing.remove((Martd, 8))
+        results.changing = small.measure("replacing", servers, [] if options.quick else changing, min(rounds, 2), None)
+        results.beside = small.pairs(results.changing, servers[Martd], 8, rounds, SECONDS if options.quick else TURNS_SECONDS)
         dimension = small.case("dimension")
         for server in servers.values():
             say(f"staleness: {server.name}")
@@ -115,6 +117,22 @@ class Data:
                     sys.exit(f"{server.name}: {case.name} has {len(given)} rows for {len(right)}: {pair}")
             say(f"{self.rows} {case.name}: all give the same {len(right)} rows")
 
+    def pairs(self, changing: Part, server: Server, clients: int, rounds: int, seconds: int) -> Part:
+        """A server while its marts are replaced, and quiet just before: what takes a moment's processor from
+        all of them, here or on the machine's host, is in both. Adds the former, returns the latter."""
+        quiet = Part(self.rows, self.cases)
+        for case in self.cases:
+            asked, key = server.asked(case), (case.name, server.name, clients)
+            for _ in range(rounds):
+                quiet.runs.setdefault(key, []).append(load.run(server, asked, clients, seconds))
+                with self.replacer(server):
+                    changing.runs.setdefault(key, []).append(load.run(server, asked, clients, seconds))
+            say(f"quiet and replacing in turn: {case.name}")
+        return quiet
+
+    def replacer(self, server: Server) -> Replacer:
+        return Replacer(server.marts, self.versions("text" if server.text_ids else "uuid"))
+
     def measure(self, title, servers, pairs, rounds, in_process) -> Part:
         """Everyone in turn, and that several times."""
         part = Part(self.rows, self.cases)
@@ -129,8 +147,7 @@ class Data:
                         continue
                     with ExitStack() as stack:
                         if title == "replacing":
-                            versions = self.versions("text" if kind.text_ids else "uuid")
-                            stack.enter_context(Replacer(server.marts, versions))
+                            stack.enter_context(self.replacer(server))
                         run = load.run(server, asked, clients, self.seconds(case, server, clients))
                     part.runs.setdefault((case.name, kind.name, clients), []).append(run)
                 say(f"{title}, round {turn + 1} of {rounds}: {case.name}")

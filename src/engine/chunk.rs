@@ -64,9 +64,8 @@ impl Chunk {
         let held = &mart.chunks()[chunk];
         assert!(rows <= held.rows);
         let memory = |&column: &usize| {
-            let joinable = mart.columns()[column].joinable();
-            let joinable = joinable.map_or(std::ptr::null(), std::ptr::from_ref);
-            Memory { joinable, chunk, ..held.columns[column] }
+            let parts = &raw const mart.columns()[column].parts;
+            Memory { parts, chunk, ..held.columns[column] }
         };
         let columns = columns.iter().map(memory).collect();
         let owner = Owner::Gathered { _mart: Arc::clone(mart), _words: Vec::new() };

@@ -6,61 +6,25 @@
 //! by, it depends on the end which of them DuckDB gives, so a page is only read backwards when a
 //! column that it is ordered by has each value once.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering as Memory};
-
-use super::decoded::Decoded;
+use super::decoded::{Decoded, Part};
 use super::gate::Ordering;
 
-/// What is known of the order of a column's values.
-#[derive(Debug, Default)]
-pub(super) struct ColumnOrder {
-    ascends: OnceLock<bool>,
-    is_unique: OnceLock<bool>,
-    /// Somebody finds out whether it is.
-    is_asked: AtomicBool,
-}
-
-impl ColumnOrder {
-    /// Whether each value is there once, if that is known.
-    pub(super) fn is_unique(&self) -> Option<bool> {
-        self.is_unique.get().copied()
-    }
-
-    /// Now it is known.
-    pub(super) fn learn_unique(&self, is_unique: bool) {
-        let _ = self.is_unique.set(is_unique); // the same for the same bytes
-    }
-}
-
-/// From which end to read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Forwards,
-    Backwards,
-    /// Forwards, until it is known whether one of these columns is unique. Told to one statement.
-    Unknown(Vec<usize>),
-}
-
 impl Decoded {
-    /// From which end to read a page in this order.
-    pub(super) fn direction(&self, ordering: &Ordering) -> Direction {
-        let Some((first, descends)) = ordering.columns.first() else { return Direction::Forwards };
-        let Some(first) = self.column_named(first) else { return Direction::Forwards };
+    /// Whether a page in this order is read from the end.
+    pub(super) fn is_backwards(&self, ordering: &Ordering) -> bool {
+        let Some((first, descends)) = ordering.columns.first() else { return false };
+        let Some(first) = self.column_named(first) else { return false };
         if self.ascends(first) != Some(*descends) {
-            return Direction::Forwards;
+            return false;
         }
-        let mut unknown = Vec::new();
-        for column in ordering.columns.iter().filter_map(|(name, _)| self.column_named(name)) {
-            let order = &self.columns()[column].order;
-            match order.is_unique() {
-                Some(true) => return Direction::Backwards,
-                Some(false) => {}
-                None if order.is_asked.swap(true, Memory::Relaxed) => {}
-                None => unknown.push(column),
+        let mut columns = ordering.columns.iter().filter_map(|(name, _)| self.column_named(name));
+        columns.any(|column| {
+            let is_unique = self.columns()[column].parts.is_unique();
+            if is_unique.is_none() {
+                self.wish(column, Part::Uniqueness);
             }
-        }
-        if unknown.is_empty() { Direction::Forwards } else { Direction::Unknown(unknown) }
+            is_unique == Some(true)
+        })
     }
 
     /// Whether the rows are stored by this column upwards for the most part, or downwards; `None` when
@@ -68,8 +32,8 @@ impl Decoded {
     fn ascends(&self, column: usize) -> Option<bool> {
         let mut values = self.first_values(column);
         let mut before = values.next()?;
-        let order = &self.columns()[column].order;
-        if let Some(ascends) = order.ascends.get() {
+        let known = &self.columns()[column].ascends;
+        if let Some(ascends) = known.get() {
             return Some(*ascends);
         }
         let (mut up, mut down) = (0, 0);
@@ -78,7 +42,7 @@ impl Decoded {
             down += u32::from(value < before);
             before = value;
         }
-        (up != down).then(|| *order.ascends.get_or_init(|| up > down))
+        (up != down).then(|| *known.get_or_init(|| up > down))
     }
 }
 
@@ -105,18 +69,18 @@ mod tests {
     #[test]
     fn the_end_that_the_page_asks_for_is_read_first() {
         let facts = facts();
-        facts.columns()[0].order.learn_unique(true);
-        for (columns, expected) in [
-            (vec![("day", true), ("id", false)], Direction::Backwards),
-            (vec![("DAY", true), ("ID", true)], Direction::Backwards),
-            (vec![("day", false), ("id", false)], Direction::Forwards),
-            (vec![("left", false), ("id", false)], Direction::Backwards),
-            (vec![("left", true), ("id", false)], Direction::Forwards),
-            (vec![("id", true)], Direction::Backwards),
-            (vec![("text", true), ("id", true)], Direction::Forwards),
-            (vec![("nothing", true), ("id", true)], Direction::Forwards),
+        facts.make(0, Part::Uniqueness);
+        for (columns, backwards) in [
+            (vec![("day", true), ("id", false)], true),
+            (vec![("DAY", true), ("ID", true)], true),
+            (vec![("day", false), ("id", false)], false),
+            (vec![("left", false), ("id", false)], true),
+            (vec![("left", true), ("id", false)], false),
+            (vec![("id", true)], true),
+            (vec![("text", true), ("id", true)], false),
+            (vec![("nothing", true), ("id", true)], false),
         ] {
-            assert_eq!(facts.direction(&ordering(&columns)), expected, "{columns:?}");
+            assert_eq!(facts.is_backwards(&ordering(&columns)), backwards, "{columns:?}");
         }
     }
 
@@ -124,12 +88,14 @@ mod tests {
     fn where_rows_may_be_equal_the_page_is_read_as_the_file_is() {
         let facts = facts();
         let page = ordering(&[("day", true), ("id", false)]);
-        assert_eq!(facts.direction(&page), Direction::Unknown(vec![1, 0]));
-        assert_eq!(facts.direction(&page), Direction::Forwards, "it is found out once");
-        facts.columns()[1].order.learn_unique(false);
-        assert_eq!(facts.direction(&page), Direction::Forwards);
-        facts.columns()[0].order.learn_unique(true);
-        assert_eq!(facts.direction(&page), Direction::Backwards);
-        assert_eq!(facts.direction(&ordering(&[("day", true)])), Direction::Forwards);
+        let wishes = || facts.take_wishes().collect::<Vec<_>>();
+        assert!(!facts.is_backwards(&page));
+        assert_eq!(wishes(), [(0, Part::Uniqueness), (1, Part::Uniqueness)]);
+        assert!(!facts.is_backwards(&page) && wishes().is_empty(), "it is found out once");
+        facts.make(1, Part::Uniqueness);
+        assert!(!facts.is_backwards(&page));
+        facts.make(0, Part::Uniqueness);
+        assert!(facts.is_backwards(&page));
+        assert!(!facts.is_backwards(&ordering(&[("day", true)])));
     }
 }

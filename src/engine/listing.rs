@@ -136,6 +136,7 @@ fn few(mut lookup: Lookup, listing: &Listing) -> Option<Vec<Chunk>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::decoded::Part;
     use crate::engine::gate::Gate;
     use crate::engine::instance::Scoping;
     use crate::engine::query::tests::instance_of;
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(ask(&[4_096]), None, "a parameter is missing");
         let indexed = "SELECT x FROM mart.a WHERE x = ?";
         by_session(&instance, indexed, &integers(&[1]), &Scope::AllRows);
-        instance.improve(0, |mart| mart.make_index(0));
+        instance.held_decoded(&[0])[0].1.make(0, Part::Index);
         let found = at_once(&instance, indexed, &integers(&[4_711]), &Scope::AllRows);
         assert_eq!(found, Some(vec![4_711]));
         assert_eq!(at_once(&instance, indexed, &integers(&[1, 2]), &Scope::AllRows), None);

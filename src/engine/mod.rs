@@ -47,6 +47,7 @@ pub use value::{ElementType, TypeName, Value, ValueError};
 pub(crate) use vector::Plain;
 pub use vector::{RawHugeInt, RawInterval, RawListEntry, Vector};
 
+use crate::background::yield_to_requests;
 use crate::verify::{Report, ReportColumn};
 
 /// DuckDB's version, for example `v1.5.6`.
@@ -143,6 +144,7 @@ fn read_columns(
             decoded += chunk.rows() as u64;
             let last = chunk.rows() - 1;
             nulls_alone = (0..columns.len()).all(|index| chunk.column(index).is_null(last));
+            yield_to_requests(); // of the parent
         }
         if decoded != claimed {
             return Err(DuckError(format!("holds {decoded} rows, but claims {claimed}")));

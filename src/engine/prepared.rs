@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::decoded::{self, Decoded, Picked, Restriction, Way};
+use super::decoded::{self, Decoded, Part, Picked, Restriction, Way};
 use super::duck::{Connection, DuckError, Statement};
 use super::forms::{Form, Timed};
 use super::gate::Checked;
@@ -13,6 +13,7 @@ use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::listing::Listing;
 use super::query::{QueryError, resolve};
 use super::value::Value;
+use crate::background::yield_to_requests;
 
 /// Statements that a connection keeps prepared. Each keeps the files that it reads open.
 const PREPARED_PER_CONNECTION: usize = 16;
@@ -137,14 +138,14 @@ impl Instance {
         choose: impl FnOnce(&Timed<'_>) -> Form,
     ) -> (Held, Reads, Option<Timed<'_>>) {
         let backwards = match (&checked.ordering, held.as_slice()) {
-            (Some(ordering), [(mart, decoded)]) => self.is_backwards(*mart, decoded, ordering),
+            (Some(ordering), [(_, decoded)]) => decoded.is_backwards(ordering),
             _ => false,
         };
         let reads = Reads { decoded: held.len(), backwards };
         // A statement's times are those of what it reads: more marts may be decoded by now, or more of
         // their columns have a dictionary.
         let dictionaries: usize = match checked.hashes {
-            true => held.iter().map(|(_, decoded)| decoded.with_dictionary().count()).sum(),
+            true => held.iter().map(|(_, decoded)| decoded.count(Part::Dictionary)).sum(),
             false => 0,
         };
         let timed =
@@ -167,6 +168,7 @@ impl Instance {
         for pooled in &mut connections {
             for asked in asked.iter().take_while(|_| began.elapsed() < AHEAD_AT_MOST) {
                 self.prepare_on(pooled, asked);
+                yield_to_requests();
             }
         }
         connections.into_iter().for_each(|pooled| self.give_back(pooled));

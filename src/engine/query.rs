@@ -233,6 +233,7 @@ impl Session {
             pooled.keep(prepared);
             outcome
         });
+        instance.see_to_wishes(&run.held);
         // What was read of a file that changed meanwhile means nothing, errors included.
         check_intact(&instance, &tables).and(outcome)
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
-use super::decoded::Budget;
+use super::decoded::{Budget, Decoded, Part};
 use super::forms::Forms;
 use super::helpers::Helpers;
 use super::instance::{Instance, Settings};
@@ -18,7 +18,7 @@ pub struct Runtime {
     pub(super) forms: Forms,
     pub(super) decoded: Arc<Budget>,
     lookups: AtomicU64,
-    wanted: Sender<(Weak<Instance>, Want)>,
+    wanted: Sender<Want>,
     /// Instances that were replaced and are still in use.
     replaced: Mutex<Vec<Weak<Instance>>>,
 }
@@ -27,35 +27,27 @@ pub struct Runtime {
 #[derive(Debug)]
 pub(super) enum Want {
     /// A mart that is held decoded.
-    Decoded { mart: usize },
-    /// Whether a column of such a mart has each value once.
-    Uniqueness { mart: usize, column: usize },
-    /// An index of a column of such a mart.
-    Index { mart: usize, column: usize },
-    /// A dictionary of a column of such a mart.
-    Dictionary { mart: usize, column: usize },
-    /// The texts of a column of such a mart as Arrow has them.
-    Texts { mart: usize, column: usize },
+    Decoded { instance: Weak<Instance>, mart: usize },
+    /// A part of a column of such a mart.
+    Part { decoded: Weak<Decoded>, column: usize, part: Part },
 }
 
 impl Runtime {
     /// Starts the threads. One that cannot be started is done without.
     pub fn start(settings: Settings) -> Arc<Self> {
-        let (wanted, inbox) = mpsc::channel::<(Weak<Instance>, Want)>();
+        let (wanted, inbox) = mpsc::channel::<Want>();
         let warm = move || {
-            while let Ok((instance, want)) = inbox.recv() {
-                let Some(instance) = instance.upgrade() else { continue };
+            while let Ok(want) = inbox.recv() {
                 match want {
-                    Want::Decoded { mart } => instance.hold_decoded(mart),
-                    Want::Uniqueness { mart, column } => instance.learn_unique(mart, column),
-                    Want::Index { mart, column } => {
-                        instance.improve(mart, |held| held.make_index(column))
+                    Want::Decoded { instance, mart } => {
+                        if let Some(instance) = instance.upgrade() {
+                            instance.hold_decoded(mart);
+                        }
                     }
-                    Want::Dictionary { mart, column } => {
-                        instance.improve(mart, |held| held.make_dictionary(column))
-                    }
-                    Want::Texts { mart, column } => {
-                        instance.improve(mart, |held| held.join_texts(column))
+                    Want::Part { decoded, column, part } => {
+                        if let Some(decoded) = decoded.upgrade() {
+                            decoded.make(column, part);
+                        }
                     }
                 }
             }
@@ -97,7 +89,7 @@ impl Runtime {
     }
 
     /// Has this done by and by.
-    pub(super) fn want(&self, instance: &Arc<Instance>, want: Want) {
-        drop(self.wanted.send((Arc::downgrade(instance), want)));
+    pub(super) fn want(&self, want: Want) {
+        drop(self.wanted.send(want));
     }
 }

@@ -11,11 +11,11 @@ use std::{ptr, slice};
 use duckdb::ffi;
 
 use super::chunk::Chunk;
-use super::decoded::{Joinable, Texts};
+use super::decoded::{Part, Parts, Texts};
 use super::types::enum_width;
 
 /// A string up to this long lies in the vector itself.
-const SHORT_BYTES: usize = 12;
+pub(super) const SHORT_BYTES: usize = 12;
 
 /// A vector of values, read in place. DuckDB hands out flat vectors through its C API.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +33,10 @@ pub(super) struct Memory {
     pub(super) data: *const u8,
     /// A bit for each value, in whole words; null when none is NULL.
     pub(super) validity: *const u64,
-    /// The column's texts one after the other; null when they never are. Lives as long as the values.
-    pub(super) joinable: *const Joinable,
-    /// Which chunk of them this is.
+    /// What there is of the column, of which these are the values of the first rows of a chunk; null
+    /// for others. Lives as long as the values.
+    pub(super) parts: *const Parts,
+    /// Which chunk that is.
     pub(super) chunk: usize,
 }
 
@@ -49,7 +50,7 @@ impl Memory {
                 raw,
                 data: ffi::duckdb_vector_get_data(raw) as *const u8,
                 validity: ffi::duckdb_vector_get_validity(raw),
-                joinable: ptr::null(),
+                parts: ptr::null(),
                 chunk: 0,
             }
         }
@@ -228,6 +229,11 @@ impl<'c> Vector<'c> {
 
     /// Appends the bytes of these values of a VARCHAR, BLOB, BIT or BIGNUM, none of which is NULL.
     pub(crate) fn append_texts(&self, rows: Range<usize>, out: &mut Vec<u8>) {
+        if let Some(texts) = self.joined() {
+            let [start, end] = [rows.start, rows.end].map(|row| texts.offsets[row] as usize);
+            out.extend_from_slice(&texts.bytes[start..end]);
+            return;
+        }
         let total: usize = self.lengths(rows.clone()).sum();
         out.reserve(total + SHORT_BYTES);
         let mut end = out.len();
@@ -250,20 +256,26 @@ impl<'c> Vector<'c> {
         }
     }
 
-    /// The texts of a VARCHAR or BLOB one after the other, where they are held so. `is_wish`: that they
-    /// are would have been of use.
-    pub(crate) fn joined(&self, is_wish: bool) -> Option<&'c Texts> {
-        // SAFETY: it lives as long as the values, if there is one.
-        let joinable = unsafe { self.memory.joinable.as_ref()? };
-        if is_wish {
-            joinable.note_wish();
+    /// The texts of a VARCHAR or BLOB one after the other, where they are held so.
+    pub(crate) fn joined(&self) -> Option<&'c Texts> {
+        self.parts()?.texts(self.memory.chunk)
+    }
+
+    /// Says that they would have been of use so.
+    pub(crate) fn wish_joined(&self) {
+        if let Some(parts) = self.parts() {
+            parts.wish(Part::Texts);
         }
-        joinable.chunk(self.memory.chunk)
+    }
+
+    fn parts(&self) -> Option<&'c Parts> {
+        // SAFETY: it lives as long as the values, if there is one.
+        unsafe { self.memory.parts.as_ref() }
     }
 
     /// The bytes of all values of a VARCHAR, BLOB, BIT or BIGNUM.
     pub(crate) fn text_bytes(&self) -> usize {
-        if let Some(joined) = self.joined(false) {
+        if let Some(joined) = self.joined() {
             return joined.offsets[self.len] as usize;
         }
         let present = self.runs(0..self.len).filter(|(null, _)| !null);

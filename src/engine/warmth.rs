@@ -7,14 +7,12 @@ use arc_swap::ArcSwapOption;
 use tracing::debug;
 
 use super::conditions::{self, Known};
-use super::decoded::{Declined, Decoded, Test};
-use super::direction::Direction;
-use super::gate::{Checked, Ordering};
+use super::decoded::{Declined, Decoded, Part, Test};
+use super::gate::Checked;
 use super::instance::{Instance, Scope};
 use super::prepared::Held;
 use super::query::Parameters;
 use super::runtime::Want;
-use super::{quote_identifier, quote_literal};
 use crate::pin::PinKind;
 
 /// A mart is held decoded from this many statements on. Before, decoding it may cost more than it
@@ -56,7 +54,8 @@ impl Instance {
             match mart.decoded.load_full() {
                 Some(held) => decoded.push((number, held)),
                 None if mart.asked.fetch_add(1, Memory::Relaxed) + 1 == HOT_AFTER => {
-                    self.runtime().want(self, Want::Decoded { mart: number });
+                    let instance = Arc::downgrade(self);
+                    self.runtime().want(Want::Decoded { instance, mart: number });
                 }
                 None => {}
             }
@@ -70,28 +69,9 @@ impl Instance {
         marts.iter().filter_map(held).collect()
     }
 
-    /// Whether a page of a mart that is held decoded is read from its end.
-    pub(super) fn is_backwards(
-        self: &Arc<Self>,
-        number: usize,
-        decoded: &Decoded,
-        ordering: &Ordering,
-    ) -> bool {
-        match decoded.direction(ordering) {
-            Direction::Forwards => false,
-            Direction::Backwards => true,
-            Direction::Unknown(columns) => {
-                for column in columns {
-                    self.runtime().want(self, Want::Uniqueness { mart: number, column });
-                }
-                false
-            }
-        }
-    }
-
     /// What is known of the rows of these marts, which a statement reads decoded.
     pub(super) fn known(
-        self: &Arc<Self>,
+        &self,
         checked: &Checked,
         parameters: &Parameters,
         scope: &Scope,
@@ -99,12 +79,6 @@ impl Instance {
     ) -> Known {
         let mut known = Known { tests: Vec::new(), is_all: true };
         for (number, decoded) in held {
-            for column in decoded.wanted_dictionaries() {
-                self.runtime().want(self, Want::Dictionary { mart: *number, column });
-            }
-            for column in decoded.wanted_texts() {
-                self.runtime().want(self, Want::Texts { mart: *number, column });
-            }
             let (mut tests, is_all) = conditions::tests(decoded, &checked.conditions, parameters);
             known.is_all &= is_all;
             let table = &self.tables()[*number];
@@ -114,10 +88,8 @@ impl Instance {
                 tests.extend(test);
             }
             for test in &tests {
-                if let Test::Equals { column, .. } = *test
-                    && decoded.wants_index(column)
-                {
-                    self.runtime().want(self, Want::Index { mart: *number, column });
+                if let Test::Equals { column, .. } = *test {
+                    decoded.wish(column, Part::Index);
                 }
             }
             known.tests.push((*number, tests));
@@ -125,27 +97,11 @@ impl Instance {
         known
     }
 
-    /// Has something made of a mart, if it is still held decoded.
-    pub(super) fn improve(&self, number: usize, make: impl FnOnce(&Decoded)) {
-        if let Some(decoded) = self.warmth().marts[number].decoded.load_full() {
-            make(&decoded);
-        }
-    }
-
-    /// Finds out whether a column of a mart that is held decoded has each value once.
-    pub(super) fn learn_unique(&self, number: usize, column: usize) {
-        let decoded = self.warmth().marts[number].decoded.load_full();
-        let Some(decoded) = decoded else { return };
-        let column = &decoded.columns()[column];
-        let sql = format!(
-            "SELECT (count(DISTINCT {}) = count(*))::BIGINT FROM read_parquet({})",
-            quote_identifier(column.name()),
-            quote_literal(self.paths().of(number)),
-        );
-        match self.number(&sql) {
-            Ok(unique) => column.order.learn_unique(unique == Some(1)),
-            Err(error) => {
-                debug!(mart = self.name(number), %error, "uniqueness cannot be told");
+    /// Has made what statements wished for.
+    pub(super) fn see_to_wishes(&self, held: &[(usize, Arc<Decoded>)]) {
+        for (_, decoded) in held {
+            for (column, part) in decoded.take_wishes() {
+                self.runtime().want(Want::Part { decoded: Arc::downgrade(decoded), column, part });
             }
         }
     }
@@ -168,7 +124,12 @@ impl Instance {
         if table.empty || table.pin.kind() != PinKind::Memory {
             return Err(Declined::NotSealed);
         }
-        Decoded::read(&self.connect()?, self.paths().of(number), &self.runtime().decoded)
+        Decoded::read(
+            &self.connect()?,
+            self.paths().of(number),
+            table.rows,
+            &self.runtime().decoded,
+        )
     }
 
     /// Holds decoded what the instance that this one replaces did, and prepares what it was asked:
@@ -192,11 +153,8 @@ impl Instance {
                 own.decoded.store(Some(held));
                 continue;
             }
-            let unique = held.columns().iter().filter(|held| held.order.is_unique() == Some(true));
-            let unique: Vec<String> = unique.map(|column| column.name().to_owned()).collect();
-            let indexed: Vec<String> = held.indexed().map(str::to_owned).collect();
-            let with_dictionary: Vec<String> = held.with_dictionary().map(str::to_owned).collect();
-            let with_texts: Vec<String> = held.with_texts().map(str::to_owned).collect();
+            let name = |column: usize| held.columns()[column].name().to_owned();
+            let parts: Vec<_> = held.made().map(|(column, part)| (name(column), part)).collect();
             drop(held);
             match self.decode(number) {
                 Err(Declined::OverBudget) => {
@@ -210,24 +168,10 @@ impl Instance {
                 Err(reason) => debug!(mart = table.name, %reason, "not held decoded"),
             }
             let Some(held) = own.decoded.load_full() else { continue };
-            for column in indexed.iter().filter_map(|name| held.column_named(name)) {
-                if held.wants_index(column) {
-                    held.make_index(column);
+            for (column, part) in &parts {
+                if let Some(column) = held.column_named(column) {
+                    held.make(column, *part);
                 }
-            }
-            for column in with_dictionary.iter().filter_map(|name| held.column_named(name)) {
-                held.make_dictionary(column);
-            }
-            for column in with_texts.iter().filter_map(|name| held.column_named(name)) {
-                held.join_texts(column);
-            }
-            for (column, _) in held
-                .columns()
-                .iter()
-                .enumerate()
-                .filter(|(_, held)| unique.iter().any(|n| n == held.name()))
-            {
-                self.learn_unique(number, column);
             }
         }
         self.inherit_listings(previous);
@@ -257,20 +201,22 @@ impl Instance {
 
     /// How many columns of marts that are held decoded have an index.
     pub fn decoded_indexes(&self) -> usize {
-        let marts = self.warmth().marts.iter().filter_map(|mart| mart.decoded.load_full());
-        marts.map(|decoded| decoded.indexed().count()).sum()
+        self.count(Part::Index)
     }
 
     /// How many columns of marts that are held decoded have a dictionary.
     pub fn decoded_dictionaries(&self) -> usize {
-        let marts = self.warmth().marts.iter().filter_map(|mart| mart.decoded.load_full());
-        marts.map(|decoded| decoded.with_dictionary().count()).sum()
+        self.count(Part::Dictionary)
     }
 
     /// How many columns of marts that are held decoded have their texts in Arrow's form, too.
     pub fn decoded_texts(&self) -> usize {
+        self.count(Part::Texts)
+    }
+
+    fn count(&self, part: Part) -> usize {
         let marts = self.warmth().marts.iter().filter_map(|mart| mart.decoded.load_full());
-        marts.map(|decoded| decoded.with_texts().count()).sum()
+        marts.map(|decoded| decoded.count(part)).sum()
     }
 
     /// How many statements have read marts that were held decoded, in this process.

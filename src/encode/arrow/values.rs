@@ -262,42 +262,15 @@ impl Body<'_> {
                         let end = offset(end)?;
                         (0..*count).for_each(|_| out.extend_from_slice(&end));
                     }
-                    Run::Rows(vector, rows) => {
-                        let before = end;
-                        match vector.joined(true) {
-                            Some(texts) => {
-                                let offsets = &texts.offsets[rows.start..=rows.end];
-                                let first = offsets[0];
-                                end += (offsets[rows.len()] - first) as usize;
-                                offset(end)?;
-                                let moved = before as i32 - first;
-                                converted(out, &offsets[1..], |end: i32| {
-                                    (end + moved).to_le_bytes()
-                                });
-                            }
-                            None => {
-                                out.reserve(rows.len() * OFFSET_BYTES);
-                                for length in vector.lengths(rows.clone()) {
-                                    end += length;
-                                    out.extend_from_slice(&(end as i32).to_le_bytes());
-                                }
-                                offset(end)?; // what is larger is not sent
-                            }
-                        }
-                    }
+                    Run::Rows(vector, rows) => end = ends(out, vector, rows.clone(), end)?,
                 }
             }
             Ok::<_, EncodeError>(())
         })?;
         self.buffer(|out| {
             for run in &values.runs {
-                let Run::Rows(vector, rows) = run else { continue };
-                match vector.joined(true) {
-                    Some(texts) => {
-                        let [first, end] = [rows.start, rows.end].map(|row| texts.offsets[row]);
-                        out.extend_from_slice(&texts.bytes[first as usize..end as usize]);
-                    }
-                    None => vector.append_texts(rows.clone(), out),
+                if let Run::Rows(vector, rows) = run {
+                    vector.append_texts(rows.clone(), out);
                 }
             }
         });
@@ -435,6 +408,33 @@ fn converted<T: Copy, const N: usize>(
 
 fn widened<T: Into<i128>>(value: T) -> [u8; 16] {
     value.into().to_le_bytes()
+}
+
+/// Writes where each of these texts ends, the first of which begins at `start`. Returns where the last
+/// one does.
+fn ends(
+    out: &mut Vec<u8>,
+    vector: &Vector<'_>,
+    rows: Range<usize>,
+    start: usize,
+) -> Result<usize, EncodeError> {
+    if let Some(texts) = vector.joined() {
+        let offsets = &texts.offsets[rows.start..=rows.end];
+        let end = start + (offsets[rows.len()] - offsets[0]) as usize;
+        offset(end)?;
+        let moved = start as i32 - offsets[0];
+        converted(out, &offsets[1..], |end: i32| (end + moved).to_le_bytes());
+        return Ok(end);
+    }
+    vector.wish_joined();
+    out.reserve(rows.len() * OFFSET_BYTES);
+    let mut end = start;
+    for length in vector.lengths(rows) {
+        end += length;
+        out.extend_from_slice(&(end as i32).to_le_bytes());
+    }
+    offset(end)?; // what is larger is not sent
+    Ok(end)
 }
 
 /// Where a text or list ends; the next begins there.

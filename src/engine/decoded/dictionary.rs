@@ -11,16 +11,15 @@
     reason = "makes vectors of DuckDB; what is written to them is as long as they were made"
 )]
 
-use std::collections::HashMap;
 use std::ffi::{CStr, c_void};
 use std::mem;
 use std::sync::LazyLock;
 
 use duckdb::ffi;
+use foldhash::{HashMap, HashMapExt};
 
 use super::{CHUNK_ROWS, Decoded, LogicalType, Share};
 use crate::engine::duck;
-use crate::engine::types::Type;
 
 /// DuckDB looks at each row of a chunk when half as many rows as entries are in it; a filter may have
 /// left out some.
@@ -67,15 +66,11 @@ pub(super) struct Dictionary {
 }
 
 impl Dictionary {
-    /// Looks at every value, unless there turn out to be too many. `None` when there are, when the
-    /// column's type is not text, or when there is no room.
-    pub(super) fn new(decoded: &Decoded, column: usize) -> Option<Self> {
+    /// Looks at every value of a column of texts, unless there turn out to be too many. `None` when
+    /// there are, or when there is no room.
+    pub(super) fn new(decoded: &Decoded, column: usize, mut share: Share) -> Option<Self> {
         let tell_entries = tell_entries()?;
         let ty = &decoded.columns[column].ty;
-        if decoded.columns[column].kind != Type::Varchar {
-            return None;
-        }
-        let mut share = Share::of(&decoded.share.budget);
         let places_bytes = decoded.chunks.len() * (CHUNK_ROWS * size_of::<u32>() + VECTOR_BYTES);
         if !share.grow(places_bytes as u64) || !crate::memory::is_left(places_bytes) {
             return None;
@@ -83,7 +78,7 @@ impl Dictionary {
         let most = MOST_ENTRIES.min(decoded.rows as usize / ROWS_PER_ENTRY);
         let mut numbers: HashMap<Option<&[u8]>, u32> = HashMap::new();
         let mut places = Vec::with_capacity(decoded.chunks.len());
-        for chunk in &decoded.chunks {
+        for chunk in decoded.steps() {
             let values = chunk.column(column);
             let number = |row| {
                 let value = (!values.is_null(row)).then(|| values.bytes(row));
@@ -197,8 +192,8 @@ impl Drop for Places {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::Test;
     use super::super::tests::{decode, given};
+    use super::super::{Part, Test};
 
     /// `few` has NULLs, nothing, and texts that lie in the vector and that do not; of `many` each row
     /// has another.
@@ -209,8 +204,8 @@ mod tests {
 
     fn with_dictionary(select: &str) -> Vec<String> {
         let mart = decode(select);
-        (0..mart.columns().len()).for_each(|column| mart.make_dictionary(column));
-        mart.with_dictionary().map(str::to_owned).collect()
+        (0..mart.columns().len()).for_each(|column| mart.make(column, Part::Dictionary));
+        mart.made().map(|(column, _)| mart.columns()[column].name().to_owned()).collect()
     }
 
     #[test]
@@ -249,9 +244,9 @@ mod tests {
         ];
         let plain = Arc::new(decode(MART));
         let encoded = Arc::new(decode(MART));
-        encoded.make_dictionary(3);
+        encoded.make(3, Part::Dictionary);
         for mart in [&plain, &encoded] {
-            mart.make_index(1);
+            mart.make(1, Part::Index);
         }
         let third = Test::Equals { column: 1, value: Box::new(3_i64.to_le_bytes()) };
         for tests in [vec![], vec![third]] {
@@ -269,7 +264,7 @@ mod tests {
     #[test]
     fn what_an_entry_would_fail_with_is_no_error_of_rows_that_do_not_have_it() {
         let mart = Arc::new(decode(MART));
-        mart.make_dictionary(3);
+        mart.make(3, Part::Dictionary);
         let sql = "SELECT few::BIGINT FROM MART WHERE id % 9 = 2";
         assert_eq!(given(&mart, false, &[], sql), [17; 2_222]);
     }
@@ -277,14 +272,14 @@ mod tests {
     #[test]
     fn a_statement_that_looks_at_many_rows_asks_for_it() {
         let mart = Arc::new(decode(MART));
-        let wanted = || mart.wanted_dictionaries().collect::<Vec<_>>();
+        let wanted = || mart.take_wishes().collect::<Vec<_>>();
         let first = [Test::Within { column: 0, least: 0, greatest: 2_047 }];
         given(&mart, false, &first, "SELECT count(DISTINCT few) FROM MART");
         given(&mart, false, &[], "SELECT count(*) FROM MART");
         assert!(wanted().is_empty());
         given(&mart, false, &[], "SELECT count(DISTINCT few) FROM MART");
-        assert_eq!((wanted(), wanted()), (vec![3], vec![]));
-        mart.make_dictionary(3);
+        assert_eq!((wanted(), wanted()), (vec![(3, Part::Dictionary)], vec![]));
+        mart.make(3, Part::Dictionary);
         given(&mart, false, &[], "SELECT count(DISTINCT few) FROM MART");
         assert!(wanted().is_empty());
     }

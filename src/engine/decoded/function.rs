@@ -23,7 +23,7 @@ use duckdb::ffi;
 
 use super::dictionary::Places;
 use super::selection::{Restriction, Selection};
-use super::{CHUNK_ROWS, Decoded, DecodedColumn, PLACE_BITS};
+use super::{CHUNK_ROWS, Decoded, PLACE_BITS, Part};
 use crate::engine::duck::{Connection, Database, DuckError};
 
 /// A statement's thread takes so many chunks at a time, as many rows as DuckDB puts into a row group
@@ -250,8 +250,8 @@ unsafe extern "C" fn begin(info: ffi::duckdb_init_info) {
             .map(|place| ffi::duckdb_init_get_column_index(info, place) as usize)
             .collect::<Vec<_>>();
         if way.hashes && selection.rows(decoded) as u64 * MANY >= decoded.rows {
-            let own = columns.iter().filter_map(|&column| decoded.columns.get(column));
-            own.for_each(DecodedColumn::note_scan);
+            let own = columns.iter().filter(|&&column| column < decoded.columns.len());
+            own.for_each(|&column| decoded.wish(column, Part::Dictionary));
         }
         let decoded = Arc::clone(decoded);
         let next = AtomicUsize::new(0);
@@ -299,7 +299,7 @@ unsafe extern "C" fn give(info: ffi::duckdb_function_info, output: ffi::duckdb_d
         for (place, &column) in columns.iter().enumerate() {
             let vector = ffi::duckdb_data_chunk_get_vector(output, place as u64);
             if column < decoded.columns.len() {
-                let dictionary = decoded.columns[column].dictionary();
+                let dictionary = decoded.columns[column].parts.dictionary();
                 let held = dictionary
                     .filter(|_| *hashes)
                     .map_or_else(|| chunk.memory(column).raw, |texts| texts.vector(number));

@@ -3,11 +3,14 @@
 //!
 //! Both say where a value may be, never where it is: DuckDB looks at what is left.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
+use foldhash::{HashSet, HashSetExt};
 
 use super::{Chunk, Decoded, PLACE_BITS, Share};
-use crate::engine::Plain;
 use crate::engine::types::Type;
+use crate::engine::{Plain, Vector};
 
 /// The rows of each value of a column, by the hashes of the values. NULLs are left out.
 #[derive(Debug)]
@@ -22,25 +25,21 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Looks at every value. `None` when the column's type has no index, or the budget no room.
-    pub(super) fn new(decoded: &Decoded, column: usize) -> Option<Self> {
+    /// Looks at every value of a column that [can have an index](is_indexed). `None` when there is no
+    /// room.
+    pub(super) fn new(decoded: &Decoded, column: usize, mut share: Share) -> Option<Self> {
         let kind = &decoded.columns[column].kind;
         // The highest number of a row, and the number of rows, are numbers of 32 bits.
         u32::try_from(decoded.chunks.len() << PLACE_BITS).ok()?;
-        let mut share = Share::of(&decoded.share.budget);
-        if !is_indexed(kind) || !share.grow(decoded.rows * size_of::<u32>() as u64) {
+        if !share.grow(decoded.rows * size_of::<u32>() as u64) {
             return None;
         }
-        let hasher = RandomState::new();
+        let hasher = RandomState::default();
         let mut hashed: Vec<(u64, u32)> = Vec::with_capacity(decoded.rows as usize);
-        for (number, chunk) in decoded.chunks.iter().enumerate() {
+        for (number, chunk) in decoded.steps().enumerate() {
             let values = chunk.column(column);
-            let width = kind.width().expect("no nested type has an index");
             for row in (0..chunk.rows()).filter(|&row| !values.is_null(row)) {
-                let value = match kind {
-                    Type::Varchar => values.bytes(row),
-                    _ => values.plain_bytes(width, row..row + 1),
-                };
+                let value = bytes(kind, &values, row);
                 hashed.push((hasher.hash_one(value), (number << PLACE_BITS | row) as u32));
             }
         }
@@ -75,7 +74,38 @@ impl Index {
     }
 }
 
-/// Types of which two values are equal when their bytes are.
+/// Whether each value of a column of a type [that tells](has_one_form) is there once, and none is NULL.
+/// Not when two have the same hash, which says little, nor when there is no room to find out: the
+/// answer costs time alone.
+pub(super) fn is_unique(decoded: &Decoded, column: usize, mut share: Share) -> bool {
+    let rows = decoded.rows as usize;
+    // At most half of a table's places are empty, and each takes a byte more.
+    if !share.grow((2 * rows * (size_of::<u64>() + 1)) as u64) {
+        return false;
+    }
+    let kind = &decoded.columns[column].kind;
+    let hasher = RandomState::default();
+    let mut seen = HashSet::with_capacity(rows);
+    decoded.steps().all(|chunk| {
+        let values = chunk.column(column);
+        (0..chunk.rows()).all(|row| {
+            !values.is_null(row) && seen.insert(hasher.hash_one(bytes(kind, &values, row)))
+        })
+    })
+}
+
+/// The bytes of a value that is not NULL.
+fn bytes<'d>(kind: &Type, values: &Vector<'d>, row: usize) -> &'d [u8] {
+    match kind {
+        Type::Varchar => values.bytes(row),
+        _ => {
+            let width = kind.width().expect("is not nested");
+            values.plain_bytes(width, row..row + 1)
+        }
+    }
+}
+
+/// Types of which two values are equal when their bytes are, and of which statements look for one.
 pub(super) fn is_indexed(kind: &Type) -> bool {
     matches!(
         kind,
@@ -90,6 +120,19 @@ pub(super) fn is_indexed(kind: &Type) -> bool {
             | Type::USmallInt
             | Type::UInteger
     )
+}
+
+/// Types of which two values are equal when their bytes are.
+pub(super) fn has_one_form(kind: &Type) -> bool {
+    is_indexed(kind)
+        || matches!(
+            kind,
+            Type::UBigInt
+                | Type::Decimal { .. }
+                | Type::Timestamp
+                | Type::TimestampNs
+                | Type::TimestampTz
+        )
 }
 
 /// The least and the greatest value of each chunk; `None` for one with NULLs alone.

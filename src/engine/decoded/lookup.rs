@@ -133,6 +133,7 @@ fn within<T: Plain + Into<i64>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::decoded::Part;
     use crate::engine::decoded::tests::decode;
 
     /// Three chunks, of which each third row has a NULL.
@@ -190,7 +191,7 @@ mod tests {
                     assert_eq!(ids(&mart, &own, offset, limit), page, "{own:?} {offset} {limit}");
                 }
             }
-            mart.make_index(2);
+            mart.make(2, Part::Index);
         }
     }
 }

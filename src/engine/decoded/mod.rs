@@ -6,12 +6,11 @@
 //! out its vectors by reference: nothing is copied, and snapshots that have the mart in common share
 //! them, which a DuckDB table could not. The vectors are as immutable as the pin that they came from.
 //!
-//! Because they never change, martd knows more of them than DuckDB could: which rows hold a value
-//! ([`Index`]) and between which bounds each chunk lies. Rows that a statement would not look at
-//! twice are not given to it ([`Selection`](selection::Selection)), and the columns that it only
-//! passes on are left out of it: the statement gives the [numbers of rows](Decoded::rows) instead.
-//! Texts that many rows have in common are there once ([`Dictionary`]), for statements that hash them;
-//! those that Arrow answers list are there in Arrow's form, too ([`Joinable`]).
+//! Because they never change, martd knows more of them than DuckDB could: between which bounds each
+//! chunk lies, and what statements would be faster with ([`Part`]), such as which rows hold a value.
+//! Rows that a statement would not look at twice are not given to it
+//! ([`Selection`](selection::Selection)), and the columns that it only passes on are left out of it:
+//! the statement gives the [numbers of rows](Decoded::rows) instead.
 #![allow(
     unsafe_code,
     reason = "gathers from vectors of DuckDB, of which every row is checked to exist"
@@ -21,39 +20,35 @@ mod dictionary;
 mod function;
 mod index;
 mod lookup;
+mod parts;
 mod selection;
 mod texts;
 
 use std::ffi::CString;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use duckdb::ffi;
 
 use super::chunk::{CHUNK_ROWS, Chunk};
-use super::direction::ColumnOrder;
 use super::duck::{Connection, DuckError};
+use super::quote_literal;
 use super::types::Type;
-use super::vector::Memory;
-use super::{count_rows, quote_literal};
+use super::vector::{Memory, SHORT_BYTES};
+use crate::background::yield_to_requests;
 
-use dictionary::Dictionary;
 pub(super) use function::{
     Picked, ROW_COLUMN, ROWS_SCHEMA, Way, install, numbered_table_name, pick, table_name,
 };
-use index::{Bounds, Index, bounds, is_indexed};
+use index::{Bounds, Index, bounds};
 pub(super) use lookup::Lookup;
+pub(super) use parts::{Part, Parts};
 pub(super) use selection::{Restriction, Test};
-pub(super) use texts::Joinable;
 pub(crate) use texts::Texts;
 
-/// Texts up to this length lie in the vector itself.
-const INLINE_BYTES: usize = 12;
 /// The number of a row is that of its chunk, and in these lower bits its place there.
 const PLACE_BITS: u32 = CHUNK_ROWS.trailing_zeros();
-/// Fewer rows are looked through as fast as looked up.
-const WORTH_AN_INDEX: u64 = 2 * CHUNK_ROWS as u64;
 
 /// How much memory decoded marts may take, over all snapshots that are alive.
 #[derive(Debug)]
@@ -114,16 +109,10 @@ pub(super) struct DecodedColumn {
     name: CString,
     ty: LogicalType,
     kind: Type,
-    /// What is known of its order.
-    pub(super) order: ColumnOrder,
-    index: OnceLock<Index>,
-    /// Somebody makes the index.
-    is_asked: AtomicBool,
-    /// Empty inside once it is known that the column cannot have one.
-    dictionary: OnceLock<Option<Dictionary>>,
-    /// A statement that hashes values has looked at its, of many rows.
-    is_scanned: AtomicBool,
-    joinable: Joinable,
+    /// Whether the rows are stored by it upwards for the most part, where that is known.
+    pub(super) ascends: OnceLock<bool>,
+    /// What is made of it when statements would be faster with it.
+    pub(super) parts: Parts,
     bounds: OnceLock<Option<Bounds>>,
 }
 
@@ -175,21 +164,22 @@ impl From<DuckError> for Declined {
 }
 
 impl Decoded {
-    /// Decodes the file at this path, of which every value has been decoded before by a child.
+    /// Decodes the file at this path, of which every value has been decoded before by a child: so
+    /// many rows.
     pub(super) fn read(
         connection: &Connection,
         path: &str,
+        rows: u64,
         budget: &Arc<Budget>,
     ) -> Result<Self, Declined> {
         let source = format!("read_parquet({})", quote_literal(path));
-        let claimed = count_rows(connection, &source)? as usize;
         let mut statement = connection.prepare(&format!("FROM {source}"))?;
         let described = statement.columns();
         let types: Vec<Type> = described.iter().map(|column| column.ty.clone()).collect();
         let widths: Vec<usize> =
             types.iter().map(Type::width).collect::<Option<_>>().ok_or(Declined::Nested)?;
         // Told before most of it has been decoded in vain.
-        let least = claimed.saturating_mul(widths.iter().sum()) as u64;
+        let least = rows.saturating_mul(widths.iter().sum::<usize>() as u64);
         if least > budget.limit.saturating_sub(budget.used()) {
             return Err(Declined::OverBudget);
         }
@@ -202,12 +192,8 @@ impl Decoded {
                 name,
                 ty,
                 kind: kind.clone(),
-                order: ColumnOrder::default(),
-                index: OnceLock::new(),
-                is_asked: AtomicBool::new(false),
-                dictionary: OnceLock::new(),
-                is_scanned: AtomicBool::new(false),
-                joinable: Joinable::default(),
+                ascends: OnceLock::new(),
+                parts: Parts::default(),
                 bounds: OnceLock::new(),
             });
         }
@@ -220,6 +206,7 @@ impl Decoded {
             }
             rows += chunk.rows() as u64;
             chunks.push(chunk);
+            yield_to_requests();
         }
         Ok(Self { columns, chunks, rows, share })
     }
@@ -232,6 +219,11 @@ impl Decoded {
     /// Its rows.
     pub(super) fn chunks(&self) -> &[Chunk] {
         &self.chunks
+    }
+
+    /// Its rows, for who looks at all of them while no request waits for that.
+    fn steps(&self) -> impl Iterator<Item = &Chunk> {
+        self.chunks.iter().inspect(|_| yield_to_requests())
     }
 
     /// The first value of each chunk, of a column whose values are integers to DuckDB (as dates and
@@ -266,72 +258,9 @@ impl Decoded {
         self.columns.iter().position(|column| column.name().eq_ignore_ascii_case(name))
     }
 
-    /// Whether a statement that looks for a value of this column would be faster with an index,
-    /// which nobody makes yet. Says so once.
-    pub(super) fn wants_index(&self, column: usize) -> bool {
-        let column = &self.columns[column];
-        self.rows >= WORTH_AN_INDEX
-            && is_indexed(&column.kind)
-            && column.index.get().is_none()
-            && !column.is_asked.swap(true, Ordering::Relaxed)
-    }
-
-    /// The columns that have an index.
-    pub(super) fn indexed(&self) -> impl Iterator<Item = &str> {
-        let indexed = self.columns.iter().filter(|column| column.index.get().is_some());
-        indexed.map(DecodedColumn::name)
-    }
-
-    /// Makes the index of a column, if the budget has room for it.
-    pub(super) fn make_index(&self, column: usize) {
-        if let Some(index) = Index::new(self, column) {
-            let _ = self.columns[column].index.set(index); // the same for the same bytes
-        }
-    }
-
-    /// The columns whose values statements hashed, and of which it is not known yet whether a dictionary
-    /// serves them. Each is named once for some statements.
-    pub(super) fn wanted_dictionaries(&self) -> impl Iterator<Item = usize> {
-        let wanted = |(_, column): &(usize, &DecodedColumn)| {
-            column.is_scanned.load(Ordering::Relaxed)
-                && column.is_scanned.swap(false, Ordering::Relaxed)
-        };
-        self.columns.iter().enumerate().filter(wanted).map(|(number, _)| number)
-    }
-
-    /// The columns that have a dictionary.
-    pub(super) fn with_dictionary(&self) -> impl Iterator<Item = &str> {
-        let with = self.columns.iter().filter(|column| column.dictionary().is_some());
-        with.map(DecodedColumn::name)
-    }
-
-    /// Makes the dictionary of a column, if its values are texts that have much in common.
-    pub(super) fn make_dictionary(&self, column: usize) {
-        self.columns[column].dictionary.get_or_init(|| Dictionary::new(self, column));
-    }
-
-    /// The columns whose texts somebody has wished to have joined. Each is named once for some wishes.
-    pub(super) fn wanted_texts(&self) -> impl Iterator<Item = usize> {
-        let wanted = |(_, column): &(usize, &DecodedColumn)| column.joinable.is_wanted();
-        self.columns.iter().enumerate().filter(wanted).map(|(number, _)| number)
-    }
-
-    /// The columns whose texts are joined.
-    pub(super) fn with_texts(&self) -> impl Iterator<Item = &str> {
-        let with = self.columns.iter().filter(|column| column.joinable.is_made());
-        with.map(DecodedColumn::name)
-    }
-
-    /// Joins the texts of a column, if the budget has room for it.
-    pub(super) fn join_texts(&self, column: usize) {
-        if let Some(joinable) = self.columns[column].joinable() {
-            joinable.make(&self.chunks, column, Share::of(&self.share.budget));
-        }
-    }
-
     /// The rows of a column's index, which it has.
     fn index_rows(&self, column: usize) -> &[u32] {
-        self.columns[column].index.get().map_or(&[], Index::rows)
+        self.columns[column].parts.index().map_or(&[], Index::rows)
     }
 
     /// Between which bounds the values of each chunk are, of a column of integers, dates or
@@ -393,7 +322,7 @@ impl Decoded {
                 raw: std::ptr::null_mut(),
                 data: values.as_ptr().cast(),
                 validity: if has_nulls { mask.as_ptr() } else { std::ptr::null() },
-                joinable: std::ptr::null(),
+                parts: std::ptr::null(),
                 chunk: 0,
             });
         }
@@ -432,22 +361,6 @@ impl DecodedColumn {
     pub(super) fn name(&self) -> &str {
         self.name.to_str().expect("made from a string")
     }
-
-    /// Where its texts are joined, if it is a column of texts that Arrow has as they are.
-    pub(super) fn joinable(&self) -> Option<&Joinable> {
-        matches!(self.kind, Type::Varchar | Type::Json | Type::Blob).then_some(&self.joinable)
-    }
-
-    fn dictionary(&self) -> Option<&Dictionary> {
-        self.dictionary.get()?.as_ref()
-    }
-
-    /// A statement hashes the values of many rows.
-    fn note_scan(&self) {
-        if self.kind == Type::Varchar && self.dictionary.get().is_none() {
-            self.is_scanned.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 /// The memory that a chunk takes.
@@ -457,10 +370,10 @@ fn bytes(chunk: &Chunk, types: &[Type], widths: &[usize]) -> u64 {
         bytes += CHUNK_ROWS * width + CHUNK_ROWS / 8;
         if ty.is_text() {
             let texts = chunk.column(index);
-            let present = (0..chunk.rows()).filter(|&row| !texts.is_null(row));
+            let present = texts.runs(0..chunk.rows()).filter(|(null, _)| !null);
             bytes += present
-                .map(|row| texts.bytes(row).len())
-                .filter(|&length| length > INLINE_BYTES)
+                .flat_map(|(_, rows)| texts.lengths(rows))
+                .filter(|&length| length > SHORT_BYTES)
                 .sum::<usize>();
         }
     }
@@ -470,6 +383,7 @@ fn bytes(chunk: &Chunk, types: &[Type], widths: &[usize]) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::engine::count_rows;
     use crate::engine::duck::Database;
 
     const PLENTY: u64 = 1 << 30;
@@ -486,7 +400,8 @@ pub(super) mod tests {
         let path = dir.path().join("a.parquet").display().to_string();
         let (_, connection) = database();
         connection.execute(&format!("COPY ({select}) TO '{path}'")).expect("a file");
-        Decoded::read(&connection, &path, budget)
+        let rows = count_rows(&connection, &format!("'{path}'")).expect("a count");
+        Decoded::read(&connection, &path, rows, budget)
     }
 
     /// A mart of these rows.
@@ -601,33 +516,43 @@ pub(super) mod tests {
         let two = read("SELECT i % 7 AS a, i % 5 AS b FROM range(48_000) t(i)", &budget)
             .expect("it fits");
         let before = budget.used();
-        assert!(two.wants_index(0) && !two.wants_index(0), "it is asked for once");
-        for column in [0, 1] {
-            two.make_index(column);
-        }
-        assert_eq!(two.indexed().collect::<Vec<_>>(), ["a"], "no room for a second index");
+        (0..2).for_each(|column| two.make(column, Part::Index));
+        assert_eq!(
+            two.made().collect::<Vec<_>>(),
+            [(0, Part::Index)],
+            "no room for a second index"
+        );
         assert!(budget.used() > before && budget.used() <= 1 << 20);
         drop(two);
         assert_eq!(budget.used(), 0);
         let texts = "SELECT repeat('a', 50_000) AS t FROM range(8)";
         let decoded = read(texts, &budget).expect("it fits");
         let before = budget.used();
-        decoded.make_dictionary(0);
+        decoded.make(0, Part::Dictionary);
         let more = budget.used() - before;
-        assert!(more > 50_000 && decoded.with_dictionary().eq(["t"]));
+        assert!(more > 50_000 && decoded.count(Part::Dictionary) == 1);
         let exact = read(texts, &Budget::new(before + more - 1)).expect("it fits");
-        exact.make_dictionary(0);
-        assert_eq!(exact.with_dictionary().count(), 0, "no room");
+        exact.make(0, Part::Dictionary);
+        assert_eq!(exact.made().count(), 0, "no room");
         let before = budget.used();
-        decoded.join_texts(0);
+        decoded.make(0, Part::Texts);
         let more = budget.used() - before;
-        assert!(more > 8 * 50_000 && decoded.with_texts().eq(["t"]));
+        assert!(more > 8 * 50_000 && decoded.count(Part::Texts) == 1);
         drop(decoded);
         assert_eq!(budget.used(), 0);
         let exact = Budget::new(before + more - 1);
         let decoded = read(texts, &exact).expect("it fits");
-        decoded.make_dictionary(0);
-        decoded.join_texts(0);
-        assert_eq!((decoded.with_texts().count(), exact.used()), (0, before), "no room");
+        decoded.make(0, Part::Dictionary);
+        decoded.make(0, Part::Texts);
+        assert_eq!((decoded.count(Part::Texts), exact.used()), (0, before), "no room");
+        let ids = read("SELECT i FROM range(1000) t(i)", &Budget::new(PLENTY)).expect("it fits");
+        let narrow = Budget::new(ids.share.bytes + 10_000);
+        let same = read("SELECT i FROM range(1000) t(i)", &narrow).expect("it fits");
+        let unique = [&ids, &same].map(|decoded| {
+            decoded.make(0, Part::Uniqueness);
+            decoded.columns[0].parts.is_unique()
+        });
+        assert_eq!(unique, [Some(true), Some(false)], "no room to find out");
+        assert_eq!(narrow.used(), ids.share.bytes, "what was taken for it is given back");
     }
 }

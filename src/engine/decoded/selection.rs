@@ -65,7 +65,7 @@ impl Selection {
         };
         let found = tests.iter().filter_map(|test| match test {
             Test::Equals { column, value } => {
-                let rows = decoded.columns[*column].index.get()?.find(value);
+                let rows = decoded.columns[*column].parts.index()?.find(value);
                 // Of more, it would cost as much to pick them.
                 (rows.len() as u64 <= decoded.rows / 2).then_some((*column, rows))
             }
@@ -132,6 +132,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::engine::decoded::Part;
     use crate::engine::decoded::tests::{decode, given};
 
     /// Three chunks: `id` is stored from low to high, of `name` each tenth row has one, the others
@@ -178,8 +179,8 @@ mod tests {
     #[test]
     fn rows_are_picked_by_the_index_that_leaves_the_fewest() {
         let mart = mart();
-        mart.make_index(1);
-        mart.make_index(0);
+        mart.make(1, Part::Index);
+        mart.make(0, Part::Index);
         let ids = |tests: &[Test], backwards| given(&mart, backwards, tests, "SELECT id FROM MART");
         let tenth: Vec<i64> = (3..6000).step_by(10).collect();
         assert_eq!(ids(&[equals(1, b"tenth")], false), tenth);
@@ -206,7 +207,7 @@ mod tests {
         let most =
             "SELECT i AS id, CASE WHEN i % 3 = 0 THEN 'a' ELSE 'b' END AS x FROM range(6000) t(i)";
         let mart = Arc::new(decode(most));
-        mart.make_index(1);
+        mart.make(1, Part::Index);
         let count =
             |value: &[u8]| given(&mart, false, &[equals(1, value)], "SELECT id FROM MART").len();
         assert_eq!((count(b"a"), count(b"b")), (2000, 6000));
