@@ -48,7 +48,7 @@ def main() -> None:
         results.quiet = small.measure("quiet", servers, everyone, rounds, options.in_process)
         changing = [pair for pair in everyone if pair[0] in (Martd, MartdCached) or pair[1] == 8]
         changing.remove((Martd, 8))
-        results.changing = small.measure("replacing", servers, [] if options.quick else changing, min(rounds, 2), None)
+        results.changing = small.measure("replacing", servers, [] if options.quick else changing, 1, None)
         turns = (1, SECONDS) if options.quick else (TURNS_ROUNDS, TURNS_SECONDS)
         results.beside = small.pairs(results.changing, servers[Martd], 8, *turns)
         dimension = small.case("dimension")
