@@ -12,8 +12,10 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::{Mailbox, Message};
+use crate::background::AsyncThreads;
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
 use crate::engine::{self, Instance, LegacyTable, Runtime, Table};
+use crate::hooks;
 use crate::ledger::Ledger;
 use crate::legacy::LegacyVersion;
 use crate::metrics::Metrics;
@@ -59,6 +61,7 @@ impl Publisher {
         mailbox: Mailbox,
         state: Option<StateDir>,
         metrics: Metrics,
+        async_threads: AsyncThreads,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let schemas = engine.schemas.clone();
@@ -66,6 +69,8 @@ impl Publisher {
         let mut generation = 0;
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
             while let Ok(job) = inbox.recv() {
+                let _working = async_threads.give_way();
+                hooks::stick("publish");
                 let (target, current) = match job {
                     Job::Marts { target, current } => (target, current),
                     Job::Legacy(version) => {
