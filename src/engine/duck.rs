@@ -59,6 +59,11 @@ impl DuckError {
         ["INTERNAL Error", "FATAL Error"].iter().any(|kind| self.0.starts_with(kind))
     }
 
+    /// Whether DuckDB blames what it runs on, and not the statement.
+    pub(super) fn is_of_system(&self) -> bool {
+        ["IO Error", "Permission Error"].iter().any(|kind| self.0.starts_with(kind))
+    }
+
     /// Whether DuckDB ran into its memory limit.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         // As it is, or as a table function of martd's own has said it.

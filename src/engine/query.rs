@@ -385,9 +385,7 @@ fn explain(instance: &Instance, sql: &str, error: &DuckError) -> QueryError {
     }
     instance.note(error);
     let message = without_paths(instance, &error.0);
-    // What DuckDB blames on itself or the disk is not the client's mistake.
-    let internal = ["INTERNAL Error", "FATAL Error", "IO Error", "Permission Error"];
-    if internal.iter().any(|kind| message.starts_with(kind)) {
+    if error.is_fatal() || error.is_of_system() {
         QueryError::Internal(message)
     } else {
         let position = position::of_caret(sql, &error.0);
@@ -548,6 +546,57 @@ pub(super) mod tests {
         assert_eq!(ask(&second).expect("a row"), 6);
         third.inherit(&second);
         assert_eq!(prepared(&third), [sql, sql]);
+    }
+
+    #[test]
+    fn what_is_wished_for_is_there_for_whoever_serves_the_same_mart_next() {
+        let runtime = Runtime::start(Settings { decoded_bytes: 4 << 20, ..settings() });
+        let shared = mart("a", "SELECT i AS x FROM range(10_000) t(i)");
+        let first = Instance::open(&runtime, vec![shared.clone()]).expect("an instance");
+        let gate = crate::engine::Gate::new().expect("a gate");
+        let ask = |instance: &Arc<Instance>, sql: &str| {
+            let checked = gate.check(sql).expect("it passes");
+            let mut session = instance.session().expect("a session");
+            let nothing = Parameters::default();
+            let answer = session.query(sql, &checked, &nothing, &Scope::AllRows, |_| Ok(()));
+            answer.expect("an answer");
+        };
+        ask(&first, "SELECT count(*) FROM mart.a");
+        first.hold_decoded(0);
+        let next = Instance::open_after(&first, vec![shared]).expect("an instance");
+        next.inherit(&first);
+        assert_eq!(next.decoded_marts(), 1);
+        ask(&first, "SELECT x FROM mart.a WHERE x = 7");
+        drop(first);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while next.decoded_indexes() == 0 {
+            assert!(std::time::Instant::now() < deadline, "no index of `x`");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_duckdb_blames_on_itself_or_its_machine_is_not_the_clients_mistake() {
+        let instance = decoded_instance();
+        let explained =
+            |message: &str| explain(&instance, "SELECT 1", &DuckError(message.to_owned()));
+        for message in [
+            "INTERNAL Error: a bug",
+            "FATAL Error: a bug before",
+            "IO Error: no space left on device",
+            "Permission Error: not here",
+        ] {
+            assert!(
+                matches!(explained(message), QueryError::Internal(text) if text == message),
+                "{message}"
+            );
+        }
+        let conversion = explained("Conversion Error: IO Error is not a number");
+        assert!(matches!(conversion, QueryError::Sql { .. }), "{conversion:?}");
+        let memory = explained("Out of Memory Error: failed to allocate");
+        assert!(matches!(memory, QueryError::OutOfMemory), "{memory:?}");
+        let interrupt = explained("INTERRUPT Error: Interrupted!");
+        assert!(matches!(interrupt, QueryError::Interrupted), "{interrupt:?}");
     }
 
     pub(in crate::engine) fn settings() -> Settings {

@@ -148,6 +148,13 @@ class LockedDown(unittest.TestCase):
             self.assertNotIn("privileged", service, name)
             self.assertIn("no-new-privileges:true", service["security_opt"], name)
 
+    def test_what_is_read_only_has_its_state_on_a_volume(self):
+        state, = re.findall(r"MARTD_STATE_DIR=(\S+)", (ROOT / "Dockerfile").read_text())
+        self.assertIn(state, [target for _, target, read_only in mounts("martd") if not read_only])
+        command, = re.findall(r"^    docker run (?:.*\\\n)*.*$", (ROOT / "README.md").read_text(), flags=re.M)
+        self.assertIn("--read-only", command)
+        self.assertRegex(command, rf"--volume \w+:{state}(?=\s)")
+
     def test_ports_are_open_to_this_machine_alone(self):
         for name, service in SERVICES.items():
             for port in service.get("ports", []):

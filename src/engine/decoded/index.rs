@@ -95,7 +95,7 @@ pub(super) fn is_unique(decoded: &Decoded, column: usize, mut share: Share) -> b
 }
 
 /// The bytes of a value that is not NULL.
-fn bytes<'d>(kind: &Type, values: &Vector<'d>, row: usize) -> &'d [u8] {
+pub(super) fn bytes<'d>(kind: &Type, values: &Vector<'d>, row: usize) -> &'d [u8] {
     match kind {
         Type::Varchar => values.bytes(row),
         _ => {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::index::bytes;
 use super::selection::{Selection, Test};
 use super::{CHUNK_ROWS, Decoded, PLACE_BITS};
 use crate::engine::chunk::Chunk;
@@ -99,12 +100,8 @@ impl Decoded {
 fn retain(test: &Test, kind: &Type, vector: &Vector<'_>, rows: &mut Vec<u32>) {
     rows.retain(|&row| !vector.is_null(row as usize));
     match test {
-        Test::Equals { value, .. } if *kind == Type::Varchar => {
-            rows.retain(|&row| vector.bytes(row as usize) == &**value);
-        }
         Test::Equals { value, .. } => {
-            let own = |row: usize| vector.plain_bytes(value.len(), row..row + 1);
-            rows.retain(|&row| own(row as usize) == &**value);
+            rows.retain(|&row| bytes(kind, vector, row as usize) == &**value);
         }
         Test::Within { least, greatest, .. } => {
             let bounds = (*least, *greatest);

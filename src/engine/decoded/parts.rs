@@ -124,13 +124,13 @@ impl Decoded {
         parts.taken.fetch_or(part.bit(), Ordering::Relaxed);
         let share = || Share::of(&self.share.budget);
         match part {
-            Part::Index => drop(parts.index.get_or_init(|| Index::new(self, column, share()))),
+            Part::Index => _ = parts.index.get_or_init(|| Index::new(self, column, share())),
             Part::Dictionary => {
-                parts.dictionary.get_or_init(|| Dictionary::new(self, column, share()));
+                _ = parts.dictionary.get_or_init(|| Dictionary::new(self, column, share()));
             }
-            Part::Texts => drop(parts.joined.get_or_init(|| Joined::new(self, column, share()))),
+            Part::Texts => _ = parts.joined.get_or_init(|| Joined::new(self, column, share())),
             Part::Uniqueness => {
-                parts.is_unique.get_or_init(|| is_unique(self, column, share()));
+                _ = parts.is_unique.get_or_init(|| is_unique(self, column, share()))
             }
         }
     }
@@ -146,7 +146,7 @@ impl Decoded {
 
     /// How many columns have this part.
     pub(in crate::engine) fn count(&self, part: Part) -> usize {
-        self.columns.iter().filter(|column| column.parts.has(part)).count()
+        self.made().filter(|(_, made)| *made == part).count()
     }
 
     fn can_have(&self, column: usize, part: Part) -> bool {
