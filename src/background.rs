@@ -80,7 +80,7 @@ impl State {
     fn keep(&mut self) {
         // This thread may run wherever the process may.
         let Ok(all) = sched_getaffinity(None) else { return };
-        let processors: Vec<_> = (0..CpuSet::MAX_CPU).filter(|one| all.is_set(*one)).collect();
+        let processors = members(&all);
         if processors.len() > FEW_PROCESSORS {
             return;
         }
@@ -103,6 +103,11 @@ impl State {
             }
         }
     }
+}
+
+/// The numbers of the processors in a set, the least first.
+fn members(set: &CpuSet) -> Vec<usize> {
+    (0..CpuSet::MAX_CPU).filter(|one| set.is_set(*one)).collect()
 }
 
 #[cfg(test)]
@@ -149,10 +154,6 @@ mod tests {
             drop(self.end.take());
             let _ = self.thread.take().expect("dropped once").join();
         }
-    }
-
-    fn members(set: &CpuSet) -> Vec<usize> {
-        (0..CpuSet::MAX_CPU).filter(|one| set.is_set(*one)).collect()
     }
 
     fn set(members: &[usize]) -> CpuSet {
