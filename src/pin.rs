@@ -144,7 +144,7 @@ pub struct Pin {
     origin: Option<PathBuf>,
     /// What a held file was when its bytes were last known to be those that were pinned.
     known: Mutex<Identity>,
-    _reservation: Reservation,
+    reservation: Reservation,
 }
 
 /// Why a file could not be pinned.
@@ -209,8 +209,27 @@ impl Pin {
             hash,
             origin,
             known: Mutex::new(before),
-            _reservation: reservation,
+            reservation,
         })
+    }
+
+    /// Whether this open file has the bytes that were pinned. Reads all of them, and copies none.
+    ///
+    /// # Errors
+    /// As [`Pin::new`].
+    pub fn is_of(&self, file: impl AsFd) -> Result<bool, PinError> {
+        let before = Identity::of_open(&file)?;
+        if before.size() != self.size() {
+            return Ok(false);
+        }
+        let Budget { read, .. } = &*self.reservation.budget;
+        let hash = hash(&file, before.size(), |part, _| {
+            read.fetch_add(part.len() as u64, Ordering::Relaxed);
+        })?;
+        if Identity::of_open(&file)? != before {
+            return Err(PinError::Moved);
+        }
+        Ok(hash == self.hash)
     }
 
     /// Where DuckDB reads the bytes, in this process.
@@ -400,6 +419,20 @@ mod tests {
         assert!(second.is_intact(), "removing the file leaves the bytes");
         drop(first);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn another_look_at_a_file_tells_whether_it_has_the_bytes_that_were_pinned() {
+        let (original, budget) = (file(b"def"), Budget::new(3));
+        let pin = Pin::new(open(&original), &budget).expect("pin");
+        assert!(pin.is_of(open(&original)).expect("readable"));
+        assert_eq!(budget.bytes_read(), 6);
+        for other in [&b"xyz"[..], b"defg", b"de"] {
+            std::fs::write(original.path(), other).expect("rewrite");
+            assert!(!pin.is_of(open(&original)).expect("readable"), "{other:?}");
+        }
+        std::fs::write(original.path(), b"def").expect("rewrite");
+        assert!(pin.is_of(open(&original)).expect("readable"), "whatever its time");
     }
 
     #[test]

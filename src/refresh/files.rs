@@ -26,6 +26,10 @@ use crate::watch;
 /// descriptors.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// No writer gets more done in a millisecond: what takes it longer than a tick of the clock changes
+/// the file's time. Parquet files are written as a whole.
+const WRITTEN_IN_A_MILLISECOND: u64 = 16 << 20;
+
 /// All files, and the ledger.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -230,10 +234,11 @@ impl Files {
                 return None;
             }
         }
+        let began = Timestamp::now();
         let (identity, outcome) = self.read(dir, candidate);
         let read_again = match outcome {
             Outcome::Failed(_) => Some(RETRY_INTERVAL),
-            _ => identity.is_young(Timestamp::now(), tick).then_some(tick),
+            _ => may_hide_a_rewrite(&identity, began, tick).then_some(tick),
         };
         let entry = self
             .entries
@@ -281,7 +286,8 @@ impl Files {
         }
     }
 
-    /// Opens and pins a file, and parses its footer.
+    /// Opens and pins a file, and parses its footer. One that is read again, and has the bytes that it
+    /// had, is neither copied again nor parsed.
     fn read(&self, dir: &OpenDir, candidate: &Candidate) -> (Identity, Outcome) {
         let unreadable = |error: &io::Error| match error.kind() {
             io::ErrorKind::NotFound => Outcome::Gone,
@@ -300,10 +306,21 @@ impl Files {
             Ok(Err(reason)) => return (identity, Outcome::Landing(reason)),
             Err(error) => return (identity, unreadable(&error)),
         }
+        let failed = |error: PinError| match error {
+            PinError::Moved => (identity, Outcome::Landing(error.to_string())),
+            PinError::Read(error) => (identity, unreadable(&error)),
+        };
+        let known = self.entries.get(&candidate.name).and_then(|entry| entry.newest.as_ref());
+        if let Some(version) = known.filter(|version| *version.pin.identity() == identity) {
+            match version.pin.is_of(&file) {
+                Ok(true) => return (identity, Outcome::Version(Arc::clone(version))),
+                Ok(false) => {}
+                Err(error) => return failed(error),
+            }
+        }
         let pin = match Pin::new(file, &self.budget) {
             Ok(pin) => pin,
-            Err(error @ PinError::Moved) => return (identity, Outcome::Landing(error.to_string())),
-            Err(PinError::Read(error)) => return (identity, unreadable(&error)),
+            Err(error) => return failed(error),
         };
         let identity = *pin.identity();
         let outcome = match Footer::read(&pin) {
@@ -344,6 +361,13 @@ impl Files {
             Fault { file, reason, since }
         }));
     }
+}
+
+/// Whether a file that was read from `began` on could have been rewritten since then, or be yet, and
+/// look the same.
+fn may_hide_a_rewrite(identity: &Identity, began: Timestamp, tick: Duration) -> bool {
+    let most = u128::from(WRITTEN_IN_A_MILLISECOND) * tick.as_millis();
+    u128::from(identity.size()) <= most && identity.is_young(began, tick)
 }
 
 /// The sooner of two times to wait, if there are any.
@@ -404,6 +428,40 @@ mod tests {
         assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
         assert_eq!(files.rejected().count(), 1);
         assert!(Arc::ptr_eq(&files.good()["a"], &served));
+    }
+
+    #[test]
+    fn a_file_that_was_young_when_it_was_read_is_read_again_unless_it_is_large() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        let tick = Duration::from_millis(20);
+        let hides = |bytes: u64, began: Duration| {
+            file.as_file().set_len(bytes).expect("a sparse file");
+            let identity = Identity::of_open(file.as_file()).expect("stat");
+            may_hide_a_rewrite(&identity, identity.modified() + began, tick)
+        };
+        let soon = Duration::from_millis(1);
+        assert!(hides(10, soon) && hides(320 << 20, soon));
+        assert!(!hides((320 << 20) + 1, soon), "no writer is that fast");
+        assert!(!hides(10, tick), "another write would be told by its time");
+    }
+
+    #[test]
+    fn a_file_that_is_read_again_and_is_the_same_keeps_its_version() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(root.path().join("mart")).expect("mkdir");
+        let dir = MartDir::new(root.path()).open().expect("open");
+        let budget = Budget::new(1 << 20);
+        let mut files = Files::new(Arc::clone(&budget));
+        let bytes = parquet("same");
+        std::fs::write(root.path().join("mart/a.parquet"), &bytes).expect("write");
+        let [landed] = &files.sweep(&dir, Instant::now()).expect("readable").landed[..] else {
+            panic!("it has landed")
+        };
+        assert_eq!(budget.bytes_read(), bytes.len() as u64);
+        files.entries.get_mut("a").expect("known").read_again = Some(Duration::ZERO);
+        assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
+        assert!(Arc::ptr_eq(&files.good()["a"], landed));
+        assert_eq!(budget.bytes_read(), 2 * bytes.len() as u64);
     }
 
     #[test]
