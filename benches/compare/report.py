@@ -47,6 +47,9 @@ class Results:
     #: martd with 8 clients, quiet, in the same minutes as `changing`.
     beside: Part | None = None
     large: Part | None = None
+    #: martd with 8 clients, while marts are replaced and in the same minutes quiet.
+    large_changing: Part | None = None
+    large_beside: Part | None = None
     staleness: dict[str, float | None] = field(default_factory=dict)
     many: dict[int, dict] = field(default_factory=dict)
     growth: dict = field(default_factory=dict)
@@ -73,6 +76,8 @@ class Results:
             parts += [
                 "## Quiet, 1,000,000 transactions\n",
                 self.table(self.large, 1) + "\n" + self.table(self.large, 8),
+                "## While marts of 1,000,000 transactions are replaced, ten a second, in turn\n",
+                self.table(self.large_changing, 8),
             ]
         parts += ["## What the cases are\n", self.statements(), NOTES]
         return "\n".join(part for part in parts if part)
@@ -167,13 +172,18 @@ class Results:
         cached, own = quiet.get("aggregate", ON, 8), quiet.get("aggregate", OFF, 8)
         line("aggregate repeated, cache on: at least 20 × uncached", f"{cached.rate / own.rate:.0f} ×", cached.rate >= 20 * own.rate)
         line("the same: p99 under 5 ms with 8 clients", f"{cached.p99_ms:.2f} ms", cached.p99_ms < 5)
-        failed = sum(run.failed for (_, name, _), runs in self.changing.runs.items() if name in (OFF, ON) for run in runs)
-        for case in self.changing.cases:
-            run, before = (part.get(case.name, OFF, 8) for part in (self.changing, self.beside))
-            line(
-                f"{case.title}, 8 clients, replacing: p99 at most 2 × quiet in the same minute",
-                f"{run.p99_ms / before.p99_ms:.2f} × ({run.p99_ms:.1f} ms for {before.p99_ms:.1f} ms)", run.p99_ms <= 2 * before.p99_ms,
-            )
+        failed = 0
+        for changing, beside in ((self.changing, self.beside), (self.large_changing, self.large_beside)):
+            if changing is None:
+                continue
+            failed += sum(run.failed for (_, name, _), runs in changing.runs.items() if name in (OFF, ON) for run in runs)
+            for case in changing.cases:
+                run, before = (part.get(case.name, OFF, 8) for part in (changing, beside))
+                line(
+                    f"{case.title}, {changing.size:,}, 8 clients, replacing: p99 at most 2 × quiet in the same minute",
+                    f"{run.p99_ms / before.p99_ms:.2f} × ({run.p99_ms:.1f} ms for {before.p99_ms:.1f} ms)",
+                    run.p99_ms <= 2 * before.p99_ms,
+                )
         line("replacing: no failed answer of martd", f"{failed}", failed == 0)
         growth = self.growth
         line("no answer older than one before it", f"{growth['wrong']}", growth["wrong"] == 0)
@@ -215,5 +225,6 @@ views on sealed copies of the files, fetched as Arrow, in one thread that does n
 answers; marts that are asked for again and again it holds decoded either way, and decodes again when they change. ROAPI and DataPress get the
 same marts with UUIDs as text, which DataFusion neither compares nor writes as JSON otherwise; they hold all data in memory
 and do not look at the files again unless told to. DataPress answers queries of one dataset, so it has no joins. Its
-figures and ROAPI's are their defaults. Before anything was measured, all servers gave the same rows in every case.
+figures and ROAPI's are their defaults. A mart is replaced by a rename of a file that lies ready: who writes 27 MB a second,
+wherever to, delays short answers as much as replacing does, whatever the server does about it. Before anything was measured, all servers gave the same rows in every case.
 """
