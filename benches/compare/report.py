@@ -226,5 +226,5 @@ answers; marts that are asked for again and again it holds decoded either way, a
 same marts with UUIDs as text, which DataFusion neither compares nor writes as JSON otherwise; they hold all data in memory
 and do not look at the files again unless told to. DataPress answers queries of one dataset, so it has no joins. Its
 figures and ROAPI's are their defaults. A mart is replaced by a rename of a file that lies ready: who writes 27 MB a second,
-wherever to, delays short answers as much as replacing does, whatever the server does about it. Before anything was measured, all servers gave the same rows in every case.
+wherever to, delays short answers, whatever the server does about it. Before anything was measured, all servers gave the same rows in every case.
 """
