@@ -178,7 +178,7 @@ impl Pin {
         let mut reservation = budget.claim()?;
         let before = Identity::of_open(file)?;
         let mut copy = reservation.reserve(before.size()).then(Copy::create).transpose();
-        let hash = hash(file, before.size(), |part, offset| {
+        let hash = hash(file, &before, |part, offset| {
             budget.read.fetch_add(part.len() as u64, Ordering::Relaxed);
             if let Ok(Some(to)) = &copy
                 && let Err(error) = to.0.write_all_at(part, offset)
@@ -187,9 +187,6 @@ impl Pin {
             }
         })?;
         let sealed = copy.and_then(|copy| copy.map(Copy::seal).transpose());
-        if Identity::of_open(file)? != before {
-            return Err(PinError::Moved);
-        }
         let copy = sealed.unwrap_or_else(|error| {
             warn!(%error, "a file cannot be copied to memory: holding the file itself");
             None
@@ -223,12 +220,9 @@ impl Pin {
             return Ok(false);
         }
         let Budget { read, .. } = &*self.reservation.budget;
-        let hash = hash(&file, before.size(), |part, _| {
+        let hash = hash(&file, &before, |part, _| {
             read.fetch_add(part.len() as u64, Ordering::Relaxed);
         })?;
-        if Identity::of_open(&file)? != before {
-            return Err(PinError::Moved);
-        }
         Ok(hash == self.hash)
     }
 
@@ -280,9 +274,9 @@ impl Pin {
         if now.size() != self.identity.size() || now.modified() != self.identity.modified() {
             return false;
         }
-        let same = hash(&*self.fd, self.size(), |_, _| {}).is_ok_and(|hash| hash == self.hash)
-            && Identity::of_open(&*self.fd).is_ok_and(|after| after == now);
-        if same && !now.is_young(Timestamp::now(), CLOCK_TICK) {
+        let began = Timestamp::now();
+        let same = hash(&*self.fd, &now, |_, _| {}).is_ok_and(|hash| hash == self.hash);
+        if same && !now.is_young(began, CLOCK_TICK) {
             *known = now;
         }
         same
@@ -312,8 +306,14 @@ impl AsFd for Pin {
     }
 }
 
-/// Hashes `size` bytes, which the file must have exactly, and shows each part to `each`.
-fn hash(file: impl AsFd, size: u64, mut each: impl FnMut(&[u8], u64)) -> Result<Hash, PinError> {
+/// Hashes the bytes of an open file, which must not change from `before` on, and shows each part to
+/// `each`.
+fn hash(
+    file: impl AsFd,
+    before: &Identity,
+    mut each: impl FnMut(&[u8], u64),
+) -> Result<Hash, PinError> {
+    let size = before.size();
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; COPY_BUFFER_BYTES.min(size as usize + 1)];
     let mut total = 0;
@@ -330,7 +330,10 @@ fn hash(file: impl AsFd, size: u64, mut each: impl FnMut(&[u8], u64)) -> Result<
             break;
         }
     }
-    if total == size { Ok(hasher.finalize()) } else { Err(PinError::Moved) }
+    if total != size || Identity::of_open(&file)? != *before {
+        return Err(PinError::Moved);
+    }
+    Ok(hasher.finalize())
 }
 
 /// An empty file in memory.
@@ -433,6 +436,16 @@ mod tests {
         }
         std::fs::write(original.path(), b"def").expect("rewrite");
         assert!(pin.is_of(open(&original)).expect("readable"), "whatever its time");
+    }
+
+    #[test]
+    fn a_file_that_is_stamped_while_it_is_read_is_being_written() {
+        let original = file(b"def");
+        let before = Identity::of_open(original.as_file()).expect("stat");
+        let stamp = |_: &[u8], _| {
+            original.as_file().set_modified(SystemTime::UNIX_EPOCH).expect("utimensat");
+        };
+        assert!(matches!(hash(original.as_file(), &before, stamp), Err(PinError::Moved)));
     }
 
     #[test]

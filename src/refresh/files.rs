@@ -458,10 +458,13 @@ mod tests {
             panic!("it has landed")
         };
         assert_eq!(budget.bytes_read(), bytes.len() as u64);
-        files.entries.get_mut("a").expect("known").read_again = Some(Duration::ZERO);
+        let entry = files.entries.get_mut("a").expect("known");
+        entry.read_again = Some(Duration::ZERO);
+        entry.set(Condition::Landing("could not be read".to_owned()));
         assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
         assert!(Arc::ptr_eq(&files.good()["a"], landed));
         assert_eq!(budget.bytes_read(), 2 * bytes.len() as u64);
+        assert_eq!(files.landing().count(), 0, "it could be read now");
     }
 
     #[test]
