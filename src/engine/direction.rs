@@ -7,17 +7,20 @@
 //! column that it is ordered by has each value once.
 
 use super::decoded::{Decoded, Part};
-use super::gate::Ordering;
+use super::gate::{Ordering, SortKey};
 
 impl Decoded {
     /// Whether a page in this order is read from the end.
     pub(super) fn is_backwards(&self, ordering: &Ordering) -> bool {
-        let Some((first, descends)) = ordering.columns.first() else { return false };
-        let Some(first) = self.column_named(first) else { return false };
-        if self.ascends(first) != Some(*descends) {
-            return false;
-        }
-        let mut columns = ordering.columns.iter().filter_map(|(name, _)| self.column_named(name));
+        let Some(SortKey { column, descends, .. }) = ordering.keys.first() else { return false };
+        let Some(first) = self.column_named(column) else { return false };
+        self.ascends(first) == Some(*descends) && self.is_told_apart(ordering)
+    }
+
+    /// Whether no two rows are equal in all that they are ordered by, as far as that is known: one of
+    /// the columns has each value once.
+    pub(super) fn is_told_apart(&self, ordering: &Ordering) -> bool {
+        let mut columns = ordering.keys.iter().filter_map(|key| self.column_named(&key.column));
         columns.any(|column| {
             let is_unique = self.columns()[column].parts.is_unique();
             if is_unique.is_none() {
@@ -52,9 +55,12 @@ mod tests {
     use crate::engine::decoded::tests::decode;
 
     fn ordering(columns: &[(&str, bool)]) -> Ordering {
-        Ordering {
-            columns: columns.iter().map(|(name, desc)| ((*name).to_owned(), *desc)).collect(),
-        }
+        let key = |&(column, descends): &(&str, bool)| SortKey {
+            column: column.to_owned(),
+            descends,
+            nulls_first: false,
+        };
+        Ordering { keys: columns.iter().map(key).collect() }
     }
 
     /// Three chunks, from old to new.

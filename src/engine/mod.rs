@@ -33,7 +33,7 @@ use std::sync::LazyLock;
 pub use chunk::Chunk;
 pub use duck::DuckError;
 pub use gate::{
-    Checked, Comparison, Condition, Gate, Operand, OperandValue, Ordering, Page, Refusal,
+    Checked, Comparison, Condition, Gate, Operand, OperandValue, Ordering, Page, Refusal, SortKey,
     StatementKind, TableName,
 };
 pub(crate) use helpers::STACK_BYTES as HELPER_STACK_BYTES;

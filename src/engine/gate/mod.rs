@@ -37,7 +37,7 @@ mod tree;
 mod walk;
 
 pub use one_table::{Comparison, Condition, Operand, OperandValue, Page};
-pub use ordering::Ordering;
+pub use ordering::{Ordering, SortKey};
 
 /// Objects and arrays in each other in the serialized parse. An expression takes at most four per
 /// level and is bounded at 400; the tree is read by recursion on the caller's 16 MiB stack.
@@ -76,12 +76,12 @@ pub struct Checked {
     /// Whether it brings rows together that have values in common: by groups, DISTINCT, joins, windows,
     /// set operations or subqueries.
     pub hashes: bool,
-    /// The order of its rows, when it is a page of one table's.
+    /// The order of its rows, when it lists those of one table.
     pub ordering: Option<Ordering>,
     /// What holds for every row that matters to it, when it reads one table.
     pub conditions: Vec<Condition>,
-    /// The page that it gives, when it lists the rows of one table for which the conditions hold, in no
-    /// order.
+    /// The page that it gives, when it lists the rows of one table for which the conditions hold, in
+    /// the order above or in none.
     pub page: Option<Page>,
     /// The same statement over [`ROWS_SCHEMA`], giving the numbers of the
     /// rows that it lists.

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use super::Ordering;
+
 /// What holds of a column in every row that matters to a statement, as its WHERE has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
@@ -45,7 +47,7 @@ pub enum OperandValue {
     Parameter(String),
 }
 
-/// Which of its rows a listing in no order gives, one after the other as they are stored.
+/// Which of its rows a listing gives, in the order that it asks for, or else as they are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// How many at most.
@@ -71,7 +73,9 @@ pub(super) fn is_listing(node: &Value) -> bool {
         && is_empty(&node["group_expressions"])
         && is_empty(&node["group_sets"])
         && ["having", "qualify"].iter().all(|key| node[key].is_null())
-        && node["select_list"].as_array().is_some_and(|list| list.iter().all(is_column))
+        && node["select_list"].as_array().is_some_and(|list| {
+            list.iter().all(|expression| is_column(expression, name_of_table(node)))
+        })
         && orders(node).iter().all(|order| order["expression"]["class"] == "COLUMN_REF")
         && node["modifiers"].as_array().is_some_and(|modifiers| {
             let known = ["ORDER_MODIFIER", "LIMIT_MODIFIER"];
@@ -96,9 +100,10 @@ pub(super) fn conditions(node: &Value) -> Vec<Condition> {
 }
 
 /// The page that a listing gives of the rows for which its [`conditions`] hold, if it asks for nothing
-/// else.
-pub(super) fn page(node: &Value) -> Option<Page> {
-    if !is_listing(node) || !orders(node).is_empty() || !collect_where(node, &mut Vec::new()) {
+/// else than this order.
+pub(super) fn page(node: &Value, ordering: Option<&Ordering>) -> Option<Page> {
+    let is_order_told = ordering.is_some() || orders(node).is_empty();
+    if !is_listing(node) || !is_order_told || !collect_where(node, &mut Vec::new()) {
         return None;
     }
     // `None` where it is an expression.
@@ -117,10 +122,15 @@ pub(super) fn page(node: &Value) -> Option<Page> {
 
 /// Collects what holds of columns in every row that matters. Whether that is all of the WHERE.
 fn collect_where(node: &Value, conditions: &mut Vec<Condition>) -> bool {
+    let clause = &node["where_clause"];
+    clause.is_null() || collect(clause, name_of_table(node), conditions)
+}
+
+/// The name under which a query of one table has it.
+pub(super) fn name_of_table(node: &Value) -> &str {
     let table = &node["from_table"];
     let name = if table["alias"] == "" { &table["table_name"] } else { &table["alias"] };
-    let clause = &node["where_clause"];
-    clause.is_null() || collect(clause, name.as_str().unwrap_or_default(), conditions)
+    name.as_str().unwrap_or_default()
 }
 
 fn collect(clause: &Value, table: &str, conditions: &mut Vec<Condition>) -> bool {
@@ -158,7 +168,7 @@ fn collect(clause: &Value, table: &str, conditions: &mut Vec<Condition>) -> bool
 }
 
 /// The column of the table that this is, under its own name or the table's.
-fn column_of(expression: &Value, table: &str) -> Option<String> {
+pub(super) fn column_of(expression: &Value, table: &str) -> Option<String> {
     let names = expression["column_names"].as_array()?;
     let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
     match names[..] {
@@ -230,10 +240,11 @@ pub(super) fn same_tree(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Whether this is a column, or all of them, under its own name.
-fn is_column(expression: &Value) -> bool {
-    let class = expression["class"].as_str();
-    expression["alias"] == "" && (class == Some("COLUMN_REF") || is_all_columns(expression))
+/// Whether this is a column of the table, or all of them, under its own name. `document.name` is not: it
+/// may be a value inside of a JSON column.
+fn is_column(expression: &Value, table: &str) -> bool {
+    let is_own = column_of(expression, table).is_some() || is_all_columns(expression);
+    expression["alias"] == "" && is_own
 }
 
 fn is_all_columns(expression: &Value) -> bool {
@@ -347,6 +358,7 @@ mod tests {
     fn what_is_no_listing_or_would_be_read_otherwise_is_left_as_it_is() {
         for sql in [
             "SELECT a AS b FROM mart.x",
+            "SELECT b.a FROM mart.x",
             "SELECT a + 1 FROM mart.x",
             "SELECT DISTINCT a FROM mart.x",
             "SELECT a FROM mart.x GROUP BY a",

@@ -1,59 +1,94 @@
-//! The order of a page: `SELECT a, b FROM mart.x WHERE … ORDER BY a DESC LIMIT 100`.
+//! The order of a listing: `SELECT a, b FROM mart.x WHERE … ORDER BY a DESC LIMIT 100`.
 
 use serde_json::Value;
 
 use super::one_table;
 
-/// The order that a statement asks for when it is a page of the rows of one table: columns as they
-/// are, no aggregates, no other query inside. DuckDB then keeps the first so many rows, and is
-/// fastest when it meets those early.
+/// The order that a statement asks for when it lists rows of one table: columns as they are, no
+/// aggregates, no other query inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ordering {
-    /// The columns to order by, the first decides first, each with whether it descends.
-    pub columns: Vec<(String, bool)>,
+    /// What the rows are ordered by; the first decides first.
+    pub keys: Vec<SortKey>,
+}
+
+/// A column that rows are ordered by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SortKey {
+    /// The column, as the statement names it.
+    pub column: String,
+    /// Whether the greatest value comes first.
+    pub descends: bool,
+    /// Whether NULLs come before all values.
+    pub nulls_first: bool,
 }
 
 /// Reads the order off the node of a statement that has been walked.
 pub(super) fn of(node: &Value) -> Option<Ordering> {
-    let has_limit =
-        node["modifiers"].as_array()?.iter().any(|modifier| modifier["type"] == "LIMIT_MODIFIER");
     let orders = one_table::orders(node);
-    if !one_table::is_listing(node) || !has_limit || orders.is_empty() {
+    if !one_table::is_listing(node) || orders.is_empty() {
         return None;
     }
-    let columns = orders.iter().map(|order| {
-        let name = order["expression"]["column_names"].as_array()?.last()?.as_str()?;
-        Some((name.to_owned(), order["type"] == "DESCENDING"))
+    let table = one_table::name_of_table(node);
+    let keys = orders.iter().map(|order| {
+        Some(SortKey {
+            column: one_table::column_of(&order["expression"], table)?,
+            descends: match order["type"].as_str()? {
+                "DESCENDING" => true,
+                "ASCENDING" | "ORDER_DEFAULT" => false,
+                _ => return None,
+            },
+            // DuckDB's own order has them last, whether it descends or not.
+            nulls_first: match order["null_order"].as_str()? {
+                "NULLS FIRST" => true,
+                "NULLS LAST" | "ORDER_DEFAULT" => false,
+                _ => return None,
+            },
+        })
     });
-    Some(Ordering { columns: columns.collect::<Option<_>>()? })
+    Some(Ordering { keys: keys.collect::<Option<_>>()? })
 }
 
 #[cfg(test)]
 mod tests {
     use crate::engine::Gate;
 
-    fn of(sql: &str) -> Option<Vec<(String, bool)>> {
+    fn of(sql: &str) -> Option<String> {
         let checked = Gate::new().expect("a gate").check(sql).expect(sql);
-        checked.ordering.clone().map(|ordering| ordering.columns)
+        let spell = |key: &super::SortKey| {
+            let descends = if key.descends { " desc" } else { "" };
+            let nulls = if key.nulls_first { " nulls first" } else { "" };
+            format!("{}{descends}{nulls}", key.column)
+        };
+        let ordering = checked.ordering.as_ref()?;
+        Some(ordering.keys.iter().map(spell).collect::<Vec<_>>().join(", "))
     }
 
     #[test]
-    fn a_page_has_an_order() {
-        let expected = Some(vec![("a".to_owned(), true), ("b".to_owned(), false)]);
-        for sql in [
-            "SELECT a, b FROM mart.x ORDER BY a DESC, b LIMIT 10",
-            "FROM mart.x t WHERE c > ? AND d IN (1, 2) ORDER BY t.a DESC, b ASC LIMIT ? OFFSET 5",
-            "SELECT * EXCLUDE (c) FROM mart.x ORDER BY a DESC NULLS LAST, b LIMIT 10",
+    fn a_listing_has_an_order() {
+        for (sql, expected) in [
+            ("SELECT a, b FROM mart.x ORDER BY a DESC, b LIMIT 10", "a desc, b"),
+            (
+                "FROM mart.x t WHERE c > ? AND d IN (1, 2) ORDER BY t.a DESC, b ASC LIMIT ? OFFSET 5",
+                "a desc, b",
+            ),
+            ("SELECT * EXCLUDE (c) FROM mart.x ORDER BY x.a DESC NULLS LAST, b", "a desc, b"),
+            (
+                "SELECT x.a FROM mart.x ORDER BY a NULLS FIRST, b DESC NULLS FIRST LIMIT 10",
+                "a nulls first, b desc nulls first",
+            ),
         ] {
-            assert_eq!(of(sql), expected, "{sql}");
+            assert_eq!(of(sql).as_deref(), Some(expected), "{sql}");
         }
     }
 
     #[test]
     fn what_more_than_the_order_depends_on_has_none() {
         for sql in [
-            "SELECT a FROM mart.x ORDER BY a DESC",
             "SELECT a FROM mart.x LIMIT 10",
+            "SELECT a FROM mart.x ORDER BY a COLLATE nocase LIMIT 10",
+            "SELECT a FROM mart.x ORDER BY b.a LIMIT 10",
+            "SELECT b.a FROM mart.x ORDER BY a LIMIT 10",
             "SELECT b AS a FROM mart.x ORDER BY a DESC LIMIT 10",
             "SELECT * REPLACE (b AS a) FROM mart.x ORDER BY a DESC LIMIT 10",
             "SELECT a + 1 FROM mart.x ORDER BY a DESC LIMIT 10",

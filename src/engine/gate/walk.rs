@@ -38,15 +38,16 @@ pub(super) fn check(tree: &Value) -> Result<Checked, Refusal> {
         let entry = fields(entry, "parameter", "key value")?;
         parameters.insert(entry.text("key")?.to_owned());
     }
+    let ordering = ordering::of(statement.required("node")?);
     Ok(Checked {
         kind,
         tables: walk.tables,
         cacheable: !walk.inconsistent,
         hashes: walk.hashes,
         parameters: parameters.into_iter().collect(),
-        ordering: ordering::of(statement.required("node")?),
         conditions: one_table::conditions(statement.required("node")?),
-        page: one_table::page(statement.required("node")?),
+        page: one_table::page(statement.required("node")?, ordering.as_ref()),
+        ordering,
         row_numbers: None,
     })
 }
