@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::chunk::Chunk;
 use super::conditions::{self, Known};
-use super::decoded::{Decoded, Lookup};
+use super::decoded::{Decoded, Lookup, Order};
 use super::gate::{Checked, OperandValue};
 use super::instance::{Instance, Scope, Table};
 use super::query::{Answer, Parameters, QueryError};
@@ -54,7 +54,7 @@ pub(super) fn lookup(
     mart: &Arc<Decoded>,
     known: &Known,
 ) -> Option<Lookup> {
-    let page = checked.page.as_ref().filter(|_| checked.ordering.is_none())?;
+    let page = checked.page.as_ref()?;
     let [(_, tests)] = known.tests.as_slice() else { return None };
     let given = checked.parameters.iter().filter(|name| parameters.get(name).is_some()).count();
     // What is missing or too much is for DuckDB's way to name.
@@ -67,7 +67,11 @@ pub(super) fn lookup(
         None => Some(otherwise),
     };
     let (limit, offset) = (count(&page.limit, u64::MAX)?, count(&page.offset, 0)?);
-    Some(Lookup::new(mart, tests.clone(), offset, limit))
+    let lookup = Lookup::new(mart, tests.clone(), offset, limit);
+    match &checked.ordering {
+        Some(ordering) => lookup.ordered_by(Order::of(mart, ordering)?),
+        None => Some(lookup),
+    }
 }
 
 impl Instance {
@@ -191,10 +195,31 @@ mod tests {
         let found = at_once(&instance, indexed, &integers(&[4_711]), &Scope::AllRows);
         assert_eq!(found, Some(vec![4_711]));
         assert_eq!(at_once(&instance, indexed, &integers(&[1, 2]), &Scope::AllRows), None);
-        for other in ["SELECT x FROM mart.a WHERE x = 1 ORDER BY x", "SELECT max(x) FROM mart.a"] {
+        for other in ["SELECT x + 1 FROM mart.a WHERE x = 1", "SELECT max(x) FROM mart.a"] {
             by_session(&instance, other, &integers(&[]), &Scope::AllRows);
             assert_eq!(at_once(&instance, other, &integers(&[]), &Scope::AllRows), None, "{other}");
         }
+    }
+
+    #[test]
+    fn few_rows_are_put_in_order_where_it_is_known_which_comes_first() {
+        let rows = "SELECT i AS x, i % 7 AS y FROM range(200) t(i)";
+        let instance = instance_of(rows, None, None);
+        let sql = "SELECT x FROM mart.a WHERE x >= ? ORDER BY y DESC, x LIMIT ? OFFSET ?";
+        let ask = |values: &[i64]| at_once(&instance, sql, &integers(values), &Scope::AllRows);
+        by_session(&instance, sql, &integers(&[0, 1, 0]), &Scope::AllRows);
+        assert_eq!(
+            ask(&[190, 3, 0]),
+            Some(vec![195, 194, 193]),
+            "the session saw to what it asks for"
+        );
+        assert_eq!(ask(&[190, 3, 9]), Some(vec![196]));
+        assert_eq!(ask(&[190, 0, 0]), Some(vec![]));
+        assert_eq!(ask(&[200, 9, 0]), Some(vec![]));
+        let tied = "SELECT x FROM mart.a WHERE x < 9 ORDER BY y";
+        by_session(&instance, tied, &integers(&[]), &Scope::AllRows);
+        let found = at_once(&instance, tied, &integers(&[]), &Scope::AllRows);
+        assert_eq!(found, None, "which of two comes first is DuckDB's choice");
     }
 
     #[test]

@@ -5,15 +5,26 @@
 //! to look through a few thousand values.
 
 use std::sync::Arc;
+use std::vec;
 
 use super::index::bytes;
+use super::order::{First, Order};
 use super::selection::{Selection, Test};
 use super::{CHUNK_ROWS, Decoded, PLACE_BITS};
 use crate::engine::chunk::Chunk;
 use crate::engine::types::Type;
 use crate::engine::vector::{Plain, Vector};
 
-/// The rows of a mart that pass all of these tests, in the order of the file.
+/// So many rows are put in order at most. DuckDB has limits for what takes more memory.
+const MOST_ORDERED: usize = 64 << 10;
+/// Of rows that are not told apart by their ranks alone, so many are looked at.
+pub(super) const MOST_COMPARED: usize = 4 << 10;
+/// Of more rows, chunks that lie beyond the page are passed over.
+const MANY_ROWS: usize = 2 * CHUNK_ROWS;
+/// Chunks that are looked through at a time.
+const CHUNKS_AT_ONCE: usize = 64;
+
+/// The rows of a mart that pass all of these tests, in the order of the file or another.
 #[derive(Debug)]
 pub(in crate::engine) struct Lookup {
     mart: Arc<Decoded>,
@@ -24,6 +35,18 @@ pub(in crate::engine) struct Lookup {
     /// Rows that are yet to be passed over, and those that are yet to be given.
     offset: u64,
     limit: u64,
+    ordered: Option<Ordered>,
+}
+
+/// The rows of a lookup in another order than the file's.
+#[derive(Debug)]
+enum Ordered {
+    /// Rows are looked through for the first ones.
+    Searched {
+        first: First,
+        by_chunk: bool,
+    },
+    Found(vec::IntoIter<i64>),
 }
 
 impl Lookup {
@@ -34,7 +57,20 @@ impl Lookup {
         limit: u64,
     ) -> Self {
         let selection = Selection::new(mart, &tests, false);
-        Self { mart: Arc::clone(mart), tests, selection, place: 0, offset, limit }
+        Self { mart: Arc::clone(mart), tests, selection, place: 0, offset, limit, ordered: None }
+    }
+
+    /// The same in an order. `None` where that is faster, or safer, with DuckDB.
+    pub(in crate::engine) fn ordered_by(mut self, order: Order) -> Option<Self> {
+        let rows = self.candidates();
+        let wanted = usize::try_from(self.offset.saturating_add(self.limit)).unwrap_or(usize::MAX);
+        let most = rows.min(wanted);
+        if most > MOST_ORDERED || !(order.is_decisive || rows <= MOST_COMPARED) {
+            return None;
+        }
+        let first = First::new(order, most);
+        self.ordered = Some(Ordered::Searched { first, by_chunk: rows > MANY_ROWS });
+        Some(self)
     }
 
     /// How many rows are looked at to find those.
@@ -45,35 +81,64 @@ impl Lookup {
     /// These columns of the next rows, at most 2,048; `None` at the end, and none of them where there
     /// are none among many.
     pub(in crate::engine) fn next_chunk(&mut self, columns: &[usize]) -> Option<Chunk> {
-        /// Chunks that are looked through at a time.
-        const AT_ONCE: usize = 64;
-        let end = self.selection.len().min(self.place + AT_ONCE);
-        if self.place == end || self.limit == 0 {
+        if self.limit == 0 {
+            return None;
+        }
+        match self.ordered.take() {
+            None => self.next_stored(columns),
+            Some(Ordered::Searched { first, by_chunk }) => {
+                self.ordered = Some(self.search(first, by_chunk));
+                Some(self.mart.rows(columns, &[]))
+            }
+            Some(Ordered::Found(mut rows)) => {
+                let numbers: Vec<i64> = rows.by_ref().take(CHUNK_ROWS).collect();
+                self.ordered = Some(Ordered::Found(rows));
+                (!numbers.is_empty()).then(|| self.mart.rows(columns, &numbers))
+            }
+        }
+    }
+
+    /// Looks for the first rows in some chunks more.
+    fn search(&mut self, mut first: First, by_chunk: bool) -> Ordered {
+        if self.place == 0 && by_chunk {
+            self.selection.sort_by_key(|chunk| first.order.least_rank(&self.mart, chunk));
+        }
+        let end = self.selection.len().min(self.place + CHUNKS_AT_ONCE);
+        let mut is_found = end == self.selection.len();
+        for place in self.place..end {
+            let (number, picked) = self.selection.visit(&self.mart, place);
+            if by_chunk && first.is_before(&self.mart, number) {
+                is_found = true;
+                break;
+            }
+            first.show(&self.mart, number, &self.passing(number, picked));
+        }
+        self.place = end;
+        if !is_found {
+            return Ordered::Searched { first, by_chunk };
+        }
+        let mut rows = first.take(&self.mart).into_iter();
+        if let Some(last) = usize::try_from(self.offset).unwrap_or(usize::MAX).checked_sub(1) {
+            rows.nth(last);
+        }
+        Ordered::Found(rows)
+    }
+
+    /// The next rows in the order of the file.
+    fn next_stored(&mut self, columns: &[usize]) -> Option<Chunk> {
+        let end = self.selection.len().min(self.place + CHUNKS_AT_ONCE);
+        if self.place == end {
             return None;
         }
         let mut numbers: Vec<i64> = Vec::new();
         while self.place < end && (numbers.len() as u64) < self.limit {
             let (number, picked) = self.selection.visit(&self.mart, self.place);
-            let chunk = &self.mart.chunks[number];
             let room = CHUNK_ROWS - numbers.len();
-            if picked.map_or(chunk.rows(), <[u32]>::len) > room {
+            if picked.map_or(self.mart.chunks[number].rows(), <[u32]>::len) > room {
                 break;
             }
+            let rows = self.passing(number, picked);
             self.place += 1;
-            let mut rows: Vec<u32> = match picked {
-                Some(picked) => {
-                    picked.iter().map(|number| number & (CHUNK_ROWS - 1) as u32).collect()
-                }
-                None => (0..chunk.rows() as u32).collect(),
-            };
-            for test in &self.tests {
-                if !self.mart.all_pass(test, number) {
-                    let column = match test {
-                        Test::Equals { column, .. } | Test::Within { column, .. } => *column,
-                    };
-                    retain(test, self.mart.kind(column), &chunk.column(column), &mut rows);
-                }
-            }
             let passed_over = self.offset.min(rows.len() as u64);
             self.offset -= passed_over;
             let first = (number << PLACE_BITS) as i64;
@@ -82,6 +147,24 @@ impl Lookup {
         numbers.truncate(usize::try_from(self.limit).unwrap_or(usize::MAX));
         self.limit -= numbers.len() as u64;
         Some(self.mart.rows(columns, &numbers))
+    }
+
+    /// The rows of a chunk that pass, of these or of all.
+    fn passing(&self, number: usize, picked: Option<&[u32]>) -> Vec<u32> {
+        let chunk = &self.mart.chunks[number];
+        let mut rows: Vec<u32> = match picked {
+            Some(picked) => picked.iter().map(|number| number & (CHUNK_ROWS - 1) as u32).collect(),
+            None => (0..chunk.rows() as u32).collect(),
+        };
+        for test in &self.tests {
+            if !self.mart.all_pass(test, number) {
+                let column = match test {
+                    Test::Equals { column, .. } | Test::Within { column, .. } => *column,
+                };
+                retain(test, self.mart.kind(column), &chunk.column(column), &mut rows);
+            }
+        }
+        rows
     }
 }
 

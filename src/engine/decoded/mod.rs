@@ -20,6 +20,7 @@ mod dictionary;
 mod function;
 mod index;
 mod lookup;
+mod order;
 mod parts;
 mod selection;
 mod texts;
@@ -43,6 +44,7 @@ pub(super) use function::{
 };
 use index::{Bounds, Index, bounds};
 pub(super) use lookup::Lookup;
+pub(super) use order::Order;
 pub(super) use parts::{Part, Parts};
 pub(super) use selection::{Restriction, Test};
 pub(crate) use texts::Texts;

@@ -101,6 +101,11 @@ impl Selection {
         Self { index, visits }
     }
 
+    /// Puts the chunks in another order; those that have the same key stay as they are.
+    pub(super) fn sort_by_key(&mut self, mut key: impl FnMut(usize) -> u128) {
+        self.visits.sort_by_cached_key(|visit| key(visit.chunk));
+    }
+
     /// How many chunks have such rows.
     pub(super) fn len(&self) -> usize {
         self.visits.len()
