@@ -74,8 +74,6 @@ impl Order {
                         let text = (!is_null).then(|| first_bytes(vector.bytes(row as usize)));
                         *rank |= field.of_value(text);
                     }
-                    // The rest of the texts comes before the next key.
-                    break;
                 }
                 _ => each_number(kind, &vector, rows, |place, number| {
                     let is_null = vector.is_null(rows[place] as usize);
@@ -248,7 +246,6 @@ fn bits(kind: &Type) -> Option<u32> {
         | Type::USmallInt
         | Type::UInteger
         | Type::UBigInt
-        | Type::Float
         | Type::Double
         | Type::Decimal { .. }
         | Type::Varchar
@@ -258,6 +255,8 @@ fn bits(kind: &Type) -> Option<u32> {
         | Type::Timestamp
         | Type::TimestampNs
         | Type::TimestampTz => Some(u8::BITS * kind.width()? as u32),
+        // Compared as DOUBLE.
+        Type::Float => Some(u64::BITS),
         _ => None,
     }
 }
@@ -268,6 +267,15 @@ fn first_bytes(text: &[u8]) -> u128 {
     let length = text.len().min(first.len());
     first[..length].copy_from_slice(&text[..length]);
     u128::from_be_bytes(first)
+}
+
+/// A number that is in the order of this one. All that are no number are one, above all others.
+fn ordered(value: f64) -> u64 {
+    match value {
+        value if value.is_nan() => u64::MAX,
+        value if value < 0.0 => !value.to_bits(),
+        value => value.to_bits() | 1 << 63,
+    }
 }
 
 /// Numbers that are in the order of these values, which are no texts, with their places in `rows`. What
@@ -287,14 +295,8 @@ fn each_number(kind: &Type, vector: &Vector<'_>, rows: &[u32], mut each: impl Fn
         (Type::USmallInt, _) => each!(u16, u128::from),
         (Type::UInteger, _) => each!(u32, u128::from),
         (Type::UBigInt, _) => each!(u64, u128::from),
-        (Type::Float, _) => each!(f32, |value: f32| {
-            let bits = if value.is_nan() { u32::MAX >> 1 } else { (value + 0.0).to_bits() };
-            u128::from(if value < 0.0 { !bits } else { bits | 1 << 31 })
-        }),
-        (Type::Double, _) => each!(f64, |value: f64| {
-            let bits = if value.is_nan() { u64::MAX >> 1 } else { (value + 0.0).to_bits() };
-            u128::from(if value < 0.0 { !bits } else { bits | 1 << 63 })
-        }),
+        (Type::Float, _) => each!(f32, |value: f32| u128::from(ordered(value.into()))),
+        (Type::Double, _) => each!(f64, |value: f64| u128::from(ordered(value))),
         (_, Some(1)) => each!(i8, |value: i8| u128::from(value as u8 ^ 1 << 7)),
         (_, Some(2)) => each!(i16, |value: i16| u128::from(value as u16 ^ 1 << 15)),
         (_, Some(4)) => each!(i32, |value: i32| u128::from(value as u32 ^ 1 << 31)),
@@ -360,7 +362,7 @@ mod tests {
         let columns = columns().into_iter().enumerate();
         let columns: Vec<String> = columns.map(|(i, column)| format!("{column} AS c{i}")).collect();
         let mart = decode(&format!(
-            "SELECT id, (id / 8)::INTEGER AS rising, {} FROM (
+            "SELECT id, (id / 8)::INTEGER AS rising, md5('' || id % 3)::UUID AS third, {} FROM (
                 SELECT i AS id, (hash(i) % 60)::INTEGER AS v FROM range({rows}) t(i)
             ) ORDER BY hash(id + 1)",
             columns.join(", "),
@@ -393,29 +395,31 @@ mod tests {
         Some((ids, looks))
     }
 
-    const PAGES: [(u64, u64); 3] = [(0, 10), (7, 300), (2_040, 9_999)];
+    const PAGES: [(u64, u64); 3] = [(0, 10), (7, 700), (2_040, 9_999)];
 
     #[test]
     fn pages_are_those_that_duckdb_gives() {
         let orders = ["", "DESC", "NULLS FIRST", "DESC NULLS FIRST"];
-        for mart in [mart(2_500), mart(5_000)] {
+        // By values alone, by their ranks, and of rows that have their ranks in common.
+        for (rows, before) in [(1_000, ""), (5_000, ""), (1_000, "third, ")] {
+            let mart = mart(rows);
             for column in 1..mart.columns().len() {
                 let name = mart.columns()[column].name();
-                let by = orders.map(|order| format!("{name} {order}, id DESC"));
-                let rows = (0..).zip(&by).map(|(number, by)| {
+                let by = orders.map(|order| format!("{before}{name} {order}, id DESC"));
+                let all = (0..).zip(&by).map(|(number, by)| {
                     format!(
                         "SELECT {number} AS n, row_number() OVER (ORDER BY {by}) AS r, id FROM MART"
                     )
                 });
-                let all = rows.collect::<Vec<_>>().join(" UNION ALL ");
+                let all = all.collect::<Vec<_>>().join(" UNION ALL ");
                 let all =
                     given(&mart, false, &[], &format!("SELECT id FROM ({all}) ORDER BY n, r"));
-                for (by, expected) in by.iter().zip(all.chunks(mart.rows as usize)) {
+                for (by, expected) in by.iter().zip(all.chunks(rows)) {
                     for (offset, limit) in PAGES {
                         let Some((ids, _)) = page(&mart, by, &[], (offset, limit)) else {
                             // Its rank has no room for the ids.
                             assert_eq!(mart.kind(column).width(), Some(16), "{by}");
-                            assert!(mart.rows as usize > super::super::lookup::MOST_COMPARED);
+                            assert!(rows > super::super::lookup::MOST_COMPARED);
                             continue;
                         };
                         let expected = expected.iter().skip(offset as usize).take(limit as usize);
@@ -424,6 +428,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_number_is_one_value() {
+        let nans = [f64::NAN, -f64::NAN, f64::from_bits(f64::NAN.to_bits() | 7)];
+        assert_eq!(nans.map(ordered), [u64::MAX; 3]);
+        assert_eq!(ordered(-0.0), ordered(0.0));
+        let rising = [f64::NEG_INFINITY, -1.0, -f64::MIN_POSITIVE, 0.0, 1e-300, f64::INFINITY];
+        assert!(rising.map(ordered).is_sorted_by(|one, other| one < other));
+        assert!(ordered(f64::INFINITY) < u64::MAX);
     }
 
     #[test]

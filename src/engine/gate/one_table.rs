@@ -333,6 +333,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_page_is_all_that_a_listing_asks_for() {
+        let page = |rest: &str| {
+            let sql = format!("SELECT a, b FROM mart.x {rest}");
+            Gate::new().expect("a gate").check(&sql).expect(rest).page.clone()
+        };
+        let count = |value: &Option<OperandValue>| match value {
+            None => String::new(),
+            Some(OperandValue::Integer(count)) => count.to_string(),
+            Some(other) => format!("{other:?}"),
+        };
+        for (rest, limit, offset) in [
+            ("", "", ""),
+            ("WHERE a = 1 AND b < 'x'", "", ""),
+            ("WHERE a = 1 ORDER BY c DESC, x.a NULLS FIRST LIMIT 5", "5", ""),
+            ("LIMIT ? OFFSET 7", "Parameter(\"1\")", "7"),
+        ] {
+            let page = page(rest).expect(rest);
+            assert_eq!((count(&page.limit), count(&page.offset)), (limit.into(), offset.into()));
+        }
+        for rest in [
+            "WHERE a = 1 OR b = 2",
+            "WHERE a = b ORDER BY a",
+            "ORDER BY a COLLATE nocase",
+            "ORDER BY b.a LIMIT 5",
+            "ORDER BY lower(a)",
+            "ORDER BY 1",
+            "LIMIT 5 + ?",
+            "LIMIT 10%",
+            "GROUP BY a, b",
+        ] {
+            assert_eq!(page(rest), None, "{rest}");
+        }
+    }
+
     fn row_numbers(sql: &str) -> Option<String> {
         let checked = Gate::new().expect("a gate").check(sql).expect(sql);
         checked.row_numbers.clone()
