@@ -47,12 +47,14 @@ impl Listing {
     }
 }
 
-/// The rows that a statement gives, if it can do without DuckDB.
+/// The rows that a statement gives, if it can do without DuckDB, and without looking at more rows than
+/// this.
 pub(super) fn lookup(
     checked: &Checked,
     parameters: &Parameters,
     mart: &Arc<Decoded>,
     known: &Known,
+    most: usize,
 ) -> Option<Lookup> {
     let page = checked.page.as_ref()?;
     let [(_, tests)] = known.tests.as_slice() else { return None };
@@ -67,7 +69,7 @@ pub(super) fn lookup(
         None => Some(otherwise),
     };
     let (limit, offset) = (count(&page.limit, u64::MAX)?, count(&page.offset, 0)?);
-    let lookup = Lookup::new(mart, tests.clone(), offset, limit);
+    let lookup = Lookup::new(mart, tests.clone(), (offset, limit), most)?;
     match &checked.ordering {
         Some(ordering) => lookup.ordered_by(Order::of(mart, ordering)?),
         None => Some(lookup),
@@ -94,7 +96,7 @@ impl Instance {
         if !known.tests.iter().flat_map(|(_, tests)| tests).all(|test| mart.is_bounded(test)) {
             return None;
         }
-        let rows = few(lookup(checked, parameters, mart, &known)?, &listing)?;
+        let rows = few(lookup(checked, parameters, mart, &known, FEW_ROWS)?, &listing)?;
         let answered = consume(&mut Answer::of_rows(self, sql, &tables, rows, &listing)).ok()?;
         self.runtime().forms.count_decoded();
         self.runtime().count_lookup();
@@ -116,11 +118,8 @@ impl Instance {
     }
 }
 
-/// The rows, if there are few.
+/// The rows, if they are few values.
 fn few(mut lookup: Lookup, listing: &Listing) -> Option<Vec<Chunk>> {
-    if lookup.candidates() > FEW_ROWS {
-        return None;
-    }
     let (mut chunks, mut values, mut bytes) = (Vec::new(), 0, 0);
     while let Some(chunk) = lookup.next_chunk(&listing.places) {
         values += chunk.rows() * listing.places.len();

@@ -194,9 +194,9 @@ impl Session {
             asked.note_use();
             let running = instance.begin();
             let began = forms::thread_time();
-            let looked_up = numbers
-                .as_ref()
-                .and_then(|(_, listed)| lookup(checked, parameters, &listed.mart, &known));
+            let looked_up = numbers.as_ref().and_then(|(_, listed)| {
+                lookup(checked, parameters, &listed.mart, &known, usize::MAX)
+            });
             let has_numbers = looked_up.is_none() && numbers.is_some();
             let source = match (looked_up, numbers) {
                 (Some(lookup), Some((_, listed))) => {

@@ -249,7 +249,7 @@ unsafe extern "C" fn begin(info: ffi::duckdb_init_info) {
         let columns = (0..ffi::duckdb_init_get_column_count(info))
             .map(|place| ffi::duckdb_init_get_column_index(info, place) as usize)
             .collect::<Vec<_>>();
-        if way.hashes && selection.rows(decoded) as u64 * MANY >= decoded.rows {
+        if way.hashes && selection.rows() as u64 * MANY >= decoded.rows {
             let own = columns.iter().filter(|&&column| column < decoded.columns.len());
             own.for_each(|&column| decoded.wish(column, Part::Dictionary));
         }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::vec;
 
-use super::index::bytes;
 use super::order::{First, Order};
 use super::selection::{Selection, Test};
 use super::{CHUNK_ROWS, Decoded, PLACE_BITS};
@@ -50,19 +49,21 @@ enum Ordered {
 }
 
 impl Lookup {
+    /// `None` if more rows than this would have to be looked at.
     pub(in crate::engine) fn new(
         mart: &Arc<Decoded>,
         tests: Vec<Test>,
-        offset: u64,
-        limit: u64,
-    ) -> Self {
-        let selection = Selection::new(mart, &tests, false);
-        Self { mart: Arc::clone(mart), tests, selection, place: 0, offset, limit, ordered: None }
+        (offset, limit): (u64, u64),
+        most: usize,
+    ) -> Option<Self> {
+        let selection = Selection::of_few(mart, &tests, most)?;
+        let mart = Arc::clone(mart);
+        Some(Self { mart, tests, selection, place: 0, offset, limit, ordered: None })
     }
 
     /// The same in an order. `None` where that is faster, or safer, with DuckDB.
     pub(in crate::engine) fn ordered_by(mut self, order: Order) -> Option<Self> {
-        let rows = self.candidates();
+        let rows = self.selection.rows();
         let wanted = usize::try_from(self.offset.saturating_add(self.limit)).unwrap_or(usize::MAX);
         let most = rows.min(wanted);
         if most > MOST_ORDERED || !(order.is_decisive || rows <= MOST_COMPARED) {
@@ -71,11 +72,6 @@ impl Lookup {
         let first = First::new(order, most);
         self.ordered = Some(Ordered::Searched { first, by_chunk: rows > MANY_ROWS });
         Some(self)
-    }
-
-    /// How many rows are looked at to find those.
-    pub(in crate::engine) fn candidates(&self) -> usize {
-        self.selection.rows(&self.mart)
     }
 
     /// These columns of the next rows, at most 2,048; `None` at the end, and none of them where there
@@ -183,8 +179,13 @@ impl Decoded {
 fn retain(test: &Test, kind: &Type, vector: &Vector<'_>, rows: &mut Vec<u32>) {
     rows.retain(|&row| !vector.is_null(row as usize));
     match test {
+        Test::Equals { value, .. } if *kind == Type::Varchar => {
+            rows.retain(|&row| vector.bytes(row as usize) == &**value);
+        }
         Test::Equals { value, .. } => {
-            rows.retain(|&row| bytes(kind, vector, row as usize) == &**value);
+            let width = kind.width().expect("is not nested");
+            let values = vector.plain_bytes(width, 0..vector.len());
+            rows.retain(|&row| values[row as usize * width..][..width] == **value);
         }
         Test::Within { least, greatest, .. } => {
             let bounds = (*least, *greatest);
@@ -226,7 +227,8 @@ mod tests {
     }
 
     fn ids(mart: &Arc<Decoded>, tests: &[Test], offset: u64, limit: u64) -> Vec<i64> {
-        let mut lookup = Lookup::new(mart, tests.to_vec(), offset, limit);
+        let lookup = Lookup::new(mart, tests.to_vec(), (offset, limit), usize::MAX);
+        let mut lookup = lookup.expect("there is no bound");
         let mut ids = Vec::new();
         while let Some(chunk) = lookup.next_chunk(&[2, 0]) {
             assert!(chunk.rows() <= CHUNK_ROWS);

@@ -382,9 +382,9 @@ mod tests {
         mart: &Arc<Decoded>,
         by: &str,
         tests: &[Test],
-        (offset, limit): (u64, u64),
+        page: (u64, u64),
     ) -> Option<(Vec<i64>, usize)> {
-        let lookup = Lookup::new(mart, tests.to_vec(), offset, limit);
+        let lookup = Lookup::new(mart, tests.to_vec(), page, usize::MAX)?;
         let mut lookup = lookup.ordered_by(order(mart, by)?)?;
         let (mut ids, mut looks) = (Vec::new(), 0);
         while let Some(chunk) = lookup.next_chunk(&[0]) {

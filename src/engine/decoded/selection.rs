@@ -37,11 +37,12 @@ impl Restriction {
 }
 
 /// The rows that are left, chunk by chunk, in the order in which they are given out.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Selection {
     /// The column by whose index they were found.
     index: Option<usize>,
     visits: Vec<Visit>,
+    rows: usize,
 }
 
 #[derive(Debug)]
@@ -53,6 +54,23 @@ struct Visit {
 
 impl Selection {
     pub(super) fn new(decoded: &Decoded, tests: &[Test], backwards: bool) -> Self {
+        let mut selection = Self::default();
+        selection.fill(decoded, tests, usize::MAX);
+        if backwards {
+            selection.visits.reverse();
+        }
+        selection
+    }
+
+    /// In the order of the file, if there are at most so many rows. That there are more is told without
+    /// going through all of them.
+    pub(super) fn of_few(decoded: &Decoded, tests: &[Test], most: usize) -> Option<Self> {
+        let mut selection = Self::default();
+        selection.fill(decoded, tests, most).then_some(selection)
+    }
+
+    /// Whether that was all, and at most so many rows.
+    fn fill(&mut self, decoded: &Decoded, tests: &[Test], most: usize) -> bool {
         let may_match = |chunk: usize| {
             tests.iter().all(|test| match test {
                 Test::Equals { .. } => true,
@@ -71,15 +89,19 @@ impl Selection {
             }
             Test::Within { .. } => None,
         });
-        let mut visits = Vec::new();
         let fewest = found.min_by_key(|(_, rows)| rows.len());
-        let index = match fewest {
+        match fewest {
             None => {
-                let chunks = (0..decoded.chunks.len()).filter(|&chunk| may_match(chunk));
-                visits.extend(chunks.map(|chunk| Visit { chunk, rows: 0..0 }));
-                None
+                for chunk in (0..decoded.chunks.len()).filter(|&chunk| may_match(chunk)) {
+                    self.visits.push(Visit { chunk, rows: 0..0 });
+                    self.rows += decoded.chunks[chunk].rows();
+                    if self.rows > most {
+                        return false;
+                    }
+                }
             }
             Some((column, Range { start, end })) => {
+                self.index = Some(column);
                 let rows = decoded.index_rows(column);
                 let mut next = start;
                 while next < end {
@@ -88,17 +110,17 @@ impl Selection {
                     let here = |row: &u32| *row as usize >> PLACE_BITS == chunk;
                     let after = next + window.partition_point(here);
                     if may_match(chunk) {
-                        visits.push(Visit { chunk, rows: next..after });
+                        self.visits.push(Visit { chunk, rows: next..after });
+                        self.rows += after - next;
+                        if self.rows > most {
+                            return false;
+                        }
                     }
                     next = after;
                 }
-                Some(column)
             }
-        };
-        if backwards {
-            visits.reverse();
         }
-        Self { index, visits }
+        true
     }
 
     /// Puts the chunks in another order; those that have the same key stay as they are.
@@ -112,12 +134,8 @@ impl Selection {
     }
 
     /// How many such rows there are.
-    pub(super) fn rows(&self, decoded: &Decoded) -> usize {
-        let rows = |visit: &Visit| match self.index {
-            Some(_) => visit.rows.len(),
-            None => decoded.chunks[visit.chunk].rows(),
-        };
-        self.visits.iter().map(rows).sum()
+    pub(super) fn rows(&self) -> usize {
+        self.rows
     }
 
     /// The number of the chunk at a place, and the numbers of its rows; all of them when `None`.
@@ -205,6 +223,25 @@ mod tests {
             "SELECT id FROM MART WHERE name = 'n5000' AND none = 5000",
         );
         assert_eq!(text, [5000]);
+    }
+
+    #[test]
+    fn it_is_told_whether_few_rows_are_left() {
+        let mart = mart();
+        mart.make(1, Part::Index);
+        let tenth = equals(1, b"tenth");
+        for (tests, rows) in [
+            (vec![], 6_000),
+            (vec![within(0, 2_047, 2_048)], 4_096),
+            (vec![tenth.clone()], 600),
+            (vec![tenth, within(0, 4_096, 9_999)], 190),
+            (vec![equals(1, b"nobody")], 0),
+        ] {
+            let few = |most| Selection::of_few(&mart, &tests, most).map(|few| few.rows());
+            assert_eq!(Selection::new(&mart, &tests, false).rows(), rows);
+            assert_eq!((few(rows), few(usize::MAX)), (Some(rows), Some(rows)), "{tests:?}");
+            assert_eq!(rows.checked_sub(1).and_then(few), None, "{tests:?}");
+        }
     }
 
     #[test]
