@@ -36,6 +36,8 @@ impl Order {
     /// another way than by its bits or bytes, or where rows may be equal in all that they are ordered
     /// by, so that it is DuckDB's choice which of them a page has.
     pub(in crate::engine) fn of(mart: &Decoded, ordering: &gate::Ordering) -> Option<Self> {
+        // Rows are numbered with 32 bits here.
+        u32::try_from(mart.chunks.len() << PLACE_BITS).ok()?;
         if !mart.is_told_apart(ordering) {
             return None;
         }
