@@ -14,14 +14,14 @@ impl Decoded {
     pub(super) fn is_backwards(&self, ordering: &Ordering) -> bool {
         let Some(SortKey { column, descends, .. }) = ordering.keys.first() else { return false };
         let Some(first) = self.column_named(column) else { return false };
-        self.ascends(first) == Some(*descends) && self.is_told_apart(ordering)
+        self.ascends(first) == Some(*descends) && self.deciding_key(ordering).is_some()
     }
 
-    /// Whether no two rows are equal in all that they are ordered by, as far as that is known: one of
-    /// the columns has each value once.
-    pub(super) fn is_told_apart(&self, ordering: &Ordering) -> bool {
-        let mut columns = ordering.keys.iter().filter_map(|key| self.column_named(&key.column));
-        columns.any(|column| {
+    /// The place of the first key that has each value once, as far as that is known: no two rows are
+    /// equal in all up to it, and what comes after it decides nothing.
+    pub(super) fn deciding_key(&self, ordering: &Ordering) -> Option<usize> {
+        ordering.keys.iter().position(|key| {
+            let Some(column) = self.column_named(&key.column) else { return false };
             let is_unique = self.columns()[column].parts.is_unique();
             if is_unique.is_none() {
                 self.wish(column, Part::Uniqueness);

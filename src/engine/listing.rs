@@ -69,9 +69,14 @@ pub(super) fn lookup(
         None => Some(otherwise),
     };
     let (limit, offset) = (count(&page.limit, u64::MAX)?, count(&page.offset, 0)?);
+    // Told before rows are looked for in vain.
+    let order = match &checked.ordering {
+        Some(ordering) => Some(Order::of(mart, ordering)?),
+        None => None,
+    };
     let lookup = Lookup::new(mart, tests.clone(), (offset, limit), most)?;
-    match &checked.ordering {
-        Some(ordering) => lookup.ordered_by(Order::of(mart, ordering)?),
+    match order {
+        Some(order) => lookup.ordered_by(order),
         None => Some(lookup),
     }
 }

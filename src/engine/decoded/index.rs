@@ -29,9 +29,7 @@ impl Index {
     /// room.
     pub(super) fn new(decoded: &Decoded, column: usize, mut share: Share) -> Option<Self> {
         let kind = &decoded.columns[column].kind;
-        // The highest number of a row, and the number of rows, are numbers of 32 bits.
-        u32::try_from(decoded.chunks.len() << PLACE_BITS).ok()?;
-        if !share.grow(decoded.rows * size_of::<u32>() as u64) {
+        if !decoded.has_short_numbers() || !share.grow(decoded.rows * size_of::<u32>() as u64) {
             return None;
         }
         let hasher = RandomState::default();
@@ -122,7 +120,8 @@ pub(super) fn is_indexed(kind: &Type) -> bool {
     )
 }
 
-/// Types of which two values are equal when their bytes are.
+/// Types of which two values are equal when their bytes are, and that DuckDB orders as these say: those
+/// of a text from the first on, those of all others as one number.
 pub(super) fn has_one_form(kind: &Type) -> bool {
     is_indexed(kind)
         || matches!(

@@ -41,10 +41,7 @@ pub(in crate::engine) struct Lookup {
 #[derive(Debug)]
 enum Ordered {
     /// Rows are looked through for the first ones.
-    Searched {
-        first: First,
-        by_chunk: bool,
-    },
+    Searched(First),
     Found(vec::IntoIter<i64>),
 }
 
@@ -69,8 +66,7 @@ impl Lookup {
         if most > MOST_ORDERED || !(order.is_decisive || rows <= MOST_COMPARED) {
             return None;
         }
-        let first = First::new(order, most);
-        self.ordered = Some(Ordered::Searched { first, by_chunk: rows > MANY_ROWS });
+        self.ordered = Some(Ordered::Searched(First::new(order, most)));
         Some(self)
     }
 
@@ -82,8 +78,8 @@ impl Lookup {
         }
         match self.ordered.take() {
             None => self.next_stored(columns),
-            Some(Ordered::Searched { first, by_chunk }) => {
-                self.ordered = Some(self.search(first, by_chunk));
+            Some(Ordered::Searched(first)) => {
+                self.ordered = Some(self.search(first));
                 Some(self.mart.rows(columns, &[]))
             }
             Some(Ordered::Found(mut rows)) => {
@@ -95,7 +91,8 @@ impl Lookup {
     }
 
     /// Looks for the first rows in some chunks more.
-    fn search(&mut self, mut first: First, by_chunk: bool) -> Ordered {
+    fn search(&mut self, mut first: First) -> Ordered {
+        let by_chunk = self.selection.rows() > MANY_ROWS;
         if self.place == 0 && by_chunk {
             self.selection.sort_by_key(|chunk| first.order.least_rank(&self.mart, chunk));
         }
@@ -111,7 +108,7 @@ impl Lookup {
         }
         self.place = end;
         if !is_found {
-            return Ordered::Searched { first, by_chunk };
+            return Ordered::Searched(first);
         }
         let mut rows = first.take(&self.mart).into_iter();
         if let Some(last) = usize::try_from(self.offset).unwrap_or(usize::MAX).checked_sub(1) {

@@ -223,6 +223,11 @@ impl Decoded {
         &self.chunks
     }
 
+    /// Whether the number of every row, and how many there are, are numbers of 32 bits.
+    fn has_short_numbers(&self) -> bool {
+        u32::try_from(self.chunks.len() << PLACE_BITS).is_ok()
+    }
+
     /// Its rows, for who looks at all of them while no request waits for that.
     fn steps(&self) -> impl Iterator<Item = &Chunk> {
         self.chunks.iter().inspect(|_| yield_to_requests())

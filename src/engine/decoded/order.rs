@@ -7,6 +7,7 @@
 
 use std::cmp::Ordering;
 
+use super::index::has_one_form;
 use super::{CHUNK_ROWS, Chunk, Decoded, PLACE_BITS};
 use crate::engine::gate;
 use crate::engine::types::Type;
@@ -36,18 +37,16 @@ impl Order {
     /// another way than by its bits or bytes, or where rows may be equal in all that they are ordered
     /// by, so that it is DuckDB's choice which of them a page has.
     pub(in crate::engine) fn of(mart: &Decoded, ordering: &gate::Ordering) -> Option<Self> {
-        // Rows are numbered with 32 bits here.
-        u32::try_from(mart.chunks.len() << PLACE_BITS).ok()?;
-        if !mart.is_told_apart(ordering) {
+        if !mart.has_short_numbers() {
             return None;
         }
+        let deciding = mart.deciding_key(ordering)?;
         let key = |key: &gate::SortKey| {
             let column = mart.column_named(&key.column)?;
             Some(Key { column, descends: key.descends, nulls_first: key.nulls_first })
         };
         let mut keys = ordering.keys.iter().map(key).collect::<Option<Vec<Key>>>()?;
-        let is_unique = |key: &Key| mart.columns()[key.column].parts.is_unique() == Some(true);
-        keys.truncate(keys.iter().position(is_unique)? + 1);
+        keys.truncate(deciding + 1);
         let (last, others) = keys.split_last()?;
         let mut room = u128::BITS;
         for Key { column, .. } in others {
@@ -239,26 +238,11 @@ impl<'d> Value<'d> {
 /// The bits of a value, of a type that DuckDB orders by them or, a text, by its bytes.
 fn bits(kind: &Type) -> Option<u32> {
     match kind {
-        Type::Boolean
-        | Type::TinyInt
-        | Type::SmallInt
-        | Type::Integer
-        | Type::BigInt
-        | Type::UTinyInt
-        | Type::USmallInt
-        | Type::UInteger
-        | Type::UBigInt
-        | Type::Double
-        | Type::Decimal { .. }
-        | Type::Varchar
-        | Type::Uuid
-        | Type::Date
-        | Type::Time
-        | Type::Timestamp
-        | Type::TimestampNs
-        | Type::TimestampTz => Some(u8::BITS * kind.width()? as u32),
         // Compared as DOUBLE.
         Type::Float => Some(u64::BITS),
+        Type::Boolean | Type::Double | Type::Time => Some(u8::BITS * kind.width()? as u32),
+        // That form is the one that it is ordered by.
+        _ if has_one_form(kind) => Some(u8::BITS * kind.width()? as u32),
         _ => None,
     }
 }
