@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use martd::encode::{Encoder, Format, Summary};
-use martd::engine::{Answer, Checked, Gate, Instance, Parameters, Runtime, Scope, Settings, Table};
+use martd::engine::{Answer, Checked, Gate, Instance, Parameters, Scope, Settings, Table};
 use martd::pin::{Budget, Pin};
 use martd::scan::MartDir;
 use tempfile::TempDir;
@@ -68,7 +68,6 @@ fn settings() -> Settings {
     Settings {
         memory_bytes: 256 << 20,
         threads: 1,
-        decoded_bytes: 0,
         temp_dir: None,
         time_zone: "UTC".to_owned(),
         schemas: vec![SCHEMA.to_owned()],
@@ -95,9 +94,7 @@ fn pin(bencher: Bencher) {
 fn publish(bencher: Bencher, count: usize) {
     let dir = marts(count);
     let tables = tables(&dir, count);
-    bencher.bench(|| {
-        Instance::open(&Runtime::start(settings()), tables.clone()).expect("an instance")
-    });
+    bencher.bench(|| Instance::open(&settings(), tables.clone()).expect("an instance"));
 }
 
 #[divan::bench]
@@ -123,8 +120,7 @@ fn gate_recalls_a_statement(bencher: Bencher) {
 #[divan::bench]
 fn query(bencher: Bencher) {
     let dir = marts(1);
-    let instance =
-        Instance::open(&Runtime::start(settings()), tables(&dir, 1)).expect("an instance");
+    let instance = Instance::open(&settings(), tables(&dir, 1)).expect("an instance");
     let checked = check(SMALL);
     bencher.bench(|| {
         let mut session = instance.session().expect("a session");
@@ -141,8 +137,7 @@ fn query(bencher: Bencher) {
 #[divan::bench(args = Format::ALL)]
 fn encode(bencher: Bencher, format: Format) {
     let dir = marts(1);
-    let instance =
-        Instance::open(&Runtime::start(settings()), tables(&dir, 1)).expect("an instance");
+    let instance = Instance::open(&settings(), tables(&dir, 1)).expect("an instance");
     let mut session = instance.session().expect("a session");
     let none = Parameters::default();
     let checked = check(WIDE);

@@ -26,8 +26,6 @@ const LEAST_MEMORY: u64 = 64 << 20;
 const PIN_MEMORY_AT_MOST: u64 = 1 << 30;
 /// What martd itself needs beside DuckDB's memory and the cache.
 const HEADROOM: u64 = 512 << 20;
-/// The largest default for decoded marts.
-const DECODED_MEMORY_AT_MOST: u64 = 1 << 30;
 /// The largest default for cached answers.
 const CACHE_MEMORY_AT_MOST: u64 = 256 << 20;
 /// A place in the queue costs a request's text; clients of a dashboard come several at once.
@@ -126,11 +124,6 @@ pub struct ServeArgs {
     /// the cache off
     #[arg(long, env = "MARTD_CACHE", value_name = "SIZE")]
     cache: Option<ByteSize>,
-
-    /// Memory for marts that are asked for again and again, which are held decoded [default: 1/8 of the
-    /// memory there is, at most 1 GiB]; 0 turns that off
-    #[arg(long, env = "MARTD_DECODED_MEMORY", value_name = "SIZE")]
-    decoded_memory: Option<ByteSize>,
 
     /// Memory for DuckDB [default: half of the memory there is]
     #[arg(long, env = "MARTD_MEMORY", value_name = "SIZE")]
@@ -351,8 +344,7 @@ impl ServeArgs {
         let queries = self.queries.map_or(processors, Count::get);
 
         let threads = self.threads.map_or(processors, Count::get);
-        let stacks = threads as u64 * engine::HELPER_STACK_BYTES as u64
-            + (2 * queries + 2 + processors) as u64 * http::STACK_BYTES as u64;
+        let stacks = (2 * queries + 2 + processors) as u64 * http::STACK_BYTES as u64;
         check_names("MARTD_UNSCOPED", &self.unscoped)?;
         let scoping = match self.scope_column {
             Some(column) => Some(engine::Scoping { column, unscoped: self.unscoped }),
@@ -368,9 +360,6 @@ impl ServeArgs {
             .transpose()
             .map_err(|problem| ConfigError { setting: "MARTD_TOKEN_FILE", problem })?;
         let max_age = max_age(self.max_age_warn, self.max_age_error)?;
-        let decoded_bytes = self
-            .decoded_memory
-            .map_or((available / 8).min(DECODED_MEMORY_AT_MOST), |size| size.as_u64());
         let cache_bytes =
             self.cache.map_or((available / 16).min(CACHE_MEMORY_AT_MOST), |size| size.as_u64());
 
@@ -379,7 +368,7 @@ impl ServeArgs {
             admin_listen: self.admin_listen,
             drain_delay: self.drain_delay.0,
             drain: self.drain.0,
-            data_bytes: memory + decoded_bytes + cache_bytes + stacks + HEADROOM,
+            data_bytes: memory + cache_bytes + stacks + HEADROOM,
             state_dir: self.state_dir,
             legacy: self.duckdb_path.filter(|_| self.fallback == Fallback::On),
             refresh: refresh::Settings {
@@ -391,7 +380,6 @@ impl ServeArgs {
                     // Two instances may be at work at once: the current and the one it replaced.
                     memory_bytes: memory / 2,
                     threads,
-                    decoded_bytes,
                     temp_dir: self.temp_dir,
                     time_zone: self.timezone.clone(),
                     schemas: self.schemas,

@@ -13,7 +13,6 @@
 //! - [`http`] serves them on the sockets of [`listen`], in a process that gave up its rights in
 //!   [`sandbox`], has [`memory`] left whatever statements take, and tells its [`service`] manager how
 //!   it is;
-//! - [`background`] is how work that nobody waits for gives way to requests;
 //! - [`metrics`] is what all of them count, and [`commands`] what can be typed.
 //!
 //! No module but `watch` names notify, none but `engine` names duckdb, none but `http` names hyper.
@@ -37,7 +36,6 @@ pub mod metrics;
 pub mod listen;
 pub mod sandbox;
 pub mod memory;
-pub mod background;
 pub mod signal;
 pub mod service;
 pub mod hooks;

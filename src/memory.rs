@@ -42,21 +42,6 @@ unsafe impl GlobalAlloc for OverLimit {
     }
 }
 
-/// Whether a statement could still allocate so many bytes: to be asked where one of DuckDB's
-/// functions would throw, and only C++ could catch it.
-#[allow(unsafe_code, reason = "past martd's own allocator, there is no other way")]
-pub(crate) fn is_left(bytes: usize) -> bool {
-    let Ok(layout) = Layout::from_size_align(bytes.max(1), 1) else { return false };
-    // SAFETY: at least one byte, freed as it was allocated.
-    unsafe {
-        let block = System.alloc(layout);
-        if !block.is_null() {
-            System.dealloc(block, layout);
-        }
-        !block.is_null()
-    }
-}
-
 fn retried(allocate: impl Fn() -> *mut u8) -> *mut u8 {
     let block = allocate();
     if block.is_null() { without_limit(allocate) } else { block }

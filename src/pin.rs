@@ -15,7 +15,6 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use blake3::{Hash, Hasher};
 use jiff::Timestamp;
@@ -25,7 +24,6 @@ use rustix::process::Resource;
 use serde::Serialize;
 use tracing::warn;
 
-use crate::background::yield_to_requests;
 use crate::scan::Identity;
 use crate::watch::CLOCK_TICK;
 
@@ -161,7 +159,6 @@ pub enum PinError {
 impl Pin {
     /// Pins an open file: copies it into a sealed memfd if the budget and the kernel allow, else
     /// holds `file`. Either way all bytes are read and hashed, and the file must not change meanwhile.
-    /// No two copies of a process have the same modification time.
     ///
     /// # Errors
     /// [`PinError::Moved`] when it changed, [`PinError::Read`] when reading failed.
@@ -325,7 +322,6 @@ fn hash(
         hasher.update(&buffer[..count]);
         each(&buffer[..count], total);
         total += count as u64;
-        yield_to_requests();
         if total > size {
             break;
         }
@@ -356,12 +352,7 @@ impl Copy {
         Ok(Self(File::from(fd)))
     }
 
-    /// DuckDB tells by inode, size and modification time, in whole seconds, whether a file is one that
-    /// it knows. Inodes are numbered anew some day, so each copy has a time of its own, from 1970 on.
     fn seal(self) -> io::Result<OwnedFd> {
-        static SEALED: AtomicU64 = AtomicU64::new(1);
-        let seconds = SEALED.fetch_add(1, Ordering::Relaxed);
-        self.0.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&self.0, seals)?;
         Ok(self.0.into())
@@ -400,16 +391,6 @@ mod tests {
     }
 
     #[test]
-    fn no_two_copies_have_a_modification_time_in_common_and_all_are_old() {
-        let (original, budget) = (file(b"same"), Budget::new(1 << 10));
-        let modified = |pin: &Pin| rustix::fs::fstat(&*pin.fd).expect("stat").st_mtime;
-        let times: Vec<_> =
-            (0..9).map(|_| modified(&Pin::new(open(&original), &budget).expect("pin"))).collect();
-        assert!(times.windows(2).all(|pair| 0 < pair[0] && pair[0] < pair[1]), "{times:?}");
-        assert!(times.iter().all(|seconds| *seconds < 1_000_000_000), "{times:?}");
-    }
-
-    #[test]
     fn over_the_budget_the_file_is_held_and_a_rewrite_is_noticed() {
         let budget = Budget::new(4);
         let first = Pin::new(open(&file(b"abc")), &budget).expect("pin");
@@ -443,7 +424,7 @@ mod tests {
         let original = file(b"def");
         let before = Identity::of_open(original.as_file()).expect("stat");
         let stamp = |_: &[u8], _| {
-            original.as_file().set_modified(SystemTime::UNIX_EPOCH).expect("utimensat");
+            original.as_file().set_modified(std::time::SystemTime::UNIX_EPOCH).expect("utimensat");
         };
         assert!(matches!(hash(original.as_file(), &before, stamp), Err(PinError::Moved)));
     }

@@ -222,7 +222,7 @@ NOTES = """\
 `?` is a date that differs from request to request and leaves every row in, so that no server can answer from what it
 has said before; only "cache on" asks the same again. DuckDB in process is a prepared statement on a warm connection over
 views on sealed copies of the files, fetched as Arrow, in one thread that does nothing else. martd's cache is that of
-answers; marts that are asked for again and again it holds decoded either way, and decodes again when they change. ROAPI and DataPress get the
+answers. ROAPI and DataPress get the
 same marts with UUIDs as text, which DataFusion neither compares nor writes as JSON otherwise; they hold all data in memory
 and do not look at the files again unless told to. DataPress answers queries of one dataset, so it has no joins. Its
 figures and ROAPI's are their defaults. A mart is replaced by a rename of a file that lies ready: who writes 27 MB a second,

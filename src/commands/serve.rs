@@ -14,7 +14,6 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{EXIT_USAGE, complain};
-use crate::background::AsyncThreads;
 use crate::catalog::Catalog;
 use crate::config::{Config, ServeArgs};
 use crate::engine::{self, Gate};
@@ -51,20 +50,16 @@ fn start(config: Config) -> Result<(), String> {
     let legacy = config.legacy.clone().map(LegacyFile::new);
     confine(&config, legacy.as_ref(), &sockets.files)
         .map_err(|error| format!("rights cannot be given up: {error}"))?;
-    let async_threads = AsyncThreads::default();
-    let (starting, ending) = (async_threads.clone(), async_threads.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(http::STACK_BYTES)
-        .on_thread_start(move || starting.join())
-        .on_thread_stop(move || ending.leave())
         .build()
         .map_err(|error| format!("threads cannot be had: {error}"))?;
     // The queries', and as many for those that wait until DuckDB lets go of theirs.
     let count = 2 * config.http.queries + 2;
     let threads = Threads::start(count, runtime.handle())
         .map_err(|error| format!("{count} threads cannot be had ({error}); lower MARTD_QUERIES"))?;
-    let outcome = runtime.block_on(serve(config, legacy, sockets, async_threads, &threads));
+    let outcome = runtime.block_on(serve(config, legacy, sockets, &threads));
     drop(runtime); // nobody takes what threads have to send any more, so they end
     outcome
 }
@@ -108,7 +103,6 @@ async fn serve(
     config: Config,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
-    async_threads: AsyncThreads,
     threads: &Threads,
 ) -> Result<(), String> {
     let Sockets { all, admin, files } = sockets;
@@ -130,15 +124,8 @@ async fn serve(
         "serving"
     );
     let metrics = Metrics::new(Budget::new(config.refresh.intake.pin_bytes), http::problems());
-    let refresh = Refresh::start(
-        config.refresh,
-        catalog.clone(),
-        state,
-        legacy,
-        metrics.clone(),
-        &async_threads,
-    )
-    .map_err(|error| format!("threads cannot be had: {error}"))?;
+    let refresh = Refresh::start(config.refresh, catalog.clone(), state, legacy, metrics.clone())
+        .map_err(|error| format!("threads cannot be had: {error}"))?;
     let app = App::new(config.http, catalog.clone(), gate, config.tokens.clone(), metrics, threads);
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;

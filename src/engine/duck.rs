@@ -4,19 +4,19 @@
 //! answer into Arrow arrays. martd needs typed list parameters (`IN (SELECT unnest($ids))`), and
 //! writes answers straight from DuckDB's vectors, so it calls the C API that the crate carries.
 //!
-//! Invariant: this module, [`super::vector`] and [`super::decoded`] hold all `unsafe` code of martd. Every handle here
+//! Invariant: this module, [`super::chunk`], [`super::types`] and [`super::vector`] hold all `unsafe` code of martd. Every handle here
 //! owns what it points to and keeps alive what that depends on: a [`Rows`] borrows its
 //! [`Statement`], which holds its connection, which holds its database.
 #![allow(unsafe_code, reason = "wraps a C API; the invariants are stated at each handle")]
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 use std::sync::Arc;
 
 use duckdb::ffi;
 
 use super::chunk::Chunk;
-use super::types::{Column, Type, owned_text};
+use super::types::{Column, Type};
 use super::value::{TypeName, Value};
 use super::vector::{RawHugeInt, RawInterval, RawListEntry, Vector};
 
@@ -75,8 +75,6 @@ impl DuckError {
 #[derive(Debug)]
 pub(crate) struct Database {
     raw: ffi::duckdb_database,
-    /// Says to [`Self::help`] that the database is in use, as it is until it is dropped.
-    tasks: ffi::duckdb_task_state,
 }
 
 // SAFETY: a duckdb_database may be shared by threads; DuckDB locks inside.
@@ -129,26 +127,7 @@ impl Database {
         // SAFETY: created above, not used again.
         unsafe { ffi::duckdb_destroy_config(&raw mut config) };
         result?;
-        // SAFETY: a live database.
-        let tasks = unsafe { ffi::duckdb_create_task_state(raw) };
-        Ok(Arc::new(Self { raw, tasks }))
-    }
-
-    /// Runs one task of a statement that runs on another thread; `false` when there is none.
-    pub(super) fn help(&self) -> bool {
-        // SAFETY: a live state of a live database; tasks may run on any thread.
-        unsafe { ffi::duckdb_execute_n_tasks_state(self.tasks, 1) > 0 }
-    }
-
-    /// Has DuckDB ask `replacement` for tables that it does not know, and hand it `data`.
-    pub(super) fn add_replacement_scan(
-        &self,
-        replacement: ffi::duckdb_replacement_callback_t,
-        data: *mut c_void,
-        delete: ffi::duckdb_delete_callback_t,
-    ) {
-        // SAFETY: a live database, which frees the data by `delete` when it is closed.
-        unsafe { ffi::duckdb_add_replacement_scan(self.raw, replacement, data, delete) };
+        Ok(Arc::new(Self { raw }))
     }
 
     /// Opens a connection; this takes microseconds.
@@ -165,11 +144,8 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // SAFETY: connections hold an Arc of this, so none is left; nobody runs tasks of it.
-        unsafe {
-            ffi::duckdb_destroy_task_state(self.tasks);
-            ffi::duckdb_close(&raw mut self.raw);
-        }
+        // SAFETY: connections hold an Arc of this, so none is left.
+        unsafe { ffi::duckdb_close(&raw mut self.raw) };
     }
 }
 
@@ -215,15 +191,6 @@ impl Connection {
             };
             ffi::duckdb_destroy_result(&raw mut result);
             outcome
-        }
-    }
-
-    /// Makes a table function known, which stays the caller's.
-    pub(super) fn register(&self, function: ffi::duckdb_table_function) -> Result<(), DuckError> {
-        // SAFETY: a live connection and the caller's function, which DuckDB copies.
-        match unsafe { ffi::duckdb_register_table_function(self.session.raw, function) } {
-            ffi::DuckDBSuccess => Ok(()),
-            _ => Err(DuckError("DuckDB refused a table function".to_owned())),
         }
     }
 
@@ -293,27 +260,6 @@ impl Statement {
                 })
                 .collect()
         }
-    }
-
-    /// Names and types of the columns that it gives.
-    pub(super) fn columns(&self) -> Vec<Column> {
-        // SAFETY: a live statement; names and types are freed after they were read.
-        unsafe {
-            (0..ffi::duckdb_prepared_statement_column_count(self.raw))
-                .map(|index| Column {
-                    name: owned_text(
-                        ffi::duckdb_prepared_statement_column_name(self.raw, index).cast_mut(),
-                    ),
-                    ty: Type::take(self.logical_type(index as usize)),
-                })
-                .collect()
-        }
-    }
-
-    /// The logical type of a column, counted from 0; the caller's from here on.
-    pub(super) fn logical_type(&self, index: usize) -> ffi::duckdb_logical_type {
-        // SAFETY: a live statement; DuckDB checks the index.
-        unsafe { ffi::duckdb_prepared_statement_column_logical_type(self.raw, index as u64) }
     }
 
     /// Binds the parameter at this place, counted from 1.

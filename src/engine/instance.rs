@@ -2,22 +2,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use quick_cache::sync::Cache;
-
-use super::database::{Contents, Paths, SharedDatabase};
-use super::decoded::{self, ROWS_SCHEMA, Way};
+use super::database::{Contents, LockedDatabase};
 use super::duck::{Connection, DuckError};
-use super::helpers;
 use super::legacy::{self, catalog_name};
-use super::listing::{LISTINGS, Listing};
-use super::prepared::{Pooled, Recent};
+use super::prepared::Pooled;
 use super::query::{QueryError, Session};
-use super::quote_identifier;
-use super::runtime::Runtime;
-use super::warmth::Warmth;
+use super::{quote_identifier, quote_literal};
 use crate::legacy::LegacyVersion;
 use crate::pin::Pin;
 use crate::verify::ReportColumn;
@@ -29,8 +21,6 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// Processors that statements may take together.
     pub threads: usize,
-    /// Memory for decoded marts, over all instances, in bytes.
-    pub decoded_bytes: u64,
     /// Where DuckDB may spill to; nowhere when absent.
     pub temp_dir: Option<PathBuf>,
     /// The session time zone.
@@ -86,19 +76,10 @@ pub struct Table {
 pub struct Instance {
     // Fields drop in this order: no connection may outlive the pins that it reads.
     idle: Mutex<Vec<Pooled>>,
-    paths: Paths,
-    shared: Arc<SharedDatabase>,
+    locked: LockedDatabase,
     tables: Vec<Table>,
     legacy: Option<Legacy>,
-    schemas: Vec<String>,
-    scoping: Option<Scoping>,
-    /// Connections of the pool, idle or not.
-    opened: AtomicUsize,
-    recent: Mutex<Recent>,
-    /// By the text of the statement.
-    listings: Cache<Box<str>, Arc<Listing>>,
-    warmth: Warmth,
-    runtime: Arc<Runtime>,
+    settings: Settings,
 }
 
 /// The legacy file in the place of the pins of marts.
@@ -121,24 +102,8 @@ impl Instance {
     ///
     /// # Errors
     /// DuckDB's message, for example for an unknown time zone.
-    pub fn open(runtime: &Arc<Runtime>, tables: Vec<Table>) -> Result<Arc<Self>, DuckError> {
-        Self::open_over(runtime, tables, None)
-    }
-
-    /// The same in the database of the instance that this one replaces, where that has marts of the
-    /// same names and columns.
-    ///
-    /// # Errors
-    /// As [`Instance::open`].
-    pub fn open_after(previous: &Self, tables: Vec<Table>) -> Result<Arc<Self>, DuckError> {
-        let (runtime, shared) = (&previous.runtime, &previous.shared);
-        let before = (&*previous.tables, &previous.paths);
-        match shared.paths_for(&runtime.settings, before, &tables) {
-            Some(paths) => {
-                Ok(Self::over(runtime, tables, None, Arc::clone(shared), paths, Vec::new()))
-            }
-            None => Self::open(runtime, tables),
-        }
+    pub fn open(settings: &Settings, tables: Vec<Table>) -> Result<Arc<Self>, DuckError> {
+        Self::open_over(settings, tables, None)
     }
 
     /// Opens a database over the tables of a legacy file.
@@ -146,54 +111,28 @@ impl Instance {
     /// # Errors
     /// DuckDB's message, or why the file has no place where DuckDB could find it.
     pub fn open_legacy(
-        runtime: &Arc<Runtime>,
+        settings: &Settings,
         tables: Vec<Table>,
         version: Arc<LegacyVersion>,
     ) -> Result<Arc<Self>, DuckError> {
         let turns = (!version.is_copied()).then(Arc::default);
-        let catalog = catalog_name(&version.path, &runtime.settings.schemas);
-        Self::open_over(runtime, tables, Some(Legacy { version, catalog, turns }))
+        let catalog = catalog_name(&version.path, &settings.schemas);
+        Self::open_over(settings, tables, Some(Legacy { version, catalog, turns }))
     }
 
     fn open_over(
-        runtime: &Arc<Runtime>,
+        settings: &Settings,
         tables: Vec<Table>,
         legacy: Option<Legacy>,
     ) -> Result<Arc<Self>, DuckError> {
-        let settings = &runtime.settings;
         let contents = match &legacy {
             None => Contents::Pins,
             Some(Legacy { turns: Some(_), .. }) => Contents::Nothing,
             Some(Legacy { version, catalog, .. }) => Contents::Legacy(version, catalog),
         };
-        let (shared, paths, connection) = SharedDatabase::open(settings, &tables, contents)?;
-        Ok(Self::over(runtime, tables, legacy, shared, paths, vec![connection]))
-    }
-
-    fn over(
-        runtime: &Arc<Runtime>,
-        tables: Vec<Table>,
-        legacy: Option<Legacy>,
-        shared: Arc<SharedDatabase>,
-        paths: Paths,
-        connections: Vec<Connection>,
-    ) -> Arc<Self> {
-        let settings = &runtime.settings;
-        let warmth = Warmth::new(tables.len());
-        Arc::new(Self {
-            opened: AtomicUsize::new(connections.len()),
-            idle: Mutex::new(connections.into_iter().map(Pooled::new).collect()),
-            paths,
-            shared,
-            tables,
-            legacy,
-            schemas: settings.schemas.clone(),
-            scoping: settings.scoping.clone(),
-            recent: Mutex::default(),
-            listings: Cache::new(LISTINGS),
-            warmth,
-            runtime: Arc::clone(runtime),
-        })
+        let (locked, connection) = LockedDatabase::open(settings, &tables, contents)?;
+        let idle = Mutex::new(vec![Pooled::new(connection)]);
+        Ok(Arc::new(Self { idle, locked, tables, legacy, settings: settings.clone() }))
     }
 
     /// Takes a connection for one request. Blocks while another request has the legacy file, where
@@ -209,7 +148,7 @@ impl Instance {
         };
         let turn = Arc::clone(turns).blocking_lock_owned();
         let legacy = Legacy { version: Arc::clone(version), catalog: catalog.clone(), turns: None };
-        let opened = Self::open_over(&self.runtime, self.tables.clone(), Some(legacy));
+        let opened = Self::open_over(&self.settings, self.tables.clone(), Some(legacy));
         let instance = opened.map_err(|error| match error.is_lock_conflict() {
             true => QueryError::LegacyLocked("a writer has the legacy DuckDB file"),
             false => QueryError::Internal(error.to_string()),
@@ -226,29 +165,11 @@ impl Instance {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(connection) => Ok(connection),
-            None => match self.shared.database.connect() {
-                Ok(connection) => {
-                    self.opened.fetch_add(1, Ordering::Relaxed);
-                    Ok(Pooled::new(connection))
-                }
+            None => match self.locked.database.connect() {
+                Ok(connection) => Ok(Pooled::new(connection)),
                 Err(error) => Err(QueryError::Internal(error.to_string())),
             },
         }
-    }
-
-    /// How many connections the pool has.
-    pub(super) fn opened(&self) -> usize {
-        self.opened.load(Ordering::Relaxed)
-    }
-
-    /// What it was asked.
-    pub(super) fn recent(&self) -> MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The listings whose columns are known.
-    pub(super) fn listings(&self) -> &Cache<Box<str>, Arc<Listing>> {
-        &self.listings
     }
 
     /// Drops what idle connections keep prepared.
@@ -259,7 +180,7 @@ impl Instance {
 
     /// Whether DuckDB has failed in a way after which it answers nothing. Another instance would.
     pub fn is_broken(&self) -> bool {
-        self.shared.is_broken()
+        self.locked.is_broken()
     }
 
     /// What it serves, if that is the legacy file.
@@ -268,7 +189,7 @@ impl Instance {
     }
 
     pub(super) fn note(&self, error: &DuckError) {
-        self.shared.note(error);
+        self.locked.note(error);
     }
 
     /// Whether this instance serves exactly these tables.
@@ -283,21 +204,18 @@ impl Instance {
             })
     }
 
-    pub(super) fn give_back(&self, mut connection: Pooled) {
-        if self.warmth.is_over() {
-            connection.forget_prepared(); // plans keep decoded marts
-        }
+    pub(super) fn give_back(&self, connection: Pooled) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
     /// The table that a schema and a name mean.
     pub(super) fn table(&self, schema: &str, name: &str) -> Option<usize> {
-        self.shared.names.get(&(schema.to_ascii_lowercase(), name.to_ascii_lowercase())).copied()
+        self.locked.names.get(&(schema.to_ascii_lowercase(), name.to_ascii_lowercase())).copied()
     }
 
     /// The name of the mart that somebody who wrote `name` may have meant.
     pub(super) fn similar(&self, name: &str) -> Option<String> {
-        let schema = self.schemas.first()?;
+        let schema = self.settings.schemas.first()?;
         let wanted = name.to_ascii_lowercase();
         let table = self.tables.iter().find(|table| table.name.to_ascii_lowercase() == wanted)?;
         Some(format!("{schema}.{}", table.name))
@@ -307,43 +225,14 @@ impl Instance {
         &self.tables
     }
 
-    pub(super) fn runtime(&self) -> &Arc<Runtime> {
-        &self.runtime
-    }
-
-    pub(super) fn warmth(&self) -> &Warmth {
-        &self.warmth
-    }
-
-    /// Says that a statement runs, so that idle processors may help.
-    pub(super) fn begin(&self) -> helpers::Guard<'_> {
-        self.runtime.helpers.begin(&self.shared.database, self.shared.threads == 1)
-    }
-
-    /// A connection that is not of the pool.
-    pub(super) fn connect(&self) -> Result<Connection, DuckError> {
-        self.shared.database.connect()
-    }
-
     /// The one number that a statement of martd's own answers.
     pub(super) fn number(&self, sql: &str) -> Result<Option<i64>, DuckError> {
-        let mut statement = self.shared.database.connect()?.prepare(sql)?;
+        let mut statement = self.locked.database.connect()?.prepare(sql)?;
         let chunk = statement.execute()?.next_chunk()?;
         Ok(chunk.and_then(|chunk| {
             let column = chunk.column(0);
             (!column.is_null(0)).then(|| column.values::<i64>()[0])
         }))
-    }
-
-    /// The database, which other instances may have, too.
-    #[cfg(test)]
-    pub(super) fn shared(&self) -> &Arc<SharedDatabase> {
-        &self.shared
-    }
-
-    /// Where DuckDB finds the marts.
-    pub(super) fn paths(&self) -> &Paths {
-        &self.paths
     }
 
     /// The pin of a table.
@@ -358,14 +247,14 @@ impl Instance {
 
     /// The name of the mart whose bytes are at this path.
     pub(super) fn mart_at(&self, path: &str) -> Option<&str> {
-        let table = (0..self.tables.len()).find(|&table| self.paths.of(table) == path)?;
-        Some(&self.tables[table].name)
+        let table = self.tables.iter().find(|table| table.pin.path() == path)?;
+        Some(&table.name)
     }
 
     /// Whether a table can be read under scoping: it has the column, or is listed as unscoped.
     pub(super) fn is_readable(&self, index: usize) -> Result<(), String> {
         let table = &self.tables[index];
-        let Some(scoping) = &self.scoping else { return Ok(()) };
+        let Some(scoping) = &self.settings.scoping else { return Ok(()) };
         if scoping.covers(&table.name) || scoping.column_of(table).is_some() {
             return Ok(());
         }
@@ -378,7 +267,8 @@ impl Instance {
 
     /// The column by which the rows of a table are told apart, where they are.
     pub(super) fn scope_column<'t>(&self, table: &'t Table) -> Option<&'t ReportColumn> {
-        let scoping = self.scoping.as_ref().filter(|scoping| !scoping.covers(&table.name))?;
+        let scoping =
+            self.settings.scoping.as_ref().filter(|scoping| !scoping.covers(&table.name))?;
         scoping.column_of(table)
     }
 
@@ -403,21 +293,20 @@ impl Instance {
         connection: &Connection,
         index: usize,
     ) -> Result<(), DuckError> {
-        let mut viewed = self.shared.viewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut viewed = self.locked.viewed.lock().unwrap_or_else(PoisonError::into_inner);
         if viewed.contains(&index) {
             return Ok(());
         }
         let table = &self.tables[index];
         let condition = self.condition(table);
-        let _picked = decoded::pick(&self.paths.all, &[], Way::default(), &Arc::default());
         let source = match &self.legacy {
             Some(Legacy { catalog, .. }) => {
                 let schema = table.schema.as_deref().unwrap_or_default();
                 legacy::source(catalog, schema, &table.name)
             }
-            None => decoded::table_name(index),
+            None => format!("read_parquet({})", quote_literal(&table.pin.path())),
         };
-        for schema in self.schemas.iter().chain(&table.schema) {
+        for schema in self.settings.schemas.iter().chain(&table.schema) {
             connection.execute(&format!(
                 "CREATE VIEW IF NOT EXISTS {}.{} AS FROM {source}{condition}",
                 quote_identifier(schema),
@@ -425,27 +314,6 @@ impl Instance {
             ))?;
         }
         viewed.insert(index);
-        Ok(())
-    }
-
-    /// Makes the view of a mart that has the numbers of its rows, unless it exists. The mart is
-    /// picked by this thread.
-    pub(super) fn ensure_numbered_view(
-        &self,
-        connection: &Connection,
-        index: usize,
-    ) -> Result<(), DuckError> {
-        let mut numbered = self.shared.numbered.lock().unwrap_or_else(PoisonError::into_inner);
-        if !numbered.contains(&index) {
-            let table = &self.tables[index];
-            connection.execute(&format!(
-                "CREATE VIEW {ROWS_SCHEMA}.{} AS FROM {}{}",
-                quote_identifier(&table.name),
-                decoded::numbered_table_name(index),
-                self.condition(table),
-            ))?;
-            numbered.insert(index);
-        }
         Ok(())
     }
 }

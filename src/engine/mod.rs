@@ -1,30 +1,21 @@
 //! DuckDB: one instance per snapshot, one connection per request.
 //!
 //! An instance is opened off the request path, reads nothing but the pins of its snapshot, and dies
-//! with it. Those of snapshots that are alike but for their bytes have a [`database`] in common. A
-//! client's text meets the [`gate`] first; what passes runs on a connection of the snapshot's instance.
+//! with it. A client's text meets the [`gate`] first; what passes runs on a connection of the snapshot's instance.
 
 mod chunk;
-mod conditions;
 mod database;
-mod decoded;
-mod direction;
 mod duck;
-mod forms;
 mod gate;
-mod helpers;
 mod instance;
 mod legacy;
-mod listing;
 mod newest;
 mod position;
 mod prepared;
 mod query;
-mod runtime;
 mod types;
 mod value;
 mod vector;
-mod warmth;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -32,22 +23,16 @@ use std::sync::LazyLock;
 
 pub use chunk::Chunk;
 pub use duck::DuckError;
-pub use gate::{
-    Checked, Comparison, Condition, Gate, Operand, OperandValue, Ordering, Page, Refusal, SortKey,
-    StatementKind, TableName,
-};
-pub(crate) use helpers::STACK_BYTES as HELPER_STACK_BYTES;
+pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
 pub use instance::{Instance, Scope, Scoping, Settings, Table};
 pub use legacy::{LegacyTable, catalog_name, read_legacy};
 pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
-pub use runtime::Runtime;
 pub use types::{Column, Type};
 pub(crate) use types::{enum_width, is_unnamed};
 pub use value::{ElementType, TypeName, Value, ValueError};
 pub(crate) use vector::Plain;
 pub use vector::{RawHugeInt, RawInterval, RawListEntry, Vector};
 
-use crate::background::yield_to_requests;
 use crate::verify::{Report, ReportColumn};
 
 /// DuckDB's version, for example `v1.5.6`.
@@ -144,7 +129,6 @@ fn read_columns(
             decoded += chunk.rows() as u64;
             let last = chunk.rows() - 1;
             nulls_alone = (0..columns.len()).all(|index| chunk.column(index).is_null(last));
-            yield_to_requests(); // of the parent
         }
         if decoded != claimed {
             return Err(DuckError(format!("holds {decoded} rows, but claims {claimed}")));

@@ -19,7 +19,8 @@ impl Instance {
     pub fn newest(&self, mart: &str, column: &str) -> Result<Option<Timestamp>, String> {
         let number = self.tables().iter().position(|table| table.name == mart);
         let number = number.ok_or_else(|| format!("there is no mart {mart}"))?;
-        let (table, path) = (&self.tables()[number], self.paths().of(number));
+        let table = &self.tables()[number];
+        let path = &table.pin.path();
         let Some(found) = table.columns.iter().find(|c| c.name.eq_ignore_ascii_case(column)) else {
             return Err(format!("the mart has no column {column}"));
         };
@@ -50,7 +51,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::engine::{Decoder, Runtime, Settings, Table};
+    use crate::engine::{Decoder, Settings, Table};
     use crate::pin::{Budget, Pin};
 
     fn newest(select: &str) -> Result<Option<String>, String> {
@@ -73,13 +74,12 @@ mod tests {
         let settings = Settings {
             memory_bytes: 64 << 20,
             threads: 1,
-            decoded_bytes: 0,
             temp_dir: None,
             time_zone: "Pacific/Auckland".to_owned(),
             schemas: vec!["mart".to_owned()],
             scoping: None,
         };
-        let instance = Instance::open(&Runtime::start(settings), vec![table]).expect("an instance");
+        let instance = Instance::open(&settings, vec![table]).expect("an instance");
         instance.newest("a", "AT").map(|time| time.map(|time| time.to_string()))
     }
 

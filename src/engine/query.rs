@@ -3,20 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::vec;
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::chunk::Chunk;
-use super::decoded::Lookup;
 use super::duck::{self, DuckError, Interrupt, Rows, Statement};
-use super::forms;
 use super::gate::{Checked, TableName};
-use super::helpers::Help;
 use super::instance::{Instance, Scope};
-use super::listing::{Listing, lookup};
 use super::position;
-use super::prepared::{Listed, Pooled, Prepared, Run};
+use super::prepared::Pooled;
 use super::types::Column;
 use super::value::Value;
 use crate::hooks;
@@ -28,23 +23,6 @@ pub enum Parameters {
     Positional(Vec<Value>),
     /// For `$name`.
     Named(BTreeMap<String, Value>),
-}
-
-impl Parameters {
-    /// The value of the parameter of this name; positional ones are named by their number.
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        match self {
-            Self::Positional(values) => values.get(name.parse::<usize>().ok()?.checked_sub(1)?),
-            Self::Named(values) => values.get(name),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Positional(values) => values.len(),
-            Self::Named(values) => values.len(),
-        }
-    }
 }
 
 impl Default for Parameters {
@@ -127,11 +105,6 @@ impl Interrupter {
         running.is_some()
     }
 
-    /// Whether the session was asked to stop.
-    fn is_asked(&self) -> bool {
-        self.0.is_asked.load(Ordering::Relaxed)
-    }
-
     fn end(&self) {
         *self.0.statement.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -175,45 +148,19 @@ impl Session {
         }
         let pooled = self.connection.as_mut().expect("taken on drop alone");
         let tables = instance.tables_of(checked)?;
-        let held = instance.ask_decoded(&tables);
-        let (held, reads, timed) = instance.reading(sql, checked, held, |times| times.choose());
-        let known = instance.known(checked, parameters, scope, &held);
-        let mut run =
-            Run { instance: &instance, sql, checked, scope, tables: &tables, held, reads };
-        let prepared = match run.prepare(pooled) {
+        let mut prepare = || instance.prepare(pooled, sql, &tables, scope);
+        let prepared = match prepare() {
             // What is kept prepared keeps its files open.
             Err(error) if error.is_out_of_descriptors() => {
                 pooled.forget_prepared();
                 instance.forget_prepared();
-                run.prepare(pooled)
+                instance.prepare(pooled, sql, &tables, scope)
             }
             first => first,
         };
-        let outcome = prepared.map_err(explain).and_then(|(mut prepared, _picked)| {
-            let Prepared { asked, statement, numbers, restriction, .. } = &mut prepared;
-            asked.note_use();
-            let running = instance.begin();
-            let began = forms::thread_time();
-            let looked_up = numbers.as_ref().and_then(|(_, listed)| {
-                lookup(checked, parameters, &listed.mart, &known, usize::MAX)
-            });
-            let has_numbers = looked_up.is_none() && numbers.is_some();
-            let source = match (looked_up, numbers) {
-                (Some(lookup), Some((_, listed))) => {
-                    instance.runtime().count_lookup();
-                    Ok(Source::Lookup(lookup, &listed.listing, &self.running))
-                }
-                (_, numbers) => {
-                    restriction.set(known.tests);
-                    match numbers {
-                        Some((numbers, listed)) => execute(numbers, parameters, &explain)
-                            .map(|rows| Source::Numbers(rows, listed)),
-                        None => execute(statement, parameters, &explain).map(Source::Rows),
-                    }
-                }
-            };
-            let outcome = source.and_then(|source| {
-                let answer = &mut Answer { source, sql, instance: &instance, tables: &tables };
+        let outcome = prepared.map_err(explain).and_then(|mut prepared| {
+            let outcome = execute(&mut prepared.statement, parameters, &explain).and_then(|rows| {
+                let answer = &mut Answer { rows, sql, instance: &instance, tables: &tables };
                 if let Some((name, ty)) = unsupported(answer.columns()) {
                     return Err(QueryError::sql(format!(
                         "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
@@ -221,19 +168,11 @@ impl Session {
                 }
                 consume(answer)
             });
-            let outcome = match outcome {
-                Err(error @ QueryError::Sql { .. }) if has_numbers => {
-                    Err(error_of(statement, parameters, &explain).unwrap_or(error))
-                }
-                other => other,
-            };
-            if let (Some(timed), Ok(_), Help::For(time)) = (timed, &outcome, running.end()) {
-                timed.note(reads.form(), forms::thread_time() - began + time);
+            if checked.keep_prepared {
+                pooled.keep(prepared);
             }
-            pooled.keep(prepared);
             outcome
         });
-        instance.see_to_wishes(&run.held);
         // What was read of a file that changed meanwhile means nothing, errors included.
         check_intact(&instance, &tables).and(outcome)
     }
@@ -248,64 +187,19 @@ fn execute<'s>(
     statement.execute().map_err(explain)
 }
 
-/// The error of the client's own statement, after one that stood for it has failed: DuckDB's message
-/// shows where in the text.
-fn error_of(
-    statement: &mut Statement,
-    parameters: &Parameters,
-    explain: &impl Fn(DuckError) -> QueryError,
-) -> Option<QueryError> {
-    let mut rows = match execute(statement, parameters, explain) {
-        Ok(rows) => rows,
-        Err(error) => return Some(error),
-    };
-    loop {
-        match rows.next_chunk() {
-            Ok(Some(_)) => {}
-            Ok(None) => return None,
-            Err(error) => return Some(explain(error)),
-        }
-    }
-}
-
 /// The rows of a statement, with DuckDB's errors explained.
 #[derive(Debug)]
 pub struct Answer<'s, 'i> {
-    source: Source<'s>,
+    rows: Rows<'s>,
     sql: &'i str,
     instance: &'i Instance,
     tables: &'i [usize],
 }
 
-/// Where the rows of an answer come from.
-#[derive(Debug)]
-enum Source<'s> {
-    Rows(Rows<'s>),
-    /// They are numbers of rows.
-    Numbers(Rows<'s>, &'s Listed),
-    Lookup(Lookup, &'s Listing, &'s Interrupter),
-    Found(vec::IntoIter<Chunk>, &'s Listing),
-}
-
-impl<'s, 'i> Answer<'s, 'i> {
-    /// That of a statement whose rows are at hand.
-    pub(super) fn of_rows(
-        instance: &'i Instance,
-        sql: &'i str,
-        tables: &'i [usize],
-        rows: Vec<Chunk>,
-        listing: &'s Listing,
-    ) -> Self {
-        Self { source: Source::Found(rows.into_iter(), listing), sql, instance, tables }
-    }
-
+impl Answer<'_, '_> {
     /// Names and types of the columns.
     pub fn columns(&self) -> &[Column] {
-        match &self.source {
-            Source::Rows(rows) => rows.columns(),
-            Source::Numbers(_, listed) => &listed.listing.columns,
-            Source::Lookup(_, listing, _) | Source::Found(_, listing) => &listing.columns,
-        }
+        self.rows.columns()
     }
 
     /// The next chunk of at most 2,048 rows; `None` at the end.
@@ -314,27 +208,7 @@ impl<'s, 'i> Answer<'s, 'i> {
     /// See [`QueryError`].
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, QueryError> {
         let (instance, sql) = (self.instance, self.sql);
-        let next =
-            |rows: &mut Rows<'_>| rows.next_chunk().map_err(|error| explain(instance, sql, &error));
-        match &mut self.source {
-            Source::Rows(rows) => next(rows),
-            Source::Numbers(rows, Listed { mart, listing }) => {
-                let numbers = next(rows)?;
-                Ok(numbers.map(|numbers| mart.rows(&listing.places, numbers.column(0).values())))
-            }
-            Source::Found(chunks, _) => Ok(chunks.next()),
-            Source::Lookup(lookup, listing, running) => {
-                while let Some(chunk) = lookup.next_chunk(&listing.places) {
-                    if running.is_asked() {
-                        return Err(QueryError::Interrupted);
-                    }
-                    if chunk.rows() > 0 {
-                        return Ok(Some(chunk));
-                    }
-                }
-                Ok(None)
-            }
-        }
+        self.rows.next_chunk().map_err(|error| explain(instance, sql, &error))
     }
 
     /// Whether all that was read is of one version of each mart. Ask before anything is sent: a file
@@ -456,7 +330,7 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::engine::{Decoder, Runtime, Scoping, Settings, StatementKind, Table};
+    use crate::engine::{Decoder, Settings, StatementKind, Table};
     use crate::pin::{Budget, Pin};
 
     /// A mart of the rows of a SELECT.
@@ -474,110 +348,10 @@ pub(super) mod tests {
         Table { name, schema: None, pin, columns, rows, empty: false }
     }
 
-    /// An instance over a mart `a` of these rows, which is held decoded.
-    pub(in crate::engine) fn instance_of(
-        select: &str,
-        scoping: Option<Scoping>,
-        runtime: Option<&Arc<Runtime>>,
-    ) -> Arc<Instance> {
-        let settings = Settings { decoded_bytes: 4 << 20, scoping, ..settings() };
-        let own = runtime.is_none().then(|| Runtime::start(settings));
-        let runtime = runtime.or(own.as_ref()).expect("one of them");
-        let instance = Instance::open(runtime, vec![mart("a", select)]).expect("an instance");
-        instance.hold_decoded(0);
-        instance
-    }
-
-    /// The same with 10,000 rows.
-    fn decoded_instance() -> Arc<Instance> {
-        instance_of("SELECT i AS x FROM range(10_000) t(i)", None, None)
-    }
-
-    #[test]
-    fn a_lookup_ends_when_it_is_asked_to() {
-        let instance = decoded_instance();
-        let sql = "SELECT x FROM mart.a WHERE x >= ?";
-        let checked = crate::engine::Gate::new().expect("a gate").check(sql).expect("it passes");
-        let parameters = Parameters::Positional(vec![Value::BigInt(7)]);
-        let run = |stop: bool| {
-            let mut session = instance.session().expect("a session");
-            let interrupter = session.interrupter();
-            session.query(sql, &checked, &parameters, &Scope::AllRows, |answer| {
-                let mut rows = 0;
-                while let Some(chunk) = answer.next_chunk()? {
-                    rows += chunk.rows();
-                    assert!(!stop || interrupter.interrupt(), "the session is not over");
-                }
-                Ok(rows)
-            })
-        };
-        assert_eq!(run(false).expect("rows"), 9_993);
-        assert!(matches!(run(true), Err(QueryError::Interrupted)));
-        assert_eq!(instance.runtime().lookups(), 2);
-    }
-
-    #[test]
-    fn what_an_instance_was_asked_is_prepared_in_the_one_that_replaces_it() {
-        let sql = "SELECT max(x) FROM mart.a WHERE x < ?";
-        let checked = crate::engine::Gate::new().expect("a gate").check(sql).expect("it passes");
-        let ask = |instance: &Arc<Instance>| {
-            let parameters = Parameters::Positional(vec![Value::BigInt(7)]);
-            let mut session = instance.session().expect("a session");
-            session.query(sql, &checked, &parameters, &Scope::AllRows, |answer| {
-                let chunk = answer.next_chunk()?.expect("a row");
-                Ok(chunk.column(0).values::<i64>()[0])
-            })
-        };
-        let prepared = |instance: &Arc<Instance>| -> Vec<String> {
-            let connections = [instance.connection(), instance.connection()];
-            let connections = connections.map(|connection| connection.expect("a connection"));
-            let kept = connections.iter().flat_map(Pooled::kept).map(str::to_owned).collect();
-            connections.into_iter().for_each(|connection| instance.give_back(connection));
-            kept
-        };
-        let [first, second, third] = [decoded_instance(), decoded_instance(), decoded_instance()];
-        let both = [first.session(), first.session()]; // two connections
-        drop(both);
-        assert_eq!(ask(&first).expect("a row"), 6);
-        second.inherit(&first);
-        assert_eq!(prepared(&second), [sql, sql]);
-        third.inherit(&second);
-        assert_eq!(prepared(&third), [""; 0], "nobody has asked the second");
-        assert_eq!(ask(&second).expect("a row"), 6);
-        third.inherit(&second);
-        assert_eq!(prepared(&third), [sql, sql]);
-    }
-
-    #[test]
-    fn what_is_wished_for_is_there_for_whoever_serves_the_same_mart_next() {
-        let runtime = Runtime::start(Settings { decoded_bytes: 4 << 20, ..settings() });
-        let shared = mart("a", "SELECT i AS x FROM range(10_000) t(i)");
-        let first = Instance::open(&runtime, vec![shared.clone()]).expect("an instance");
-        let gate = crate::engine::Gate::new().expect("a gate");
-        let ask = |instance: &Arc<Instance>, sql: &str| {
-            let checked = gate.check(sql).expect("it passes");
-            let mut session = instance.session().expect("a session");
-            let nothing = Parameters::default();
-            let answer = session.query(sql, &checked, &nothing, &Scope::AllRows, |_| Ok(()));
-            answer.expect("an answer");
-        };
-        ask(&first, "SELECT count(*) FROM mart.a");
-        first.hold_decoded(0);
-        let next = Instance::open_after(&first, vec![shared]).expect("an instance");
-        next.inherit(&first);
-        assert_eq!(next.decoded_marts(), 1);
-        ask(&first, "SELECT x FROM mart.a WHERE x = 7");
-        drop(first);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while next.decoded_indexes() == 0 {
-            assert!(std::time::Instant::now() < deadline, "no index of `x`");
-            std::thread::yield_now();
-        }
-    }
-
     #[test]
     fn what_duckdb_blames_on_itself_or_its_machine_is_not_the_clients_mistake() {
-        let instance = decoded_instance();
+        let instance =
+            Instance::open(&settings(), vec![mart("a", "SELECT 1 AS x")]).expect("an instance");
         let explained =
             |message: &str| explain(&instance, "SELECT 1", &DuckError(message.to_owned()));
         for message in [
@@ -603,7 +377,6 @@ pub(super) mod tests {
         Settings {
             memory_bytes: 64 << 20,
             threads: 1,
-            decoded_bytes: 0,
             temp_dir: None,
             time_zone: "UTC".to_owned(),
             schemas: vec!["mart".to_owned()],
@@ -632,19 +405,14 @@ pub(super) mod tests {
             empty: false,
         };
         let pin = table.pin.path();
-        let instance =
-            Instance::open(&Runtime::start(settings()), vec![table]).expect("an instance");
+        let instance = Instance::open(&settings(), vec![table]).expect("an instance");
         let run = |sql: &str, tables: Vec<TableName>| {
             let checked = Arc::new(Checked {
                 kind: StatementKind::Select,
                 tables,
                 cacheable: false,
-                hashes: false,
                 parameters: Vec::new(),
-                ordering: None,
-                conditions: Vec::new(),
-                page: None,
-                row_numbers: None,
+                keep_prepared: true,
             });
             let mut session = instance.session().expect("a session");
             let parameters = Parameters::default();

@@ -204,56 +204,6 @@ impl Type {
     }
 }
 
-impl Type {
-    /// The bytes that a vector takes for a value of this type; `None` for a nested one.
-    pub(super) fn width(&self) -> Option<usize> {
-        Some(match self {
-            Self::Boolean | Self::TinyInt | Self::UTinyInt => 1,
-            Self::SmallInt | Self::USmallInt | Self::Decimal { width: ..=4, .. } => 2,
-            Self::Integer
-            | Self::UInteger
-            | Self::Float
-            | Self::Date
-            | Self::Decimal { width: 5..=9, .. } => 4,
-            Self::Decimal { width: 10..=18, .. }
-            | Self::BigInt
-            | Self::UBigInt
-            | Self::Double
-            | Self::Time
-            | Self::TimeNs
-            | Self::TimeTz
-            | Self::Timestamp
-            | Self::TimestampS
-            | Self::TimestampMs
-            | Self::TimestampNs
-            | Self::TimestampTz => 8,
-            Self::Decimal { .. }
-            | Self::HugeInt
-            | Self::UHugeInt
-            | Self::Uuid
-            | Self::Interval
-            | Self::Varchar
-            | Self::Json
-            | Self::Blob
-            | Self::Bit
-            | Self::Bignum => 16,
-            Self::Enum(values) => enum_width(values.len()),
-            Self::List(_)
-            | Self::Array(..)
-            | Self::Struct(_)
-            | Self::Map(..)
-            | Self::Union(_)
-            | Self::Null
-            | Self::Unsupported(_) => return None,
-        })
-    }
-
-    /// Whether its values are texts or bytes, which may lie outside of their vector.
-    pub(super) fn is_text(&self) -> bool {
-        matches!(self, Self::Varchar | Self::Json | Self::Blob | Self::Bit | Self::Bignum)
-    }
-}
-
 /// # Safety
 /// `text` is null or a C string that DuckDB allocated for the caller.
 pub(super) unsafe fn owned_text(text: *mut std::ffi::c_char) -> String {

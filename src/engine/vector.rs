@@ -6,12 +6,11 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::{ptr, slice};
+use std::slice;
 
 use duckdb::ffi;
 
 use super::chunk::Chunk;
-use super::decoded::{Part, Parts, Texts};
 use super::types::enum_width;
 
 /// A string up to this long lies in the vector itself.
@@ -28,16 +27,11 @@ pub struct Vector<'c> {
 /// Where the values of a vector are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory {
-    /// DuckDB's vector; null for one that martd made, which has no children.
+    /// DuckDB's vector.
     pub(super) raw: ffi::duckdb_vector,
     pub(super) data: *const u8,
     /// A bit for each value, in whole words; null when none is NULL.
     pub(super) validity: *const u64,
-    /// What there is of the column, of which these are the values of the first rows of a chunk; null
-    /// for others. Lives as long as the values.
-    pub(super) parts: *const Parts,
-    /// Which chunk that is.
-    pub(super) chunk: usize,
 }
 
 impl Memory {
@@ -50,8 +44,6 @@ impl Memory {
                 raw,
                 data: ffi::duckdb_vector_get_data(raw) as *const u8,
                 validity: ffi::duckdb_vector_get_validity(raw),
-                parts: ptr::null(),
-                chunk: 0,
             }
         }
     }
@@ -229,11 +221,6 @@ impl<'c> Vector<'c> {
 
     /// Appends the bytes of these values of a VARCHAR, BLOB, BIT or BIGNUM, none of which is NULL.
     pub(crate) fn append_texts(&self, rows: Range<usize>, out: &mut Vec<u8>) {
-        if let Some(texts) = self.joined() {
-            let [start, end] = [rows.start, rows.end].map(|row| texts.offsets[row] as usize);
-            out.extend_from_slice(&texts.bytes[start..end]);
-            return;
-        }
         let total: usize = self.lengths(rows.clone()).sum();
         out.reserve(total + SHORT_BYTES);
         let mut end = out.len();
@@ -256,28 +243,8 @@ impl<'c> Vector<'c> {
         }
     }
 
-    /// The texts of a VARCHAR or BLOB one after the other, where they are held so.
-    pub(crate) fn joined(&self) -> Option<&'c Texts> {
-        self.parts()?.texts(self.memory.chunk)
-    }
-
-    /// Says that they would have been of use so.
-    pub(crate) fn wish_joined(&self) {
-        if let Some(parts) = self.parts() {
-            parts.wish(Part::Texts);
-        }
-    }
-
-    fn parts(&self) -> Option<&'c Parts> {
-        // SAFETY: it lives as long as the values, if there is one.
-        unsafe { self.memory.parts.as_ref() }
-    }
-
     /// The bytes of all values of a VARCHAR, BLOB, BIT or BIGNUM.
     pub(crate) fn text_bytes(&self) -> usize {
-        if let Some(joined) = self.joined() {
-            return joined.offsets[self.len] as usize;
-        }
         let present = self.runs(0..self.len).filter(|(null, _)| !null);
         present.map(|(_, rows)| self.lengths(rows).sum::<usize>()).sum()
     }

@@ -6,7 +6,6 @@
 mod accept;
 mod access;
 mod body;
-mod buffers;
 mod cache;
 pub mod client;
 mod compress;
@@ -50,7 +49,6 @@ pub use problem::problems;
 pub use server::Server;
 pub use threads::Threads;
 
-use buffers::Buffers;
 use cache::Answers;
 use queries::Queries;
 use slots::Slots;
@@ -120,7 +118,6 @@ struct Shared {
     parsers: Semaphore,
     queries: Queries,
     answers: Answers,
-    buffers: Buffers,
     draining: watch::Sender<bool>,
     /// Places for those who listen to events.
     listeners: Arc<Semaphore>,
@@ -145,7 +142,6 @@ impl App {
             parsers: Semaphore::new(settings.queries),
             queries: Queries::default(),
             answers: Answers::new(settings.cache_bytes),
-            buffers: Buffers::default(),
             draining: watch::Sender::new(false),
             // Of a thousand listeners, others would find no connection left.
             listeners: Arc::new(Semaphore::new((settings.max_connections / 4).max(1))),
@@ -209,10 +205,6 @@ impl App {
 
     fn queries(&self) -> &Queries {
         &self.0.queries
-    }
-
-    fn buffers(&self) -> &Buffers {
-        &self.0.buffers
     }
 
     fn answers(&self) -> &Answers {

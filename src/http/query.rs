@@ -100,13 +100,9 @@ async fn respond(
                 scope,
                 started: tally.started(),
                 max_bytes: app.settings().max_result_bytes,
-                buffers: app.buffers().clone(),
             };
             let work = Work { app, task: Arc::new(task), key, facts: facts.clone() };
-            match work.answer_at_once() {
-                Some(stored) => (Content::Whole(stored), CacheResult::Miss),
-                None => work.answer(ticket).await?,
-            }
+            work.answer(ticket).await?
         }
     };
     app.metrics().cache(if key.is_some() { cache } else { CacheResult::Bypass });
@@ -221,15 +217,6 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// The answer, where it takes less to find it than to have a thread do it.
-    fn answer_at_once(&self) -> Option<Stored> {
-        let stored = self.task.answer_at_once()?;
-        if let Some(key) = self.key {
-            self.app.answers().put(key, stored.clone());
-        }
-        Some(stored)
-    }
-
     /// Runs the query, or waits for one like it that is under way. Also says which of the two.
     async fn answer(self, mut ticket: Ticket) -> Result<(Content, CacheResult), Problem> {
         let limit = self.task.query.timeout;

@@ -18,7 +18,6 @@ use tokio::time::timeout;
 
 use super::accept::Wanted;
 use super::body::{Aborted, PARTS_AHEAD, Parts};
-use super::buffers::Buffers;
 use super::cache::Stored;
 use super::compress::Compressor;
 use super::exchange::Facts;
@@ -54,20 +53,9 @@ pub(super) struct Task {
     pub(super) started: Instant,
     /// The largest answer.
     pub(super) max_bytes: u64,
-    pub(super) buffers: Buffers,
 }
 
 impl Task {
-    /// The answer, if it is small and found at once. Does not block.
-    pub(super) fn answer_at_once(&self) -> Option<Stored> {
-        let Self { snapshot, query, checked, scope, .. } = self;
-        let (sql, parameters) = (&query.sql, &query.parameters);
-        let mut whole = None;
-        let send = |answer: &mut Answer<'_, '_>| self.send(answer, &mut whole);
-        snapshot.instance.answer_at_once(sql, checked, parameters, scope, send)?;
-        whole
-    }
-
     fn send(
         &self,
         answer: &mut Answer<'_, '_>,
@@ -79,7 +67,7 @@ impl Task {
             snapshot: &self.snapshot.id,
             elapsed: self.started.elapsed(),
         };
-        send(answer, self.wanted, limits, summary, &self.buffers, outlet)
+        send(answer, self.wanted, limits, summary, outlet)
     }
 }
 
@@ -158,11 +146,10 @@ fn send<'s>(
     wanted: Wanted,
     limits: Limits,
     summary: impl FnOnce(bool) -> Summary<'s>,
-    buffers: &Buffers,
     outlet: &mut impl Outlet,
 ) -> Result<(), QueryError> {
     let mut compressor = Compressor::new(wanted.codings.best);
-    let mut out = buffers.take();
+    let mut out = Vec::new();
     let mut sent_bytes = 0_u64;
     let mut truncated = false;
     let mut encoder = Encoder::begin(wanted.format, &mut out, answer.columns())?;
@@ -182,7 +169,7 @@ fn send<'s>(
                     out.clear();
                     packed.into()
                 }
-                None => buffers.lend(std::mem::replace(&mut out, buffers.take())),
+                None => std::mem::take(&mut out).into(),
             };
             answer.check_intact()?;
             outlet.part(part)?;
@@ -193,15 +180,9 @@ fn send<'s>(
     let best = wanted.codings.best;
     let coding = if outlet.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
     let packed = if coding == best { compressor.last(&out) } else { None };
-    let bytes = match packed {
-        None if outlet.has_begun() => buffers.lend(out),
-        packed => {
-            // What is kept takes no more than it has to.
-            let bytes = packed.map_or_else(|| Bytes::copy_from_slice(&out), Bytes::from);
-            buffers.put(out);
-            bytes
-        }
-    };
+    let mut bytes = packed.unwrap_or(out);
+    bytes.shrink_to_fit(); // it may be kept
+    let bytes = Bytes::from(bytes);
     answer.check_intact()?;
     let last = Stored { bytes, coding, truncated, rows };
     outlet.last(last)
@@ -243,22 +224,6 @@ impl Deadline {
         let result = wait();
         self.at.send_replace(tokio::time::Instant::now() + left);
         result
-    }
-}
-
-/// An answer that is wanted as a whole or not at all.
-impl Outlet for Option<Stored> {
-    fn has_begun(&self) -> bool {
-        false
-    }
-
-    fn part(&mut self, _: Bytes) -> Result<(), QueryError> {
-        Err(QueryError::Interrupted)
-    }
-
-    fn last(&mut self, last: Stored) -> Result<(), QueryError> {
-        *self = Some(last);
-        Ok(())
     }
 }
 

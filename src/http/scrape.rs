@@ -188,26 +188,6 @@ fn snapshot(facts: &mut Facts, state: &State) {
     let orphans =
         snapshot.map_or(0, |snapshot| snapshot.marts.values().filter(|mart| mart.orphan).count());
     facts.add_count("martd_orphans", "Marts whose models are no longer in the project", orphans);
-    let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_marts());
-    facts.add_count("martd_decoded_marts", "Marts of it that are held decoded", decoded);
-    let indexes = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_indexes());
-    let help =
-        "Columns of marts that are held decoded of which it is known which rows have a value";
-    facts.add_count("martd_decoded_indexes", help, indexes);
-    let dictionaries = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_dictionaries());
-    let help = "Columns of them of whose texts each is held once";
-    facts.add_count("martd_decoded_dictionaries", help, dictionaries);
-    let texts = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_texts());
-    let help = "Columns of them whose texts are also held in the form that Arrow has";
-    facts.add_count("martd_decoded_texts", help, texts);
-    let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_bytes());
-    facts.add("martd_decoded_bytes", "Memory that decoded marts take", decoded as f64);
-    let decoded = snapshot.map_or(0, |snapshot| snapshot.instance.decoded_statements());
-    let help = "Statements that read marts which were held decoded";
-    facts.add_counter("martd_decoded_statements", help, Some(decoded as f64));
-    let lookups = snapshot.map_or(0, |snapshot| snapshot.instance.lookups());
-    let help = "Those of them that were simple enough to be answered without a plan";
-    facts.add_counter("martd_lookups", help, Some(lookups as f64));
     let finished = snapshot.and_then(|snapshot| snapshot.ledger.as_ref());
     let help = "When the dbt build ended that is served";
     let finished = finished.map(|ledger| seconds(ledger.finished_at));

@@ -12,7 +12,6 @@ use blake3::Hash;
 use tracing::warn;
 
 use super::{Mailbox, Message};
-use crate::background::AsyncThreads;
 use crate::hooks;
 use crate::publish::Version;
 use crate::verify::{Kept, Verdict, Verifier};
@@ -44,11 +43,7 @@ pub(super) struct Decoded {
 
 impl Ahead {
     /// Starts the thread.
-    pub(super) fn start(
-        verifier: Arc<Verifier>,
-        mailbox: Mailbox,
-        async_threads: AsyncThreads,
-    ) -> io::Result<Self> {
+    pub(super) fn start(verifier: Arc<Verifier>, mailbox: Mailbox) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Vec<Arc<Version>>>();
         thread::Builder::new().name("decode".to_owned()).spawn(move || {
             let mut kept = Kept::default();
@@ -62,7 +57,6 @@ impl Ahead {
                     }
                     Err(RecvTimeoutError::Disconnected) => return kept.end(),
                 };
-                let _working = async_threads.give_way();
                 hooks::stick("decode");
                 let pins = versions.iter().map(|version| &version.pin);
                 let verdicts = verifier.verify_and_keep(pins, &mut kept).unwrap_or_else(|error| {

@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use tracing::error;
 
-use crate::background::AsyncThreads;
 use crate::catalog::Catalog;
 use crate::engine;
 use crate::legacy::LegacyFile;
@@ -112,7 +111,7 @@ pub struct Refresh {
 impl Refresh {
     /// Starts watching and publishing into `catalog`. With a `state` directory, what was published
     /// last is served until the mart directory has something better; with a `legacy` file, that is
-    /// until there is a mart. The work gives way to `async_threads`.
+    /// until there is a mart.
     ///
     /// # Errors
     /// When a thread cannot be had.
@@ -122,23 +121,16 @@ impl Refresh {
         state: Option<StateDir>,
         legacy: Option<LegacyFile>,
         metrics: Metrics,
-        async_threads: &AsyncThreads,
     ) -> std::io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
         let restored = state.as_ref().and_then(|state| state.restore(metrics.pins()));
         let Intake { program, decoders, verify, .. } = &settings.intake;
         let verifier = Arc::new(Verifier::new(program, *decoders, *verify));
-        let ahead = Ahead::start(Arc::clone(&verifier), mailbox.clone(), async_threads.clone())?;
+        let ahead = Ahead::start(Arc::clone(&verifier), mailbox.clone())?;
         let engine = settings.engine.clone();
-        let publisher = Publisher::start(
-            verifier,
-            engine,
-            mailbox.clone(),
-            state,
-            metrics.clone(),
-            async_threads.clone(),
-        )?;
+        let publisher =
+            Publisher::start(verifier, engine, mailbox.clone(), state, metrics.clone())?;
         let pulse = Pulse { loops: Arc::default(), budget: Arc::clone(metrics.pins()) };
         let mut writer = Writer::new(
             settings,

@@ -12,9 +12,8 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::{Mailbox, Message};
-use crate::background::AsyncThreads;
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
-use crate::engine::{self, Instance, LegacyTable, Runtime, Table};
+use crate::engine::{self, Instance, LegacyTable, Table};
 use crate::hooks;
 use crate::ledger::Ledger;
 use crate::legacy::LegacyVersion;
@@ -61,15 +60,12 @@ impl Publisher {
         mailbox: Mailbox,
         state: Option<StateDir>,
         metrics: Metrics,
-        async_threads: AsyncThreads,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let schemas = engine.schemas.clone();
-        let engine = Runtime::start(engine);
         let mut generation = 0;
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
             while let Ok(job) = inbox.recv() {
-                let _working = async_threads.give_way();
                 hooks::stick("publish");
                 let (target, current) = match job {
                     Job::Marts { target, current } => (target, current),
@@ -102,15 +98,8 @@ impl Publisher {
                     }
                 };
                 let published = matches!(snapshot, Ok(Some(_)));
-                let replaced = current.filter(|current| {
-                    let new = snapshot.as_ref().ok().and_then(Option::as_ref);
-                    new.is_some_and(|new| !Arc::ptr_eq(&new.instance, &current.instance))
-                });
                 let prepared = Prepared::Marts { target: target.clone(), verdicts, snapshot };
                 mailbox.post(Message::Prepared(Box::new(prepared)));
-                if let Some(replaced) = replaced {
-                    replaced.instance.was_replaced();
-                }
                 if let (true, Some(state)) = (published, &state)
                     && let Err(error) = state.keep(&target)
                 {
@@ -140,7 +129,7 @@ fn open(
     target: Target,
     current: Option<&Arc<Snapshot>>,
     verdicts: &HashMap<Hash, Verdict>,
-    engine: &Arc<Runtime>,
+    engine: &engine::Settings,
     generation: &mut u64,
     metrics: &Metrics,
 ) -> Result<Option<Snapshot>, String> {
@@ -160,15 +149,8 @@ fn open(
         // Only the ledger changed, for example after `dbt test`.
         Some(current) => Arc::clone(&current.instance),
         None => {
-            let opened = match current {
-                Some(current) => Instance::open_after(&current.instance, tables),
-                None => Instance::open(engine, tables),
-            };
-            let instance = opened.map_err(|error| error.to_string())?;
-            if let Some(current) = current {
-                instance.inherit(&current.instance);
-            }
-            instance
+            let opened = Instance::open(engine, tables);
+            opened.map_err(|error| error.to_string())?
         }
     };
     note_loaded(&mut marts, target.ledger.as_deref(), current.map(Arc::as_ref), &instance);
@@ -215,7 +197,7 @@ fn note_loaded(
 fn open_legacy(
     version: Arc<LegacyVersion>,
     found: Vec<LegacyTable>,
-    engine: &Arc<Runtime>,
+    engine: &engine::Settings,
     generation: &mut u64,
     metrics: &Metrics,
 ) -> Result<Snapshot, String> {

@@ -9,7 +9,6 @@ use std::process::Command;
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, PATIENCE, Root, wait_for};
-use crate::metrics::Scrape;
 use crate::writers::Writer;
 
 const FORMATS: [(&str, &str); 4] = [
@@ -197,56 +196,6 @@ fn a_cut_is_told_in_a_header_or_in_a_trailer() {
     };
     assert_eq!(rows("ndjson", &cut_by_rows), 59_999);
     assert_eq!(rows("csv", &cut_by_rows), 1 + 59_999);
-}
-
-#[test]
-fn arrow_answers_are_the_same_byte_by_byte_whether_texts_are_held_in_its_form_or_not() {
-    let (root, writer) = (Root::new(), Writer::new());
-    let select = |version: u32| {
-        format!(
-            "SELECT i + {version} AS id, CASE WHEN i % 7 > 1 THEN 'text ' || i + {version} END AS short,
-                CASE WHEN i < 9000 THEN repeat('long ', i % 9) END AS long,
-                ('\\x' || 'AB' || i % 9)::BLOB AS bytes, '{{}}'::JSON AS json, i % 2 = 0 AS even
-            FROM range(20_000) t(i)"
-        )
-    };
-    writer.land(&root, "a", &select(1));
-    let files = Martd::start_with(root.path(), &[("MARTD_DECODED_MEMORY", "0")]);
-    let decoded = Martd::start_with(root.path(), &[("MARTD_CACHE", "0")]);
-    files.wait_ready();
-    decoded.wait_ready();
-    let ask = |martd: &Martd, sql: &str| {
-        let answer = raw(martd, "arrow", &json!({ "sql": sql, "limit": 100_000 }), "");
-        assert!(answer.whole && answer.head.starts_with("http/1.1 200"), "{}", answer.head);
-        answer.body
-    };
-    let texts = || Scrape::of(&decoded).value("martd_decoded_texts");
-    let all = "SELECT * FROM mart.a";
-    wait_for("texts in the form of Arrow", || {
-        assert!(ask(&decoded, all) == ask(&files, all));
-        (texts() == 4.0).then_some(())
-    });
-    let compare = || {
-        for sql in [
-            all,
-            "SELECT long, long, json FROM mart.a LIMIT 5000",
-            "SELECT short, bytes FROM mart.a LIMIT 700 OFFSET 5000",
-            "SELECT short, long, bytes FROM mart.a WHERE id > 3000 AND id < 17000",
-            "SELECT short, long FROM mart.a WHERE id % 3 = 0",
-            "SELECT upper(short) AS u, long FROM mart.a ORDER BY id DESC LIMIT 3000",
-        ] {
-            for _ in 0..2 {
-                assert!(ask(&decoded, sql) == ask(&files, sql), "{sql}");
-            }
-        }
-    };
-    compare();
-    writer.land(&root, "a", &select(2));
-    for martd in [&files, &decoded] {
-        martd.wait_snapshot("the next", |snapshot| snapshot["generation"] == 2);
-    }
-    assert_eq!(texts(), 4.0);
-    compare();
 }
 
 #[test]

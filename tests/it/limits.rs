@@ -136,7 +136,6 @@ fn data(pid: u32) -> (u64, u64) {
 fn statements_that_keep_all_memory_there_is_do_not_take_martd_down() {
     let settings = [
         ("MARTD_MEMORY", "64MiB"),
-        ("MARTD_DECODED_MEMORY", "0"),
         ("MARTD_QUERIES", "24"),
         ("MARTD_QUERY_TIMEOUT", "500ms"),
         ("MARTD_MAX_BODY", "1MiB"),

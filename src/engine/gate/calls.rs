@@ -24,7 +24,6 @@ impl Walk {
         let name = written.to_ascii_lowercase();
         self.review(functions::expression(&name), written, node.position())?;
         self.arguments(node, &name)?;
-        self.hashes |= node.required("distinct")? == &Value::Bool(true);
         let chain = node.required("is_operator")? == &Value::Bool(true) || name == "->>";
         let cost = if chain { self.call(node)? } else { self.called(node, Self::call)? };
         Ok(match functions::macro_growth(&name) {

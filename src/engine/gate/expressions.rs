@@ -220,7 +220,6 @@ impl Walk {
     pub(super) fn subquery_expression(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
         node.only_with(EXPRESSION_FIELDS, "subquery_type subquery child comparison_type")?;
         one_of(node.text("subquery_type")?, "SCALAR EXISTS NOT_EXISTS ANY")?;
-        self.hashes = true;
         let child = self.optional(node.required("child")?)?;
         let query = self.subquery(node.required("subquery")?, node.position())?;
         // Joined with what is around it when it is correlated, and once more either way.
@@ -251,7 +250,6 @@ impl Walk {
         )?;
         let name = node.text("function_name")?;
         self.review(functions::expression(&name.to_ascii_lowercase()), name, node.position())?;
-        self.hashes = true;
         let mut cost = self.expressions(node.array("children")?)?;
         cost = cost.and(self.expressions(node.array("partitions")?)?);
         for orders in ["orders", "arg_orders"] {

@@ -21,23 +21,17 @@ use duckdb::{Config, Connection};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::decoded::{ROW_COLUMN, ROWS_SCHEMA};
 use super::duck::OUT_OF_MEMORY;
 
 mod calls;
 mod expressions;
 mod functions;
-mod one_table;
-mod ordering;
 mod shape;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod walk;
-
-pub use one_table::{Comparison, Condition, Operand, OperandValue, Page};
-pub use ordering::{Ordering, SortKey};
 
 /// Objects and arrays in each other in the serialized parse. An expression takes at most four per
 /// level and is bounded at 400; the tree is read by recursion on the caller's 16 MiB stack.
@@ -46,8 +40,6 @@ const MAX_TREE_DEPTH: usize = 1_600;
 /// One byte of honest SQL makes at most 130. What is over was copied by the parser.
 const MAX_TREE_BYTES: usize = 1 << 20;
 const MAX_TREE_BYTES_PER_TEXT_BYTE: usize = 200;
-/// A longer text is not put in another way, which costs as much as to check it once more.
-const MAX_LISTING_BYTES: usize = 16 << 10;
 /// Statements whose answer is remembered, by the bytes of their text.
 const REMEMBERED_BYTES: usize = 4 << 20;
 /// Idle parser connections. More are opened when more statements are checked at once.
@@ -73,19 +65,9 @@ pub struct Checked {
     pub cacheable: bool,
     /// Names of the parameters; positional ones are named by their number. Sorted.
     pub parameters: Vec<String>,
-    /// Whether it brings rows together that have values in common: by groups, DISTINCT, joins, windows,
-    /// set operations or subqueries.
-    pub hashes: bool,
-    /// The order of its rows, when it lists those of one table.
-    pub ordering: Option<Ordering>,
-    /// What holds for every row that matters to it, when it reads one table.
-    pub conditions: Vec<Condition>,
-    /// The page that it gives, when it lists the rows of one table for which the conditions hold, in
-    /// the order above or in none.
-    pub page: Option<Page>,
-    /// The same statement over [`ROWS_SCHEMA`], giving the numbers of the
-    /// rows that it lists.
-    pub row_numbers: Option<String>,
+    /// Whether its plan can be run again. DuckDB fails on that of some ASOF joins, and refuses every
+    /// statement after it.
+    pub keep_prepared: bool,
 }
 
 /// The kinds of statements that are served.
@@ -246,11 +228,7 @@ impl Gate {
         }
         let mut statements = read(&json)?.statements(sql)?;
         match (statements.pop(), statements.is_empty()) {
-            (Some(statement), true) => {
-                let mut checked = walk::check(&statement)?;
-                checked.row_numbers = self.row_numbers(sql, &statement);
-                Ok(checked)
-            }
+            (Some(statement), true) => walk::check(&statement),
             (Some(_), false) => {
                 Err(Refusal::statement("a request is one statement; send them one by one", None))
             }
@@ -258,26 +236,7 @@ impl Gate {
         }
     }
 
-    /// The statement that gives the numbers of the rows which this one lists.
-    fn row_numbers(&self, sql: &str, statement: &Value) -> Option<String> {
-        if sql.len() > MAX_LISTING_BYTES || !one_table::is_listing(&statement["node"]) {
-            return None;
-        }
-        let column = ROW_COLUMN.to_str().expect("it is ASCII");
-        let wanted = one_table::giving(statement, ROWS_SCHEMA, column);
-        let tree = serde_json::json!({ "error": false, "statements": [wanted] }).to_string();
-        let text = self.ask("SELECT json_deserialize_sql(?::JSON)", &tree).ok()?;
-        // What DuckDB writes is not always what it has read: 1e5 becomes 100000.0, a DECIMAL.
-        let again = read(&self.serialize(&text).ok()?).ok()?.statements.pop()?;
-        one_table::same_tree(&again, &wanted).then_some(text)
-    }
-
     fn serialize(&self, sql: &str) -> Result<String, Refusal> {
-        self.ask("SELECT json_serialize_sql(?::VARCHAR)", sql)
-    }
-
-    /// What the parser's instance answers to a question about a text.
-    fn ask(&self, question: &str, text: &str) -> Result<String, Refusal> {
         let failed = |error: duckdb::Error| match error.to_string() {
             message if message.starts_with(OUT_OF_MEMORY) => Refusal::OutOfMemory,
             message => Refusal::Failed(message),
@@ -288,8 +247,8 @@ impl Gate {
             None => lock(&self.root).try_clone().map_err(failed)?,
         };
         let answer = connection
-            .prepare_cached(question)
-            .and_then(|mut statement| statement.query_row([text], |row| row.get(0)))
+            .prepare_cached("SELECT json_serialize_sql(?::VARCHAR)")
+            .and_then(|mut statement| statement.query_row([sql], |row| row.get(0)))
             .map_err(failed)?;
         let mut idle = lock(&self.idle);
         if idle.len() < IDLE_CONNECTIONS {

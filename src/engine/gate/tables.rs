@@ -125,10 +125,10 @@ impl Walk {
         )?;
         one_of(node.text("join_type")?, "LEFT RIGHT INNER FULL SEMI ANTI")?;
         one_of(node.text("ref_type")?, "REGULAR NATURAL CROSS POSITIONAL ASOF")?;
+        self.asof |= node.text("ref_type")? == "ASOF";
         if !node.array("duplicate_eliminated_columns")?.is_empty() {
             return Err(Refusal::unknown("a join with duplicate_eliminated_columns"));
         }
-        self.hashes = true;
         let left = self.table_ref(node.required("left")?)?;
         let right = self.table_ref(node.required("right")?)?;
         let condition = self.condition(node.required("condition")?)?;
@@ -173,7 +173,6 @@ impl Walk {
             "source aggregates unpivot_names pivots groups column_name_alias \
                 include_nulls",
         )?;
-        self.hashes = true;
         let mut cost =
             self.nested(node.position(), |walk| walk.table_ref(node.required("source")?))?;
         let mut columns = 1u64;

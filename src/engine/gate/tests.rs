@@ -533,43 +533,6 @@ fn only_what_is_the_same_for_the_same_data_is_cacheable() {
 }
 
 #[test]
-fn what_brings_rows_together_is_told_from_what_does_not() {
-    let gate = Gate::new().unwrap();
-    let hashes = |sql: &str| gate.check(sql).unwrap_or_else(|r| panic!("{sql}: {r}")).hashes;
-    for sql in [
-        "select a, count(*) from t group by a",
-        "select a, count(*) from t group by all",
-        "select count(*) from t group by grouping sets ((a), ())",
-        "select distinct a from t",
-        "select distinct on (a) b from t",
-        "select count(distinct a) from t",
-        "select list(distinct a order by a) from t",
-        "select * from t join u using (a)",
-        "select * from t, u where t.a = u.a",
-        "select row_number() over (partition by a) from t",
-        "select * from t qualify count(*) over (partition by a) = 1",
-        "select a from t where a in (select a from u)",
-        "select (select max(a) from u where u.b = t.b) from t",
-        "select a from t union select a from u",
-        "select a from t except select a from u",
-        "from t pivot (count(*) for a in ('x', 'y'))",
-        "with x as (select a from t group by a) select * from x",
-        "select * from (select distinct a from t)",
-    ] {
-        assert!(hashes(sql), "{sql}");
-    }
-    for sql in [
-        "select * from t",
-        "from t where a = 'x' order by a limit 10",
-        "select count(*), max(a) from t where b like 'x%'",
-        "select a || b as c from t where c in ('x', 'y')",
-        "with x as (select a from t) select * from x order by a",
-    ] {
-        assert!(!hashes(sql), "{sql}");
-    }
-}
-
-#[test]
 fn kind_parameters_positions_and_messages() {
     let gate = Gate::new().unwrap();
     let checked =

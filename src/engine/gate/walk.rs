@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::tree::{Node, fields, object, one_of};
-use super::{Checked, Refusal, StatementKind, TableName, one_table, ordering};
+use super::{Checked, Refusal, StatementKind, TableName};
 
 /// Relations that DuckDB joins as one, through subqueries and CTEs: 48 that are joined on one
 /// column plan in 0.5 s, 64 in 2 s, and the optimizer cannot be interrupted.
@@ -38,17 +38,12 @@ pub(super) fn check(tree: &Value) -> Result<Checked, Refusal> {
         let entry = fields(entry, "parameter", "key value")?;
         parameters.insert(entry.text("key")?.to_owned());
     }
-    let ordering = ordering::of(statement.required("node")?);
     Ok(Checked {
         kind,
         tables: walk.tables,
         cacheable: !walk.inconsistent,
-        hashes: walk.hashes,
         parameters: parameters.into_iter().collect(),
-        conditions: one_table::conditions(statement.required("node")?),
-        page: one_table::page(statement.required("node")?, ordering.as_ref()),
-        ordering,
-        row_numbers: None,
+        keep_prepared: !walk.asof,
     })
 }
 
@@ -68,7 +63,7 @@ pub(super) struct Walk {
     pub(super) aliases: Vec<HashMap<String, u64>>,
     pub(super) tables: Vec<TableName>,
     pub(super) inconsistent: bool,
-    pub(super) hashes: bool,
+    pub(super) asof: bool,
     /// Nodes as written, to tell what copying adds.
     pub(super) written: u64,
     pub(super) expressions: usize,
@@ -215,7 +210,6 @@ impl Walk {
     pub(super) fn set_operation(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
         node.only("type modifiers cte_map setop_type left right setop_all")?;
         let plain = one_of(node.text("setop_type")?, "UNION UNION_BY_NAME EXCEPT INTERSECT")?;
-        self.hashes = true;
         self.set_operations += usize::from(!plain.starts_with("UNION"));
         if self.set_operations > MAX_SET_OPERATIONS {
             return Err(Refusal::statement(
@@ -233,7 +227,7 @@ impl Walk {
             "type modifiers cte_map select_list from_table where_clause group_expressions \
                 group_sets aggregate_handling having sample qualify",
         )?;
-        let aggregates = one_of(
+        one_of(
             node.text("aggregate_handling")?,
             "STANDARD_HANDLING NO_AGGREGATES_ALLOWED FORCE_AGGREGATES",
         )?;
@@ -254,7 +248,6 @@ impl Walk {
         let condition = node.required("where_clause")?;
         cost = cost.and(self.condition(condition)?);
         let groups = node.array("group_expressions")?;
-        self.hashes |= !groups.is_empty() || aggregates == "FORCE_AGGREGATES"; // GROUP BY ALL
         cost = cost.and(self.expressions(groups)?);
         for clause in ["having", "qualify"] {
             cost = cost.and(self.optional(node.required(clause)?)?);
@@ -279,7 +272,6 @@ impl Walk {
                         .and(self.optional(modifier.required("offset")?)?)
                 }
                 "DISTINCT_MODIFIER" => {
-                    self.hashes = true;
                     modifier.only("type distinct_on_targets")?;
                     self.expressions(modifier.array("distinct_on_targets")?)?
                 }
