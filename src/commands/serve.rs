@@ -153,8 +153,8 @@ async fn serve(
         sleep(config.drain_delay).await;
         let _ = stop.send(());
         if timeout(config.drain, server).await.is_err() {
-            warn!("requests are still in flight: interrupting their queries");
-            app.interrupt_queries();
+            warn!("requests are still in flight: cancelling their queries");
+            app.cancel_queries();
         }
         let _ = stop_admin.send(());
         let _ = timeout(ADMIN_DRAIN, admin).await;

@@ -1,7 +1,6 @@
 //! One statement on one connection of a snapshot's instance.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
@@ -84,21 +83,13 @@ pub struct Session {
 
 /// Stops the statement of a session, and never that of the connection's next user.
 #[derive(Debug, Clone)]
-pub struct Interrupter(Arc<Running>);
-
-#[derive(Debug)]
-struct Running {
-    /// `None` when the session is over.
-    statement: Mutex<Option<Interrupt>>,
-    is_asked: AtomicBool,
-}
+pub struct Interrupter(Arc<Mutex<Option<Interrupt>>>); // `None` when the session is over
 
 impl Interrupter {
     /// Asks the statement to stop. DuckDB looks at the request between two chunks and forgets it
     /// between two steps, so repeat it until this returns `false`: the session is over.
     pub fn interrupt(&self) -> bool {
-        self.0.is_asked.store(true, Ordering::Relaxed);
-        let running = self.0.statement.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(interrupt) = &*running {
             interrupt.interrupt();
         }
@@ -106,7 +97,7 @@ impl Interrupter {
     }
 
     fn end(&self) {
-        *self.0.statement.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -117,9 +108,7 @@ impl Session {
         turn: Option<OwnedMutexGuard<()>>,
     ) -> Self {
         let interrupt = pooled.connection.interrupt_handle();
-        let statement = Mutex::new(Some(interrupt));
-        let is_asked = AtomicBool::new(false);
-        let running = Interrupter(Arc::new(Running { statement, is_asked }));
+        let running = Interrupter(Arc::new(Mutex::new(Some(interrupt))));
         Self { instance, connection: Some(pooled), running, _turn: turn }
     }
 

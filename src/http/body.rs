@@ -8,14 +8,27 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use crate::metrics::Outcome;
+
 /// Parts that wait for a slow client.
 pub(super) const PARTS_AHEAD: usize = 2;
 
 /// A failure after the status line was sent: hyper then cuts the connection, so that the answer
 /// cannot be taken for a whole one.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Aborted(pub(super) String);
+#[error("{reason}")]
+pub(super) struct Aborted {
+    pub(super) reason: String,
+    /// What the request counts as.
+    pub(super) outcome: Outcome,
+}
+
+impl Aborted {
+    /// A failure of martd's own.
+    pub(super) fn error(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), outcome: Outcome::Error }
+    }
+}
 
 /// The body of every answer.
 pub(super) type BoxBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Aborted>;
@@ -59,7 +72,7 @@ impl Body for Stream {
         }
         let frame = ready!(self.rest.poll_recv(context)).unwrap_or_else(|| {
             // A maker that panicked must not leave something that looks like a whole answer.
-            Err(Aborted("the maker of the answer is gone".to_owned()))
+            Err(Aborted::error("the maker of the answer is gone"))
         });
         self.ended = frame.as_ref().map_or(true, Frame::is_trailers);
         Poll::Ready(Some(frame))
@@ -95,6 +108,6 @@ mod tests {
         let data = || Ok(Frame::data(Bytes::from_static(b"b")));
         assert_eq!(frames(vec![data(), Ok(Frame::trailers(HeaderMap::new()))]).await, [true; 3]);
         assert_eq!(frames(vec![data()]).await, [true, true, false]);
-        assert_eq!(frames(vec![data(), Err(Aborted("x".into()))]).await, [true, true, false]);
+        assert_eq!(frames(vec![data(), Err(Aborted::error("x"))]).await, [true, true, false]);
     }
 }

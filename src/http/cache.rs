@@ -14,10 +14,10 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
 
 use super::compress::Coding;
 use super::problem::Problem;
-use super::slots::StopOnDrop;
 
 /// An answer takes at most this part of the cache, so that one cannot push out all others.
 const LARGEST_PART: u64 = 8;
@@ -136,7 +136,7 @@ pub(super) enum Landing {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) landing: watch::Receiver<Option<Landing>>,
-    pub(super) stop: Arc<StopOnDrop>,
+    pub(super) cancel: Arc<DropGuard>,
     pub(super) task: JoinHandle<()>,
 }
 

@@ -78,7 +78,14 @@ impl Exchange {
     /// Begins to count.
     pub(super) fn begin(self) -> InFlight {
         self.app.0.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight { exchange: self, head: None, bytes: 0, expected: None, whole: false }
+        InFlight {
+            exchange: self,
+            head: None,
+            bytes: 0,
+            expected: None,
+            whole: false,
+            aborted: None,
+        }
     }
 }
 
@@ -91,6 +98,8 @@ pub(super) struct InFlight {
     /// The length of the body, where it is known before its end.
     expected: Option<u64>,
     whole: bool,
+    /// Why martd broke the answer off, if it did.
+    aborted: Option<String>,
 }
 
 #[derive(Debug)]
@@ -119,7 +128,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let Self { exchange, head, bytes, whole, .. } = self;
+        let Self { exchange, head, bytes, whole, aborted, .. } = self;
         let Exchange { app, started, method, path, facts, span } = exchange;
         app.0.in_flight.fetch_sub(1, Ordering::AcqRel);
         let _entered = span.enter();
@@ -130,11 +139,15 @@ impl Drop for InFlight {
             return;
         };
         let (path, snapshot, head_ms) = (path.as_str(), snapshot.as_deref(), ms(*after));
-        let message = if *whole { "answered" } else { "left during the answer" };
+        let message = match (*whole, &aborted) {
+            (true, _) => "answered",
+            (false, Some(_)) => "broken off",
+            (false, None) => "left during the answer",
+        };
         match facts.0.statement.get() {
             Some(Statement { hash, text }) => info!(
                 %method, path, status, snapshot, statement = hash, sql = text,
-                rows = facts.row_count(), bytes, head_ms, ms = elapsed,
+                rows = facts.row_count(), bytes, head_ms, ms = elapsed, reason = aborted,
                 queue_ms = ms(Duration::from_micros(facts.0.waited.load(Ordering::Relaxed))),
                 "{message}"
             ),
@@ -170,6 +183,7 @@ impl Body for Sending {
                 self.exchange.whole = expected == Some(bytes) || frame.is_trailers();
             }
             Poll::Ready(None) => self.exchange.whole = true,
+            Poll::Ready(Some(Err(error))) => self.exchange.aborted = Some(error.reason.clone()),
             _ => {}
         }
         polled

@@ -129,7 +129,7 @@ fn stream(app: App, pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
             let length = (range.end - position).min(PART_BYTES);
             let pin = Arc::clone(&pin);
             let part = app.threads().ask(move || read(&pin, position, length)).await;
-            let part = part.unwrap_or_else(|| Err(Aborted("the part was not read".to_owned())));
+            let part = part.unwrap_or_else(|| Err(Aborted::error("the part was not read")));
             let failed = part.is_err();
             let sent =
                 timeout(app.settings().timeouts.stall, sender.send(part.map(Frame::data))).await;
@@ -144,11 +144,11 @@ fn stream(app: App, pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
 
 fn read(pin: &Pin, position: u64, length: u64) -> Result<Bytes, Aborted> {
     let mut buffer = vec![0; usize::try_from(length).expect("a part is small")];
-    pin.read_exact_at(&mut buffer, position).map_err(|error| Aborted(error.to_string()))?;
+    pin.read_exact_at(&mut buffer, position).map_err(|error| Aborted::error(error.to_string()))?;
     if pin.is_intact() {
         Ok(buffer.into())
     } else {
-        Err(Aborted("the file was rewritten in place while it was read".to_owned()))
+        Err(Aborted::error("the file was rewritten in place while it was read"))
     }
 }
 

@@ -215,8 +215,8 @@ impl App {
         &self.0.slots
     }
 
-    /// Interrupts every query that runs.
-    pub fn interrupt_queries(&self) {
-        self.0.slots.interrupt_all();
+    /// Cancels every query that runs.
+    pub fn cancel_queries(&self) {
+        self.0.slots.cancel_all();
     }
 }

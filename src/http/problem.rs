@@ -139,6 +139,11 @@ impl Problem {
         self.kind.slug
     }
 
+    /// What it says to the client.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// What becomes of a query that meets it.
     pub(super) fn outcome(&self) -> Outcome {
         match self.kind.status {

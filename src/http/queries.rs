@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::access::Caller;
 use super::request_id;
-use super::slots::Stop;
 
 /// All queries under way.
 #[derive(Debug, Default, Clone)]
@@ -16,11 +15,11 @@ pub(super) struct Queries(Arc<Mutex<HashMap<String, Registered>>>);
 
 #[derive(Debug)]
 struct Registered {
-    cancel: watch::Sender<bool>,
+    cancel: CancellationToken,
     /// Who asked; known once the request's headers are judged.
     caller: Option<Caller>,
-    /// Once the answer is being streamed, what stops it.
-    stream: Option<Stop>,
+    /// Once the answer is being streamed, the token of what makes it.
+    stream: Option<CancellationToken>,
 }
 
 impl Queries {
@@ -31,11 +30,13 @@ impl Queries {
         loop {
             match queries.entry(id) {
                 Entry::Vacant(place) => {
-                    let (cancel, cancelled) = watch::channel(false);
+                    let cancel = CancellationToken::new();
                     let id = place.key().clone();
-                    place.insert(Registered { cancel, caller: None, stream: None });
+                    let registered =
+                        Registered { cancel: cancel.clone(), caller: None, stream: None };
+                    place.insert(registered);
                     drop(queries);
-                    return Ticket { id, cancelled, queries: self.clone() };
+                    return Ticket { id, cancel, queries: self.clone() };
                 }
                 Entry::Occupied(_) => id = request_id::fresh(),
             }
@@ -49,9 +50,9 @@ impl Queries {
         else {
             return false;
         };
-        query.cancel.send_replace(true);
+        query.cancel.cancel();
         if let Some(stream) = &query.stream {
-            stream.ask();
+            stream.cancel();
         }
         true
     }
@@ -65,7 +66,7 @@ impl Queries {
 #[derive(Debug)]
 pub(super) struct Ticket {
     id: String,
-    cancelled: watch::Receiver<bool>,
+    cancel: CancellationToken,
     queries: Queries,
 }
 
@@ -83,16 +84,15 @@ impl Ticket {
     }
 
     /// From here on the answer is streamed, and cancelling it means this.
-    pub(super) fn streams(&self, stop: Stop) {
+    pub(super) fn streams(&self, stream: CancellationToken) {
         if let Some(query) = self.queries.lock().get_mut(&self.id) {
-            query.stream = Some(stop);
+            query.stream = Some(stream);
         }
     }
 
     /// Resolves when the query is cancelled.
-    pub(super) async fn cancelled(&mut self) {
-        // The sender lives in the registry as long as this ticket.
-        let _ = self.cancelled.wait_for(|cancelled| *cancelled).await;
+    pub(super) async fn cancelled(&self) {
+        self.cancel.cancelled().await;
     }
 }
 

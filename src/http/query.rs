@@ -14,6 +14,7 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::DropGuard;
 use tracing::Span;
 
 use http_body_util::BodyExt;
@@ -30,7 +31,6 @@ use super::queries::Ticket;
 use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
 use super::run::{self, Head, Job, MARTD_TRUNCATED, Task};
-use super::slots::{Stop, StopOnDrop};
 use super::tally::Tally;
 use crate::catalog::{Snapshot, State};
 use crate::engine::{Checked, Refusal, Scope};
@@ -218,7 +218,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Runs the query, or waits for one like it that is under way. Also says which of the two.
-    async fn answer(self, mut ticket: Ticket) -> Result<(Content, CacheResult), Problem> {
+    async fn answer(self, ticket: Ticket) -> Result<(Content, CacheResult), Problem> {
         let limit = self.task.query.timeout;
         let deadline = tokio::time::Instant::from_std(self.task.started) + limit;
         let (stream, mut streamed) = mpsc::channel(1);
@@ -242,10 +242,10 @@ impl Work<'_> {
             }
             Some(Landing::Taken) if !joined => {
                 let (first, rest) = streamed.recv().await.ok_or_else(gone)?;
-                ticket.streams(flight.stop.stop());
+                ticket.streams(flight.cancel.token().clone());
                 let body = Streaming {
                     stream: Stream::new(first, rest),
-                    _stop: Arc::clone(&flight.stop),
+                    _cancel: Arc::clone(&flight.cancel),
                     _ticket: ticket,
                     tally: None,
                 };
@@ -261,17 +261,17 @@ impl Work<'_> {
     }
 
     fn start(&self, stream: mpsc::Sender<(Bytes, Parts)>) -> Flight {
-        let stop = Stop::default();
+        let cancel = self.app.slots().token();
         let (land, landing) = watch::channel(None);
         let (app, key) = (self.app.clone(), self.key);
         let (head_sender, head) = oneshot::channel();
         let task = Arc::clone(&self.task);
-        let asked = stop.clone();
+        let token = cancel.clone();
         let facts = self.facts.clone();
         let span = Span::current();
         let task = tokio::spawn(async move {
             let queued = Instant::now();
-            let taken = app.slots().take(asked).await;
+            let taken = app.slots().take().await;
             facts.waited(queued.elapsed());
             let slot = match taken {
                 Ok(slot) => slot,
@@ -281,7 +281,7 @@ impl Work<'_> {
                 }
             };
             let stall = app.settings().timeouts.stall;
-            let job = Job { task, slot, stall, facts, head: head_sender };
+            let job = Job { task, slot, cancel: token, stall, facts, head: head_sender };
             app.threads().run(move || span.in_scope(|| job.run()));
             let landing = match head.await {
                 Ok(Ok(Head::Whole(stored))) => {
@@ -299,7 +299,7 @@ impl Work<'_> {
             };
             land.send_replace(Some(landing));
         });
-        Flight { landing, stop: Arc::new(StopOnDrop::new(stop)), task }
+        Flight { landing, cancel: Arc::new(cancel.drop_guard()), task }
     }
 }
 
@@ -342,7 +342,7 @@ fn gone() -> Problem {
 /// A streamed body that stops its query when it is dropped, for whatever reason.
 struct Streaming {
     stream: Stream,
-    _stop: Arc<StopOnDrop>,
+    _cancel: Arc<DropGuard>,
     _ticket: Ticket,
     tally: Option<Tally>,
 }
@@ -360,7 +360,7 @@ impl hyper::body::Body for Streaming {
             match frame {
                 Ok(frame) if frame.is_trailers() => tally.ended(),
                 Ok(frame) => tally.sent_part(frame.data_ref().map_or(0, Bytes::len)),
-                Err(_) => tally.broke_off(),
+                Err(aborted) => tally.broke_off(aborted),
             }
         }
         polled

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::accept::Wanted;
 use super::body::{Aborted, PARTS_AHEAD, Parts};
@@ -23,7 +24,7 @@ use super::compress::Compressor;
 use super::exchange::Facts;
 use super::problem::Problem;
 use super::request::Query;
-use super::slots::{Slot, Stop};
+use super::slots::Slot;
 use crate::catalog::Snapshot;
 use crate::encode::{Encoder, Summary};
 use crate::engine::{Answer, Checked, QueryError, Scope};
@@ -56,18 +57,14 @@ pub(super) struct Task {
 }
 
 impl Task {
-    fn send(
-        &self,
-        answer: &mut Answer<'_, '_>,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), QueryError> {
+    fn send(&self, answer: &mut Answer<'_, '_>, client: &mut Client) -> Result<(), QueryError> {
         let limits = Limits { rows: self.query.limit, bytes: self.max_bytes };
         let summary = |truncated| Summary {
             truncated,
             snapshot: &self.snapshot.id,
             elapsed: self.started.elapsed(),
         };
-        send(answer, self.wanted, limits, summary, outlet)
+        send(answer, self.wanted, limits, summary, client)
     }
 }
 
@@ -76,6 +73,7 @@ impl Task {
 pub(super) struct Job {
     pub(super) task: Arc<Task>,
     pub(super) slot: Slot,
+    pub(super) cancel: CancellationToken,
     /// A client that takes no bytes for this long is gone.
     pub(super) stall: Duration,
     /// Where the rows of a stream are told.
@@ -96,20 +94,20 @@ pub(super) enum Head {
 impl Job {
     /// Runs the statement. Blocks.
     pub(super) fn run(self) {
-        let Self { task, slot, stall, facts, head } = self;
+        let Self { task, slot, cancel, stall, facts, head } = self;
         let Task { snapshot, query, checked, scope, started, .. } = &*task;
-        if slot.stop().is_asked() {
+        if cancel.is_cancelled() {
             // The client left while this waited for a thread.
             return drop(head.send(Err(Problem::cancelled())));
         }
         let runtime = Handle::current();
-        let deadline = Deadline::start(*started + query.timeout, slot.stop(), stall);
+        let deadline = Deadline::start(*started + query.timeout, cancel.clone(), stall);
         let mut client = Client { head: Some(head), parts: None, deadline, facts, runtime };
         let mut session = match snapshot.instance.session() {
             Ok(session) => session,
             Err(error) => return client.fail(error.into()),
         };
-        slot.enforce(session.interrupter());
+        slot.enforce(cancel, session.interrupter());
         let send = |answer: &mut Answer<'_, '_>| task.send(answer, &mut client);
         let outcome = session.query(&query.sql, checked, &query.parameters, scope, send);
         if let Err(error) = outcome {
@@ -129,24 +127,12 @@ struct Limits {
     bytes: u64,
 }
 
-/// Where an answer goes.
-trait Outlet {
-    /// Whether the client has a part already.
-    fn has_begun(&self) -> bool;
-
-    /// Takes a part that others will follow.
-    fn part(&mut self, bytes: Bytes) -> Result<(), QueryError>;
-
-    /// Takes the last part, or a small answer as a whole.
-    fn last(&mut self, last: Stored) -> Result<(), QueryError>;
-}
-
 fn send<'s>(
     answer: &mut Answer<'_, '_>,
     wanted: Wanted,
     limits: Limits,
     summary: impl FnOnce(bool) -> Summary<'s>,
-    outlet: &mut impl Outlet,
+    client: &mut Client,
 ) -> Result<(), QueryError> {
     let mut compressor = Compressor::new(wanted.codings.best);
     let mut out = Vec::new();
@@ -162,7 +148,7 @@ fn send<'s>(
         if truncated {
             break;
         }
-        if out.len() >= if outlet.has_begun() { PART_BYTES } else { WHOLE_BYTES } {
+        if out.len() >= if client.has_begun() { PART_BYTES } else { WHOLE_BYTES } {
             sent_bytes += out.len() as u64;
             let part = match compressor.part(&out) {
                 Some(packed) => {
@@ -172,48 +158,48 @@ fn send<'s>(
                 None => std::mem::take(&mut out).into(),
             };
             answer.check_intact()?;
-            outlet.part(part)?;
+            client.part(part, encoder.rows())?;
         }
     }
     let rows = encoder.rows();
     encoder.end(&mut out, summary(truncated))?;
     let best = wanted.codings.best;
-    let coding = if outlet.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
+    let coding = if client.has_begun() { best } else { wanted.codings.for_whole(out.len()) };
     let packed = if coding == best { compressor.last(&out) } else { None };
     let mut bytes = packed.unwrap_or(out);
     bytes.shrink_to_fit(); // it may be kept
     let bytes = Bytes::from(bytes);
     answer.check_intact()?;
     let last = Stored { bytes, coding, truncated, rows };
-    outlet.last(last)
+    client.last(last)
 }
 
 /// Asks a statement to stop when its time is over. Time in which the client did not take bytes
 /// does not count.
 struct Deadline {
     at: watch::Sender<tokio::time::Instant>,
-    stop: Stop,
+    cancel: CancellationToken,
     stall: Duration,
 }
 
 impl Deadline {
-    fn start(at: Instant, stop: Stop, stall: Duration) -> Self {
+    fn start(at: Instant, cancel: CancellationToken, stall: Duration) -> Self {
         let (sender, mut receiver) = watch::channel(tokio::time::Instant::from_std(at));
-        let asked = stop.clone();
+        let token = cancel.clone();
         Handle::current().spawn(async move {
             loop {
                 let at = *receiver.borrow_and_update();
                 tokio::select! {
-                    () = tokio::time::sleep_until(at) => return asked.ask(),
+                    () = tokio::time::sleep_until(at) => return token.cancel(),
                     changed = receiver.changed() => if changed.is_err() { return },
                 }
             }
         });
-        Self { at: sender, stop, stall }
+        Self { at: sender, cancel, stall }
     }
 
     fn has_passed(&self) -> bool {
-        self.stop.is_asked() && tokio::time::Instant::now() >= *self.at.borrow()
+        self.cancel.is_cancelled() && tokio::time::Instant::now() >= *self.at.borrow()
     }
 
     /// Runs `wait` with the clock stopped.
@@ -236,12 +222,15 @@ struct Client {
     runtime: Handle,
 }
 
-impl Outlet for Client {
+impl Client {
+    /// Whether the client has a part already.
     fn has_begun(&self) -> bool {
         self.head.is_none()
     }
 
-    fn part(&mut self, bytes: Bytes) -> Result<(), QueryError> {
+    /// Takes a part that others will follow, after which so many rows are sent.
+    fn part(&mut self, bytes: Bytes, rows: u64) -> Result<(), QueryError> {
+        self.facts.rows(rows);
         match self.head.take() {
             Some(head) => {
                 let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
@@ -252,6 +241,7 @@ impl Outlet for Client {
         }
     }
 
+    /// Takes the last part, or a small answer as a whole.
     fn last(&mut self, last: Stored) -> Result<(), QueryError> {
         match self.head.take() {
             Some(head) => head.send(Ok(Head::Whole(last))).map_err(|_| QueryError::Interrupted),
@@ -263,14 +253,15 @@ impl Outlet for Client {
             }
         }
     }
-}
 
-impl Client {
     /// Tells the client of a problem; once the status line is out, by cutting the connection.
     fn fail(&mut self, problem: Problem) {
         match self.head.take() {
             Some(head) => drop(head.send(Err(problem))), // the client may have left
-            None => drop(self.send(Err(Aborted(format!("{problem:?}"))))),
+            None => drop(self.send(Err(Aborted {
+                reason: problem.detail().to_owned(),
+                outcome: problem.outcome(),
+            }))),
         }
     }
 

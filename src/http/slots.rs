@@ -3,13 +3,13 @@
 //! A query holds its slot until DuckDB has really let go of it, not until the client was answered:
 //! a statement that ignores interrupts must not be joined by another of its kind.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::problem::{self, Problem};
 use crate::engine::Interrupter;
@@ -29,15 +29,10 @@ pub(super) struct Slots {
     total: usize,
     queue: usize,
     waiting: AtomicUsize,
-    running: Arc<Running>,
+    /// Cancels every running query. Theirs are its children.
+    all: CancellationToken,
+    stuck: Arc<AtomicUsize>,
     metrics: Metrics,
-}
-
-#[derive(Debug, Default)]
-struct Running {
-    next: AtomicU64,
-    stops: Mutex<HashMap<u64, Stop>>,
-    stuck: AtomicUsize,
 }
 
 impl Slots {
@@ -47,13 +42,14 @@ impl Slots {
             total,
             queue,
             waiting: AtomicUsize::new(0),
-            running: Arc::default(),
+            all: CancellationToken::new(),
+            stuck: Arc::default(),
             metrics,
         }
     }
 
-    /// Waits for a slot for the query that `stop` stops.
-    pub(super) async fn take(&self, stop: Stop) -> Result<Slot, Problem> {
+    /// Waits for a slot.
+    pub(super) async fn take(&self) -> Result<Slot, Problem> {
         let overloaded = |reason| {
             self.metrics.shed(reason);
             let detail = format!("all {} query slots are busy; try again", self.total);
@@ -72,9 +68,7 @@ impl Slots {
             }
         };
         self.metrics.waited(came.elapsed());
-        let number = self.running.next.fetch_add(1, Ordering::Relaxed);
-        self.running.lock().insert(number, stop.clone());
-        Ok(Slot { number, stop, running: Arc::clone(&self.running), _permit: permit })
+        Ok(Slot { stuck: Arc::clone(&self.stuck), _permit: permit })
     }
 
     /// How many queries there may be at once.
@@ -94,7 +88,7 @@ impl Slots {
 
     /// How many do not stop although they were asked to.
     pub(super) fn stuck(&self) -> usize {
-        self.running.stuck.load(Ordering::Relaxed)
+        self.stuck.load(Ordering::Relaxed)
     }
 
     /// Whether every slot is held by a query that does not stop.
@@ -102,17 +96,14 @@ impl Slots {
         self.stuck() >= self.total
     }
 
-    /// Asks every running query to stop.
-    pub(super) fn interrupt_all(&self) {
-        for stop in self.running.lock().values() {
-            stop.ask();
-        }
+    /// The token of a new query.
+    pub(super) fn token(&self) -> CancellationToken {
+        self.all.child_token()
     }
-}
 
-impl Running {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Stop>> {
-        self.stops.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Cancels every query, and those that come after it.
+    pub(super) fn cancel_all(&self) {
+        self.all.cancel();
     }
 }
 
@@ -139,97 +130,40 @@ impl Drop for Place<'_> {
 /// The right to run one query. Held by the thread that runs it; dropping it ends the query.
 #[derive(Debug)]
 pub(super) struct Slot {
-    number: u64,
-    stop: Stop,
-    running: Arc<Running>,
+    stuck: Arc<AtomicUsize>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Slot {
-    /// The handle that asks this query to stop.
-    pub(super) fn stop(&self) -> Stop {
-        self.stop.clone()
-    }
-
-    /// Interrupts `target` again and again once somebody asks, until the session has ended.
+    /// Interrupts `target` again and again once the query is cancelled, until the session has ended.
     /// Counts the query as stuck while it does not.
-    pub(super) fn enforce(&self, target: Interrupter) {
-        let mut asked = self.stop.0.subscribe();
-        let running = Arc::clone(&self.running);
+    pub(super) fn enforce(&self, cancel: CancellationToken, target: Interrupter) {
+        let stuck = Arc::clone(&self.stuck);
         tokio::runtime::Handle::current().spawn(async move {
-            // An error says that the query has ended and nobody can ask any more.
-            if asked.wait_for(|asked| *asked).await.is_err() {
-                return;
-            }
+            cancel.cancelled().await;
             let since = Instant::now();
-            let mut stuck = None;
+            let mut counted = None;
             while target.interrupt() {
                 sleep(INTERRUPT_INTERVAL).await;
-                if stuck.is_none() && since.elapsed() >= STUCK_AFTER {
-                    stuck = Some(Stuck::count(&running));
+                if counted.is_none() && since.elapsed() >= STUCK_AFTER {
+                    counted = Some(Stuck::count(&stuck));
                 }
             }
         });
     }
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.running.lock().remove(&self.number);
-    }
-}
-
-struct Stuck(Arc<Running>);
+struct Stuck(Arc<AtomicUsize>);
 
 impl Stuck {
-    fn count(running: &Arc<Running>) -> Self {
-        running.stuck.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(running))
+    fn count(stuck: &Arc<AtomicUsize>) -> Self {
+        stuck.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(stuck))
     }
 }
 
 impl Drop for Stuck {
     fn drop(&mut self) {
-        self.0.stuck.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Asks one query to stop; a clone asks the same.
-#[derive(Debug, Clone)]
-pub(super) struct Stop(watch::Sender<bool>);
-
-impl Default for Stop {
-    fn default() -> Self {
-        Self(watch::Sender::new(false))
-    }
-}
-
-impl Stop {
-    pub(super) fn ask(&self) {
-        self.0.send_replace(true);
-    }
-
-    pub(super) fn is_asked(&self) -> bool {
-        *self.0.borrow()
-    }
-}
-
-/// Stops a query when nobody waits for it any more.
-#[derive(Debug)]
-pub(super) struct StopOnDrop(Stop);
-
-impl StopOnDrop {
-    pub(super) fn new(stop: Stop) -> Self {
-        Self(stop)
-    }
-
-    pub(super) fn stop(&self) -> Stop {
-        self.0.clone()
-    }
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.ask();
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

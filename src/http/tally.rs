@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Instant;
 
+use super::body::Aborted;
 use super::exchange::Facts;
 use super::problem::Problem;
 use crate::encode::Format;
@@ -50,8 +51,9 @@ impl Tally {
     }
 
     /// Its answer broke off.
-    pub(super) fn broke_off(&mut self) {
-        self.outcome = Outcome::Error;
+    pub(super) fn broke_off(&mut self, aborted: &Aborted) {
+        self.metrics.rows(self.facts.row_count());
+        self.outcome = aborted.outcome;
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, PATIENCE, Root, wait_for};
+use crate::metrics::Scrape;
 use crate::writers::Writer;
 
 const FORMATS: [(&str, &str); 4] = [
@@ -196,6 +197,23 @@ fn a_cut_is_told_in_a_header_or_in_a_trailer() {
     };
     assert_eq!(rows("ndjson", &cut_by_rows), 59_999);
     assert_eq!(rows("csv", &cut_by_rows), 1 + 59_999);
+}
+
+#[test]
+fn a_stream_cut_at_its_time_limit_is_a_timeout() {
+    let (_root, martd) = martd_with(&[]);
+    let endless = "SELECT i, repeat('x', 100) AS x FROM range(9000000) t(i)";
+    let query = json!({"sql": endless, "limit": 9_000_000, "timeout_ms": 300});
+    let answer = raw(&martd, "ndjson", &query, "");
+    assert!(answer.head.starts_with("http/1.1 200") && !answer.whole);
+    let line = martd.wait_log("broken off");
+    assert!(line["rows"].as_u64().expect("a number") > 0, "{line}");
+    assert!(line["reason"].as_str().expect("a reason").contains("after 300 ms"), "{line}");
+    let ended = |outcome: &str| {
+        let labels = format!("martd_queries_total{{outcome=\"{outcome}\",format=\"ndjson\"}}");
+        Scrape::of(&martd).value(&labels)
+    };
+    assert_eq!((ended("timeout"), ended("error")), (1.0, 0.0));
 }
 
 #[test]

@@ -311,3 +311,49 @@ fn an_earlier_snapshot_can_be_asked_by_its_id_until_it_is_gone() {
     let answer = martd.post_with(&select, &of_first);
     assert_eq!((answer.status, answer.problem().0.as_str()), (410, "snapshot-gone"));
 }
+
+#[test]
+fn an_asof_join_is_answered_each_time_it_is_asked() {
+    let root = Root::new();
+    let select = "SELECT i AS id, i % 5 AS d FROM range(300) t(i)";
+    Writer::new().land(&root, "a", select);
+    let martd = Martd::start_with(root.path(), &[("MARTD_CACHE", "0")]);
+    martd.wait_ready();
+    for condition in ["a.id % 7 = b.id % 7 AND a.id > b.id", "a.d = b.d AND a.id > b.id"] {
+        let sql = format!("SELECT count(*) FROM mart.a AS a ASOF JOIN mart.a AS b ON {condition}");
+        let first = martd.query(&sql).value();
+        for _ in 0..6 {
+            assert_eq!(martd.query(&sql).value(), first, "{sql}");
+        }
+    }
+}
+
+#[test]
+fn values_that_do_not_fit_a_column_are_no_values() {
+    let root = Root::new();
+    let select = "SELECT i::TINYINT AS ti, i::UINTEGER AS ui,
+        TIMESTAMP '2024-01-01' + INTERVAL (i) SECOND AS ts FROM range(120) t(i)";
+    Writer::new().land(&root, "a", select);
+    let martd = Martd::start_with(root.path(), &[("MARTD_CACHE", "0")]);
+    martd.wait_ready();
+    for _ in 0..3 {
+        for (condition, params) in [
+            ("ti <= try_cast(300 AS TINYINT)", json!([])),
+            ("ti <= try_cast($1 AS TINYINT)", json!([300])),
+            ("ti >= try_cast(-300 AS TINYINT)", json!([])),
+            ("ui >= try_cast(-1 AS UINTEGER)", json!([])),
+            ("ts = try_cast('2024-01-01 00:00:60' AS TIMESTAMP)", json!([])),
+        ] {
+            let sql = format!("SELECT count(*) FROM mart.a WHERE {condition}");
+            assert_eq!(martd.post(&json!({"sql": sql, "params": params})).value(), 0, "{sql}");
+        }
+        for condition in
+            ["ti <= 300::TINYINT", "ti = 300::TINYINT", "ts = '2024-01-01 00:00:60'::TIMESTAMP"]
+        {
+            let answer = martd.query(&format!("SELECT * FROM mart.a WHERE {condition}"));
+            let (slug, detail) = answer.problem();
+            assert_eq!(slug, "sql-error", "{condition}");
+            assert!(detail.starts_with("Conversion Error"), "{detail}");
+        }
+    }
+}
