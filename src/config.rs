@@ -116,6 +116,17 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_UNSCOPED", value_name = "NAMES", value_delimiter = ',')]
     unscoped: Vec<String>,
 
+    /// Names by which clients reach martd, separated by commas. A request on loopback that names
+    /// another host is refused, and elsewhere too once this is set; addresses and localhost are always
+    /// fine
+    #[arg(long, env = "MARTD_HOSTS", value_name = "NAMES", value_delimiter = ',')]
+    hosts: Vec<String>,
+
+    /// Web pages that may ask from a browser, separated by commas, for example
+    /// https://app.example.org
+    #[arg(long, env = "MARTD_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
+    cors_origins: Vec<String>,
+
     /// File of bearer tokens, one to a line; without it no token is asked for
     #[arg(long, env = "MARTD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -346,6 +357,12 @@ impl ServeArgs {
         let threads = self.threads.map_or(processors, Count::get);
         let stacks = (2 * queries + 2 + processors) as u64 * http::STACK_BYTES as u64;
         check_names("MARTD_UNSCOPED", &self.unscoped)?;
+        check_names("MARTD_HOSTS", &self.hosts)?;
+        if let Some(origin) = self.cors_origins.iter().find(|origin| !is_origin(origin)) {
+            let problem =
+                format!("{origin:?} is not an origin; write it as https://app.example.org");
+            return Err(ConfigError { setting: "MARTD_CORS_ORIGINS", problem });
+        }
         let scoping = match self.scope_column {
             Some(column) => Some(engine::Scoping { column, unscoped: self.unscoped }),
             None if self.unscoped.is_empty() => None,
@@ -406,6 +423,7 @@ impl ServeArgs {
                     stall: self.stall_timeout.0,
                 },
                 log_sql: self.log_sql == Switch::On,
+                doors: http::Doors { hosts: self.hosts, origins: self.cors_origins },
             },
         })
     }
@@ -435,6 +453,13 @@ fn max_age(warn: Option<Time>, error: Option<Time>) -> Result<http::Criteria, Co
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, Count::get)
+}
+
+/// A scheme and an authority, and nothing after them.
+fn is_origin(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, authority)| {
+        matches!(scheme, "http" | "https") && !authority.is_empty() && !authority.contains('/')
+    })
 }
 
 fn check_names(setting: &'static str, names: &[String]) -> Result<(), ConfigError> {

@@ -267,9 +267,7 @@ impl Instance {
 
     /// The column by which the rows of a table are told apart, where they are.
     pub(super) fn scope_column<'t>(&self, table: &'t Table) -> Option<&'t ReportColumn> {
-        let scoping =
-            self.settings.scoping.as_ref().filter(|scoping| !scoping.covers(&table.name))?;
-        scoping.column_of(table)
+        self.settings.scoping.as_ref()?.column_of(table)
     }
 
     /// Which of a table's rows its view shows. What a variable holds is a constant to DuckDB, so

@@ -1,12 +1,11 @@
 //! What a client wants its answer to look like: `Accept` and `Accept-Encoding` (RFC 9110, section
 //! 12.5), and `?format=`, which wins over `Accept` because a link cannot set headers.
 
-use hyper::Request;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AsHeaderName, HeaderMap};
 
+use super::arguments::Arguments;
 use super::compress::{Coding, WORTHWHILE_BYTES};
 use super::problem::{self, Problem};
-use super::routes::argument;
 use crate::encode::Format;
 
 /// The shape of an answer that its client wants.
@@ -18,10 +17,8 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// What a request says, or why there is nothing like it.
-    pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
-        let asked = argument(request.uri().query().unwrap_or_default(), "format");
-        let headers = request.headers();
-        Ok(Self { format: format(asked.as_deref(), headers)?, codings: codings(headers)? })
+    pub(super) fn of(arguments: &Arguments, headers: &HeaderMap) -> Result<Self, Problem> {
+        Ok(Self { format: format(arguments.get("format"), headers)?, codings: codings(headers)? })
     }
 }
 
@@ -256,12 +253,10 @@ mod tests {
             accept in "[ -~]{0,60}",
             coding in "((gzip|zstd|identity|\\*|[a-z]{0,4})(;q=[0-9.]{0,5})?,? ?){0,5}",
         ) {
-            let request = Request::builder()
-                .header(ACCEPT, accept)
-                .header(ACCEPT_ENCODING, coding)
-                .body(())
-                .expect("printable");
-            let _ = Wanted::of(&request);
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().expect("printable"));
+            headers.insert(ACCEPT_ENCODING, coding.parse().expect("printable"));
+            let _ = Wanted::of(&Arguments::default(), &headers);
         }
     }
 }

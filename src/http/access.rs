@@ -120,7 +120,15 @@ impl Caller {
         scope_column: Option<&str>,
         headers: &HeaderMap,
     ) -> Result<Scope, Problem> {
-        let Some(column) = scope_column else { return Ok(Scope::AllRows) };
+        let Some(column) = scope_column else {
+            return match headers.contains_key(MARTD_SCOPE) {
+                false => Ok(Scope::AllRows),
+                // Whoever asks for some rows must not get all of them.
+                true => Err(Problem::bad_request(
+                    "Martd-Scope was sent, but rows are not scoped here (MARTD_SCOPE_COLUMN)",
+                )),
+            };
+        };
         let mut given = headers.get_all(MARTD_SCOPE).iter();
         let required = |detail: String| Problem::new(problem::SCOPE_REQUIRED, detail);
         let header = match (given.next(), given.next()) {

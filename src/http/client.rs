@@ -304,7 +304,12 @@ impl Reply {
 pub(crate) async fn answers_live(app: super::App) -> bool {
     let (client, server) = tokio::io::duplex(SELF_CHECK_BYTES);
     let service = hyper::service::service_fn(move |request| {
-        super::routes::handle(app.clone(), super::routes::Surface::Admin, request)
+        super::routes::handle(
+            app.clone(),
+            super::routes::Surface::Admin,
+            super::origin::Door::UnixSocket,
+            request,
+        )
     });
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::App;
 use super::body::{self, Aborted, BoxBody, PARTS_AHEAD, Stream};
 use super::problem::{self, Problem};
-use super::query::{matches, snapshot_asked_for};
+use super::query::{names, snapshot_asked_for};
 use super::routes::MARTD_SNAPSHOT;
 use crate::catalog::{Source, State};
 use crate::pin::Pin;
@@ -62,7 +62,9 @@ pub(super) fn answer(
     let modified = mart.version.modified().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     answer.insert(LAST_MODIFIED, HeaderValue::try_from(modified).map_err(Problem::internal)?);
 
-    let (status, content) = if headers.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &etag))
+    let (status, content) = if headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|known| known == "*" || names(known, &etag))
     {
         (StatusCode::NOT_MODIFIED, body::full(Bytes::new()))
     } else {

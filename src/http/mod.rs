@@ -5,6 +5,7 @@
 
 mod accept;
 mod access;
+mod arguments;
 mod body;
 mod cache;
 pub mod client;
@@ -14,6 +15,7 @@ mod events;
 mod exchange;
 mod freshness;
 mod mart_file;
+mod origin;
 mod page;
 mod probes;
 mod problem;
@@ -44,6 +46,7 @@ use crate::metrics::Metrics;
 
 pub use access::Tokens;
 pub use freshness::Criteria;
+pub use origin::Doors;
 pub(crate) use probes::why_nothing;
 pub use problem::problems;
 pub use server::Server;
@@ -89,6 +92,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Whether statements are logged as text.
     pub log_sql: bool,
+    /// Which names and web pages are let in.
+    pub doors: Doors,
 }
 
 /// How long clients may take.

@@ -52,6 +52,8 @@ kinds! {
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "Too many queries at once";
     NOT_READY = "not-ready", SERVICE_UNAVAILABLE, "Nothing can be served yet";
     LEGACY_LOCKED = "legacy-locked", SERVICE_UNAVAILABLE, "A writer has the legacy DuckDB file";
+    MISDIRECTED = "misdirected", MISDIRECTED_REQUEST, "The host is not this martd";
+    ORIGIN_NOT_ALLOWED = "origin-not-allowed", FORBIDDEN, "The web page may not ask";
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed";
     SCOPE_REQUIRED = "scope-required", FORBIDDEN, "The rows to read must be said";
     QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";

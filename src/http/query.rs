@@ -22,6 +22,7 @@ use http_body_util::BodyExt;
 use super::App;
 use super::accept::Wanted;
 use super::access::Caller;
+use super::arguments::Arguments;
 use super::body::{self, Aborted, BoxBody, Parts, Stream};
 use super::cache::{Flight, Key, Landing, Stored};
 use super::compress::Coding;
@@ -47,10 +48,11 @@ pub(super) async fn answer(
     caller: &Caller,
     ticket: Ticket,
     facts: Facts,
+    arguments: &Arguments,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
-    let mut tally = Tally::start(app.metrics().clone(), facts.clone());
-    match respond(app, state, caller, ticket, &facts, request, &mut tally).await {
+    let mut tally = Tally::start(app.metrics().clone(), facts);
+    match respond(app, state, caller, ticket, arguments, request, &mut tally).await {
         Ok((headers, content)) => Ok(content.into_response(headers, tally)),
         Err(problem) => {
             tally.failed(&problem);
@@ -65,16 +67,17 @@ async fn respond(
     state: &State,
     caller: &Caller,
     ticket: Ticket,
-    facts: &Facts,
+    arguments: &Arguments,
     request: Request<Incoming>,
     tally: &mut Tally,
 ) -> Result<(HeaderMap, Content), Problem> {
-    let wanted = Wanted::of(&request)?;
+    let facts = tally.facts().clone();
+    let wanted = Wanted::of(arguments, request.headers())?;
     tally.in_format(wanted.format);
     let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
     let headers = request.headers().clone();
     let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
-    let query = Query::read(app, request).await?;
+    let query = Query::read(app, arguments, request).await?;
     facts.statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
     let checked = check(app, &query.sql).await?;
@@ -82,7 +85,7 @@ async fn respond(
     let key = checked.cacheable.then(|| key(app, &snapshot, &query, wanted, &scope));
     if let Some(key) = key.filter(|_| conditional) {
         let etag = key.etag();
-        if headers.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &etag)) {
+        if headers.get(IF_NONE_MATCH).is_some_and(|known| names(known, &etag)) {
             app.metrics().cache(CacheResult::Revalidated);
             let mut headers = HeaderMap::new();
             describe(&mut headers, &snapshot, Some(key));
@@ -153,11 +156,12 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
     }
 }
 
-/// Whether `If-None-Match` names this tag. Weak tags are compared as they are.
-pub(super) fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
+/// Whether `If-None-Match` has this tag. Weak tags are compared as they are. A `*` has none: it would
+/// say of a statement that was never answered that its answer has not changed.
+pub(super) fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
     let (Ok(known), Ok(etag)) = (known.to_str(), etag.to_str()) else { return false };
     let strong = etag.trim_start_matches("W/");
-    known.trim() == "*" || known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
+    known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
 }
 
 fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Scope) -> Key {

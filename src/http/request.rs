@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use tokio::time::timeout;
 
+use super::arguments::Arguments;
 use super::problem::{self, Problem};
 use super::{App, Settings};
 use crate::engine::{Parameters, TypeName, Value};
@@ -43,36 +44,40 @@ pub(super) struct Query {
 
 impl Query {
     /// Reads a request to its end.
-    pub(super) async fn read(app: &App, request: Request<Incoming>) -> Result<Self, Problem> {
+    pub(super) async fn read(
+        app: &App,
+        arguments: &Arguments,
+        request: Request<Incoming>,
+    ) -> Result<Self, Problem> {
         let body = if request.method() == Method::POST {
             posted(app, request).await?
         } else {
-            in_url(request.uri().query().unwrap_or_default())?
+            in_url(arguments)?
         };
         check(app.settings(), body)
     }
 }
 
 /// `GET /v1/query?sql=…&params=…&limit=…&timeout_ms=…`
-fn in_url(query: &str) -> Result<Body, Problem> {
+fn in_url(arguments: &Arguments) -> Result<Body, Problem> {
     let mut body = Body::default();
     let number = |name: &str, text: &str| {
         text.parse()
             .map(Some)
             .map_err(|_| Problem::bad_request(format!("{name} must be a whole number")))
     };
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "sql" => body.sql = value.into_owned(),
+    for (name, value) in arguments.iter() {
+        match name {
+            "sql" => body.sql = value.to_owned(),
             "params" => {
-                body.params = serde_json::from_str(&value).map_err(|error| {
+                body.params = serde_json::from_str(value).map_err(|error| {
                     Problem::bad_request(format!("params do not parse as JSON: {error}"))
                 })?;
             }
-            "limit" => body.limit = number("limit", &value)?,
-            "timeout_ms" => body.timeout_ms = number("timeout_ms", &value)?,
+            "limit" => body.limit = number("limit", value)?,
+            "timeout_ms" => body.timeout_ms = number("timeout_ms", value)?,
             "types" => {
-                body.types = serde_json::from_str(&value).map_err(|error| {
+                body.types = serde_json::from_str(value).map_err(|error| {
                     Problem::bad_request(format!("types do not parse as JSON: {error}"))
                 })?;
             }
@@ -89,7 +94,7 @@ fn in_url(query: &str) -> Result<Body, Problem> {
 }
 
 async fn posted(app: &App, request: Request<Incoming>) -> Result<Body, Problem> {
-    let is_json = match content_type(&request) {
+    let is_json = match content_type(&request).as_deref() {
         None | Some("application/json") => true,
         Some("text/plain") => false,
         Some(other) => {
@@ -131,12 +136,25 @@ fn in_body(bytes: &[u8], is_json: bool) -> Result<Body, Problem> {
     Ok(Body { sql, ..Body::default() })
 }
 
-fn content_type<B>(request: &Request<B>) -> Option<&str> {
+/// The media type without its parameters. Its case does not matter.
+fn content_type<B>(request: &Request<B>) -> Option<String> {
     let value = request.headers().get(CONTENT_TYPE)?;
-    Some(value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim())
+    Some(
+        value
+            .to_str()
+            .unwrap_or("?")
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase(),
+    )
 }
 
 fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
+    if body.sql.trim().is_empty() {
+        return Err(Problem::bad_request("the statement is empty; say it in sql"));
+    }
     if body.limit.is_some_and(|limit| limit > settings.max_rows) {
         let detail = format!("limit may be {} at most (MARTD_MAX_ROWS)", settings.max_rows);
         return Err(Problem::bad_request(detail));
@@ -249,6 +267,7 @@ mod tests {
 
         #[test]
         fn any_url_is_a_query_or_a_problem(query in "[ -~]{0,200}", sql in ".{0,50}") {
+            let in_url = |query: &str| Arguments::parse(query).and_then(|all| in_url(&all));
             let _ = in_url(&query);
             let encoded: String = form_urlencoded::byte_serialize(sql.as_bytes()).collect();
             let body = in_url(&format!("sql={encoded}&limit=7"));

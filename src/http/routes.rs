@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -13,8 +15,10 @@ use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 
 use super::access::Caller;
+use super::arguments::Arguments;
 use super::body::{self, BoxBody};
 use super::exchange::{Exchange, Facts};
+use super::origin::{self, Door, is_preflight};
 use super::page::Asset;
 use super::problem::{self, Problem};
 use super::queries::Ticket;
@@ -32,6 +36,8 @@ pub(super) const MARTD_SNAPSHOT: HeaderName = HeaderName::from_static("martd-sna
 const OPENAPI: &str = include_str!("openapi.json");
 const QUERY_PATH: &str = "/v1/query";
 const MARTD_SOURCE: HeaderName = HeaderName::from_static("martd-source");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What a socket is for.
@@ -46,6 +52,7 @@ pub(super) enum Surface {
 pub(super) async fn handle(
     app: App,
     surface: Surface,
+    door: Door,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Infallible> {
     let started = Instant::now();
@@ -69,11 +76,19 @@ pub(super) async fn handle(
     };
     let exchange = exchange.begin();
 
+    let admitted = app.settings().doors.admit(door, &request);
+    let origin = admitted.as_ref().ok().cloned().flatten();
     // A task of its own, so that a panic ends this request alone.
     let task = tokio::spawn({
         let (app, state) = (app.clone(), state.clone());
-        async move { answer(&app, surface, &state, ticket, facts, request).await }
-            .instrument(span.clone())
+        async move {
+            admitted?;
+            if is_preflight(&request) {
+                return Ok(preflight());
+            }
+            answer(&app, surface, &state, ticket, facts, request).await
+        }
+        .instrument(span.clone())
     });
     let outcome = AbortOnDrop(task).await;
     let mut response = outcome.unwrap_or_else(|problem| {
@@ -95,6 +110,12 @@ pub(super) async fn handle(
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(request_id::X_REQUEST_ID, value);
     }
+    if let Some(origin) = origin {
+        origin::allow(headers, origin);
+    }
+    // What a web page of somebody else's loads is of the type that it says, and not shown to it.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     if app.is_draining() {
         // A client that is told goes elsewhere; one that is not may send into a closing connection.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -226,7 +247,6 @@ async fn answer(
 ) -> Result<Response<BoxBody>, Problem> {
     let uri = request.uri().clone();
     let path = uri.path();
-    let argument = |name: &str| argument(uri.query().unwrap_or_default(), name);
     let Some(route) = Route::of(path) else {
         let detail = format!("{path} is not served here; /openapi.json tells what is");
         return Err(Problem::new(problem::NOT_FOUND, detail));
@@ -238,12 +258,13 @@ async fn answer(
     if !route.allows(request.method()) {
         return Err(Problem::method_not_allowed(route.methods()));
     }
+    let arguments = Arguments::parse(uri.query().unwrap_or_default())?;
     hooks::panic("request");
     match route {
-        Route::Ready => return probes::ready(app, state, argument("verbose").is_some()),
+        Route::Ready => return probes::ready(app, state, arguments.flag("verbose")?),
         Route::Live => {
             hooks::stick("http");
-            return probes::live(app, argument("verbose").is_some());
+            return probes::live(app, arguments.flag("verbose")?);
         }
         Route::Page => return page::answer(app, state, request.headers()),
         Route::Asset(asset) => return Ok(page::asset(asset)),
@@ -256,23 +277,23 @@ async fn answer(
         Route::Query => {
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
             ticket.belongs_to(&caller);
-            query::answer(app, state, &caller, ticket, facts, request).await
+            query::answer(app, state, &caller, ticket, facts, &arguments, request).await
         }
         Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
         Route::Marts => {
             mart_file::answer(app, state, request.headers(), &path[MARTS_PREFIX.len()..])
         }
         Route::Snapshot => {
-            let wait = waiting::duration(argument("wait").as_deref())?;
-            match argument("build") {
-                Some(build) => waiting::answer(app, &build, wait).await,
+            let wait = waiting::duration(arguments.get("wait"))?;
+            match arguments.get("build") {
+                Some(build) => waiting::answer(app, build, wait).await,
                 None => json(StatusCode::OK, &snapshot::Document::of(state)),
             }
         }
         Route::Freshness => {
             let document = freshness::Document::of(state, app.settings().max_age, Timestamp::now());
-            let stale =
-                document.status() == freshness::Status::Error && argument("strict").is_some();
+            let strict = arguments.flag("strict")?;
+            let stale = strict && document.status() == freshness::Status::Error;
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)
         }
         Route::Datasets => json(StatusCode::OK, &datasets::Document::of(state)),
@@ -288,6 +309,14 @@ async fn answer(
     }
 }
 
+/// What a listed page may send; the browser asks before it does.
+fn preflight() -> Response<BoxBody> {
+    let mut response = Response::new(body::full(""));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    origin::allow_requests(response.headers_mut());
+    response
+}
+
 /// `DELETE /v1/queries/{id}`. Another caller's query is as unknown as one that is over.
 fn cancel(app: &App, id: &str, caller: &Caller) -> Result<Response<BoxBody>, Problem> {
     if !app.queries().cancel(id, caller) {
@@ -301,13 +330,6 @@ fn cancel(app: &App, id: &str, caller: &Caller) -> Result<Response<BoxBody>, Pro
 /// Whose schema a path asks for.
 fn dataset_id(path: &str) -> Option<&str> {
     path.strip_prefix(DATASETS_PREFIX)?.strip_suffix(SCHEMA_SUFFIX)
-}
-
-/// The value of an argument in a query string; empty when it has none.
-pub(super) fn argument(query: &str, name: &str) -> Option<String> {
-    form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
 }
 
 pub(super) fn json(

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
+use super::origin::Door;
 use super::routes::{self, Surface};
 use super::{App, Timeouts};
 use crate::listen::Socket;
@@ -164,13 +165,23 @@ impl Server {
 
     fn serve(&self, stream: Stream, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
         match stream {
-            Stream::Tcp(stream) => self.serve_on(stream, place, graceful),
-            Stream::Unix(stream) => self.serve_on(stream, place, graceful),
+            Stream::Tcp(stream) => {
+                let loopback =
+                    stream.local_addr().is_ok_and(|local| local.ip().to_canonical().is_loopback());
+                let door = if loopback { Door::Loopback } else { Door::Network };
+                self.serve_on(stream, door, place, graceful);
+            }
+            Stream::Unix(stream) => self.serve_on(stream, Door::UnixSocket, place, graceful),
         }
     }
 
-    fn serve_on<S>(&self, stream: S, place: OwnedSemaphorePermit, graceful: &GracefulShutdown)
-    where
+    fn serve_on<S>(
+        &self,
+        stream: S,
+        door: Door,
+        place: OwnedSemaphorePermit,
+        graceful: &GracefulShutdown,
+    ) where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let Timeouts { header, stall, .. } = self.app.settings().timeouts;
@@ -184,7 +195,7 @@ impl Server {
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(
                 TokioIo::new(Box::pin(stream)),
-                service_fn(move |request| routes::handle(app.clone(), surface, request)),
+                service_fn(move |request| routes::handle(app.clone(), surface, door, request)),
             );
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

@@ -24,6 +24,11 @@ impl Tally {
         Self { metrics, facts, started: Instant::now(), format: NO_FORMAT, outcome: Outcome::Gone }
     }
 
+    /// What is told of the query.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// When the query came.
     pub(super) fn started(&self) -> Instant {
         self.started

@@ -158,6 +158,7 @@ mod tests {
         });
         begins.await.expect("it begins");
         let other = at_work().await;
+        wait_idle(&queue, 2).await; // it answers before it is idle
         release.send(()).expect("it waits");
         let slow = slow.await.expect("its thread");
         assert_ne!(slow, other);

@@ -49,7 +49,7 @@ fn a_tag_that_still_holds_is_answered_with_304() {
     let (_root, _writer, martd) = martd(&[]);
     let etag = martd.get(COUNT).header("etag").to_owned();
     assert!(etag.starts_with("W/\""), "{etag}");
-    for known in [etag.as_str(), "*", &format!("\"x\", {etag}")] {
+    for known in [etag.as_str(), &format!("\"x\", {etag}")] {
         let answer = martd.get_with(COUNT, &[("if-none-match", known)]);
         assert_eq!((answer.status, answer.body.as_str()), (304, ""), "{known}");
         assert_eq!(answer.header("etag"), etag);

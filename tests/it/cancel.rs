@@ -61,7 +61,7 @@ fn a_client_that_leaves_stops_the_statement() {
         let body = json!({ "sql": sql }).to_string();
         let mut connection = TcpStream::connect(&martd.address).expect("connect");
         let head = format!(
-            "POST /v1/query HTTP/1.1\r\nhost: martd\r\nx-request-id: leaver\r\n\
+            "POST /v1/query HTTP/1.1\r\nhost: localhost\r\nx-request-id: leaver\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -118,7 +118,7 @@ fn a_stream_that_nobody_reads_on_is_stopped() {
     let body = json!({"sql": sql, "limit": 5_000_000}).to_string();
     let mut connection = TcpStream::connect(&martd.address).expect("connect");
     let head = format!(
-        "POST /v1/query HTTP/1.1\r\nhost: martd\r\ncontent-type: application/json\r\n\
+        "POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );

@@ -98,7 +98,7 @@ fn drip(mut stream: TcpStream) -> String {
 fn slow_heads_and_slow_bodies_are_ended() {
     let (_root, martd) = start(&[("MARTD_MAX_CONNECTIONS", "40")]);
     let before = Usage::of(martd.pid());
-    let post = "POST /v1/query HTTP/1.1\r\nhost: m\r\ncontent-length: 100000\r\n\r\n";
+    let post = "POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n";
     probed(&martd, || {
         thread::scope(|scope| {
             let drips: Vec<_> = (0..20)
@@ -131,7 +131,8 @@ fn readers_that_stop_reading_are_left() {
     probed(&martd, || {
         // Small answers that nobody takes, out of the cache: no query waits, only the connection.
         let mut stream = connect(&martd);
-        let small = "GET /v1/query?sql=SELECT%20*%20FROM%20mart.a HTTP/1.1\r\nhost: m\r\n\r\n";
+        let small =
+            "GET /v1/query?sql=SELECT%20*%20FROM%20mart.a HTTP/1.1\r\nhost: localhost\r\n\r\n";
         stream.write_all(small.repeat(ANSWERS).as_bytes()).expect("write");
         wait_for("the connection to be left", || {
             martd.log().into_iter().find(|line| {
@@ -145,7 +146,7 @@ fn readers_that_stop_reading_are_left() {
         // A stream, whose query has the only slot.
         let mut stream = connect(&martd);
         let large = "GET /v1/query?limit=9000000&format=csv&sql=SELECT%20*%20FROM%20mart.a,range(4000) \
-                     HTTP/1.1\r\nhost: m\r\n\r\n";
+                     HTTP/1.1\r\nhost: localhost\r\n\r\n";
         stream.write_all(large.as_bytes()).expect("write");
         let mut first = [0; 17];
         stream.read_exact(&mut first).expect("it begins");
@@ -208,15 +209,17 @@ fn what_is_not_http_gets_a_word_or_nothing() {
     let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
     let mut inputs = vec![tls, b"\0\0\0\0\0\0".to_vec(), b"GET / HTTP/9.9\r\n\r\n".to_vec()];
     inputs.push(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec());
-    inputs.push(b"POST /v1/query HTTP/1.1\r\nhost: m\r\ncontent-length: -1\r\n\r\n".to_vec());
+    inputs
+        .push(b"POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n".to_vec());
     inputs.push(
-        b"POST /v1/query HTTP/1.1\r\nhost: m\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_vec(),
+        b"POST /v1/query HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"
+            .to_vec(),
     );
     let long = "a".repeat(200 << 10);
-    inputs.push(format!("GET / HTTP/1.1\r\nhost: m\r\nx: {long}\r\n\r\n").into_bytes());
-    inputs.push(format!("GET /{long} HTTP/1.1\r\nhost: m\r\n\r\n").into_bytes());
+    inputs.push(format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {long}\r\n\r\n").into_bytes());
+    inputs.push(format!("GET /{long} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes());
     let many: String = (0..500).map(|number| format!("x-{number}: y\r\n")).collect();
-    inputs.push(format!("GET /livez HTTP/1.1\r\nhost: m\r\n{many}\r\n").into_bytes());
+    inputs.push(format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{many}\r\n").into_bytes());
     inputs.extend((0..100).map(|_| (0..200).map(|_| random.u8(..)).collect()));
     probed(&martd, || {
         for input in inputs {
@@ -238,7 +241,9 @@ fn half_open_connections_are_closed() {
     let (_root, martd) = start(&[]);
     let before = Usage::of(martd.pid());
     probed(&martd, || {
-        for part in ["", "GET /livez HTTP/1.1\r\nhos", "GET /livez HTTP/1.1\r\nhost: m\r\n\r\n"] {
+        for part in
+            ["", "GET /livez HTTP/1.1\r\nhos", "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"]
+        {
             let mut stream = connect(&martd);
             stream.write_all(part.as_bytes()).expect("write");
             stream.shutdown(Shutdown::Write).expect("a socket");
@@ -257,7 +262,9 @@ fn requests_in_a_row_and_old_http_are_answered() {
     let requests: String = (0..50)
         .map(|number| {
             let last = if number == 49 { "connection: close\r\n" } else { "" };
-            format!("GET /livez HTTP/1.1\r\nhost: m\r\nx-request-id: r{number}\r\n{last}\r\n")
+            format!(
+                "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-request-id: r{number}\r\n{last}\r\n"
+            )
         })
         .collect();
     stream.write_all(requests.as_bytes()).expect("write");

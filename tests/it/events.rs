@@ -28,7 +28,7 @@ struct Listener {
 impl Listener {
     fn new(martd: &Martd, headers: &str) -> Self {
         let mut connection = TcpStream::connect(&martd.address).expect("connect");
-        let request = format!("GET /v1/events HTTP/1.1\r\nhost: martd\r\n{headers}\r\n");
+        let request = format!("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         connection.write_all(request.as_bytes()).expect("write");
         let mut lines = BufReader::new(connection.try_clone().expect("a clone")).lines();
         let status = lines.next().expect("a status").expect("read");

@@ -68,7 +68,7 @@ fn ask(martd: &Martd, format: &str, body: &Json, headers: &str) -> BufReader<Tcp
     let body = body.to_string();
     write!(
         stream,
-        "POST /v1/query?format={format} HTTP/1.1\r\nHost: martd\r\nContent-Length: {}\r\n\
+        "POST /v1/query?format={format} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\
          {headers}\r\n{body}",
         body.len()
     )

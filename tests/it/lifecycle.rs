@@ -58,7 +58,7 @@ fn sigterm_answers_what_is_in_flight_and_exits_0() {
         let mut connection = TcpStream::connect(&martd.address).expect("connect");
         let body = r#"{"sql": "SELECT x + 41 AS x FROM mart.a"}"#;
         let head = format!(
-            "POST /v1/query HTTP/1.1\r\nhost: martd\r\ncontent-type: application/json\r\n\
+            "POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n",
             body.len()
         );
@@ -86,7 +86,7 @@ fn a_second_signal_exits_at_once() {
     martd.wait_ready();
     let mut connection = TcpStream::connect(&martd.address).expect("connect");
     connection
-        .write_all(b"POST /v1/query HTTP/1.1\r\nhost: martd\r\ncontent-length: 9\r\n\r\n{")
+        .write_all(b"POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{")
         .expect("write");
     martd.snapshot();
     martd.signal(Signal::TERM);
@@ -127,7 +127,7 @@ fn under_load_the_end_loses_no_request_and_readiness_turns_first() {
                     for number in 0.. {
                         let sql = format!("SELECT sum(x * {client} + {number}) AS n FROM mart.a");
                         let request = format!(
-                            "POST /v1/query HTTP/1.1\r\nhost: m\r\ncontent-type: text/plain\r\n\
+                            "POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n\
                              content-length: {}\r\n\r\n{sql}",
                             sql.len()
                         );

@@ -22,7 +22,7 @@ fn root() -> Root {
 
 /// What a server sends when it is asked and then the connection closed.
 fn ask(mut stream: impl Read + Write, path: &str) -> String {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: martd\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("write");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer, then the end");
@@ -70,7 +70,7 @@ fn a_unix_socket_is_its_groups_and_lives_as_long_as_martd() {
     // Also at the end that a second signal forces.
     let mut third = Martd::start_with(root.path(), &settings);
     let mut busy = UnixStream::connect(&path).expect("connect");
-    busy.write_all(b"POST /v1/query HTTP/1.1\r\nhost: m\r\ncontent-length: 9\r\n\r\n{")
+    busy.write_all(b"POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{")
         .expect("write");
     assert!(ask_socket(&path).starts_with("HTTP/1.1 200"));
     third.signal(Signal::TERM);
@@ -162,7 +162,7 @@ fn probes_are_answered_for_operators_while_all_connections_are_taken() {
     }
     waiting.set_nonblocking(true).expect("a socket");
     (&waiting)
-        .write_all(b"GET /livez HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n")
+        .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         .expect("write");
     let unanswered = (&waiting).read(&mut [0; 1]).expect_err("it is not accepted yet");
     assert_eq!(unanswered.kind(), std::io::ErrorKind::WouldBlock);

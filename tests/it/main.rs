@@ -23,6 +23,7 @@ mod damage;
 mod datasets;
 mod dbt;
 mod decoding;
+mod doors;
 mod events;
 mod faults;
 mod files;

@@ -289,7 +289,7 @@ fn ask(martd: &Martd, body: &Json) -> TcpStream {
     let mut connection = TcpStream::connect(&martd.address).expect("connect");
     let body = body.to_string();
     let head = format!(
-        "POST /v1/query HTTP/1.1\r\nhost: martd\r\ncontent-type: application/json\r\n\
+        "POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );

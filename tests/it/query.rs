@@ -357,3 +357,50 @@ fn values_that_do_not_fit_a_column_are_no_values() {
         }
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_url_is_told_and_not_repaired() {
+    let (_root, martd) = martd();
+    for (path, word) in [
+        ("/v1/query?sql=select+'caf%E9'", "UTF-8"),
+        ("/v1/query?sql=select+1&sql=select+2", "more than once"),
+        ("/v1/query?sql=select+1&limit=1&limit=2", "more than once"),
+        ("/v1/freshness?strict=no", "true or false"),
+        ("/readyz?verbose=2", "true or false"),
+        ("/v1/query", "empty"),
+    ] {
+        let answer = martd.get(path);
+        assert_eq!((answer.status, answer.problem().0.as_str()), (400, "bad-request"), "{path}");
+        assert!(answer.problem().1.contains(word), "{answer:?}");
+    }
+    let unknown = [("martd-snapshot", "00")];
+    assert_eq!(martd.get_with("/v1/query", &unknown).status, 400, "its form comes first");
+    assert!(!martd.get("/readyz?verbose=false").body.contains("[+]"));
+}
+
+#[test]
+fn no_statement_is_unchanged_that_was_never_answered() {
+    let (_root, martd) = martd();
+    let any = [("if-none-match", "*")];
+    assert_eq!(martd.get_with("/v1/query?sql=select+1", &any).status, 200);
+    assert_eq!(martd.get_with("/v1/query?sql=from+mart.unknown", &any).status, 400);
+}
+
+#[test]
+fn a_media_type_is_taken_in_any_case() {
+    let (_root, martd) = martd();
+    for name in ["APPLICATION/JSON", "Application/Json; charset=utf-8"] {
+        assert_eq!(martd.post_text(r#"{"sql": "select 1 as x"}"#, name).value(), 1, "{name}");
+    }
+    assert_eq!(martd.post_text("select 1 as x", "Text/Plain").value(), 1);
+}
+
+#[test]
+fn an_answer_is_not_for_other_sites_pages() {
+    let (_root, martd) = martd();
+    for path in ["/v1/query?sql=select+1", "/v1/snapshot", "/livez", "/nowhere"] {
+        let answer = martd.get(path);
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin", "{path}");
+    }
+}

@@ -42,6 +42,25 @@ fn ask(martd: &Martd, scope: &str, sql: &str) -> Answer {
 }
 
 #[test]
+fn a_scoped_mart_listed_as_unscoped_is_scoped() {
+    let (_root, martd) = martd(&[("MARTD_UNSCOPED", "rates,notes")]);
+    let notes = "SELECT note FROM mart.notes";
+    assert_eq!(ask(&martd, ALICE, notes).rows(), json!([{"note": "alices own"}]));
+    assert_eq!(ask(&martd, ALICE, "SELECT rate FROM mart.rates").value(), 1.1);
+}
+
+#[test]
+fn a_scope_is_not_ignored_where_rows_are_not_scoped() {
+    let root = Root::new();
+    land(&root);
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let (slug, detail) = ask(&martd, ALICE, "SELECT note FROM mart.notes").problem();
+    assert_eq!(slug, "bad-request");
+    assert!(detail.contains("MARTD_SCOPE_COLUMN"), "{detail}");
+}
+
+#[test]
 fn a_request_sees_the_rows_of_its_scope_alone() {
     let (_root, martd) = martd(&[]);
     let notes = "SELECT note FROM mart.notes ORDER BY note";
