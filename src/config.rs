@@ -122,8 +122,7 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     hosts: Vec<String>,
 
-    /// Web pages that may ask from a browser, separated by commas, for example
-    /// https://app.example.org
+    /// Web pages that may ask from a browser, by scheme and authority, separated by commas
     #[arg(long, env = "MARTD_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
 
