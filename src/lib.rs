@@ -30,6 +30,7 @@ pub mod state;
 pub mod refresh;
 pub mod catalog;
 pub mod events;
+pub mod duck;
 pub mod engine;
 pub mod encode;
 pub mod http;
