@@ -83,8 +83,8 @@ pub fn confine_builder<'f>(
         }
     }
     for fd in given {
-        let is_written = rustix::fs::fcntl_getfl(fd)
-            .is_ok_and(|flags| flags & OFlags::RWMODE != OFlags::RDONLY);
+        let is_written =
+            rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE != OFlags::RDONLY);
         let mut rights = BitFlags::from(AccessFs::ReadFile);
         if is_written {
             rights |= AccessFs::WriteFile | AccessFs::Truncate;

@@ -88,7 +88,11 @@ impl Drop for CloseOnDrop {
 }
 
 /// Answers requests in turn.
-fn work(scratch: std::path::PathBuf, socket: &UnixStream, inbox: Receiver<Message>) -> io::Result<()> {
+fn work(
+    scratch: std::path::PathBuf,
+    socket: &UnixStream,
+    inbox: Receiver<Message>,
+) -> io::Result<()> {
     let mut source = Source::open(scratch);
     // Not before: it takes 30 ms to get here, and on a machine that is busy it would take seconds.
     let _ = rustix::process::nice(NICENESS);

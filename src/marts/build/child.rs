@@ -19,8 +19,7 @@ use super::table::TableBudget;
 
 /// Processor time that an empty file may take.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// How many times its deadline of processor time a builder may take by the clock, for one that does
-/// not run at all: stopped, or waiting for a disk.
+/// See [`Settings::patience`].
 const PATIENCE: u32 = 15;
 /// How often at most the processor time is looked at.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
@@ -41,13 +40,16 @@ pub struct Settings {
     pub budget: Arc<TableBudget>,
     /// The processor time that an empty file may take. Each MiB adds 250 ms.
     pub deadline: Duration,
+    /// How many times its deadline of processor time a builder may take by the clock: for one that
+    /// does not run at all because it is stopped, or waits for a disk.
+    pub patience: u32,
 }
 
 impl Settings {
     /// As many builders as there are processors, at most two, and the usual deadline.
     pub fn new(program: PathBuf, scratch: PathBuf, budget: Arc<TableBudget>) -> Self {
         let builders = std::thread::available_parallelism().map_or(1, |count| count.get().min(2));
-        Self { program, builders, scratch, budget, deadline: DEADLINE }
+        Self { program, builders, scratch, budget, deadline: DEADLINE, patience: PATIENCE }
     }
 
     /// The processor time that a file of this size may take.
@@ -73,7 +75,8 @@ pub fn choose_scratch(configured: Option<&Path>, state: Option<&Path>) -> io::Re
             )),
         };
     }
-    let candidates = [state.map(Path::to_owned), Some(std::env::temp_dir()), Some("/dev/shm".into())];
+    let candidates =
+        [state.map(Path::to_owned), Some(std::env::temp_dir()), Some("/dev/shm".into())];
     candidates.into_iter().flatten().find(|dir| writable(dir).is_ok()).ok_or_else(|| {
         io::Error::other(
             "no folder can be written, and a table is not built without one: name one in \
@@ -89,6 +92,7 @@ pub(super) struct Builder {
     socket: UnixStream,
     started: Instant,
     asked: usize,
+    patience: u32,
     /// Dropped after the process has ended.
     _scratch: TempDir,
 }
@@ -105,7 +109,8 @@ impl Builder {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self { process, socket, started: Instant::now(), asked: 0, _scratch: scratch })
+        let (started, patience) = (Instant::now(), settings.patience);
+        Ok(Self { process, socket, started, asked: 0, patience, _scratch: scratch })
     }
 
     /// Its socket: who shuts it down ends the builder, and whoever waits for its answer.
@@ -130,18 +135,19 @@ impl Builder {
     ) -> Result<Response, String> {
         self.asked += 1;
         let (began, cpu_began) = (Instant::now(), self.cpu_time());
+        let by_the_clock = deadline.saturating_mul(self.patience);
         if messages::send(&self.socket, request, descriptors).is_err() {
             return Err(self.how_it_ended());
         }
         loop {
             let cpu = self.cpu_time().saturating_sub(cpu_began);
             let left = deadline.saturating_sub(cpu);
-            let patience = (deadline * PATIENCE).saturating_sub(began.elapsed());
+            let patience = by_the_clock.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return Err(format!("was not read within {deadline:?} of processor time"));
             }
             if patience.is_zero() {
-                return Err(format!("was not read within {:?}", deadline * PATIENCE));
+                return Err(format!("was not read within {by_the_clock:?}"));
             }
             let wait = left.min(patience).max(SHORTEST_WAIT);
             let answer = self

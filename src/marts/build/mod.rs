@@ -35,7 +35,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use builder::{SUBCOMMAND, main};
-pub use child::{choose_scratch, Settings};
+pub use child::{Settings, choose_scratch};
 pub use footer::{Footer, FooterError, has_tail};
 pub use legacy::BuiltLegacyTable;
 pub use pool::Pool;

@@ -167,7 +167,8 @@ impl Place {
         let size = || -> io::Result<u64> { Ok(rustix::fs::fstat(&self.fd)?.st_size as u64) };
         let (fd, held, bytes) = match self.held {
             Held::Memory(mut reservation) => {
-                let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+                let seals =
+                    SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
                 rustix::fs::fcntl_add_seals(&self.fd, seals)?;
                 let bytes = size()?;
                 if !reservation.resize(bytes.max(SMALLEST_TABLE_BYTES)) {
