@@ -4,12 +4,17 @@
 //! tables, and never by martd.
 
 #[path = "../it/harness.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the harness of the other tests, which use more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the harness of the other tests, which use more of it"
+)]
 mod harness;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use duckdb::Connection;
 use harness::{Martd, Root};
@@ -41,22 +46,41 @@ fn run(path: &Path) -> Result<(), Failed> {
     let setup = Setup::parse(&script);
     let root = Root::new();
     setup.write_marts(&root);
+    let records = sqllogictest::parse(&script)?;
+    let differences = Arc::new(Mutex::new(BTreeSet::new()));
     for (cache, times) in [("0", 2), ("64MiB", 1)] {
         let martd = setup.start(&root, cache);
         for _ in 0..times {
             let scope = setup.scope.clone();
             let mut runner = Runner::new(|| {
-                let client = Client { martd: Arc::clone(&martd), scope: scope.clone() };
+                let client = Client {
+                    martd: Arc::clone(&martd),
+                    scope: scope.clone(),
+                    differences: Arc::clone(&differences),
+                };
                 async { Ok(client) }
             });
             runner.with_validator(|_, actual, expected| {
                 actual.iter().map(|row| row.join("\t")).eq(expected.iter().cloned())
             });
             runner.with_column_validator(sqllogictest::strict_column_validator);
-            runner.run_script_with_name(&script, path.display().to_string())?;
+            for record in records.clone() {
+                if let Err(error) = runner.run(record) {
+                    note(&differences, error.display(false).to_string());
+                }
+            }
         }
     }
-    Ok(())
+    let differences = differences.lock().expect("no panic");
+    let text: Vec<&str> = differences.iter().map(String::as_str).collect();
+    if text.is_empty() { Ok(()) } else { Err(text.join("\n\n").into()) }
+}
+
+/// What was answered otherwise than expected, each once.
+type Differences = Arc<Mutex<BTreeSet<String>>>;
+
+fn note(differences: &Differences, text: String) {
+    differences.lock().expect("no panic").insert(text);
 }
 
 /// What a file asks for in comments before its first record.
@@ -84,7 +108,8 @@ impl Setup {
                 continue;
             }
             let directive = line.strip_prefix("# ").and_then(|line| line.split_once(": "));
-            let mart = directive.and_then(|(key, select)| Some((key.strip_prefix("mart ")?, select)));
+            let mart =
+                directive.and_then(|(key, select)| Some((key.strip_prefix("mart ")?, select)));
             in_mart = mart.is_some();
             match directive {
                 _ if in_mart => {
@@ -131,6 +156,7 @@ impl Setup {
 struct Client {
     martd: Arc<Martd>,
     scope: Option<(String, String)>,
+    differences: Differences,
 }
 
 /// Why martd did not answer: the detail of its problem.
@@ -158,12 +184,22 @@ impl Client {
         if answer.status == 200 { Ok(answer.body) } else { Err(Refused(answer.problem().1)) }
     }
 
+    /// Notes that one statement has two answers.
+    fn must_equal<T: PartialEq + fmt::Debug>(&self, when: &str, sql: &str, one: T, other: T) {
+        if one != other {
+            note(
+                &self.differences,
+                format!("{when} it is another:\n[SQL] {sql}\n{one:?}\n{other:?}"),
+            );
+        }
+    }
+
     /// The values come from CSV, which tells NaN from NULL; the types from JSON, which must have as
     /// many rows.
     fn rows(&self, sql: &str) -> Result<Rows, Refused> {
         let json = self.ask(sql, "application/json");
         let csv = self.ask(sql, "text/csv");
-        assert_eq!(json.as_ref().err(), csv.as_ref().err(), "JSON and CSV differ: {sql}");
+        self.must_equal("in CSV", sql, json.as_ref().err(), csv.as_ref().err());
         let (json, csv) = (json?, csv?);
         let json: Json = serde_json::from_str(&json).expect("JSON");
         let types = json["meta"].as_array().expect("columns").iter();
@@ -173,7 +209,7 @@ impl Client {
         let rows: Vec<Vec<String>> = records
             .map(|record| types.iter().zip(record).map(|(ty, cell)| show(ty, cell)).collect())
             .collect();
-        assert_eq!(json["data"].as_array().map(Vec::len), Some(rows.len()), "JSON and CSV: {sql}");
+        self.must_equal("in CSV", sql, json["data"].as_array().map(Vec::len), Some(rows.len()));
         Ok((types.into_iter().map(letter).collect(), rows))
     }
 }
@@ -191,8 +227,8 @@ impl DB for Client {
         let first = self.rows(sql);
         for _ in 1..TIMES_ASKED {
             let again = self.rows(sql);
-            assert_eq!(first.as_ref().err(), again.as_ref().err(), "asked again: {sql}");
-            assert_eq!(sorted(&first), sorted(&again), "asked again: {sql}");
+            self.must_equal("asked again", sql, first.as_ref().err(), again.as_ref().err());
+            self.must_equal("asked again", sql, sorted(&first), sorted(&again));
         }
         let (types, rows) = first?;
         Ok(DBOutput::Rows { types, rows })
@@ -202,7 +238,7 @@ impl DB for Client {
 fn letter(ty: &str) -> DefaultColumnType {
     match ty {
         "FLOAT" | "DOUBLE" => DefaultColumnType::FloatingPoint,
-        ty if ty.starts_with("DECIMAL") => DefaultColumnType::FloatingPoint,
+        ty if ty.starts_with("DECIMAL(") && ty.ends_with(')') => DefaultColumnType::FloatingPoint,
         "INTEGER" | "UINTEGER" => DefaultColumnType::Integer,
         ty if ty.ends_with("INT") => DefaultColumnType::Integer,
         _ => DefaultColumnType::Text,
