@@ -46,7 +46,7 @@ fn run(path: &Path) -> Result<(), Failed> {
     let setup = Setup::parse(&script);
     let root = Root::new();
     setup.write_marts(&root);
-    let records = sqllogictest::parse(&script)?;
+    let records = sqllogictest::parse_file(path)?;
     let differences = Arc::new(Mutex::new(BTreeSet::new()));
     for (cache, times) in [("0", 2), ("64MiB", 1)] {
         let martd = setup.start(&root, cache);

@@ -338,14 +338,27 @@ def as_json_has_it(kind: Kind, value: Any) -> Any:
     return value
 
 
-def as_format_has_it(format: str, kinds: list[Kind], rows: list[Row]) -> list[Row]:
-    if format == "arrow":
-        return rows
-    lossy = [format != "csv" or bool(kind.children) for kind in kinds]
-    return [
-        tuple(as_json_has_it(k, v) if bad else v for k, v, bad in zip(kinds, row, lossy))
-        for row in rows
-    ]
+class Expected:
+    """What DuckDB says of a statement, as each format has it."""
+
+    def __init__(self, result: Result) -> None:
+        self.kinds = result.kinds
+        self._rows: dict[str, list[Row]] = {"arrow": result.rows}
+        self._counts: dict[str, Counter[Row]] = {}
+
+    def rows(self, format: str) -> list[Row]:
+        if format not in self._rows:
+            lossy = [format != "csv" or bool(kind.children) for kind in self.kinds]
+            self._rows[format] = [
+                tuple(as_json_has_it(k, v) if bad else v for k, v, bad in zip(self.kinds, row, lossy))
+                for row in self._rows["arrow"]
+            ]
+        return self._rows[format]
+
+    def counts(self, format: str) -> Counter[Row]:
+        if format not in self._counts:
+            self._counts[format] = Counter(map(_exact, self.rows(format)))
+        return self._counts[format]
 
 
 # Comparing ----------------------------------------------------------------------------------------
@@ -359,35 +372,33 @@ def is_close(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def compare_in_order(expected: list[Row], actual: list[Row]) -> None:
-    for number, (want, have) in enumerate(zip(expected, actual)):
+def compare_in_order(expected: Expected, format: str, actual: list[Row]) -> None:
+    rows = expected.rows(format)
+    for number, (want, have) in enumerate(zip(rows, actual)):
         if not is_close(want, have):
             raise Difference(f"row {number}: expected {want}, and it is {have}")
-    if len(expected) != len(actual):
-        raise Difference(f"expected {len(expected)} rows, and there are {len(actual)}")
+    if len(rows) != len(actual):
+        raise Difference(f"expected {len(rows)} rows, and there are {len(actual)}")
 
 
-def compare_as_multisets(expected: list[Row], actual: list[Row], count: int | None = None) -> None:
-    """All of `expected`, or so many of them."""
-    if len(actual) != (len(expected) if count is None else count):
-        raise Difference(f"expected {len(expected)} rows, and there are {len(actual)}")
-    missing = Counter(map(_exact, expected))
-    strangers = [row for row in actual if not _take(missing, _exact(row))]
+def compare_as_multisets(
+    expected: Expected, format: str, actual: list[Row], count: int | None = None
+) -> None:
+    """All that is expected, in any order, or any so many of its rows."""
+    count = len(expected.rows(format)) if count is None else count
+    if len(actual) != count:
+        raise Difference(f"expected {count} rows, and there are {len(actual)}")
+    strangers = Counter(map(_exact, actual)) - expected.counts(format)
+    if not strangers:
+        return
     # What is left over may differ in the last digits of floats.
-    left = [row for row, times in missing.items() for _ in range(times)]
-    for row in strangers:
-        near = next((other for other in left if is_close(other, _exact(row))), None)
+    left = list((expected.counts(format) - Counter(map(_exact, actual))).elements())
+    for row in strangers.elements():
+        near = next((other for other in left if is_close(other, row)), None)
         if near is None:
             example = f", but for example {left[0]}" if left else ""
             raise Difference(f"the row {row} is not expected{example}")
         left.remove(near)
-
-
-def _take(counts: Counter[Row], row: Row) -> bool:
-    if counts[row] <= 0:
-        return False
-    counts[row] -= 1
-    return True
 
 
 def _exact(value: Any) -> Any:
