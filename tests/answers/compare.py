@@ -37,6 +37,8 @@ SETS: dict[str, Callable[[Path, float], None]] = {
     "ssb": ssb.write,
 }
 QUERIES = Path(__file__).parent / "queries"
+# From more rows on, what a LIMIT left out is not looked at: Python takes too long.
+MOST_ROWS = 5_000
 LIMIT = re.compile(r"\s+LIMIT\s+\d+(\s+OFFSET\s+\d+)?\s*$", re.IGNORECASE)
 ORDER = re.compile(r"\bORDER\s+BY\b(?!.*\bORDER\s+BY\b)[^()]*(\([^()]*\)[^()]*)*$", re.IGNORECASE | re.DOTALL)
 
@@ -75,8 +77,11 @@ def check_query(martd: Martd, connection: duckdb.DuckDBPyConnection, sql: str, t
     """Returns the number of rows."""
     limited = ask_duckdb(connection, sql)
     count = len(limited.rows)
-    unlimited = ask_duckdb(connection, LIMIT.sub("", sql)) if LIMIT.search(sql) else limited
-    check(martd, sql, unlimited, times, partial(compare_as_multisets, count=count))
+    body = LIMIT.sub("", sql)
+    [(rows,)] = connection.execute(f"SELECT count(*) FROM ({body})").fetchall()
+    if rows <= MOST_ROWS:
+        unlimited = ask_duckdb(connection, body)
+        check(martd, sql, unlimited, times, partial(compare_as_multisets, count=count))
     ordered = with_total_order(sql, len(limited.kinds))
     check(martd, ordered, ask_duckdb(connection, ordered), times, compare_in_order)
     return count

@@ -348,8 +348,12 @@ class Expected:
 
     def rows(self, format: str) -> list[Row]:
         if format not in self._rows:
-            lossy = [format != "csv" or bool(kind.children) for kind in self.kinds]
-            self._rows[format] = [
+            text_only = FLOATS | TICKS_PER_SECOND.keys() | {"date"}
+            lossy = [
+                (format != "csv" or bool(kind.children)) and kind.has(text_only)
+                for kind in self.kinds
+            ]
+            self._rows[format] = self._rows["arrow"] if not any(lossy) else [
                 tuple(as_json_has_it(k, v) if bad else v for k, v, bad in zip(self.kinds, row, lossy))
                 for row in self._rows["arrow"]
             ]
