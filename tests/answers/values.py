@@ -7,6 +7,7 @@ what else has a text is that text, with the dates in ISO 8601. Nested values are
 from __future__ import annotations
 
 import base64
+import ctypes
 import json
 import math
 import re
@@ -134,7 +135,9 @@ def from_text(kind: Kind, value: Any) -> Any:
 def from_scalar_text(kind: Kind, text: str) -> Any:
     if kind.id in INTEGERS:
         return int(text)
-    if kind.id in FLOATS:
+    if kind.id == "float":
+        return ctypes.c_float(float(text)).value  # the text has no more digits than it needs
+    if kind.id == "double":
         return float(text)
     if kind.id in TICKS_PER_SECOND:
         text = text.replace(" ", "T").removesuffix("+00").removesuffix("Z")
