@@ -9,6 +9,7 @@
 //! - [`state`] keeps it over a restart;
 //! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
 //! - [`events`] tells those who listen what has changed;
+//! - [`duck`] is DuckDB's C API made safe;
 //! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
 //! - [`http`] serves them on the sockets of [`listen`], in a process that gave up its rights in
 //!   [`sandbox`], has [`memory`] left whatever statements take, and tells its [`service`] manager how
@@ -16,7 +17,8 @@
 //! - [`background`] is how work that nobody waits for gives way to requests;
 //! - [`metrics`] is what all of them count, and [`commands`] what can be typed.
 //!
-//! No module but `watch` names notify, none but `engine` names duckdb, none but `http` names hyper.
+//! No module but `watch` names notify, none but `duck` and `engine` name duckdb, none but `http` names
+//! hyper.
 
 pub mod config;
 pub mod watch;

@@ -201,3 +201,53 @@ fn c_string(text: &str) -> Result<CString, DuckError> {
         DuckError::new(ErrorKind::Statement, "Parser Error: the text holds a NUL character")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_running_statement_can_be_stopped() {
+        let connection = Database::open_in_memory(&[]).unwrap().connect().unwrap();
+        let interrupt = connection.interrupt_handle();
+        let ended = AtomicBool::new(false);
+        let error = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    interrupt.interrupt();
+                    std::thread::yield_now();
+                }
+            });
+            let sql = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b";
+            let mut statement = connection.prepare(sql);
+            while statement.as_ref().is_err_and(DuckError::is_interrupt) {
+                statement = connection.prepare(sql); // planning was stopped
+            }
+            let mut statement = statement.unwrap();
+            let error = statement.execute().and_then(|mut rows| rows.next_chunk()).unwrap_err();
+            ended.store(true, Ordering::Relaxed);
+            error
+        });
+        assert!(error.is_interrupt(), "{error}");
+        connection.execute("SELECT 1").expect("the connection is good for more");
+    }
+
+    #[test]
+    fn a_setting_that_is_none_is_refused() {
+        for (name, value) in [("memory_limit", "banana"), ("bananas", "1"), ("threads", "a\0b")] {
+            let error = Database::open_in_memory(&[(name, value.to_owned())]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Statement, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_outlives_its_database() {
+        let connection = Database::open_in_memory(&[]).unwrap().connect().unwrap();
+        let mut statement = connection.prepare("SELECT repeat('long ', 9)").unwrap();
+        let chunk = statement.execute().unwrap().next_chunk().unwrap().unwrap();
+        drop((statement, connection));
+        assert_eq!(chunk.column(0).bytes(0), "long ".repeat(9).as_bytes());
+    }
+}

@@ -158,3 +158,105 @@ impl DuckError {
         self.kind == ErrorKind::Io && self.message.contains("Could not set lock on file")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::duck::{Connection, Database};
+
+    fn connect() -> Connection {
+        Database::open_in_memory(&[]).unwrap().connect().unwrap()
+    }
+
+    /// Runs a statement to its end, as the engine does.
+    fn run(connection: &Connection, sql: &str) -> Result<(), DuckError> {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.execute()?;
+        while rows.next_chunk()?.is_some() {}
+        Ok(())
+    }
+
+    fn error(sql: &str) -> DuckError {
+        run(&connect(), sql).expect_err(sql)
+    }
+
+    #[test]
+    fn a_client_cannot_choose_the_kind_of_an_error() {
+        let prefixes = ["INTERNAL", "FATAL", "Out of Memory", "IO", "Permission", "INTERRUPT"];
+        for forged in prefixes.map(|name| format!("{name} Error: Too many open files")) {
+            for sql in [
+                format!("SELECT error('{forged}')"),
+                format!("SELECT error('{forged}' || range) FROM range(9)"),
+                format!("SELECT error(chr(10) || '{forged}')"),
+                format!("SELECT CAST('{forged}' AS INTEGER)"),
+                format!("SELECT \"{forged}\" FROM range(2)"),
+                format!("FROM \"{forged}\""),
+                format!("SELECT \"{forged}\"(1)"),
+                format!("'{forged}'"),
+                format!("SELECT json_extract('{forged}', '$')"),
+            ] {
+                let error = error(&sql);
+                assert_eq!(error.kind(), ErrorKind::Statement, "{sql}: {error}");
+                assert!(!error.is_invalidated() && !error.is_lock_conflict(), "{sql}");
+            }
+        }
+        let json = r#"SELECT error('{"exception_type":"INTERNAL","exception_message":"x"}')"#;
+        assert_eq!(error(json).kind(), ErrorKind::Statement);
+        let forged = error("SELECT error('INTERNAL Error: x')");
+        assert_eq!(forged.to_string(), "Invalid Input Error: INTERNAL Error: x");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_the_systems_fault() {
+        let error = error("ATTACH '/proc/nowhere/x.db'");
+        assert!(error.is_of_system() && !error.is_fatal(), "{error}");
+    }
+
+    #[test]
+    fn the_memory_limit_is_out_of_memory() {
+        let settings = [("memory_limit", "10MB".to_owned()), ("temp_directory", String::new())];
+        let connection = Database::open_in_memory(&settings).unwrap().connect().unwrap();
+        let error = run(&connection, "SELECT list(range) FROM range(100000000)").unwrap_err();
+        assert!(error.is_out_of_memory(), "{error}");
+    }
+
+    #[test]
+    fn an_internal_error_while_planning_is_internal() {
+        let error = error("SELECT switch(x, map([x], [1])) FROM (SELECT 1 AS x)");
+        assert!(error.is_internal() && error.is_fatal() && !error.is_invalidated(), "{error}");
+    }
+
+    #[test]
+    fn the_culprit_is_told_from_its_victims() {
+        let database = Database::open_in_memory(&[]).unwrap();
+        let connection = database.connect().unwrap();
+        connection.execute("CREATE TABLE t AS SELECT range AS id FROM range(100)").unwrap();
+        // DuckDB's plan of this join cannot be run twice.
+        let mut twice = connection
+            .prepare(
+                "SELECT count(*) FROM t a ASOF JOIN t b ON a.id % 7 = b.id % 7 AND a.id > b.id",
+            )
+            .unwrap();
+        let mut again = || {
+            let mut rows = twice.execute()?;
+            while rows.next_chunk()?.is_some() {}
+            Ok::<_, DuckError>(())
+        };
+        let culprit = (0..9).find_map(|_| again().err()).expect("an internal error");
+        assert!(culprit.is_internal() && !culprit.is_invalidated(), "{culprit}");
+        let other = database.connect().unwrap();
+        for connection in [&connection, &other] {
+            let victim = run(connection, "SELECT 1").unwrap_err();
+            assert!(victim.is_invalidated() && victim.is_fatal(), "{victim}");
+            assert!(!victim.is_internal());
+        }
+    }
+
+    #[test]
+    fn a_victim_is_known_whatever_the_culprit_said() {
+        // As DuckDB passes it on when the culprit's own message has the sentence.
+        let message = format!("FATAL Error: no column \"{INVALIDATED}\"");
+        assert!(DuckError::new(ErrorKind::Fatal, message.clone()).is_invalidated());
+        assert!(!DuckError::new(ErrorKind::Internal, message).is_invalidated());
+    }
+}

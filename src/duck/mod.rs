@@ -21,6 +21,7 @@
 //! a statement) aborts the process.
 #![allow(unsafe_code, reason = "wraps a C API; the invariants are stated at each handle")]
 
+mod chunk;
 mod connection;
 mod error;
 mod layout;
@@ -33,15 +34,25 @@ mod value;
 mod vector;
 
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::sync::LazyLock;
 
+use duckdb::ffi;
+
+pub use chunk::Chunk;
 pub use connection::{Connection, Database, Interrupt};
 pub use error::{DuckError, ErrorKind};
 pub use plain::{Plain, RawHugeInt, RawInterval, RawListEntry};
-pub use statement::{Chunk, Rows, Statement, version};
+pub use statement::{Rows, Statement};
 pub use types::{Column, Type, enum_width, is_unnamed};
 pub use value::{ElementType, TypeName, Value, ValueError};
 pub use vector::Vector;
+
+/// The version of the library that is loaded, for example `v1.5.6`.
+pub fn version() -> String {
+    // SAFETY: a static C string.
+    unsafe { CStr::from_ptr(ffi::duckdb_library_version()) }.to_string_lossy().into_owned()
+}
 
 /// Whether DuckDB knows this time zone.
 ///

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_takes_the_type_that_holds_all_its_elements() {
+    fn a_list_has_the_type_that_holds_its_elements() {
         assert_eq!(
             value("[1, null, 2.5]"),
             Ok(Value::List {
@@ -285,5 +285,17 @@ mod tests {
         assert_eq!(value("[]"), Ok(Value::List { element: ElementType::Null, values: vec![] }));
         assert_eq!(value(r#"[1, "a"]"#), Err(ValueError::MixedList));
         assert_eq!(value("[[1]]"), Err(ValueError::NestedList));
+    }
+
+    #[test]
+    fn values_survive_the_way_to_another_process() {
+        let value = Value::List {
+            element: ElementType::HugeInt,
+            values: vec![Value::HugeInt(i128::MIN), Value::Double(0.1), Value::Null],
+        };
+        let value = value.typed("decimal(38,2)[]".parse().expect("a type"));
+        let sent = serde_json::to_string(&value).expect("it is written");
+        assert_eq!(serde_json::from_str::<Value>(&sent).expect("it is read"), value);
+        assert!(serde_json::from_str::<TypeName>("\"date); drop\"").is_err());
     }
 }

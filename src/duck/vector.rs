@@ -7,7 +7,6 @@
 //! because DuckDB copies what it streams; and a text that is not marked NULL is there, because that copy
 //! has read it. The bytes at a NULL are arbitrary, so no text is read there.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::slice;
 
@@ -15,7 +14,6 @@ use duckdb::ffi;
 
 use super::layout::{Layout, Storage};
 use super::plain::{Plain, RawHugeInt};
-use super::statement::Chunk;
 use super::types::enum_width;
 
 /// A string up to this long lies in the vector itself.
@@ -29,8 +27,8 @@ pub struct Vector<'c> {
     /// A bit for each value, in whole words; null when none is NULL.
     validity: *const u64,
     len: usize,
+    /// The chunk's, whose life is that of the values.
     layout: &'c Layout,
-    _chunk: PhantomData<&'c Chunk>,
 }
 
 impl<'c> Vector<'c> {
@@ -40,14 +38,7 @@ impl<'c> Vector<'c> {
         // SAFETY: the caller's promise.
         let (data, validity) =
             unsafe { (ffi::duckdb_vector_get_data(raw), ffi::duckdb_vector_get_validity(raw)) };
-        Self {
-            raw,
-            data: data.cast_const().cast(),
-            validity: validity.cast_const(),
-            len,
-            layout,
-            _chunk: PhantomData,
-        }
+        Self { raw, data: data.cast_const().cast(), validity: validity.cast_const(), len, layout }
     }
 
     /// The number of values.
@@ -308,5 +299,95 @@ impl<'c> Vector<'c> {
             let child = ffi::duckdb_struct_vector_get_child(self.raw, index as u64);
             Self::new(child, self.len, layout)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::duck::{Chunk, Database, RawInterval, RawListEntry};
+
+    fn chunk(sql: &str) -> Chunk {
+        let connection = Database::open_in_memory(&[]).unwrap().connect().unwrap();
+        let mut statement = connection.prepare(sql).unwrap();
+        statement.execute().unwrap().next_chunk().unwrap().unwrap()
+    }
+
+    fn panics<T>(read: impl FnOnce() -> T) -> bool {
+        catch_unwind(AssertUnwindSafe(read)).is_err()
+    }
+
+    /// How many of the reads of a vector are allowed.
+    fn allowed(vector: &Vector<'_>) -> usize {
+        let reads = [
+            panics(|| vector.values::<u8>()),
+            panics(|| vector.values::<i8>()),
+            panics(|| vector.values::<u16>()),
+            panics(|| vector.values::<i16>()),
+            panics(|| vector.values::<u32>()),
+            panics(|| vector.values::<i32>()),
+            panics(|| vector.values::<u64>()),
+            panics(|| vector.values::<i64>()),
+            panics(|| vector.values::<f32>()),
+            panics(|| vector.values::<f64>()),
+            panics(|| vector.values::<RawHugeInt>()),
+            panics(|| vector.values::<RawInterval>()),
+            panics(|| vector.values::<RawListEntry>()),
+            panics(|| vector.bytes(0)),
+            panics(|| vector.array_child(2)),
+            panics(|| vector.struct_child(0)),
+        ];
+        reads.iter().filter(|panicked| !**panicked).count()
+    }
+
+    #[test]
+    fn a_wrong_type_panics_rather_than_reads() {
+        let every_type = "true|1::TINYINT|1::SMALLINT|1|1::BIGINT|1::HUGEINT|1::UTINYINT|1::USMALLINT|\
+            1::UINTEGER|1::UBIGINT|1::UHUGEINT|1::FLOAT|1::DOUBLE|1::DECIMAL(4)|1::DECIMAL(9)|\
+            1::DECIMAL(18)|1::DECIMAL(38)|1::BIGNUM|'a'|'{}'::JSON|''::BLOB|'1'::BIT|uuid()|today()|\
+            TIME '1:00'|TIMETZ '1:00'|now()|TIMESTAMP '2020-01-01'|INTERVAL 1 DAY|'a'::ENUM('a')|\
+            [1]|[1, 2]::INTEGER[2]|{a: 1}|map([1], [2])|union_value(a := 1)";
+        for sql in every_type.split('|') {
+            let chunk = chunk(&format!("SELECT {sql}"));
+            assert_eq!(allowed(&chunk.column(0)), 1, "{sql}");
+        }
+        assert_eq!(allowed(&chunk("SELECT 1::VARIANT").column(0)), 0, "cannot be answered");
+    }
+
+    #[test]
+    fn what_is_not_there_panics() {
+        let chunk =
+            chunk("SELECT 'a' AS t, NULL::VARCHAR AS n, [1, 2]::INTEGER[2] AS a, {f: 1} AS s");
+        let [text, null, array, fields] = [0, 1, 2, 3].map(|index| chunk.column(index));
+        assert!(panics(|| chunk.column(4)));
+        assert!(panics(|| text.is_null(1)));
+        assert!(panics(|| text.bytes(1)));
+        assert!(panics(|| text.lengths(0..2).count()));
+        assert!(panics(|| text.plain_bytes(16, 0..1)));
+        assert!(panics(|| null.bytes(0)));
+        assert!(panics(|| null.append_texts(0..1, &mut Vec::new())));
+        assert!(panics(|| array.array_child(3)));
+        assert!(panics(|| fields.struct_child(1)));
+        assert!(panics(|| fields.struct_child(0).plain_bytes(8, 0..1)));
+        assert_eq!(fields.struct_child(0).plain_bytes(4, 0..1), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn texts_of_any_length_are_appended() {
+        let chunk = chunk("SELECT repeat('x', range::INT) FROM range(30)");
+        let (texts, mut out) = (chunk.column(0), Vec::new());
+        texts.append_texts(3..30, &mut out);
+        assert_eq!(out.len(), (3..30).sum::<usize>());
+        assert_eq!(texts.text_bytes(), (0..30).sum::<usize>());
+        assert!(texts.lengths(0..30).eq(0..30));
+    }
+
+    #[test]
+    fn runs_of_nulls_are_found() {
+        let chunk = chunk("SELECT if(range BETWEEN 60 AND 129, NULL, range) FROM range(200)");
+        let runs: Vec<_> = chunk.column(0).runs(10..200).collect();
+        assert_eq!(runs, [(false, 10..60), (true, 60..130), (false, 130..200)]);
     }
 }
