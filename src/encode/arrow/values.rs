@@ -418,15 +418,6 @@ fn ends(
     rows: Range<usize>,
     start: usize,
 ) -> Result<usize, EncodeError> {
-    if let Some(texts) = vector.joined() {
-        let offsets = &texts.offsets[rows.start..=rows.end];
-        let end = start + (offsets[rows.len()] - offsets[0]) as usize;
-        offset(end)?;
-        let moved = start as i32 - offsets[0];
-        converted(out, &offsets[1..], |end: i32| (end + moved).to_le_bytes());
-        return Ok(end);
-    }
-    vector.wish_joined();
     out.reserve(rows.len() * OFFSET_BYTES);
     let mut end = start;
     for length in vector.lengths(rows) {
