@@ -50,6 +50,9 @@ pub fn main(scratch: &Path) -> ExitCode {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return complain(&error),
     };
+    // Before anything is given up: DuckDB looks for the limits of its cgroup when it is opened, and
+    // does not bear that they cannot be read. With one thread it starts no other.
+    let mut source = Source::open(scratch.to_owned());
     let first = match messages::receive::<Request>(&socket) {
         Ok(Some(first)) => first,
         Ok(None) => return leave(scratch),
@@ -59,11 +62,11 @@ pub fn main(scratch: &Path) -> ExitCode {
         return complain(&error);
     }
     let (requests, inbox) = mpsc::channel::<Message>();
-    let (folder, answers) = (scratch.to_owned(), socket.try_clone());
+    let answers = socket.try_clone();
     let work = move || {
         // Whatever ends this thread ends the process.
         let answers = CloseOnDrop(answers?);
-        work(folder, &answers.0, inbox)
+        work(&mut source, &answers.0, &inbox)
     };
     let started = thread::Builder::new().name("build".to_owned()).stack_size(STACK_BYTES);
     if let Err(error) = started.spawn(work) {
@@ -89,11 +92,10 @@ impl Drop for CloseOnDrop {
 
 /// Answers requests in turn.
 fn work(
-    scratch: std::path::PathBuf,
+    source: &mut Result<Source, messages::Failure>,
     socket: &UnixStream,
-    inbox: Receiver<Message>,
+    inbox: &Receiver<Message>,
 ) -> io::Result<()> {
-    let mut source = Source::open(scratch);
     // Not before: it takes 30 ms to get here, and on a machine that is busy it would take seconds.
     let _ = rustix::process::nice(NICENESS);
     let mut number = FIRST_FILE;
@@ -107,7 +109,7 @@ fn work(
         if number > FIRST_FILE + 4 * FILES_PER_BUILDER as i32 {
             return Err(io::Error::other("too many files"));
         }
-        let response = match &mut source {
+        let response = match source {
             Ok(source) => answer(source, request, files),
             Err(failure) => Response::Failed(failure.clone()),
         };
