@@ -104,10 +104,13 @@ patched("list-of-i16.parquet", lists[0], whole[lists[0]] & 0xF0 | 4)
 for file in sorted(HERE.glob("*.parquet")):
     print(file.name, file.stat().st_size, len(duckdb.sql(f"from '{file}'")), pq.read_table(file).num_rows)
 
-# DuckDB's VARIANT with one letter of its footer changed: DuckDB has an INTERNAL error.
+# DuckDB's VARIANT with a letter of its footer changed, in the schema and beside the values alike:
+# DuckDB has an INTERNAL error.
 broken = HERE / "internal-error.parquet.broken"
 duckdb.sql(f"copy (select {{'a': i}}::variant v from range(3) t(i)) to '{broken}' (format parquet)")
 whole = broken.read_bytes()
 end = len(whole) - 8 - struct.unpack("<I", whole[-8:-4])[0]
+broken.write_bytes(whole[:end] + whole[end:].replace(b"metadata", b"metadatX"))
+# In the schema alone: its footer contradicts itself.
 at = whole.index(b"metadata", end)
-broken.write_bytes(whole[: at + 7] + b"X" + whole[at + 8 :])
+(HERE / "contradiction.parquet.broken").write_bytes(whole[: at + 7] + b"X" + whole[at + 8 :])

@@ -106,6 +106,11 @@ impl Footer {
             let reason = format!("nests its columns {depth} deep; {DEEPEST_SCHEMA} is the most");
             return Err(FooterError::Broken(reason));
         }
+        if walked.contradictions > 0 {
+            let count = walked.contradictions;
+            let reason = format!("names {count} columns otherwise in its schema than beside them");
+            return Err(FooterError::Broken(reason));
+        }
         let rows = u64::try_from(walked.rows)
             .map_err(|_| FooterError::Broken(format!("claims {} rows", walked.rows)))?;
         let invocation_id = walked

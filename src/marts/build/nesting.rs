@@ -1,5 +1,5 @@
 //! What martd reads of a Parquet footer by itself: how deeply its schema is nested, its rows, its
-//! sizes and its key-value metadata.
+//! sizes, its key-value metadata, and whether it contradicts itself.
 //!
 //! A walk over Thrift's compact encoding without recursion over what the file says, and as lenient
 //! as DuckDB and pyarrow: a field of another type than the format's is passed over, a text need not
@@ -16,10 +16,24 @@ mod file {
     pub(super) const ROW_GROUPS: i64 = 4;
     pub(super) const KEY_VALUES: i64 = 5;
 }
-/// The field of `SchemaElement` that says how many of the elements after it are its children.
-const NUM_CHILDREN: i64 = 5;
-/// The field of `RowGroup` with the bytes of its values, encoded and not compressed.
-const TOTAL_BYTES: i64 = 2;
+/// Those of `SchemaElement`. The last says how many of the elements after it are its children.
+mod element {
+    pub(super) const TYPE: i64 = 1;
+    pub(super) const NAME: i64 = 4;
+    pub(super) const NUM_CHILDREN: i64 = 5;
+}
+/// Those of `RowGroup`. The second is the bytes of its values, encoded and not compressed.
+mod group {
+    pub(super) const COLUMNS: i64 = 1;
+    pub(super) const TOTAL_BYTES: i64 = 2;
+}
+/// The one of `ColumnChunk`.
+const META_DATA: i64 = 3;
+/// Those of `ColumnMetaData`.
+mod column {
+    pub(super) const TYPE: i64 = 1;
+    pub(super) const PATH: i64 = 3;
+}
 
 /// What a footer says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,23 +46,31 @@ pub(super) struct Walked<'b> {
     pub(super) uncompressed: u64,
     /// Keys and values, as they are.
     pub(super) key_values: Vec<(&'b [u8], &'b [u8])>,
+    /// How many columns are named otherwise in the schema than beside their values, or have another
+    /// type there. DuckDB goes by the schema alone; when the two differ, one of them is damaged.
+    pub(super) contradictions: usize,
 }
+
+/// A column without columns in it: its name, and the number of its type if it has one.
+type Leaf<'b> = (&'b [u8], Option<i64>);
 
 /// Walks over the bytes of a footer; `None` when they are not one.
 pub(super) fn walk(footer: &[u8]) -> Option<Walked<'_>> {
     let mut thrift = Thrift(footer);
     let mut walked = Walked::default();
-    let (mut field, mut has_schema) = (0, false);
+    let (mut field, mut leaves) = (0, None);
     while let Some(ty) = thrift.field(&mut field)? {
         match (field, ty) {
             (file::SCHEMA, LIST) => {
-                walked.depth = walked.depth.max(thrift.schema()?);
-                has_schema = true;
+                let (depth, found) = thrift.schema()?;
+                (walked.depth, leaves) = (walked.depth.max(depth), Some(found));
             }
             (file::ROWS, I16 | I32 | I64) => walked.rows = unzigzag(thrift.varint()?),
             (file::ROW_GROUPS, LIST) => thrift.structs(|thrift| {
-                let bytes = u64::try_from(thrift.number(TOTAL_BYTES)?).unwrap_or(0);
+                let leaves = leaves.as_deref().unwrap_or_default();
+                let (bytes, contradictions) = thrift.row_group(leaves)?;
                 walked.uncompressed = walked.uncompressed.saturating_add(bytes);
+                walked.contradictions = walked.contradictions.saturating_add(contradictions);
                 Some(())
             })?,
             (file::KEY_VALUES, LIST) => thrift.structs(|thrift| {
@@ -58,7 +80,7 @@ pub(super) fn walk(footer: &[u8]) -> Option<Walked<'_>> {
             _ => thrift.skip(ty, MOST_SKIPPED)?,
         }
     }
-    has_schema.then_some(walked)
+    leaves.map(|_| walked)
 }
 
 const BOOLEANS: [u8; 2] = [1, 2];
@@ -138,13 +160,13 @@ impl<'b> Thrift<'b> {
         Some(())
     }
 
-    /// The depth of a schema, which is a list in depth-first order.
-    fn schema(&mut self) -> Option<usize> {
-        let mut deepest = 0;
+    /// The depth of a schema, which is a list in depth-first order, and its leaves.
+    fn schema(&mut self) -> Option<(usize, Vec<Leaf<'b>>)> {
+        let (mut deepest, mut leaves) = (0, Vec::new());
         // For each group that is open: how many of its children are still to come.
         let mut open: Vec<i64> = Vec::new();
         self.structs(|thrift| {
-            let children = thrift.number(NUM_CHILDREN)?;
+            let (leaf, children) = thrift.schema_element()?;
             while open.last() == Some(&0) {
                 open.pop();
             }
@@ -154,22 +176,82 @@ impl<'b> Thrift<'b> {
             if children > 0 {
                 open.push(children);
                 deepest = deepest.max(open.len());
+            } else {
+                leaves.push(leaf);
             }
             Some(())
         })?;
-        Some(deepest)
+        Some((deepest, leaves))
     }
 
-    /// A number in a struct, by its field; 0 when it is not there.
-    fn number(&mut self, wanted: i64) -> Option<i64> {
-        let (mut field, mut number) = (0, 0);
+    /// A `SchemaElement`, and how many children it has.
+    fn schema_element(&mut self) -> Option<(Leaf<'b>, i64)> {
+        let (mut field, mut name, mut kind, mut children) = (0, &[][..], None, 0);
         while let Some(ty) = self.field(&mut field)? {
-            match ty {
-                I16 | I32 | I64 if field == wanted => number = unzigzag(self.varint()?),
+            match (field, ty) {
+                (element::TYPE, I16 | I32 | I64) => kind = Some(unzigzag(self.varint()?)),
+                (element::NAME, BINARY) => name = self.binary()?,
+                (element::NUM_CHILDREN, I16 | I32 | I64) => children = unzigzag(self.varint()?),
                 _ => self.skip(ty, MOST_SKIPPED)?,
             }
         }
-        Some(number)
+        Some(((name, kind), children))
+    }
+
+    /// The bytes of a row group's values, and how many of its columns are not those of the schema.
+    fn row_group(&mut self, leaves: &[Leaf<'b>]) -> Option<(u64, usize)> {
+        let (mut field, mut bytes, mut contradictions) = (0, 0, 0);
+        while let Some(ty) = self.field(&mut field)? {
+            match (field, ty) {
+                (group::COLUMNS, LIST) => {
+                    let mut left = leaves.iter();
+                    self.structs(|thrift| {
+                        let found = thrift.column_chunk()?;
+                        let differs = |leaf: &Leaf<'_>| found.is_some_and(|found| found != *leaf);
+                        contradictions += usize::from(left.next().is_some_and(differs));
+                        Some(())
+                    })?;
+                }
+                (group::TOTAL_BYTES, I16 | I32 | I64) => {
+                    bytes = u64::try_from(unzigzag(self.varint()?)).unwrap_or(0);
+                }
+                _ => self.skip(ty, MOST_SKIPPED)?,
+            }
+        }
+        Some((bytes, contradictions))
+    }
+
+    /// What a `ColumnChunk` says of its column, if it does.
+    fn column_chunk(&mut self) -> Option<Option<Leaf<'b>>> {
+        let (mut field, mut found) = (0, None);
+        while let Some(ty) = self.field(&mut field)? {
+            match (field, ty) {
+                (META_DATA, STRUCT) => found = self.column()?,
+                _ => self.skip(ty, MOST_SKIPPED)?,
+            }
+        }
+        Some(found)
+    }
+
+    /// The last name and the type in a `ColumnMetaData`.
+    fn column(&mut self) -> Option<Option<Leaf<'b>>> {
+        let (mut field, mut name, mut kind) = (0, None, None);
+        while let Some(ty) = self.field(&mut field)? {
+            match (field, ty) {
+                (column::TYPE, I16 | I32 | I64) => kind = Some(unzigzag(self.varint()?)),
+                (column::PATH, LIST) => {
+                    let (size, ty) = self.list()?;
+                    for _ in 0..size {
+                        match ty {
+                            BINARY => name = Some(self.binary()?),
+                            _ => self.skip_element(ty, MOST_SKIPPED)?,
+                        }
+                    }
+                }
+                _ => self.skip(ty, MOST_SKIPPED)?,
+            }
+        }
+        Some(name.map(|name| (name, kind)))
     }
 
     /// A `KeyValue`. One without a value has an empty one.

@@ -14,7 +14,7 @@ use blake3::Hash;
 use tracing::{debug, warn};
 
 use super::child::{Builder, Settings};
-use super::footer::Footer;
+use super::footer::{Footer, FooterError};
 use super::messages::{Allowance, Cause, Request, Response};
 use super::queue::{Asker, Queue, Step};
 use super::source::{LARGE_BLOCK, SMALL_BLOCK};
@@ -211,8 +211,13 @@ impl Shared {
     /// Builds one file. `kept` is a builder that may be used again, before and after.
     fn build<'s>(&'s self, pin: &Pin, kept: &mut Option<Known<'s>>) -> Verdict {
         let began = Instant::now();
-        let uncompressed = Footer::read(pin)
-            .map_or(pin.size().saturating_mul(USUAL_COMPRESSION), |footer| footer.uncompressed);
+        let uncompressed = match Footer::read(pin) {
+            Ok(footer) => footer.uncompressed,
+            Err(FooterError::Broken(reason)) => {
+                return Verdict::Rejected(Rejection::lasting(reason));
+            }
+            Err(FooterError::Incomplete(_)) => pin.size().saturating_mul(USUAL_COMPRESSION),
+        };
         let estimate = uncompressed.max(pin.size());
         let deadline = self.settings.deadline(estimate);
         let (mut stopped, mut on_disk) = (0, false);

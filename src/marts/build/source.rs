@@ -61,8 +61,13 @@ impl Source {
         let claimed = self
             .number(&format!("SELECT num_rows FROM parquet_file_metadata({literal})"))
             .map_err(failed)?;
-        self.build(place, block, &format!("read_parquet({literal})"), Some(&literal), claimed)
-            .map_err(|error| error.without(&path))
+        self.build(
+            place,
+            block,
+            &format!("read_parquet({literal})"),
+            Some(claimed.unwrap_or_default()),
+        )
+        .map_err(|error| error.without(&path))
     }
 
     /// Attaches a legacy file and lists what is in these schemas; a name that several have is the
@@ -133,16 +138,16 @@ impl Source {
         self.files += 1;
         let catalog = self.legacy.as_ref().map_or("", |(catalog, _)| catalog);
         let from = [catalog, schema, name].map(quote_identifier).join(".");
-        self.build(place, block, &from, None, None)
+        self.build(place, block, &from, None)
     }
 
-    /// Writes the rows of `from` into the place. `parquet` is the file that has them, as a literal.
+    /// Writes the rows of `from` into the place. A Parquet file has claimed how many there are, and
+    /// may be dbt-duckdb's empty model.
     fn build(
         &self,
         place: OwnedFd,
         block: u32,
         from: &str,
-        parquet: Option<&str>,
         claimed: Option<i64>,
     ) -> Result<Report, Failure> {
         let empty = if block == SMALL_BLOCK { EMPTY_16K } else { EMPTY_256K };
@@ -169,8 +174,7 @@ impl Source {
         }
         let columns = self.columns().map_err(failed)?;
         let mut empty_model = false;
-        if let Some(parquet) = parquet {
-            self.check_columns(parquet)?;
+        if claimed.is_some() {
             empty_model = rows == 1 && self.is_null_alone(&table, &columns).map_err(failed)?;
             if empty_model {
                 run(&format!("DELETE FROM {table}"))?;
@@ -202,29 +206,6 @@ impl Source {
             .collect();
         let sql = format!("SELECT count(*) FROM {table} WHERE {}", nulls.join(" AND "));
         Ok(self.number(&sql)? == Some(1))
-    }
-
-    /// A footer names each column and its type twice: in the schema, which DuckDB goes by, and beside
-    /// each chunk of its values. When the two differ, one of them is damaged. A footer that DuckDB
-    /// reads rows by but cannot list is none the worse for that.
-    fn check_columns(&self, parquet: &str) -> Result<(), Failure> {
-        let differing = self.number(&format!(
-            "SELECT count(*) FROM parquet_metadata({parquet}) AS chunk JOIN (
-                 SELECT name, type, row_number() OVER () - 1 AS column_id
-                 FROM parquet_schema({parquet}) WHERE coalesce(num_children, 0) = 0
-             ) AS leaf USING (column_id)
-             WHERE chunk.type <> leaf.type OR NOT ends_with(chunk.path_in_schema, leaf.name)"
-        ));
-        match differing {
-            Ok(Some(0) | None) => Ok(()),
-            Ok(Some(count)) => Err(Failure::content(format!(
-                "names {count} columns otherwise in its schema than beside them"
-            ))),
-            Err(error) => match Failure::of(&error.to_string(), &[]) {
-                failure if failure.cause == Cause::Content => Ok(()),
-                failure => Err(failure),
-            },
-        }
     }
 
     /// The one number that a statement answers; `None` when there is none.
