@@ -168,4 +168,40 @@ mod tests {
         });
         assert!(outcome.is_none_or(|outcome| outcome == [true; 9]), "{outcome:?}");
     }
+    #[test]
+    fn a_builder_has_its_scratch_folder_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let scratch = dir.path().join("scratch");
+        fs::create_dir(&scratch).expect("mkdir");
+        let [given, other] = ["given", "other"].map(|name| dir.path().join(name));
+        fs::write(&given, "x").expect("write");
+        fs::write(&other, "x").expect("write");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("still allowed");
+        let address = listener.local_addr().expect("bound");
+        let file = fs::File::open(&given).expect("open");
+        let outcome = thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                use std::os::fd::AsFd;
+                let status = confine_builder(&scratch, [file.as_fd()], None).expect("Landlock");
+                if status == RulesetStatus::NotEnforced {
+                    eprintln!("this kernel has no Landlock: nothing is tested");
+                    return None;
+                }
+                let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+                Some([
+                    fs::write(scratch.join("a"), "x").is_ok(),
+                    fs::read(&again).is_ok(),
+                    fs::write(&again, "y").is_err(),
+                    fs::read(&other).is_err(),
+                    fs::write(dir.path().join("new"), "x").is_err(),
+                    fs::remove_file(&other).is_err(),
+                    fs::read_dir(dir.path()).is_err(),
+                    std::net::TcpStream::connect(address).is_err(),
+                    fs::remove_dir_all(&scratch).is_ok(),
+                ])
+            });
+            confined.join().expect("no panic")
+        });
+        assert!(outcome.is_none_or(|outcome| outcome == [true; 9]), "{outcome:?}");
+    }
 }

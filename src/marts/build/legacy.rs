@@ -10,7 +10,7 @@ use tracing::warn;
 use super::messages::{Allowance, Cause, Failure, Listed, Request, Response};
 use super::pool::{Known, Shared, allowance, block};
 use super::table::{Place, SMALLEST_TABLE_BYTES, TableKind};
-use super::{BuiltTable, Pool};
+use super::{BuiltTable, Pool, Rejection};
 use crate::engine::catalog_name;
 use crate::legacy::LegacyVersion;
 
@@ -30,8 +30,8 @@ impl Pool {
     /// that several schemas have is the first one's. In a builder of its own, besides the pool's.
     ///
     /// # Errors
-    /// The outer one when no builder can be had, which says nothing about the file; the inner one is
-    /// why the file cannot be served.
+    /// The outer one says nothing about the file (no builder or no memory could be had, a builder was
+    /// killed, DuckDB failed): try again later. The inner one is why the file cannot be served.
     pub fn build_legacy(
         &self,
         version: &LegacyVersion,
@@ -60,6 +60,23 @@ struct Export<'e> {
     deadline: Duration,
 }
 
+const NONSENSE: &str = "its builder answered nonsense";
+
+impl From<Failure> for Rejection {
+    fn from(Failure { cause, reason }: Failure) -> Self {
+        Self { reason, lasting: cause == Cause::Content }
+    }
+}
+
+/// A rejection of the whole file.
+fn told<T>(rejection: Rejection) -> io::Result<Result<T, String>> {
+    if rejection.lasting {
+        Ok(Err(rejection.reason))
+    } else {
+        Err(io::Error::other(rejection.reason))
+    }
+}
+
 /// A builder that has the file attached, and what is in it.
 type Attached<'e> = (Known<'e>, Vec<Listed>);
 
@@ -67,18 +84,18 @@ impl<'e> Export<'e> {
     fn run(&self) -> io::Result<Result<Vec<BuiltLegacyTable>, String>> {
         let (known, listed) = match self.attach(None)? {
             Ok(attached) => attached,
-            Err(failure) => return Ok(Err(failure.reason)),
+            Err(rejection) => return told(rejection),
         };
         let mut kept = Some(known);
         let mut built = Vec::with_capacity(listed.len());
         for table in listed {
             let outcome = match self.build(&table, &mut kept)? {
                 Ok(table) => Ok(table),
-                Err(reason) if table.is_view => {
+                Err(Rejection { reason, .. }) if table.is_view => {
                     warn!(schema = table.schema, view = table.name, reason, "a view has no table");
                     Err(reason)
                 }
-                Err(reason) => return Ok(Err(reason)),
+                Err(rejection) => return told(rejection),
             };
             built.push(BuiltLegacyTable { schema: table.schema, name: table.name, outcome });
         }
@@ -86,7 +103,7 @@ impl<'e> Export<'e> {
     }
 
     /// Starts a builder and has it attach the file. It will be able to write `place`.
-    fn attach(&self, place: Option<&Place>) -> io::Result<Result<Attached<'e>, Failure>> {
+    fn attach(&self, place: Option<&Place>) -> io::Result<Result<Attached<'e>, Rejection>> {
         let mut known = self.shared.start()?;
         let is_copied = self.version.is_copied();
         let mut descriptors = Vec::new();
@@ -102,12 +119,11 @@ impl<'e> Export<'e> {
             logs: self.version.log_endings().map(str::to_owned).collect(),
             allowance: Allowance { cpu_seconds, table_bytes: SMALLEST_TABLE_BYTES },
         };
-        let stopped = |reason| Err(Failure { cause: Cause::Internal, reason });
         Ok(match known.builder.ask(&request, &descriptors, self.deadline) {
             Ok(Response::Listed(listed)) => Ok((known, listed)),
-            Ok(Response::Failed(failure)) => Err(failure),
-            Ok(Response::Built(_)) => stopped("its builder answered nonsense".to_owned()),
-            Err(reason) => stopped(reason),
+            Ok(Response::Failed(failure)) => Err(failure.into()),
+            Ok(Response::Built(_)) => Err(Rejection::passing(NONSENSE.to_owned())),
+            Err(reason) => Err(Rejection::passing(reason)),
         })
     }
 
@@ -116,14 +132,15 @@ impl<'e> Export<'e> {
         &self,
         table: &Listed,
         kept: &mut Option<Known<'e>>,
-    ) -> io::Result<Result<Arc<BuiltTable>, String>> {
+    ) -> io::Result<Result<Arc<BuiltTable>, Rejection>> {
         let (mut stopped, mut on_disk) = (false, false);
         // How large one of them is, nobody knows; none is larger than the file but by views.
         let estimate = self.version.file.size();
         loop {
             let place = match self.shared.settings.budget.place(SMALLEST_TABLE_BYTES, on_disk) {
                 Ok(place) => place,
-                Err(reason) => return Ok(Err(reason)),
+                // More memory than now there may never be: let the reason be seen.
+                Err(reason) => return Ok(Err(Rejection::lasting(reason))),
             };
             on_disk = place.kind() == TableKind::Disk;
             if on_disk {
@@ -133,7 +150,7 @@ impl<'e> Export<'e> {
                 Some(known) => known,
                 None => match self.attach(on_disk.then_some(&place))? {
                     Ok((known, _)) => known,
-                    Err(failure) => return Ok(Err(failure.reason)),
+                    Err(rejection) => return Ok(Err(rejection)),
                 },
             };
             let request = Request::Export {
@@ -157,13 +174,13 @@ impl<'e> Export<'e> {
                 Ok(Response::Failed(failure)) => match failure.cause {
                     Cause::TooLarge if !on_disk => on_disk = true,
                     Cause::Internal if !stopped => stopped = true,
-                    _ => return Ok(Err(failure.reason)),
+                    _ => return Ok(Err(failure.into())),
                 },
                 Ok(Response::Listed(_)) | Err(_) if !stopped => stopped = true,
                 Ok(Response::Listed(_)) => {
-                    return Ok(Err("its builder answered nonsense".to_owned()));
+                    return Ok(Err(Rejection::passing(NONSENSE.to_owned())));
                 }
-                Err(reason) => return Ok(Err(reason)),
+                Err(reason) => return Ok(Err(Rejection::passing(reason))),
             }
         }
     }

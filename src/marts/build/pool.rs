@@ -24,8 +24,9 @@ use crate::pin::{Pin, PinKind};
 
 /// How long a builder is kept that has nothing to do: files come in bursts, or minutes apart.
 const IDLE: Duration = Duration::from_secs(5);
-/// A mart whose values take more has a table of large blocks.
-const SMALL_MART_BYTES: u64 = 8 << 20;
+/// A mart whose values take more has a table of large blocks: with small ones 100,000 rows × 13 columns
+/// take 8.2 MB and 240 ms instead of 5.5 MB and 105 ms, and 20 rows 45 KB instead of 537 KB.
+const SMALL_MART_BYTES: u64 = 1 << 20;
 /// Without a footer that says more: what a file's values take, by its size.
 const USUAL_COMPRESSION: u64 = 4;
 /// How many builders a file may stop before that is said of the file.

@@ -228,14 +228,19 @@ impl Failure {
 
     /// What DuckDB says, without these paths.
     fn of(message: &str, paths: &[&str]) -> Self {
-        let cause = if message.contains("File too large") {
+        // By DuckDB's own word at the beginning, which no content can write.
+        let begins = |kinds: &[&str]| kinds.iter().any(|kind| message.starts_with(kind));
+        let is_internal = begins(&["INTERNAL Error", "FATAL Error"]);
+        let is_commit = begins(&["TransactionContext Error"]); // the log, and not the content
+        let is_input_or_output = is_commit || begins(&["IO Error"]);
+        let cause = if (is_internal || is_input_or_output) && message.contains("File too large") {
             Cause::TooLarge
-        } else if message.starts_with("INTERNAL Error")
-            || message.starts_with("FATAL Error")
-            || message.contains("database has been invalidated")
-        {
+        } else if is_internal {
             Cause::Internal
-        } else if message.starts_with("Out of Memory Error") || is_of_the_machine(message) {
+        } else if is_commit
+            || begins(&["Out of Memory Error"])
+            || (is_input_or_output && is_of_the_machine(message))
+        {
             Cause::Resources
         } else {
             Cause::Content
@@ -261,7 +266,7 @@ impl Failure {
     }
 }
 
-/// Whether an error is about the machine and not about a file that lies whole in memory.
+/// Whether an input or output error is about the machine and not about a file that is cut.
 fn is_of_the_machine(message: &str) -> bool {
     const SAYS_SO: [&str; 7] = [
         "No space left",
@@ -272,7 +277,7 @@ fn is_of_the_machine(message: &str) -> bool {
         "Permission denied",
         "Read-only file system",
     ];
-    message.starts_with("IO Error") && SAYS_SO.iter().any(|words| message.contains(words))
+    SAYS_SO.iter().any(|words| message.contains(words))
 }
 
 /// An identifier in double quotes, so that any name is only ever a name.
