@@ -253,15 +253,18 @@ impl Failure {
     /// The same without this path in its reason.
     fn without(mut self, path: &str) -> Self {
         self.reason = self.reason.replace(path, "the file");
-        let words = self.reason.split_inclusive([' ', '\n', '"', '\'', '(', ',']);
-        self.reason = words
-            .map(|word| {
-                let is_path = word.starts_with('/') && word[1..].contains('/');
-                if is_path { "the file ".to_owned() } else { word.to_owned() }
-            })
-            .collect::<String>()
-            .trim_end()
-            .to_owned();
+        const ENDS: [char; 7] = [' ', '\n', '"', '\'', '(', ')', ','];
+        let mut shown = String::with_capacity(self.reason.len());
+        for word in self.reason.split_inclusive(ENDS) {
+            let name = word.trim_end_matches(ENDS);
+            if name.starts_with('/') && name[1..].contains('/') {
+                shown.push_str("the file");
+                shown.push_str(&word[name.len()..]);
+            } else {
+                shown.push_str(word);
+            }
+        }
+        self.reason = shown;
         self
     }
 }
@@ -288,4 +291,37 @@ fn quote_identifier(name: &str) -> String {
 /// A text in single quotes.
 fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_empty_databases_open() {
+        for (empty, block) in [(EMPTY_16K, SMALL_BLOCK), (EMPTY_256K, LARGE_BLOCK)] {
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            fs::write(file.path(), empty).expect("write");
+            let connection = Connection::open_in_memory().expect("DuckDB");
+            let path = file.path().display();
+            let attach =
+                format!("ATTACH '{path}' AS v; CREATE TABLE v.t AS SELECT 1::VARIANT AS a");
+            connection.execute_batch(&attach).expect("of storage version v1.5.0");
+            let size = "SELECT block_size FROM pragma_database_size() WHERE database_name = 'v'";
+            let size = connection.query_row(size, [], |row| row.get::<_, i64>(0));
+            assert_eq!((empty.len(), size), (12 << 10, Ok(i64::from(block))));
+        }
+    }
+
+    #[test]
+    fn a_reason_has_no_paths_and_no_stack() {
+        let failure = Failure::of(
+            "INTERNAL Error: in \"/proc/self/fd/7\" and (/a/b.so:1), at 1/2\n\nStack Trace:\n/lib/x",
+            &["/proc/self/fd/7"],
+        );
+        assert_eq!(failure.cause, Cause::Internal);
+        assert_eq!(failure.reason, "INTERNAL Error: in \"the file\" and (the file), at 1/2");
+        let written = "Conversion Error: could not convert 'IO Error: File too large'";
+        assert_eq!(Failure::of(written, &[]).cause, Cause::Content);
+    }
 }
