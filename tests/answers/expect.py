@@ -8,7 +8,9 @@ martd is not asked. Read the difference (`git diff`) before you commit it.
 from __future__ import annotations
 
 import base64
+import ctypes
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ def show(kind: Kind, value: Any) -> str:
     if value is None:
         return "NULL"
     if kind.id in FLOATS:
-        return float_text(float(f"{value:.11e}"))
+        return float_text(float(f"{shortest(kind, value):.11e}"))
     if kind.id == "boolean" or kind.children:
         text = json_text(kind, value)
     elif isinstance(value, bytes):
@@ -39,6 +41,14 @@ def show(kind: Kind, value: Any) -> str:
 def iso_text(kind: Kind, value: Any) -> str:
     finite = kind.id == "timestamp with time zone" and not value.endswith("infinity")
     return f"{value}Z" if finite else str(value)
+
+
+def shortest(kind: Kind, value: float) -> float:
+    """The number with the fewest digits that is the same FLOAT."""
+    if kind.id != "float" or not math.isfinite(value):
+        return value
+    numbers = (float(f"{value:.{digits}g}") for digits in range(1, 10))
+    return next(number for number in numbers if ctypes.c_float(number).value == value)
 
 
 def float_text(value: float) -> str:
@@ -69,7 +79,7 @@ def json_text(kind: Kind, value: Any) -> str:
         case "blob":
             return quote(blob_text(value))
     if kind.id in FLOATS:
-        return float_text(value) if abs(value) < float("inf") else "null"
+        return float_text(shortest(kind, value)) if abs(value) < float("inf") else "null"
     if kind.id in INTEGERS | {"decimal"}:
         return str(value)
     return quote(iso_text(kind, value))

@@ -55,10 +55,10 @@ class Kind:
     @classmethod
     def of(cls, ty: DuckDBPyType) -> Kind:
         if ty.id in ("list", "struct", "map", "array"):
-            children = dict(ty.children)
-            size = children.pop("size", 0)
-            names = tuple(children) if ty.id == "struct" else ()
-            return cls(ty.id, tuple(map(cls.of, children.values())), tuple(filter(None, names)), size)
+            children: dict[str, Any] = dict(ty.children)
+            size = children.pop("size", 0) if ty.id == "array" else 0
+            names = tuple(filter(None, children)) if ty.id == "struct" else ()
+            return cls(ty.id, tuple(map(cls.of, children.values())), names, size)
         return cls(ty.id)
 
     def has(self, ids: set[str]) -> bool:
@@ -67,7 +67,7 @@ class Kind:
 
 def as_text(ty: DuckDBPyType) -> str:
     """The type that has a VARCHAR in the place of everything that is not nested."""
-    children = dict(ty.children) if ty.id in ("list", "struct", "map", "array") else {}
+    children: dict[str, Any] = dict(ty.children) if ty.id in ("list", "struct", "map", "array") else {}
     match ty.id:
         case "list":
             return as_text(children["child"]) + "[]"
@@ -94,19 +94,19 @@ class Result:
 
 
 def ask_duckdb(
-    duckdb: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | None = None
+    connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | None = None
 ) -> Result:
     """Runs a statement over tables, in its order."""
     create = "CREATE OR REPLACE TEMP TABLE answer AS "
+    if re.match(r"\s*(describe|summarize)\b", sql, re.IGNORECASE):
+        sql = f"FROM ({sql})"
     try:
-        duckdb.execute(create + sql, params or [])
-    except Exception as error:
-        if not re.match(r"\s*(describe|summarize)\b", sql, re.IGNORECASE):
-            raise error
-        duckdb.execute(f"{create} FROM ({sql.rstrip().removesuffix(';')})")
-    table = duckdb.table("answer")
+        connection.execute(create + sql, params or [])
+    except UnicodeDecodeError as error:  # a message about a BLOB
+        raise duckdb.Error(error.object.decode(errors="replace")) from None
+    table = connection.table("answer")
     casts = (f"#{n}::{as_text(ty)} AS c{n}" for n, ty in enumerate(table.types, 1))
-    texts = duckdb.execute(f"SELECT {', '.join(casts)} FROM answer ORDER BY rowid").fetchall()
+    texts = connection.execute(f"SELECT {', '.join(casts)} FROM answer ORDER BY rowid").fetchall()
     kinds = [Kind.of(ty) for ty in table.types]
     rows = [tuple(map(from_text, kinds, row)) for row in texts]
     return Result(kinds, [str(ty) for ty in table.types], rows)
@@ -269,9 +269,8 @@ def from_arrow(kind: Kind, array: pa.Array) -> list[Any]:
     if kind.id in TICKS_PER_SECOND:
         ticks = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[array.type.unit]
         return each(lambda v: timestamp_text(v, ticks), array.cast(pa.int64()).to_pylist())
-    if kind.id in INTEGERS:
-        return each(int, array.to_pylist())
-    return array.to_pylist()
+    values: list[Any] = array.to_pylist()
+    return each(int, values) if kind.id in INTEGERS else values
 
 
 def day_text(days: int) -> str:

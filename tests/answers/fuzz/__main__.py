@@ -45,6 +45,7 @@ class World:
     written: list[str]
     martds: dict[bool, Martd]
     duckdbs: dict[int | None, duckdb.DuckDBPyConnection]
+    failed: bool = False  # whether the last statement did, as it should
 
     @classmethod
     def make(cls, rng: random.Random, directory: Path, settings: dict[str, str]) -> World:
@@ -63,7 +64,7 @@ class World:
 
     def stop(self) -> None:
         for martd in self.martds.values():
-            martd.__exit__()
+            martd.stop()
 
     def kill_engines(self) -> int:
         engines = [pid for martd in self.martds.values() for pid in martd.engines()]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fuzz.schema import INTEGERS, ODD, Column, Table, literal, make_values, VALUES
+from fuzz.schema import ODD, VALUES, Column, Table, literal, make_values
 
 PLACE = "\x01"
 
@@ -206,11 +206,12 @@ class Generator:
         """One condition, so that whether it fails does not depend on others; an answer as often as not."""
         table = self.table()
         column = self.scalar(table)
-        text = literal(self.rng.choice(ODD))
-        if self.rng.random() < 0.5:
+        text = self.odd(column)
+        if self.rng.random() < 0.6:
             operator = self.rng.choice(["=", "<>", "<", "<=", ">", ">="])
             value = self.rng.choice([f"{text}::{column.type}", text, f"try_cast({text} AS {column.type})"])
-            return Statement(self.source(table), [Part("id"), Part(column.name)], where=[Part(f"{column.name} {operator} {value}")])
+            where = [Part(f"{column.name} {operator} {value}")]
+            return Statement(self.source(table), [Part("id"), Part(column.name)], where=where)
         target = self.rng.choice(list(VALUES))
         cast = self.rng.choice([f"{column.name}::{target}", f"try_cast({column.name} AS {target})"])
         return Statement(self.source(table), [Part("id"), Part(f"{cast} AS x")])
@@ -298,6 +299,12 @@ class Generator:
             part = f"{prefix}id {self.rng.choice(['<', '>='])} " + Part(PLACE, (Parameter(self.rng.randint(0, 3_000)),))
         return "NOT (" + part + ")" if self.rng.random() < 0.1 else part
 
+    def odd(self, column: Column) -> str:
+        """A text, or for numbers a number, that its type may not have."""
+        if column.is_integer and self.rng.random() < 0.6:
+            return f"({self.rng.choice([300, -129, 40_000, 65_536, -1, 2**31, 2**32, 2**63, 2**64, 1.5])})"
+        return literal(self.rng.choice(ODD))
+
     def operand(self, column: Column) -> Part:
         """A value to compare with, which does not fail."""
         text = self.rng.choice(column.values)
@@ -310,7 +317,7 @@ class Generator:
         if kind < 0.4:
             return Part(literal(text))
         if kind < 0.5:
-            return Part(f"try_cast({literal(self.rng.choice(ODD))} AS {column.type})")
+            return Part(f"try_cast({self.odd(column)} AS {column.type})")
         if kind < 0.53:
             return Part("NULL")
         if "\0" in text or column.type == "BLOB":
