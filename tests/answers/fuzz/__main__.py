@@ -8,6 +8,7 @@ Ends with 1 at the first difference, with a statement made as small as it can be
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import re
@@ -19,7 +20,6 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import duckdb
@@ -31,7 +31,7 @@ from values import Difference, Expected, ask_duckdb, compare_as_multisets, compa
 STATEMENTS_PER_WORLD = 60
 ROUNDS = 3
 SCOPES = [None, 3, 7]
-# What a client gets while an engine is replaced, and asks again after.
+# What a client may get after we have killed an engine, and asks again.
 FOR_A_MOMENT = {"not-ready", "engine-failed", "overloaded"}
 PATIENCE_S = 20
 
@@ -46,6 +46,7 @@ class World:
     martds: dict[bool, Martd]
     duckdbs: dict[int | None, duckdb.DuckDBPyConnection]
     failed: bool = False  # whether the last statement did, as it should
+    killed_at: float = -math.inf
 
     @classmethod
     def make(cls, rng: random.Random, directory: Path, settings: dict[str, str]) -> World:
@@ -70,16 +71,16 @@ class World:
         engines = [pid for martd in self.martds.values() for pid in martd.engines()]
         for pid in engines:
             os.kill(pid, signal.SIGKILL)
+            self.killed_at = time.monotonic()
         return len(engines)
 
     def ask(self, question: Question, format: str) -> bytes:
-        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return self.martds[question.scope is not None].ask(question, format)
-            except (Refused, OSError, HTTPException) as error:
-                is_short = not isinstance(error, Refused) or error.slug in FOR_A_MOMENT
-                if not is_short or time.monotonic() > deadline:
+            except Refused as refused:
+                is_over = time.monotonic() > self.killed_at + PATIENCE_S
+                if refused.slug not in FOR_A_MOMENT or is_over:
                     raise
                 time.sleep(0.05)
 
