@@ -354,7 +354,9 @@ impl ServeArgs {
         let queries = self.queries.map_or(processors, Count::get);
 
         let threads = self.threads.map_or(processors, Count::get);
-        let stacks = (2 * queries + 2 + processors) as u64 * http::STACK_BYTES as u64;
+        // Databases: that of the snapshot, the next one's, and those that can still be read.
+        let stacks = (self.retain_count + 2) as u64 * engine::stack_bytes(threads)
+            + (2 * queries + 2 + processors) as u64 * http::STACK_BYTES as u64;
         check_names("MARTD_UNSCOPED", &self.unscoped)?;
         check_names("MARTD_HOSTS", &self.hosts)?;
         if let Some(origin) = self.cors_origins.iter().find(|origin| !is_origin(origin)) {

@@ -4,9 +4,9 @@
 //! answer into Arrow arrays. martd needs typed list parameters (`IN (SELECT unnest($ids))`), and
 //! writes answers straight from DuckDB's vectors, so it calls the C API that the crate carries.
 //!
-//! Invariant: this module, [`super::chunk`], [`super::types`] and [`super::vector`] hold all `unsafe` code of martd. Every handle here
-//! owns what it points to and keeps alive what that depends on: a [`Rows`] borrows its
-//! [`Statement`], which holds its connection, which holds its database.
+//! Invariant: this module, [`super::chunk`], [`super::types`] and [`super::vector`] hold all `unsafe`
+//! code that calls DuckDB. Every handle here owns what it points to and keeps alive what that depends
+//! on: a [`Rows`] borrows its [`Statement`], which holds its connection, which holds its database.
 #![allow(unsafe_code, reason = "wraps a C API; the invariants are stated at each handle")]
 
 use std::ffi::{CStr, CString, c_char};

@@ -21,6 +21,8 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use rustix::process::Resource;
+
 pub use chunk::Chunk;
 pub use duck::DuckError;
 pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
@@ -38,6 +40,15 @@ use crate::verify::{Report, ReportColumn};
 /// DuckDB's version, for example `v1.5.6`.
 pub fn version() -> String {
     duck::library_version()
+}
+
+/// Memory for the stacks of the threads that DuckDB starts for one database, in bytes: one fewer than
+/// a statement may have, for the caller's is the first.
+pub fn stack_bytes(threads: usize) -> u64 {
+    /// The C library's, where the limit of stacks is not one.
+    const UNLIMITED: u64 = 2 << 20;
+    let one = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(UNLIMITED);
+    (threads as u64).saturating_sub(1).saturating_mul(one)
 }
 
 /// Whether DuckDB knows this time zone.

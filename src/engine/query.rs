@@ -137,8 +137,7 @@ impl Session {
         }
         let pooled = self.connection.as_mut().expect("taken on drop alone");
         let tables = instance.tables_of(checked)?;
-        let mut prepare = || instance.prepare(pooled, sql, &tables, scope);
-        let prepared = match prepare() {
+        let prepared = match instance.prepare(pooled, sql, &tables, scope) {
             // What is kept prepared keeps its files open.
             Err(error) if error.is_out_of_descriptors() => {
                 pooled.forget_prepared();

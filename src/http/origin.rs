@@ -74,7 +74,7 @@ impl Doors {
                 return Ok(Some(origin.clone()));
             }
             let authority = text.split_once("://").map_or("", |(_, authority)| authority);
-            if !authority.eq_ignore_ascii_case(host) {
+            if authority.is_empty() || !authority.eq_ignore_ascii_case(host) {
                 return Err(foreign(text));
             }
         } else if headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site") {
@@ -197,6 +197,12 @@ mod tests {
         for origin in ["http://evil.example", "http://localhost:3000", "null", ""] {
             assert_eq!(from("/v1/query", origin), Err("origin-not-allowed"), "{origin}");
         }
+        let nameless = [("host", ""), ("origin", "null")];
+        let open = Doors::default();
+        let request =
+            nameless.iter().fold(Request::get("/"), |r, (name, value)| r.header(*name, *value));
+        let request = request.body(()).expect("a request");
+        assert!(open.admit(Door::Network, &request).is_err(), "an origin without a name");
         let site = |path, mode| {
             let headers =
                 [("host", "localhost"), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", mode)];

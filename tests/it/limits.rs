@@ -181,3 +181,17 @@ fn the_threads_of_all_queries_are_there_before_the_first() {
     // One that runs, and one that waits for DuckDB to let go, of each.
     assert_eq!(threads(&many) - threads(&few), 2 * 20);
 }
+
+#[test]
+fn threads_of_all_snapshots_fit_the_memory_limit() {
+    let (root, writer) = (Root::new(), Writer::new());
+    writer.land(&root, "a", "SELECT 0 AS x");
+    let settings = [("MARTD_MEMORY", "64MiB"), ("MARTD_CACHE", "0"), ("MARTD_THREADS", "48")];
+    let martd = Martd::start_with(root.path(), &settings);
+    martd.wait_ready();
+    for version in 1..=6 {
+        writer.land(&root, "a", &format!("SELECT {version} AS x"));
+        martd.wait_snapshot("the next", |s| s["generation"] == version + 1);
+        assert_eq!(martd.query("SELECT x FROM mart.a").value(), version);
+    }
+}
