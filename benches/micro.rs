@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use martd::encode::{Encoder, Format, Summary};
-use martd::engine::{Answer, Checked, Gate, Instance, Parameters, Scope, Settings, Table};
+use martd::engine::{Answer, Instance, Parameters, Scope, Settings, Table};
 use martd::pin::{Budget, Pin};
 use martd::scan::MartDir;
+use martd::sql_gate::{ValidatedStatement, Validator};
 use tempfile::TempDir;
 
 /// As many as DuckDB hands out at once.
@@ -99,11 +100,11 @@ fn publish(bencher: Bencher, count: usize) {
 
 #[divan::bench]
 fn gate_judges_a_new_statement(bencher: Bencher) {
-    let gate = Gate::new().expect("a gate");
+    let gate = Validator::new().expect("a gate");
     let mut number = 0;
     bencher.bench_local(|| {
         number += 1;
-        gate.check(&format!(
+        gate.validate(&format!(
             "SELECT tag, sum(amount) FROM mart.m0 WHERE id < {number} GROUP BY tag"
         ))
     });
@@ -111,8 +112,8 @@ fn gate_judges_a_new_statement(bencher: Bencher) {
 
 #[divan::bench]
 fn gate_recalls_a_statement(bencher: Bencher) {
-    let gate = Gate::new().expect("a gate");
-    gate.check(WIDE).expect("it may be asked");
+    let gate = Validator::new().expect("a gate");
+    gate.validate(WIDE).expect("it may be asked");
     bencher.bench(|| gate.recall(black_box(WIDE)));
 }
 
@@ -157,8 +158,8 @@ fn encode(bencher: Bencher, format: Format) {
     });
 }
 
-fn check(sql: &str) -> Arc<Checked> {
-    Gate::new().expect("a gate").check(sql).expect("it may be asked")
+fn check(sql: &str) -> Arc<ValidatedStatement> {
+    Validator::new().expect("a gate").validate(sql).expect("it may be asked")
 }
 
 /// A cached answer over HTTP, on one connection.

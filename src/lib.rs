@@ -9,6 +9,7 @@
 //! - [`state`] keeps it over a restart;
 //! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
 //! - [`events`] tells those who listen what has changed;
+//! - [`sql_gate`] says which statements may run;
 //! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
 //! - [`http`] serves them on the sockets of [`listen`], in a process that gave up its rights in
 //!   [`sandbox`], has [`memory`] left whatever statements take, and tells its [`service`] manager how
@@ -29,6 +30,7 @@ pub mod state;
 pub mod refresh;
 pub mod catalog;
 pub mod events;
+pub mod sql_gate;
 pub mod engine;
 pub mod encode;
 pub mod http;

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
 use crate::config::{Config, ServeArgs};
-use crate::engine::{self, Gate};
+use crate::engine;
 use crate::http::{self, App, Server, Threads, Tokens};
 use crate::legacy::LegacyFile;
 use crate::listen::{self, SocketFiles, Sockets};
@@ -26,6 +26,7 @@ use crate::refresh::Refresh;
 use crate::sandbox;
 use crate::service;
 use crate::signal::{self, Ask};
+use crate::sql_gate::Validator;
 use crate::state::StateDir;
 
 pub(super) fn run(args: ServeArgs) -> ExitCode {
@@ -107,7 +108,7 @@ async fn serve(
 ) -> Result<(), String> {
     let Sockets { all, admin, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
-    let gate = Gate::new().map_err(|error| format!("DuckDB: {error}"))?;
+    let gate = Validator::new().map_err(|error| format!("DuckDB: {error}"))?;
     let catalog = Catalog::default();
     let state = match &config.state_dir {
         Some(dir) => Some(StateDir::open(dir).map_err(|error| {

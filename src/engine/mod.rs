@@ -1,12 +1,11 @@
 //! DuckDB: one instance per snapshot, one connection per request.
 //!
 //! An instance is opened off the request path, reads nothing but the pins of its snapshot, and dies
-//! with it. A client's text meets the [`gate`] first; what passes runs on a connection of the snapshot's instance.
+//! with it. A client's text meets [`crate::sql_gate`] first; what passes runs on a connection of the snapshot's instance.
 
 mod chunk;
 mod database;
 mod duck;
-mod gate;
 mod instance;
 mod legacy;
 mod newest;
@@ -25,7 +24,6 @@ use rustix::process::Resource;
 
 pub use chunk::Chunk;
 pub use duck::DuckError;
-pub use gate::{Checked, Gate, Refusal, StatementKind, TableName};
 pub use instance::{Instance, Scope, Scoping, Settings, Table};
 pub use legacy::{LegacyTable, catalog_name, read_legacy};
 pub use query::{Answer, Interrupter, Parameters, QueryError, Session};

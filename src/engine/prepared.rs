@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use super::duck::{Connection, DuckError, Statement};
-use super::gate::Checked;
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::query::{QueryError, resolve};
 use super::value::Value;
+use crate::sql_gate::ValidatedStatement;
 
 /// Statements that a connection keeps prepared. Each keeps the files that it reads open.
 const PREPARED_PER_CONNECTION: usize = 16;
@@ -32,7 +32,7 @@ pub(super) struct Prepared {
 
 impl Instance {
     /// The marts that a statement reads, all of which may be read.
-    pub(super) fn tables_of(&self, checked: &Checked) -> Result<Vec<usize>, QueryError> {
+    pub(super) fn tables_of(&self, checked: &ValidatedStatement) -> Result<Vec<usize>, QueryError> {
         let tables = checked.tables.iter().map(|name| resolve(self, name));
         let tables = tables.collect::<Result<Vec<usize>, _>>()?;
         for &table in &tables {

@@ -7,13 +7,13 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::chunk::Chunk;
 use super::duck::{self, DuckError, Interrupt, Rows, Statement};
-use super::gate::{Checked, TableName};
 use super::instance::{Instance, Scope};
 use super::position;
 use super::prepared::Pooled;
 use super::types::Column;
 use super::value::Value;
 use crate::hooks;
+use crate::sql_gate::{self, TableName, ValidatedStatement};
 
 /// The values that a client binds.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,7 +125,7 @@ impl Session {
     pub fn query<R>(
         &mut self,
         sql: &str,
-        checked: &Arc<Checked>,
+        checked: &Arc<ValidatedStatement>,
         parameters: &Parameters,
         scope: &Scope,
         consume: impl FnOnce(&mut Answer<'_, '_>) -> Result<R, QueryError>,
@@ -230,7 +230,10 @@ pub(super) fn resolve(instance: &Instance, name: &TableName) -> Result<usize, Qu
     found.ok_or_else(|| {
         let hint = match instance.similar(&name.name) {
             Some(similar) => format!("Did you mean \"{similar}\"?"),
-            None => "GET /v1/snapshot lists the marts.".to_owned(),
+            None => match sql_gate::looks_like_a_file(name) {
+                Some(why) => format!("It is not a mart: {why}. GET /v1/snapshot lists the marts."),
+                None => "GET /v1/snapshot lists the marts.".to_owned(),
+            },
         };
         let message =
             format!("Catalog Error: Table with name {} does not exist!\n{hint}", name.name);
@@ -318,8 +321,9 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::engine::{Decoder, Settings, StatementKind, Table};
+    use crate::engine::{Decoder, Settings, Table};
     use crate::pin::{Budget, Pin};
+    use crate::sql_gate::StatementKind;
 
     /// A mart of the rows of a SELECT.
     pub(in crate::engine) fn mart(name: &str, select: &str) -> Table {
@@ -395,7 +399,7 @@ pub(super) mod tests {
         let pin = table.pin.path();
         let instance = Instance::open(&settings(), vec![table]).expect("an instance");
         let run = |sql: &str, tables: Vec<TableName>| {
-            let checked = Arc::new(Checked {
+            let checked = Arc::new(ValidatedStatement {
                 kind: StatementKind::Select,
                 tables,
                 cacheable: false,
@@ -408,12 +412,8 @@ pub(super) mod tests {
                 Ok(answer.next_chunk()?.map_or(0, |chunk| chunk.rows()))
             })
         };
-        let mart = TableName {
-            catalog: None,
-            schema: Some("mart".to_owned()),
-            name: "a".to_owned(),
-            position: None,
-        };
+        let mart =
+            TableName { schema: Some("mart".to_owned()), name: "a".to_owned(), position: None };
         assert!(run("SELECT x FROM mart.a", vec![mart]).is_ok_and(|rows| rows == 1));
 
         let written = dir.path().join("written");

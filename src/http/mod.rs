@@ -41,8 +41,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
-use crate::engine::Gate;
 use crate::metrics::Metrics;
+use crate::sql_gate::Validator;
 
 pub use access::Tokens;
 pub use freshness::Criteria;
@@ -115,7 +115,7 @@ pub struct App(Arc<Shared>);
 struct Shared {
     settings: Settings,
     catalog: Catalog,
-    gate: Gate,
+    gate: Validator,
     tokens: Option<Tokens>,
     slots: Slots,
     threads: Queue,
@@ -136,7 +136,7 @@ impl App {
     pub fn new(
         settings: Settings,
         catalog: Catalog,
-        gate: Gate,
+        gate: Validator,
         tokens: Option<Tokens>,
         metrics: Metrics,
         threads: &Threads,
@@ -188,7 +188,7 @@ impl App {
         &self.0.catalog
     }
 
-    fn gate(&self) -> &Gate {
+    fn gate(&self) -> &Validator {
         &self.0.gate
     }
 

@@ -10,8 +10,9 @@ use serde_json::{Map, Value as Json};
 use tracing::error;
 
 use super::body::{self, BoxBody};
-use crate::engine::{QueryError, Refusal};
+use crate::engine::QueryError;
 use crate::metrics::Outcome;
+use crate::sql_gate::Rejection;
 
 /// A kind of problem: a slug that never changes, its status, and its title.
 #[derive(Debug, PartialEq, Eq)]
@@ -187,19 +188,19 @@ impl Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let detail = refusal.to_string();
-        let kind = match &refusal {
-            Refusal::Empty => BAD_REQUEST,
-            Refusal::Syntax { .. } => SQL_ERROR,
-            Refusal::Statement { .. } => STATEMENT_NOT_ALLOWED,
-            Refusal::Function { .. } => FUNCTION_NOT_ALLOWED,
-            Refusal::OutOfMemory => MEMORY_LIMIT,
-            Refusal::Failed(_) => return Self::internal(detail),
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let detail = rejection.to_string();
+        let kind = match &rejection {
+            Rejection::Empty => BAD_REQUEST,
+            Rejection::Syntax { .. } => SQL_ERROR,
+            Rejection::Statement { .. } => STATEMENT_NOT_ALLOWED,
+            Rejection::Function { .. } => FUNCTION_NOT_ALLOWED,
+            Rejection::OutOfMemory => MEMORY_LIMIT,
+            Rejection::Failed(_) => return Self::internal(detail),
         };
         let problem = Self::new(kind, detail);
-        match refusal.position() {
+        match rejection.position() {
             Some(position) => problem.with("position", position),
             None => problem,
         }

@@ -34,8 +34,9 @@ use super::routes::MARTD_SNAPSHOT;
 use super::run::{self, Head, Job, MARTD_TRUNCATED, Task};
 use super::tally::Tally;
 use crate::catalog::{Snapshot, State};
-use crate::engine::{Checked, Refusal, Scope};
+use crate::engine::Scope;
 use crate::metrics::CacheResult;
+use crate::sql_gate::{Rejection, ValidatedStatement};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
@@ -180,7 +181,7 @@ fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Sc
 }
 
 /// The gate's word, which is remembered; a new statement is judged on a thread with a large stack.
-async fn check(app: &App, sql: &str) -> Result<Arc<Checked>, Problem> {
+async fn check(app: &App, sql: &str) -> Result<Arc<ValidatedStatement>, Problem> {
     if let Some(word) = app.gate().recall(sql) {
         return Ok(word?);
     }
@@ -188,9 +189,9 @@ async fn check(app: &App, sql: &str) -> Result<Arc<Checked>, Problem> {
     let _permit = app.parsers().acquire().await.expect("never closed");
     let judging = app.threads().ask({
         let app = app.clone();
-        move || app.gate().check(&sql)
+        move || app.gate().validate(&sql)
     });
-    let word: Option<Result<Arc<Checked>, Refusal>> = judging.await;
+    let word: Option<Result<Arc<ValidatedStatement>, Rejection>> = judging.await;
     Ok(word.ok_or_else(|| Problem::internal("the gate panicked"))??)
 }
 

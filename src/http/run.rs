@@ -27,7 +27,8 @@ use super::request::Query;
 use super::slots::Slot;
 use crate::catalog::Snapshot;
 use crate::encode::{Encoder, Summary};
-use crate::engine::{Answer, Checked, QueryError, Scope};
+use crate::engine::{Answer, QueryError, Scope};
+use crate::sql_gate::ValidatedStatement;
 
 /// An answer up to this size comes whole, and can be kept: a thousand wide rows are. A larger one is
 /// streamed.
@@ -49,7 +50,7 @@ pub(super) struct Task {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) query: Query,
     pub(super) wanted: Wanted,
-    pub(super) checked: Arc<Checked>,
+    pub(super) checked: Arc<ValidatedStatement>,
     pub(super) scope: Scope,
     pub(super) started: Instant,
     /// The largest answer.

@@ -1,8 +1,8 @@
 -- Hostile statements, one a line: what stops it, a tab, the statement.
 -- «n:x» stands for x repeated n times, \n \t \r \u{..} for characters.
--- syntax, statement, function, empty: the gate refuses it so.
--- unknown: the gate lets it through with a table that is no mart; the engine answers that it is unknown.
--- limits: the gate lets it through; time, memory or row limits stop it where it runs.
+-- syntax, statement, function, empty: the validator rejects it so.
+-- unknown: it names a table that is not a mart, a file among others; whoever knows the marts rejects it.
+-- limits: the validator lets it through; time, memory or row limits stop it where it runs.
 -- safe: looks hostile, and is not.
 -- Files
 function	select * from read_parquet('/etc/passwd')
@@ -72,32 +72,32 @@ function	select cast((select content from read_text('x')) as varchar)
 function	select array(select content from read_text('x'))
 function	select any_value(id order by (select 1 from read_text('x'))) from mart.orders
 function	select * from arrow_scan(1, 2, 3)
-statement	select * from '/etc/passwd'
-statement	select * from '/proc/self/fd/5'
-statement	select * from "/proc/self/fd/5"
-statement	select * from 'data.parquet'
-statement	select * from "x.csv"
-statement	select * from 'x.CSV.GZ'
-statement	select * from 'x.json'
-statement	select * from '../secrets.duckdb'
-statement	select * from 'mart/*.parquet'
-statement	select * from '?.db'
-statement	from 'C:\data'
-statement	describe '/etc/passwd'
-statement	summarize 'x.parquet'
-statement	table "x.parquet"
-statement	with x as (select 1) select * from x, 'x.parquet'
-statement	select (select count(*) from 'x.parquet')
+unknown	select * from '/etc/passwd'
+unknown	select * from '/proc/self/fd/5'
+unknown	select * from "/proc/self/fd/5"
+unknown	select * from 'data.parquet'
+unknown	select * from "x.csv"
+unknown	select * from 'x.CSV.GZ'
+unknown	select * from 'x.json'
+unknown	select * from '../secrets.duckdb'
+unknown	select * from 'mart/*.parquet'
+unknown	select * from '?.db'
+unknown	from 'C:\data'
+unknown	describe '/etc/passwd'
+unknown	summarize 'x.parquet'
+unknown	table "x.parquet"
+unknown	with x as (select 1) select * from x, 'x.parquet'
+unknown	select (select count(*) from 'x.parquet')
 unknown	select * from data.parquet
 unknown	from tmp.csv
 -- Network
 function	select * from read_parquet('https://example.com/x.parquet')
 function	select * from read_csv('s3://bucket/x.csv')
 function	select * from read_text('hf://datasets/x')
-statement	select * from 'https://example.com/x.parquet'
-statement	from 's3://bucket/key'
-statement	from "http://169.254.169.254/latest/meta-data"
--- Statements that are no SELECT
+unknown	select * from 'https://example.com/x.parquet'
+unknown	from 's3://bucket/key'
+unknown	from "http://169.254.169.254/latest/meta-data"
+-- Statements that are not a SELECT
 statement	attach '/tmp/x.db' as x
 statement	attach ':memory:' as x
 statement	detach mart
@@ -283,7 +283,7 @@ function	select * from pragma_table_info('mart.orders')
 function	select * from pragma_storage_info('mart.orders')
 function	select * from pragma_show('mart.orders')
 function	select * from pragma_version()
-statement	select * from duckdb_settings
+unknown	select * from duckdb_settings
 statement	select sql from duckdb_views
 statement	select * from main.duckdb_tables
 statement	select * from sqlite_master
@@ -320,7 +320,7 @@ statement	describe information_schema.tables
 statement	summarize pg_catalog.pg_class
 statement	show sqlite_master
 unknown	select * from main.scoped_orders
-unknown	select * from memory.main.x
+statement	select * from memory.main.x
 unknown	select * from orders
 unknown	with x as (select * from x) select * from x
 unknown	with x as (select 1 from y), y as (select 1) select * from x
@@ -403,6 +403,21 @@ function	select generate_series(day, day, interval 1 day) from mart.orders
 function	select unnest(range($1, $2, $3))
 function	select day.range(day, interval 1 day) from mart.orders
 function	select repeat('a', 50) glob repeat('*a', 50)
+-- Arguments with which DuckDB has an internal error, which invalidates the database
+function	select switch(id, map([id], [1])) from mart.orders
+function	select switch(id, map {1: id}) from mart.orders
+function	select switch(id, map {1: (select 3)}) from mart.orders
+function	select switch(id, map {1: 2}, amount) from mart.orders
+function	select id.switch(map {id: 2}) from mart.orders
+function	select reservoir_quantile(id, 0.5, 100000000) from mart.orders
+function	select reservoir_quantile(id, 0.5) from range(200000) t(id) group by id
+function	select list_aggregate([1, 2], $1, 0.5)
+function	select reservoir_quantile(id, 0.5, 100000000) over () from mart.orders
+function	select list_aggregate([1, 2], 'reservoir_quantile', 0.5, 100000000)
+function	select list_aggregate([1, 2], 'reservoir' || '_quantile', 0.5, 100000000)
+function	select lag(id, -9223372036854775808) over () from mart.orders
+function	select lead(id, -9223372036854775807 - 1) over () from mart.orders
+function	select lag(id, '-9223372036854775808') over () from mart.orders
 -- Resources: stopped where it runs
 limits	select count(*) from range(10000000) a, range(10000000) b
 limits	select * from range(1000000000000)

@@ -118,3 +118,5 @@ select id in («2000:1,»1) from mart.orders
 select «40:round(»amount«40:)» from mart.orders
 select «12:(select »1«12:)»
 select coalesce(«60:coalesce(»note«60:, 'a')», '') from mart.orders
+select switch(id, map {1: 'a', 2: 'b'}) from mart.orders
+select lag(id, -2) over (order by day), lead(id, customer_id + 1, 0) over (order by day) from mart.orders

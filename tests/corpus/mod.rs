@@ -1,11 +1,11 @@
 //! Statements that must pass and statements that must not, and how to read them.
 
-#![allow(unreachable_pub, reason = "shared by the gate's own tests and the daemon's")]
+#![allow(unreachable_pub, reason = "shared by the validator's own tests and the daemon's")]
 
 pub const LEGITIMATE: &str = include_str!("legitimate.sql");
 pub const HOSTILE: &str = include_str!("hostile.sql");
 
-/// The lines that are no comments.
+/// The lines that are not comments.
 pub fn lines(corpus: &str) -> impl Iterator<Item = &str> {
     corpus.lines().filter(|line| !line.starts_with("-- "))
 }

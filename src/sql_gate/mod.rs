@@ -1,37 +1,57 @@
-//! The statement gate: what a client may ask of DuckDB.
+//! The statement validator: what a client may ask of DuckDB.
 //!
-//! A statement is judged on DuckDB's own parse of it, so that nothing is read here otherwise than
-//! DuckDB will read it. It must be one SELECT; every function must be on a reviewed list; every
-//! table must be a CTE in scope or is handed to the caller, who knows which tables there are.
-//! Before the parse its size and shape are checked, after it how large it grows: what DuckDB does
-//! with a statement before it runs cannot be interrupted.
+//! **Purpose.** A statement is validated on DuckDB's own parse of it, so nothing is read here in
+//! another way than DuckDB will read it. It must be exactly one SELECT, every function must be on a
+//! reviewed list, and every table is either a CTE in scope or named in
+//! [`ValidatedStatement::tables`]. Before the parse, the lexer checks size and nesting; after it,
+//! the complexity budget bounds how large the statement grows: DuckDB cannot be interrupted in what
+//! it does with a statement before it runs.
 //!
-//! The gate parses on an instance of its own that holds nothing. Its parse is the engine's as long
-//! as no setting of the engine's instance changes the parser (`max_expression_depth`,
-//! `preserve_identifier_case`, `allow_parser_override_extension`, `lambda_syntax`).
+//! **Invariants.**
+//! - What is not reviewed is rejected: a node, a field or a function that a new version of DuckDB
+//!   brings is an error until somebody has read what it does.
+//! - The text that was validated is the text that is prepared, unchanged.
+//! - The validator does not know the marts. **The caller must resolve every name in `tables`
+//!   against its snapshot, and reject those that are not in it, before DuckDB sees the text**:
+//!   otherwise DuckDB would look for a file of that name.
+//! - The parse is the engine's as long as no setting of the engine's instance changes the parser
+//!   (`max_expression_depth`, `preserve_identifier_case`, `allow_parser_override_extension`,
+//!   `lambda_syntax`). The validator parses on an instance of its own that holds nothing.
 //!
-//! What is deliberately absent: bounds on what a statement costs while it runs. Memory, time and
-//! rows are limited where it runs.
+//! **Callers.** The engine's worker, once for each statement text that it does not remember. The
+//! results travel to the front, so they can be serialized, in formats that do not describe
+//! themselves, too.
+//!
+//! **Deliberately absent.** Bounds on what a statement costs while it runs: memory, time and rows
+//! are limited where it runs, and an engine that does not stop is replaced. Names of marts, scopes
+//! and plans.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duckdb::{Config, Connection};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::duck::OUT_OF_MEMORY;
-
 mod calls;
+#[cfg(test)]
+mod duckdb_tests;
 mod expressions;
 mod functions;
-mod shape;
+mod lexer;
+#[cfg(test)]
+mod plan_tests;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod walk;
+
+pub use tables::looks_like_a_file;
+
+/// How DuckDB's errors begin when there is no memory left.
+const OUT_OF_MEMORY: &str = "Out of Memory Error";
 
 /// Objects and arrays in each other in the serialized parse. An expression takes at most four per
 /// level and is bounded at 400; the tree is read by recursion on the caller's 16 MiB stack.
@@ -40,38 +60,41 @@ const MAX_TREE_DEPTH: usize = 1_600;
 /// One byte of honest SQL makes at most 130. What is over was copied by the parser.
 const MAX_TREE_BYTES: usize = 1 << 20;
 const MAX_TREE_BYTES_PER_TEXT_BYTE: usize = 200;
-/// Statements whose answer is remembered, by the bytes of their text.
+/// How many results are remembered, by the bytes of their texts.
 const REMEMBERED_BYTES: usize = 4 << 20;
 /// Idle parser connections. More are opened when more statements are checked at once.
 const IDLE_CONNECTIONS: usize = 4;
 
-/// Judges statements. Checking one takes tens of microseconds to, for the largest, tens of
-/// milliseconds, and needs a stack of 16 MiB.
-pub struct Gate {
+/// Validates statements. One takes tens of microseconds to, for the largest, tens of milliseconds,
+/// and needs a stack of 16 MiB. It is shared between threads.
+pub struct Validator {
     /// The connection that others are cloned from: it keeps the instance alive.
     root: Mutex<Connection>,
     idle: Mutex<Vec<Connection>>,
     remembered: Mutex<Remembered>,
 }
 
-/// A statement that may be prepared, given the tables it names exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+/// A statement that may be prepared, once every table that it names is known to exist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidatedStatement {
     /// What it is.
     pub kind: StatementKind,
-    /// What DuckDB will look up in its catalog, each once: every table that is no CTE in scope.
+    /// What DuckDB will look up in its catalog, each once: every table that is not a CTE in scope.
+    /// The caller rejects the statement unless all of them are in its snapshot.
     pub tables: Vec<TableName>,
     /// Whether the same data always gives the same answer.
     pub cacheable: bool,
     /// Names of the parameters; positional ones are named by their number. Sorted.
     pub parameters: Vec<String>,
-    /// Whether its plan can be run again. DuckDB fails on that of some ASOF joins, and refuses every
-    /// statement after it.
+    /// Whether its prepared plan may be executed more than once. With ASOF joins the second execution
+    /// can be an INTERNAL error, which invalidates the whole database, and with window frames of
+    /// computed length it can give another answer (DuckDB 1.5.6). Such a statement is prepared anew
+    /// for each execution.
     pub keep_prepared: bool,
 }
 
 /// The kinds of statements that are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatementKind {
     /// A query, in any of its forms.
     Select,
@@ -82,10 +105,8 @@ pub enum StatementKind {
 }
 
 /// A table as the statement names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TableName {
-    /// The database, if it is named.
-    pub catalog: Option<String>,
     /// The schema, if it is named.
     pub schema: Option<String>,
     /// The table.
@@ -94,9 +115,9 @@ pub struct TableName {
     pub position: Option<usize>,
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for Validator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").finish_non_exhaustive()
+        f.debug_struct("Validator").finish_non_exhaustive()
     }
 }
 
@@ -104,20 +125,20 @@ impl TableName {
     /// Whether DuckDB takes both for one table. It compares names without case, in ASCII.
     fn same(&self, other: &Self) -> bool {
         let key = |table: &Self| {
-            let lower = |part: &Option<String>| part.as_deref().map(str::to_ascii_lowercase);
-            (lower(&table.catalog), lower(&table.schema), table.name.to_ascii_lowercase())
+            let schema = table.schema.as_deref().map(str::to_ascii_lowercase);
+            (schema, table.name.to_ascii_lowercase())
         };
         key(self) == key(other)
     }
 }
 
 /// Why a statement may not be prepared. The message is meant for the client.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It has no statement in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    /// The text has no statement in it.
     #[error("the statement is empty")]
     Empty,
-    /// DuckDB's parser refused it; the message is DuckDB's.
+    /// DuckDB's parser rejected it; the message is DuckDB's.
     #[error("{message}")]
     Syntax {
         /// What is wrong, for the client.
@@ -125,7 +146,7 @@ pub enum Refusal {
         /// Where in the text, in bytes, if it can be said.
         position: Option<usize>,
     },
-    /// It is no statement that is served.
+    /// A statement that is not served, by its kind or by what stands in it.
     #[error("{message}")]
     Statement {
         /// What is wrong, for the client.
@@ -133,7 +154,7 @@ pub enum Refusal {
         /// Where in the text, in bytes, if it can be said.
         position: Option<usize>,
     },
-    /// It calls a function that is not served.
+    /// A call of a function that is not served, or not with these arguments.
     #[error("function {name} {reason}")]
     Function {
         /// The function.
@@ -143,15 +164,15 @@ pub enum Refusal {
         /// Where in the text, in bytes, if it can be said.
         position: Option<usize>,
     },
-    /// There was no memory left to look at the statement in.
+    /// There was no memory left to validate the statement in.
     #[error("no memory is left to check the statement in")]
     OutOfMemory,
-    /// The gate itself failed; nothing is known about the statement.
+    /// The validator itself failed, so nothing is known about the statement.
     #[error("the statement could not be checked: {0}")]
     Failed(String),
 }
 
-impl Refusal {
+impl Rejection {
     /// Where in the text, in bytes, if it can be said.
     pub fn position(&self) -> Option<usize> {
         match self {
@@ -175,7 +196,7 @@ impl Refusal {
     }
 }
 
-impl Gate {
+impl Validator {
     /// Opens the parser's instance, which has nothing to read and no way to reach anything.
     ///
     /// # Errors
@@ -195,58 +216,60 @@ impl Gate {
         })
     }
 
-    /// What was said of a text before, if it is remembered. Takes no time and no stack.
-    pub fn recall(&self, sql: &str) -> Option<Result<Arc<Checked>, Refusal>> {
+    /// The result of an earlier validation of this text, if it is remembered. Needs neither time nor
+    /// stack.
+    pub fn recall(&self, sql: &str) -> Option<Result<Arc<ValidatedStatement>, Rejection>> {
         lock(&self.remembered).get(sql)
     }
 
-    /// Judges a text. It is this text, unchanged, that may then be prepared.
+    /// Validates a text. It is this text, unchanged, that may then be prepared.
     ///
     /// # Errors
-    /// Why it may not; see [`Refusal`].
-    pub fn check(&self, sql: &str) -> Result<Arc<Checked>, Refusal> {
+    /// Why it may not; see [`Rejection`].
+    pub fn validate(&self, sql: &str) -> Result<Arc<ValidatedStatement>, Rejection> {
         if let Some(answer) = self.recall(sql) {
             return answer;
         }
-        let answer = self.judge(sql).map(Arc::new);
-        let knows = !matches!(answer, Err(Refusal::OutOfMemory | Refusal::Failed(_)));
-        if knows && sql.len() <= shape::MAX_TEXT_BYTES {
+        let answer = self.validate_anew(sql).map(Arc::new);
+        let knows = !matches!(answer, Err(Rejection::OutOfMemory | Rejection::Failed(_)));
+        if knows && sql.len() <= lexer::MAX_TEXT_BYTES {
             lock(&self.remembered).put(sql, answer.clone());
         }
         answer
     }
 
-    fn judge(&self, sql: &str) -> Result<Checked, Refusal> {
-        shape::check(sql)?;
+    fn validate_anew(&self, sql: &str) -> Result<ValidatedStatement, Rejection> {
+        lexer::check(sql)?;
         let json = self.serialize(sql)?;
         let limit = MAX_TREE_BYTES + MAX_TREE_BYTES_PER_TEXT_BYTE * sql.len();
         if json.len() > limit || depth(&json) > MAX_TREE_DEPTH {
-            return Err(Refusal::statement(
+            return Err(Rejection::statement(
                 "the statement is nested too deep, or grows too large when it is parsed",
                 None,
             ));
         }
         let mut statements = read(&json)?.statements(sql)?;
         match (statements.pop(), statements.is_empty()) {
-            (Some(statement), true) => walk::check(&statement),
+            (Some(statement), true) => walk::validate(&statement),
             (Some(_), false) => {
-                Err(Refusal::statement("a request is one statement; send them one by one", None))
+                Err(Rejection::statement("a request is one statement; send them one by one", None))
             }
-            (None, _) => Err(Refusal::Empty),
+            (None, _) => Err(Rejection::Empty),
         }
     }
 
-    fn serialize(&self, sql: &str) -> Result<String, Refusal> {
+    /// DuckDB's own parse of a text, as JSON.
+    fn serialize(&self, sql: &str) -> Result<String, Rejection> {
         let failed = |error: duckdb::Error| match error.to_string() {
-            message if message.starts_with(OUT_OF_MEMORY) => Refusal::OutOfMemory,
-            message => Refusal::Failed(message),
+            message if message.starts_with(OUT_OF_MEMORY) => Rejection::OutOfMemory,
+            message => Rejection::Failed(message),
         };
         let idle = lock(&self.idle).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => lock(&self.root).try_clone().map_err(failed)?,
         };
-        let answer = connection
+        let json = connection
             .prepare_cached("SELECT json_serialize_sql(?::VARCHAR)")
             .and_then(|mut statement| statement.query_row([sql], |row| row.get(0)))
             .map_err(failed)?;
@@ -254,7 +277,7 @@ impl Gate {
         if idle.len() < IDLE_CONNECTIONS {
             idle.push(connection);
         }
-        Ok(answer)
+        Ok(json)
     }
 }
 
@@ -277,7 +300,7 @@ struct Serialized {
 }
 
 impl Serialized {
-    fn statements(self, sql: &str) -> Result<Vec<Value>, Refusal> {
+    fn statements(self, sql: &str) -> Result<Vec<Value>, Rejection> {
         if !self.error {
             return Ok(self.statements);
         }
@@ -287,7 +310,7 @@ impl Serialized {
             sql.char_indices().nth(characters).map_or(sql.len(), |(position, _)| position)
         });
         if self.error_message.starts_with("Only SELECT statements") {
-            return Err(Refusal::statement(
+            return Err(Rejection::statement(
                 "only SELECT is served (with WITH, FROM, VALUES, DESCRIBE and SUMMARIZE; PIVOT \
                  needs its values listed with IN)",
                 position,
@@ -295,16 +318,16 @@ impl Serialized {
         }
         let exhausted = ["Max expression depth", "memory exhausted"];
         if exhausted.iter().any(|start| self.error_message.starts_with(start)) {
-            return Err(Refusal::statement(
+            return Err(Rejection::statement(
                 "the statement is nested or chained too deep",
                 position,
             ));
         }
         if self.error_type == "serialization" {
-            return Err(Refusal::statement(self.error_message, position));
+            return Err(Rejection::statement(self.error_message, position));
         }
         let message = format!("{} Error: {}", title(&self.error_type), self.error_message);
-        Err(Refusal::Syntax { message, position })
+        Err(Rejection::Syntax { message, position })
     }
 }
 
@@ -315,13 +338,13 @@ fn title(error_type: &str) -> String {
     first.into_iter().chain(chars).collect()
 }
 
-fn read(json: &str) -> Result<Serialized, Refusal> {
+fn read(json: &str) -> Result<Serialized, Rejection> {
     let mut reader = serde_json::Deserializer::from_str(json);
     // Its own limit is 128; `depth` has been checked.
     reader.disable_recursion_limit();
     Serialized::deserialize(&mut reader).map_err(|_| {
-        // The one thing that DuckDB writes which is no JSON: infinity, for 1e999.
-        Refusal::statement("a number of the statement is out of range", None)
+        // The only thing in DuckDB's output that is not JSON: infinity, for 1e999.
+        Rejection::statement("a number of the statement is out of range", None)
     })
 }
 
@@ -345,14 +368,14 @@ fn depth(json: &str) -> usize {
     deepest
 }
 
-type Answer = Result<Arc<Checked>, Refusal>;
+type Validation = Result<Arc<ValidatedStatement>, Rejection>;
 
-/// Answers by text in two halves: when the newer is full it becomes the older, and the older is
-/// forgotten but for what is asked again.
+/// Results by text in two halves: when the newer is full it becomes the older, and the older is
+/// forgotten, except for what is asked again.
 #[derive(Default)]
 struct Remembered {
-    newer: HashMap<String, Answer>,
-    older: HashMap<String, Answer>,
+    newer: HashMap<String, Validation>,
+    older: HashMap<String, Validation>,
     newer_bytes: usize,
 }
 
@@ -360,7 +383,7 @@ impl Remembered {
     /// An entry's own size, so that many short texts are bounded too.
     const ENTRY_BYTES: usize = 512;
 
-    fn get(&mut self, sql: &str) -> Option<Answer> {
+    fn get(&mut self, sql: &str) -> Option<Validation> {
         if let Some(answer) = self.newer.get(sql) {
             return Some(answer.clone());
         }
@@ -369,7 +392,7 @@ impl Remembered {
         Some(answer)
     }
 
-    fn put(&mut self, sql: &str, answer: Answer) {
+    fn put(&mut self, sql: &str, answer: Validation) {
         self.newer_bytes += sql.len() + Self::ENTRY_BYTES;
         if self.newer_bytes > REMEMBERED_BYTES / 2 {
             self.older = std::mem::take(&mut self.newer);

@@ -1,6 +1,6 @@
 //! The reviewed list of DuckDB's functions.
 //!
-//! A function that is not on a list here is refused, so a new DuckDB version opens nothing; a test
+//! A function that is not on a list here is rejected, so a new DuckDB version opens nothing; a test
 //! compares the lists with what DuckDB itself says it has and fails when one is missing, gone, or
 //! of another stability. Scalar functions, aggregates, window functions and macros share one
 //! namespace; functions in `FROM` have their own (`repeat` and `histogram` are in both, and differ).
@@ -17,7 +17,7 @@ pub(super) enum Review {
     Refused(&'static str),
 }
 
-/// Why a function that no list names is refused.
+/// Why a function that no list names is rejected.
 pub(super) const UNKNOWN: &str = "is not on the list of reviewed functions";
 
 /// The review of a function called in an expression, whatever schema it is qualified with.
@@ -31,7 +31,7 @@ pub(super) fn expression(name: &str) -> Option<Review> {
                 .find(|(prefix, _)| name.starts_with(prefix))
                 .map(|(_, reason)| Review::Refused(reason))
         })
-        // It is refused either way, but for what it does rather than as unknown.
+        // It is rejected either way, but for what it does rather than as unknown.
         .or_else(|| table(name).filter(|review| matches!(review, Review::Refused(_))))
 }
 
@@ -101,13 +101,11 @@ const COPYING: &[(&str, u64, u64)] = &[
     ("weighted_avg", 2, 8),
 ];
 
-/// Allowed, although DuckDB calls them consistent while the clock or a random sample is in them:
-/// `current_localtime`, `current_localtimestamp` and `reservoir_quantile`. `ago` is a macro over
-/// `current_timestamp`.
+/// Allowed. DuckDB calls `current_localtime` and `current_localtimestamp` consistent, although the
+/// clock is in them; `ago` is a macro over `current_timestamp`.
 const INCONSISTENT: &str = "
     ago current_date current_localtime current_localtimestamp error gen_random_uuid
-    get_current_time get_current_timestamp now random reservoir_quantile today
-    transaction_timestamp uuid uuidv4 uuidv7
+    get_current_time get_current_timestamp now random today transaction_timestamp uuid uuidv4 uuidv7
 ";
 
 const REFUSED: &[(&str, &str)] = &[
@@ -157,6 +155,12 @@ const REFUSED: &[(&str, &str)] = &[
             remap_struct replace_type timetz_byte_comparable unpivot_list
             variant_bytes_to_variant variant_to_parquet_variant vector_type
         ",
+    ),
+    (
+        // It allocates outside of DuckDB's memory limit, 8,192 values or what it is told per group,
+        // and an allocation that fails is an internal error, which invalidates the database.
+        "breaks DuckDB when memory is short; use approx_quantile",
+        "reservoir_quantile",
     ),
     (
         "backtracks for minutes on some patterns and cannot be interrupted; use LIKE, SIMILAR TO or regexp_matches",

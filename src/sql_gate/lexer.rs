@@ -1,11 +1,11 @@
-//! The check before DuckDB sees the text: size and shape.
+//! The lexer: the check of size and nesting before DuckDB sees the text.
 //!
-//! Only what the parse itself cannot take is judged here, on the tokens of the text: what makes
+//! Only what the parse itself cannot take is rejected here, on the tokens of the text: what makes
 //! the parser or the serializer overflow its stack, run for minutes, or write a tree that is
-//! quadratic or exponential in the text. Everything else is judged on the tree. The tokens need
+//! quadratic or exponential in the text. Everything else is checked on the tree. The tokens need
 //! not be exactly DuckDB's; where the two could differ, the count here is the larger.
 
-use super::Refusal;
+use super::Rejection;
 
 /// Longest statement, in bytes. The parser's own stack gives up with an error at about 10,000 open
 /// parentheses, and DuckDB at an expression depth of 1,000, both well inside this.
@@ -26,16 +26,16 @@ const MAX_COPIED_TOKENS: u64 = 10_000;
 /// to at most 65,535 sets of as many columns as there are elements.
 const MAX_GROUPING_ELEMENTS: usize = 64;
 
-/// Refuses a text that DuckDB's parser must not be given.
-pub(super) fn check(sql: &str) -> Result<(), Refusal> {
+/// Rejects a text that DuckDB's parser must not be given.
+pub(super) fn check(sql: &str) -> Result<(), Rejection> {
     if sql.len() > MAX_TEXT_BYTES {
-        return Err(Refusal::statement(
+        return Err(Rejection::statement(
             format!("the statement is longer than {MAX_TEXT_BYTES} bytes; shorten it"),
             None,
         ));
     }
     if let Some(at) = sql.bytes().position(|byte| byte == 0) {
-        return Err(Refusal::statement("the statement contains a NUL character", Some(at)));
+        return Err(Rejection::statement("the statement contains a NUL character", Some(at)));
     }
     let tokens = tokens(sql)?;
     brackets(&tokens)?;
@@ -71,7 +71,7 @@ impl Token<'_> {
     }
 }
 
-fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Refusal> {
+fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Rejection> {
     let bytes = sql.as_bytes();
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -130,7 +130,7 @@ fn is_word(byte: u8) -> bool {
 }
 
 /// DuckDB turns Unicode's spaces into plain ones before it looks for words, so here everything
-/// that is no letter ends one.
+/// that is not a letter ends one.
 fn word_end(sql: &str, start: usize) -> usize {
     sql[start..]
         .char_indices()
@@ -162,7 +162,7 @@ fn line_end(bytes: &[u8], at: usize) -> usize {
         .map_or(bytes.len(), |length| at + length)
 }
 
-fn comment_end(bytes: &[u8], start: usize) -> Result<usize, Refusal> {
+fn comment_end(bytes: &[u8], start: usize) -> Result<usize, Rejection> {
     let mut depth = 0;
     let mut at = start;
     while at < bytes.len() {
@@ -171,7 +171,7 @@ fn comment_end(bytes: &[u8], start: usize) -> Result<usize, Refusal> {
                 depth += 1;
                 at += 2;
                 if depth > MAX_COMMENT_DEPTH {
-                    return Err(Refusal::statement(
+                    return Err(Rejection::statement(
                         format!("comments are nested more than {MAX_COMMENT_DEPTH} deep"),
                         Some(start),
                     ));
@@ -227,7 +227,7 @@ fn dollar_end(bytes: &[u8], at: usize) -> usize {
         .map_or(bytes.len(), |length| body + length + tag.len())
 }
 
-fn brackets(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+fn brackets(tokens: &[Token<'_>]) -> Result<(), Rejection> {
     const QUERY: &str = "select from with values table describe desc show summarize pivot unpivot";
     let mut open = Vec::new();
     let mut subqueries = 0;
@@ -239,7 +239,7 @@ fn brackets(tokens: &[Token<'_>]) -> Result<(), Refusal> {
                 subqueries += usize::from(subquery);
                 open.push(subquery);
                 if open.len() > MAX_BRACKET_DEPTH {
-                    return Err(Refusal::statement(
+                    return Err(Rejection::statement(
                         format!("brackets are nested more than {MAX_BRACKET_DEPTH} deep"),
                         Some(token.at),
                     ));
@@ -260,8 +260,8 @@ fn brackets(tokens: &[Token<'_>]) -> Result<(), Refusal> {
 pub(super) const MAX_NESTING: usize = MAX_SUBQUERY_DEPTH;
 
 /// One message for the two places that count nesting, here and on the tree.
-pub(super) fn too_deep(at: impl Into<Option<usize>>) -> Refusal {
-    Refusal::statement(
+pub(super) fn too_deep(at: impl Into<Option<usize>>) -> Rejection {
+    Rejection::statement(
         format!(
             "subqueries, lambdas and -> are nested or chained more than {MAX_NESTING} deep; name \
              the steps in a WITH clause, or take JSON apart with one path, as in x->'$.a.b.c'"
@@ -278,7 +278,7 @@ struct Case {
     whens: u64,
 }
 
-fn case_operands(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+fn case_operands(tokens: &[Token<'_>]) -> Result<(), Rejection> {
     let mut open: Vec<Case> = Vec::new();
     let mut total = 0u64;
     let mut written = 0u64;
@@ -305,14 +305,13 @@ fn case_operands(tokens: &[Token<'_>]) -> Result<(), Refusal> {
         }
         let largest = open.iter().map(|case| case.operand).fold(total, u64::saturating_add);
         if largest.saturating_sub(written) > MAX_COPIED_TOKENS {
-            return Err(Refusal::statement(
+            return Err(Rejection::statement(
                 "the operand of a CASE is too long for the number of its WHENs; compute it in a \
                  subquery first",
                 Some(token.at),
             ));
         }
     }
-    // What was never closed does not parse, but may be copied before that is found.
     Ok(())
 }
 
@@ -325,14 +324,14 @@ fn is_label(tokens: &[Token<'_>], index: usize) -> bool {
             && !tokens.get(index + 2).is_some_and(|token| token.is_symbol(b':'))
 }
 
-fn windows(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+fn windows(tokens: &[Token<'_>]) -> Result<(), Rejection> {
     let Some(clause) = tokens.iter().position(|token| token.is("window")) else {
         return Ok(());
     };
     let uses = tokens.iter().filter(|token| token.is("over")).count() as u64;
     let definitions = (tokens.len() - clause) as u64;
     if uses.saturating_mul(definitions) > MAX_COPIED_TOKENS * 10 {
-        return Err(Refusal::statement(
+        return Err(Rejection::statement(
             "the WINDOW clause is too long for the number of its uses; write the window where it \
              is used, or compute its expressions in a subquery",
             Some(tokens[clause].at),
@@ -341,7 +340,7 @@ fn windows(tokens: &[Token<'_>]) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn grouping_sets(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+fn grouping_sets(tokens: &[Token<'_>]) -> Result<(), Rejection> {
     let mut elements = 0;
     let mut inside = None;
     let mut depth = 0usize;
@@ -364,7 +363,7 @@ fn grouping_sets(tokens: &[Token<'_>]) -> Result<(), Refusal> {
             _ => {}
         }
         if elements > MAX_GROUPING_ELEMENTS {
-            return Err(Refusal::statement(
+            return Err(Rejection::statement(
                 format!(
                     "ROLLUP, CUBE and GROUPING SETS have more than {MAX_GROUPING_ELEMENTS} elements"
                 ),

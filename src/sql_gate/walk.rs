@@ -1,16 +1,16 @@
 //! The walk over DuckDB's parse.
 //!
 //! The tree is read strictly: a node of a kind that is not named here, or with a field that is not,
-//! is refused, so a new version of DuckDB cannot slip anything past. What the walk carries:
-//! the CTEs in scope (so that what is left over is what DuckDB will look up in its catalog), how
-//! deep it is, and how large each part grows when the binder copies it.
+//! is rejected, so a new version of DuckDB cannot slip anything past. What the walk carries: the
+//! CTEs in scope (so that what is left over is what DuckDB will look up in its catalog), how deep
+//! it is, and how large each part grows when the binder copies it.
 
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
 use super::tree::{Node, fields, object, one_of};
-use super::{Checked, Refusal, StatementKind, TableName};
+use super::{Rejection, StatementKind, TableName, ValidatedStatement};
 
 /// Relations that DuckDB joins as one, through subqueries and CTEs: 48 that are joined on one
 /// column plan in 0.5 s, 64 in 2 s, and the optimizer cannot be interrupted.
@@ -27,23 +27,23 @@ const MAX_COPIED_NODES: u64 = 30_000;
 const COLUMNS_COPIES: u64 = 50;
 
 /// Reads the whole serialized statement.
-pub(super) fn check(tree: &Value) -> Result<Checked, Refusal> {
+pub(super) fn validate(tree: &Value) -> Result<ValidatedStatement, Rejection> {
     let mut walk = Walk::default();
     let statement = fields(tree, "statement", "node named_param_map")?;
     let kind = kind(statement.required("node")?);
-    let cost = walk.query(statement.required("node")?)?;
-    walk.affordable(cost)?;
+    let complexity = walk.query(statement.required("node")?)?;
+    walk.within_budget(complexity)?;
     let mut parameters = BTreeSet::new();
     for entry in statement.array("named_param_map")? {
         let entry = fields(entry, "parameter", "key value")?;
         parameters.insert(entry.text("key")?.to_owned());
     }
-    Ok(Checked {
+    Ok(ValidatedStatement {
         kind,
         tables: walk.tables,
         cacheable: !walk.inconsistent,
         parameters: parameters.into_iter().collect(),
-        keep_prepared: !walk.asof,
+        keep_prepared: !walk.runs_once,
     })
 }
 
@@ -63,7 +63,8 @@ pub(super) struct Walk {
     pub(super) aliases: Vec<HashMap<String, u64>>,
     pub(super) tables: Vec<TableName>,
     pub(super) inconsistent: bool,
-    pub(super) asof: bool,
+    /// A part whose plan does not give the same answer, or any, when it is executed again.
+    pub(super) runs_once: bool,
     /// Nodes as written, to tell what copying adds.
     pub(super) written: u64,
     pub(super) expressions: usize,
@@ -78,18 +79,18 @@ pub(super) struct Cte {
     pub(super) name: String,
     /// `recurring.name` may be read, the whole table built so far.
     pub(super) keyed: bool,
-    pub(super) cost: Cost,
+    pub(super) complexity: Complexity,
 }
 
-/// What a part of the statement grows to.
+/// What a part of the statement grows to before it runs, against the complexity budget.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cost {
+pub(super) struct Complexity {
     pub(super) nodes: u64,
     pub(super) relations: u64,
     pub(super) equalities: u64,
 }
 
-impl Cost {
+impl Complexity {
     pub(super) const ONE: Self = Self { nodes: 1, relations: 0, equalities: 0 };
     pub(super) const TABLE: Self = Self { nodes: 1, relations: 1, equalities: 0 };
 
@@ -110,28 +111,28 @@ impl Cost {
     }
 
     /// A part whose joins are planned apart from those around it.
-    pub(super) fn barrier(self) -> Self {
+    pub(super) fn planned_apart(self) -> Self {
         Self { nodes: self.nodes, relations: 1, equalities: 0 }
     }
 }
 
 impl Walk {
-    pub(super) fn affordable(&self, cost: Cost) -> Result<(), Refusal> {
-        if cost.nodes.saturating_sub(self.written) > MAX_COPIED_NODES {
-            return Err(Refusal::statement(
+    pub(super) fn within_budget(&self, complexity: Complexity) -> Result<(), Rejection> {
+        if complexity.nodes.saturating_sub(self.written) > MAX_COPIED_NODES {
+            return Err(Rejection::statement(
                 "the statement grows too large when its CTEs, column aliases, macros (nullif, \
                  round_even, ...) and BETWEENs are expanded; nest them less",
                 None,
             ));
         }
-        if cost.relations > MAX_RELATIONS {
-            return Err(Refusal::statement(
+        if complexity.relations > MAX_RELATIONS {
+            return Err(Rejection::statement(
                 format!("more than {MAX_RELATIONS} tables and subqueries are joined at once"),
                 None,
             ));
         }
-        if cost.equalities > MAX_EQUALITIES {
-            return Err(Refusal::statement(
+        if complexity.equalities > MAX_EQUALITIES {
+            return Err(Rejection::statement(
                 format!("tables are joined by more than {MAX_EQUALITIES} equalities at once"),
                 None,
             ));
@@ -144,7 +145,7 @@ impl Walk {
     }
 
     /// A node of a query tree, with the CTEs it defines in scope for all of it.
-    pub(super) fn query(&mut self, value: &Value) -> Result<Cost, Refusal> {
+    pub(super) fn query(&mut self, value: &Value) -> Result<Complexity, Rejection> {
         self.count();
         let node = object(value, "query")?;
         let outer = self.ctes.len();
@@ -153,19 +154,19 @@ impl Walk {
             "SELECT_NODE" => self.select(node)?,
             "SET_OPERATION_NODE" => self.set_operation(node)?,
             "RECURSIVE_CTE_NODE" => {
-                return Err(Refusal::unknown("a recursive query outside of a WITH clause"));
+                return Err(Rejection::unknown("a recursive query outside of a WITH clause"));
             }
-            other => return Err(Refusal::unknown(other)),
+            other => return Err(Rejection::unknown(other)),
         };
-        self.affordable(body)?;
+        self.within_budget(body)?;
         self.ctes.truncate(outer);
-        Ok(Cost { nodes: body.nodes.saturating_add(defined.nodes), ..body })
+        Ok(Complexity { nodes: body.nodes.saturating_add(defined.nodes), ..body })
     }
 
     /// The definitions of a WITH clause: each sees those before it and, if it is recursive, itself
     /// in its second half. They stay in scope for the caller to remove.
-    pub(super) fn with(&mut self, value: &Value) -> Result<Cost, Refusal> {
-        let mut cost = Cost::default();
+    pub(super) fn with(&mut self, value: &Value) -> Result<Complexity, Rejection> {
+        let mut complexity = Complexity::default();
         for entry in fields(value, "WITH clause", "map")?.array("map")? {
             let entry = fields(entry, "WITH entry", "key value")?;
             let info =
@@ -179,13 +180,13 @@ impl Walk {
             } else {
                 self.query(body)?
             };
-            cost = cost.and(keyed).and(body);
-            self.ctes.push(Cte { name, keyed: false, cost: body });
+            complexity = complexity.and(keyed).and(body);
+            self.ctes.push(Cte { name, keyed: false, complexity: body });
         }
-        Ok(cost)
+        Ok(complexity)
     }
 
-    pub(super) fn recursive(&mut self, name: &str, value: &Value) -> Result<Cost, Refusal> {
+    pub(super) fn recursive(&mut self, name: &str, value: &Value) -> Result<Complexity, Rejection> {
         self.count();
         let node = fields(
             value,
@@ -193,36 +194,40 @@ impl Walk {
             "type modifiers cte_map cte_name union_all left right aliases key_targets",
         )?;
         if !node.text("cte_name")?.eq_ignore_ascii_case(name) {
-            return Err(Refusal::unknown("a recursive query of another name"));
+            return Err(Rejection::unknown("a recursive query of another name"));
         }
         let outer = self.ctes.len();
-        let mut cost = self.with(node.required("cte_map")?)?.barrier();
+        let mut complexity = self.with(node.required("cte_map")?)?.planned_apart();
         let keys = node.array("key_targets")?;
-        cost = cost.and(self.expressions(keys)?);
-        cost = cost.and(self.query(node.required("left")?)?.barrier());
-        self.ctes.push(Cte { name: name.to_owned(), keyed: !keys.is_empty(), cost: Cost::TABLE });
-        cost = cost.and(self.query(node.required("right")?)?.barrier());
-        cost = cost.and(self.modifiers(node)?);
+        complexity = complexity.and(self.expressions(keys)?);
+        complexity = complexity.and(self.query(node.required("left")?)?.planned_apart());
+        self.ctes.push(Cte {
+            name: name.to_owned(),
+            keyed: !keys.is_empty(),
+            complexity: Complexity::TABLE,
+        });
+        complexity = complexity.and(self.query(node.required("right")?)?.planned_apart());
+        complexity = complexity.and(self.modifiers(node)?);
         self.ctes.truncate(outer);
-        Ok(cost.barrier())
+        Ok(complexity.planned_apart())
     }
 
-    pub(super) fn set_operation(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+    pub(super) fn set_operation(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
         node.only("type modifiers cte_map setop_type left right setop_all")?;
         let plain = one_of(node.text("setop_type")?, "UNION UNION_BY_NAME EXCEPT INTERSECT")?;
         self.set_operations += usize::from(!plain.starts_with("UNION"));
         if self.set_operations > MAX_SET_OPERATIONS {
-            return Err(Refusal::statement(
+            return Err(Rejection::statement(
                 format!("more than {MAX_SET_OPERATIONS} EXCEPTs and INTERSECTs"),
                 None,
             ));
         }
         let left = self.query(node.required("left")?)?;
         let right = self.query(node.required("right")?)?;
-        Ok(left.and(right).and(self.modifiers(node)?).barrier())
+        Ok(left.and(right).and(self.modifiers(node)?).planned_apart())
     }
 
-    pub(super) fn select(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+    pub(super) fn select(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
         node.only(
             "type modifiers cte_map select_list from_table where_clause group_expressions \
                 group_sets aggregate_handling having sample qualify",
@@ -233,38 +238,39 @@ impl Walk {
         )?;
         let from = self.table_ref(node.required("from_table")?)?;
         self.aliases.push(HashMap::new());
-        let mut cost = from;
+        let mut complexity = from;
         for item in node.array("select_list")? {
-            let (item_cost, columns) = self.counting_columns(item)?;
-            let item_cost = if columns { item_cost.times(COLUMNS_COPIES) } else { item_cost };
+            let (item_complexity, columns) = self.counting_columns(item)?;
+            let item_complexity =
+                if columns { item_complexity.times(COLUMNS_COPIES) } else { item_complexity };
             let alias = object(item, "expression")?.text("alias")?;
             if !alias.is_empty()
                 && let Some(aliases) = self.aliases.last_mut()
             {
-                aliases.insert(alias.to_ascii_lowercase(), item_cost.nodes);
+                aliases.insert(alias.to_ascii_lowercase(), item_complexity.nodes);
             }
-            cost = cost.and(item_cost);
+            complexity = complexity.and(item_complexity);
         }
         let condition = node.required("where_clause")?;
-        cost = cost.and(self.condition(condition)?);
+        complexity = complexity.and(self.condition(condition)?);
         let groups = node.array("group_expressions")?;
-        cost = cost.and(self.expressions(groups)?);
+        complexity = complexity.and(self.expressions(groups)?);
         for clause in ["having", "qualify"] {
-            cost = cost.and(self.optional(node.required(clause)?)?);
+            complexity = complexity.and(self.optional(node.required(clause)?)?);
         }
         self.sample(node.required("sample")?)?;
-        cost = cost.and(self.modifiers(node)?);
+        complexity = complexity.and(self.modifiers(node)?);
         self.aliases.pop();
-        self.affordable(cost)?;
+        self.within_budget(complexity)?;
         let apart = !groups.is_empty() || !node.array("modifiers")?.is_empty();
-        Ok(if apart { cost.barrier() } else { cost })
+        Ok(if apart { complexity.planned_apart() } else { complexity })
     }
 
-    pub(super) fn modifiers(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
-        let mut cost = Cost::default();
+    pub(super) fn modifiers(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
+        let mut complexity = Complexity::default();
         for modifier in node.array("modifiers")? {
             let modifier = object(modifier, "modifier")?;
-            cost = cost.and(match modifier.text("type")? {
+            complexity = complexity.and(match modifier.text("type")? {
                 "ORDER_MODIFIER" => self.order(modifier)?,
                 "LIMIT_MODIFIER" | "LIMIT_PERCENT_MODIFIER" => {
                     modifier.only("type limit offset")?;
@@ -275,19 +281,19 @@ impl Walk {
                     modifier.only("type distinct_on_targets")?;
                     self.expressions(modifier.array("distinct_on_targets")?)?
                 }
-                other => return Err(Refusal::unknown(other)),
+                other => return Err(Rejection::unknown(other)),
             });
         }
-        Ok(cost)
+        Ok(complexity)
     }
 
-    pub(super) fn order(&mut self, modifier: Node<'_>) -> Result<Cost, Refusal> {
+    pub(super) fn order(&mut self, modifier: Node<'_>) -> Result<Complexity, Rejection> {
         modifier.only("type orders")?;
         self.orders(modifier.array("orders")?)
     }
 
-    pub(super) fn orders(&mut self, orders: &[Value]) -> Result<Cost, Refusal> {
-        let mut cost = Cost::default();
+    pub(super) fn orders(&mut self, orders: &[Value]) -> Result<Complexity, Rejection> {
+        let mut complexity = Complexity::default();
         for order in orders {
             let order = fields(order, "ORDER BY", "type null_order expression")?;
             one_of(order.text("type")?, "ORDER_DEFAULT ASCENDING DESCENDING")?;
@@ -295,13 +301,13 @@ impl Walk {
                 &order.text("null_order")?.replace(' ', "_"),
                 "ORDER_DEFAULT NULLS_FIRST NULLS_LAST",
             )?;
-            cost = cost.and(self.expression(order.required("expression")?)?);
+            complexity = complexity.and(self.expression(order.required("expression")?)?);
         }
-        Ok(cost)
+        Ok(complexity)
     }
 
     /// A sample is drawn anew each time, also a repeatable one when several threads draw it.
-    pub(super) fn sample(&mut self, value: &Value) -> Result<(), Refusal> {
+    pub(super) fn sample(&mut self, value: &Value) -> Result<(), Rejection> {
         if !value.is_null() {
             fields(value, "sample", "sample_size is_percentage method seed")?;
             self.inconsistent = true;

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::Refusal;
+use super::Rejection;
 use super::expressions::EXPRESSION_FIELDS;
 use super::functions::{self, Review};
 use super::tree::{Node, object};
-use super::walk::{Cost, Walk};
+use super::walk::{Complexity, Walk};
 
 /// Characters that Levenshtein and its kin may be given: they take time in the product of both.
 const MAX_DISTANCE_CHARS: u64 = 255;
@@ -18,17 +18,17 @@ pub(super) const FUNCTION_FIELDS: &str = "
 ";
 
 impl Walk {
-    pub(super) fn function(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+    pub(super) fn function(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
         node.only_with(EXPRESSION_FIELDS, FUNCTION_FIELDS)?;
         let written = node.text("function_name")?;
         let name = written.to_ascii_lowercase();
         self.review(functions::expression(&name), written, node.position())?;
         self.arguments(node, &name)?;
         let chain = node.required("is_operator")? == &Value::Bool(true) || name == "->>";
-        let cost = if chain { self.call(node)? } else { self.called(node, Self::call)? };
+        let complexity = if chain { self.call(node)? } else { self.called(node, Self::call)? };
         Ok(match functions::macro_growth(&name) {
-            Some((copies, body)) => cost.times(copies).and(Cost::ONE.times(body)),
-            None => cost,
+            Some((copies, body)) => complexity.times(copies).and(Complexity::ONE.times(body)),
+            None => complexity,
         })
     }
 
@@ -37,7 +37,7 @@ impl Walk {
         review: Option<Review>,
         name: &str,
         position: Option<usize>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         let reason = match review {
             Some(Review::Allowed { consistent }) => {
                 self.inconsistent |= !consistent;
@@ -46,38 +46,38 @@ impl Walk {
             Some(Review::Refused(reason)) => reason,
             None => functions::UNKNOWN,
         };
-        Err(Refusal::function(name, reason, position))
+        Err(Rejection::function(name, reason, position))
     }
 
     /// What any call consists of, its name apart.
-    pub(super) fn call(&mut self, node: Node<'_>) -> Result<Cost, Refusal> {
+    pub(super) fn call(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
         if node.required("export_state")? != &Value::Bool(false) {
-            return Err(Refusal::statement("EXPORT_STATE is not supported", node.position()));
+            return Err(Rejection::statement("EXPORT_STATE is not supported", node.position()));
         }
         // `x.y.f()` is a call of f on the column x.y unless x.y is a schema with such a function.
         for qualifier in ["catalog", "schema"] {
             let qualifier = node.text(qualifier)?;
             self.column_like_function(qualifier, node.position())?;
         }
-        let cost = self.expressions(node.array("children")?)?;
+        let complexity = self.expressions(node.array("children")?)?;
         let order = object(node.required("order_bys")?, "ORDER BY")?;
         let order = self.order(order)?;
         let filter = self.optional(node.required("filter")?)?;
-        let receiver = Cost::ONE.times(u64::from(has_receiver(node)?));
-        Ok(cost.and(order).and(filter).and(receiver))
+        let receiver = Complexity::ONE.times(u64::from(has_receiver(node)?));
+        Ok(complexity.and(order).and(filter).and(receiver))
     }
 
     /// Functions that are fine or not by what they are called with.
-    pub(super) fn arguments(&mut self, node: Node<'_>, name: &str) -> Result<(), Refusal> {
+    pub(super) fn arguments(&mut self, node: Node<'_>, name: &str) -> Result<(), Rejection> {
         let arguments = node.array("children")?;
         let receiver = has_receiver(node)?;
         let count = arguments.len() + usize::from(receiver);
-        let refuse = |reason: &str| Err(Refusal::function(name, reason, node.position()));
+        let reject = |reason: &str| Err(Rejection::function(name, reason, node.position()));
         match name {
             // The time since midnight today.
             "age" => self.inconsistent |= count < 2,
             "range" | "generate_series" if count > 2 && !arguments.last().is_some_and(is_whole) => {
-                return refuse(
+                return reject(
                     "takes a step that is a whole number outside of FROM (a literal, or a cast to \
                      BIGINT); over timestamps write FROM range(start, stop, step)",
                 );
@@ -85,7 +85,7 @@ impl Walk {
             "levenshtein" | "editdist3" | "damerau_levenshtein"
                 if receiver || !arguments.iter().all(is_short_text) =>
             {
-                return refuse(
+                return reject(
                     "takes minutes on long texts; give it short ones: literals, or \
                      left(x, n) with n up to 255",
                 );
@@ -93,14 +93,23 @@ impl Walk {
             "from_json" | "from_json_strict" | "json_transform" | "json_transform_strict"
                 if !arguments.last().is_some_and(is_flat_structure) =>
             {
-                return refuse("takes its structure as a literal text, nested at most 50 deep");
+                return reject("takes its structure as a literal text, nested at most 50 deep");
             }
+            "switch" if count != 2 || !arguments.last().is_some_and(is_constant_map) => {
+                return reject(
+                    "takes two arguments, the second a map of literals, as in switch(x, MAP {1: \
+                     'a'}); for anything else write CASE",
+                );
+            }
+            // They call any aggregate there is, by its name.
             "list_aggr" | "list_aggregate" | "array_aggr" | "array_aggregate" | "aggregate" => {
-                let named = arguments.get(usize::from(!receiver)).and_then(literal);
-                self.inconsistent |= named.is_none_or(|aggregate| {
-                    functions::expression(&aggregate.to_ascii_lowercase())
-                        != Some(Review::Allowed { consistent: true })
-                });
+                let Some(aggregate) = arguments.get(usize::from(!receiver)).and_then(literal)
+                else {
+                    return reject("takes the name of its aggregate as a literal");
+                };
+                if let Some(review) = functions::expression(&aggregate.to_ascii_lowercase()) {
+                    self.review(Some(review), aggregate, node.position())?;
+                }
             }
             _ => {}
         }
@@ -109,7 +118,7 @@ impl Walk {
 }
 
 /// Whether a call is written on a column, `x.f()`, which is its first argument then.
-fn has_receiver(node: Node<'_>) -> Result<bool, Refusal> {
+fn has_receiver(node: Node<'_>) -> Result<bool, Rejection> {
     let schema = node.text("schema")?.to_ascii_lowercase();
     let catalog = node.text("catalog")?.to_ascii_lowercase();
     let schema_named = matches!(schema.as_str(), "" | "main" | "pg_catalog");
@@ -123,6 +132,24 @@ fn literal(value: &Value) -> Option<&str> {
 
 fn integer(value: &Value) -> Option<i64> {
     (value["class"] == "CONSTANT").then(|| value["value"]["value"].as_i64()).flatten()
+}
+
+/// `MAP {1: 'a'}` or `map([1], ['a'])`, with literals only. DuckDB has an internal error at bind for
+/// a column in it, and runs the wrong type for a default of another type than the values.
+fn is_constant_map(value: &Value) -> bool {
+    let call = |value: &Value, name: &str| {
+        value["class"] == "FUNCTION"
+            && matches!(value["schema"].as_str(), Some("" | "main"))
+            && value["function_name"].as_str().is_some_and(|call| call.eq_ignore_ascii_case(name))
+    };
+    let literals = |value: &Value| {
+        (call(value, "list_value") || value["type"] == "ARRAY_CONSTRUCTOR")
+            && value["children"]
+                .as_array()
+                .is_some_and(|values| values.iter().all(|value| value["class"] == "CONSTANT"))
+    };
+    call(value, "map")
+        && value["children"].as_array().is_some_and(|lists| lists.iter().all(literals))
 }
 
 fn is_whole(value: &Value) -> bool {
