@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
+use crate::duck;
 use crate::engine;
 use crate::http::{self, Tokens};
 use crate::ledger::Period;
@@ -345,8 +346,10 @@ impl ServeArgs {
             return Err(ConfigError { setting: "MARTD_SCHEMAS", problem });
         }
         check_names("MARTD_REQUIRE", &self.require)?;
-        engine::check_time_zone(&self.timezone)
-            .map_err(|problem| ConfigError { setting: "MARTD_TIMEZONE", problem })?;
+        duck::check_time_zone(&self.timezone).map_err(|error| ConfigError {
+            setting: "MARTD_TIMEZONE",
+            problem: error.to_string(),
+        })?;
         if let Some(dir) = self.temp_dir.as_ref().filter(|dir| !dir.is_dir()) {
             let problem = format!("{} is no directory; create it", dir.display());
             return Err(ConfigError { setting: "MARTD_TEMP_DIR", problem });

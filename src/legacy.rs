@@ -235,6 +235,11 @@ impl LegacyVersion {
         std::iter::once(&self.file).chain(self.logs.iter().map(|(_, pin)| pin))
     }
 
+    /// The endings of the names of the logs that a crashed writer left, in the order of [`Self::pins`].
+    pub fn log_endings(&self) -> impl Iterator<Item = &'static str> {
+        self.logs.iter().map(|(ending, _)| *ending)
+    }
+
     /// Where DuckDB finds this version in a process that has the pins as these descriptors.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //!
 //! - [`watch`] notices that the directory may have changed, and [`scan`] looks;
 //! - [`pin`] makes a file's bytes immutable, and [`verify`] decodes them once;
+//! - [`marts`] has what is new of that: tables that are built, and verified by that;
 //! - [`legacy`] is the DuckDB file that is served until the first mart lands;
 //! - [`ledger`] is what dbt says of its builds, and [`publish`] decides what may be served;
 //! - [`state`] keeps it over a restart;
@@ -23,6 +24,7 @@ pub mod watch;
 pub mod scan;
 pub mod pin;
 pub mod verify;
+pub mod marts;
 pub mod legacy;
 pub mod ledger;
 pub mod publish;
@@ -31,6 +33,7 @@ pub mod refresh;
 pub mod catalog;
 pub mod events;
 pub mod sql_gate;
+pub mod duck;
 pub mod engine;
 pub mod encode;
 pub mod http;

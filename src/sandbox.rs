@@ -2,12 +2,14 @@
 //! a statement got around all others.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
+use rustix::fs::OFlags;
 use rustix::process::{Resource, Rlimit};
 
 /// The newest Landlock that martd knows. An older kernel enforces what it can.
@@ -47,6 +49,58 @@ pub fn forbid_all_but_reading() -> Result<RulesetStatus, RulesetError> {
         .scope(Scope::from_all(NEWEST))?
         .create()?;
     Ok(rules.restrict_self()?.ruleset)
+}
+
+/// What a process that builds tables may: anything in its scratch folder `scratch` and remove that,
+/// read (and write, where they are open for that) the files that it has been given, and read the
+/// legacy file at `legacy` with its logs. No other file, no TCP, no signals to others.
+///
+/// What lies in memory needs no right. Returns how much of this the kernel enforces.
+///
+/// # Errors
+/// When the kernel refuses the rules.
+pub fn confine_builder<'f>(
+    scratch: &Path,
+    given: impl IntoIterator<Item = BorrowedFd<'f>>,
+    legacy: Option<&Path>,
+) -> Result<RulesetStatus, RulesetError> {
+    let all = AccessFs::from_all(NEWEST);
+    let mut rules = Ruleset::default()
+        .handle_access(all)?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    rules = allow(rules, scratch, all)?;
+    if let Some(parent) = scratch.parent() {
+        rules = allow(rules, parent, AccessFs::RemoveDir.into())?;
+    }
+    rules = allow(rules, Path::new("/dev/urandom"), AccessFs::ReadFile.into())?;
+    if let Some(file) = legacy {
+        for ending in ["", ".wal", ".wal.checkpoint", ".wal.recovery"] {
+            let mut name = file.as_os_str().to_owned();
+            name.push(ending);
+            rules = allow(rules, Path::new(&name), AccessFs::ReadFile.into())?;
+        }
+    }
+    for fd in given {
+        let is_written =
+            rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE != OFlags::RDONLY);
+        let mut rights = BitFlags::from(AccessFs::ReadFile);
+        if is_written {
+            rights |= AccessFs::WriteFile | AccessFs::Truncate;
+        }
+        // The kernel has no rules for what lies in memory, and allows it.
+        if !is_in_memory(fd) {
+            rules = rules.add_rule(PathBeneath::new(fd, rights))?;
+        }
+    }
+    Ok(rules.restrict_self()?.ruleset)
+}
+
+/// Whether a descriptor is a memfd.
+pub fn is_in_memory(fd: BorrowedFd<'_>) -> bool {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .is_ok_and(|path| path.as_os_str().as_encoded_bytes().starts_with(b"/memfd:"))
 }
 
 fn allow(
@@ -108,6 +162,42 @@ mod tests {
                     fs::write(&socket, "y").is_err(),
                     fs::write(cleared.path().join("a"), "x").is_err(),
                     fs::remove_file(&socket).is_ok(),
+                ])
+            });
+            confined.join().expect("no panic")
+        });
+        assert!(outcome.is_none_or(|outcome| outcome == [true; 9]), "{outcome:?}");
+    }
+    #[test]
+    fn a_builder_has_its_scratch_folder_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let scratch = dir.path().join("scratch");
+        fs::create_dir(&scratch).expect("mkdir");
+        let [given, other] = ["given", "other"].map(|name| dir.path().join(name));
+        fs::write(&given, "x").expect("write");
+        fs::write(&other, "x").expect("write");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("still allowed");
+        let address = listener.local_addr().expect("bound");
+        let file = fs::File::open(&given).expect("open");
+        let outcome = thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                use std::os::fd::AsFd;
+                let status = confine_builder(&scratch, [file.as_fd()], None).expect("Landlock");
+                if status == RulesetStatus::NotEnforced {
+                    eprintln!("this kernel has no Landlock: nothing is tested");
+                    return None;
+                }
+                let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+                Some([
+                    fs::write(scratch.join("a"), "x").is_ok(),
+                    fs::read(&again).is_ok(),
+                    fs::write(&again, "y").is_err(),
+                    fs::read(&other).is_err(),
+                    fs::write(dir.path().join("new"), "x").is_err(),
+                    fs::remove_file(&other).is_err(),
+                    fs::read_dir(dir.path()).is_err(),
+                    std::net::TcpStream::connect(address).is_err(),
+                    fs::remove_dir_all(&scratch).is_ok(),
                 ])
             });
             confined.join().expect("no panic")

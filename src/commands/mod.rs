@@ -9,12 +9,14 @@ mod serve;
 mod table;
 mod wait;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::ServeArgs;
 use crate::http::client::{Client, ClientError, Server};
+use crate::marts::build;
 use crate::verify::child;
 use crate::verify::child::Depth;
 
@@ -78,6 +80,12 @@ pub enum Command {
     /// The child process that reads a legacy file; started by `serve` alone.
     #[command(name = child::LEGACY_SUBCOMMAND, hide = true)]
     DecodeLegacy(child::LegacyArgs),
+    /// The child process that builds tables; started by `serve` and `check` alone.
+    #[command(name = build::SUBCOMMAND, hide = true)]
+    Build {
+        /// Its scratch folder.
+        scratch: PathBuf,
+    },
 }
 
 impl Cli {
@@ -92,6 +100,7 @@ impl Cli {
             Some(Command::Wait(args)) => asking(wait::run(args)),
             Some(Command::Healthcheck(args)) => asking(healthcheck::run(args)),
             Some(Command::Bootstrap(args)) => bootstrap::run(&args),
+            Some(Command::Build { scratch }) => build::main(&scratch),
             Some(Command::DecodeLegacy(args)) => child::main_legacy(&args),
             Some(Command::Decode { depth, count, parent }) => child::main(depth, count, parent),
         }

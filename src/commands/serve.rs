@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
 use crate::config::{Config, ServeArgs};
-use crate::engine;
+use crate::duck;
 use crate::http::{self, App, Server, Threads, Tokens};
 use crate::legacy::LegacyFile;
 use crate::listen::{self, SocketFiles, Sockets};
@@ -121,7 +121,7 @@ async fn serve(
         admin = (!admin.is_empty()).then(|| listen::addresses(&admin)),
         directory = %config.refresh.intake.dir.path().display(),
         version = env!("CARGO_PKG_VERSION"),
-        duckdb = engine::version(),
+        duckdb = duck::version(),
         "serving"
     );
     let metrics = Metrics::new(Budget::new(config.refresh.intake.pin_bytes), http::problems());

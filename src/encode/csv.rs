@@ -4,7 +4,7 @@
 
 use super::text::{Infinity, Spelling};
 use super::{json, unique_names};
-use crate::engine::{Chunk, Column, Type, Vector};
+use crate::duck::{Chunk, Column, Type, Vector};
 
 /// Writes one CSV answer.
 #[derive(Debug)]

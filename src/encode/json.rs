@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::text::Spelling;
 use super::{Summary, text, unique_names};
-use crate::engine::{Chunk, Column, RawHugeInt, RawListEntry, Type, Vector, is_unnamed};
+use crate::duck::{Chunk, Column, RawHugeInt, RawListEntry, Type, Vector, is_unnamed};
 
 /// Writes one JSON answer.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ mod text;
 
 use std::time::Duration;
 
-use crate::engine::{Chunk, Column, QueryError};
+use crate::duck::{Chunk, Column};
+use crate::engine::QueryError;
 
 use arrow::ArrowWriter;
 use csv::CsvWriter;
@@ -201,7 +202,7 @@ fn unique_names(columns: &[Column]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Type;
+    use crate::duck::Type;
 
     #[test]
     fn repeated_names_are_numbered_around_existing_ones() {

@@ -1,6 +1,6 @@
 //! Values as text: ISO 8601 for dates and timestamps, DuckDB's spelling for the rest.
 
-use crate::engine::{RawHugeInt, RawInterval, Type, Vector};
+use crate::duck::{RawHugeInt, RawInterval, Type, Vector};
 
 /// In a second.
 const MILLIS: i64 = 1_000;

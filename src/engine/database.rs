@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use tracing::warn;
 
-use super::duck::{Connection, Database, DuckError};
 use super::instance::{Settings, Table};
 use super::legacy;
-use super::{quote_identifier, quote_literal};
+use crate::duck::{Connection, Database, DuckError, ErrorKind};
+use crate::duck::{quote_identifier, quote_literal};
 use crate::legacy::LegacyVersion;
 use crate::pin::PinKind;
 
@@ -90,7 +90,9 @@ impl LockedDatabase {
         match contents {
             Contents::Nothing => {}
             Contents::Legacy(version, catalog) => {
-                let place = version.place_here().map_err(|error| DuckError(error.to_string()))?;
+                let place = version
+                    .place_here()
+                    .map_err(|error| DuckError::new(ErrorKind::Io, error.to_string()))?;
                 legacy::attach(&connection, place.path(), catalog)?;
                 lock_down(&connection, &[])?;
             }

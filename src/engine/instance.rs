@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::database::{Contents, LockedDatabase};
-use super::duck::{Connection, DuckError};
 use super::legacy::{self, catalog_name};
 use super::prepared::Pooled;
 use super::query::{QueryError, Session};
-use super::{quote_identifier, quote_literal};
+use crate::duck::{Connection, DuckError};
+use crate::duck::{quote_identifier, quote_literal};
 use crate::legacy::LegacyVersion;
 use crate::pin::Pin;
 use crate::verify::ReportColumn;

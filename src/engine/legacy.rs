@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::duck::{Connection, Database, DuckError};
-use super::{quote_identifier, quote_literal, read_rows};
+use super::read_rows;
+use crate::duck::{Connection, Database, DuckError};
+use crate::duck::{quote_identifier, quote_literal};
 use crate::verify::Report;
 
 /// A table or view of a legacy file.
@@ -49,7 +50,7 @@ pub fn read_legacy(
                 let source = source(catalog, &schema, &name);
                 let outcome = match read_rows(&connection, &source, every_value) {
                     Ok(report) => Ok(report),
-                    Err(DuckError(reason)) if is_view => Err(reason),
+                    Err(error) if is_view => Err(error.to_string()),
                     Err(error) => return Err(error),
                 };
                 tables.push(LegacyTable { schema, name, outcome });
@@ -58,7 +59,7 @@ pub fn read_legacy(
         Ok(tables)
     };
     let shown = path.display().to_string();
-    let tables = read().map_err(|DuckError(reason)| reason.replace(&shown, "the file"))?;
+    let tables = read().map_err(|error| error.to_string().replace(&shown, "the file"))?;
     if !tables.iter().any(|table| table.outcome.is_ok()) {
         return Err(format!(
             "has no table in the schemas {}; name its schema in MARTD_SCHEMAS",

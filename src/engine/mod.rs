@@ -3,42 +3,21 @@
 //! An instance is opened off the request path, reads nothing but the pins of its snapshot, and dies
 //! with it. A client's text meets [`crate::sql_gate`] first; what passes runs on a connection of the snapshot's instance.
 
-mod chunk;
 mod database;
-mod duck;
 mod instance;
 mod legacy;
 mod newest;
-mod position;
 mod prepared;
 mod query;
-mod types;
-mod value;
-mod vector;
-
-use std::collections::HashSet;
-use std::fmt::Write as _;
-use std::sync::LazyLock;
 
 use rustix::process::Resource;
 
-pub use chunk::Chunk;
-pub use duck::DuckError;
 pub use instance::{Instance, Scope, Scoping, Settings, Table};
 pub use legacy::{LegacyTable, catalog_name, read_legacy};
 pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
-pub use types::{Column, Type};
-pub(crate) use types::{enum_width, is_unnamed};
-pub use value::{ElementType, TypeName, Value, ValueError};
-pub(crate) use vector::Plain;
-pub use vector::{RawHugeInt, RawInterval, RawListEntry, Vector};
 
+use crate::duck::{self, DuckError, ErrorKind, quote_literal};
 use crate::verify::{Report, ReportColumn};
-
-/// DuckDB's version, for example `v1.5.6`.
-pub fn version() -> String {
-    duck::library_version()
-}
 
 /// Memory for the stacks of the threads that DuckDB starts for one database, in bytes: one fewer than
 /// a statement may have, for the caller's is the first.
@@ -47,19 +26,6 @@ pub fn stack_bytes(threads: usize) -> u64 {
     const UNLIMITED: u64 = 2 << 20;
     let one = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(UNLIMITED);
     (threads as u64).saturating_sub(1).saturating_mul(one)
-}
-
-/// Whether DuckDB knows this time zone.
-///
-/// # Errors
-/// DuckDB's reason, with the names that come close.
-pub fn check_time_zone(name: &str) -> Result<(), String> {
-    duck::Database::open_in_memory(&[])
-        .and_then(|database| database.connect())
-        .and_then(|connection| {
-            connection.execute(&format!("SET TimeZone = {}", quote_literal(name)))
-        })
-        .map_err(|error| error.to_string())
 }
 
 /// Reads Parquet files as the verifying child does.
@@ -140,7 +106,7 @@ fn read_columns(
             nulls_alone = (0..columns.len()).all(|index| chunk.column(index).is_null(last));
         }
         if decoded != claimed {
-            return Err(DuckError(format!("holds {decoded} rows, but claims {claimed}")));
+            return Err(content_error(format!("holds {decoded} rows, but claims {claimed}")));
         }
     }
     let columns = columns
@@ -164,41 +130,13 @@ fn check_columns(connection: &duck::Connection, path: &str) -> Result<(), DuckEr
     let mut rows = statement.execute()?;
     match rows.next_chunk()?.map(|chunk| chunk.column(0).values::<i64>()[0]) {
         Some(0) | None => Ok(()),
-        Some(count) => Err(DuckError(format!(
+        Some(count) => Err(content_error(format!(
             "names {count} columns otherwise in its schema than beside them"
         ))),
     }
 }
 
-/// Whether this is a keyword of DuckDB's grammar, which it quotes when it is a name.
-fn is_keyword(name: &str) -> bool {
-    static KEYWORDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-        let read = || -> Result<HashSet<String>, DuckError> {
-            let database = duck::Database::open_in_memory(&[("threads", "1".to_owned())])?;
-            let mut statement =
-                database.connect()?.prepare("SELECT keyword_name FROM duckdb_keywords()")?;
-            let mut rows = statement.execute()?;
-            let mut keywords = HashSet::new();
-            while let Some(chunk) = rows.next_chunk()? {
-                let names = chunk.column(0);
-                let name = |row| String::from_utf8_lossy(names.bytes(row)).into_owned();
-                keywords.extend((0..chunk.rows()).map(name));
-            }
-            Ok(keywords)
-        };
-        read().expect("DuckDB lists its keywords")
-    });
-    KEYWORDS.contains(name)
-}
-
-/// An identifier in double quotes, so that any name is only ever a name.
-fn quote_identifier(name: &str) -> String {
-    let mut quoted = String::with_capacity(name.len() + 2);
-    let _ = write!(quoted, "\"{}\"", name.replace('"', "\"\""));
-    quoted
-}
-
-/// A text in single quotes.
-fn quote_literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+/// What martd itself finds wrong with a file.
+fn content_error(message: String) -> DuckError {
+    DuckError::new(ErrorKind::Statement, message)
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::instance::Instance;
-use super::{quote_identifier, quote_literal};
+use crate::duck::{quote_identifier, quote_literal};
 
 /// As DuckDB names them. A DATE is the midnight that it begins with, a TIMESTAMP is UTC.
 const WITHOUT_ZONE: [&str; 5] =

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::duck::{Connection, DuckError, Statement};
 use super::instance::{ALL_ROWS_VARIABLE, Instance, SCOPE_VARIABLE, Scope};
 use super::query::{QueryError, resolve};
-use super::value::Value;
+use crate::duck::Value;
+use crate::duck::{Connection, DuckError, Statement};
 use crate::sql_gate::ValidatedStatement;
 
 /// Statements that a connection keeps prepared. Each keeps the files that it reads open.
@@ -36,7 +36,8 @@ impl Instance {
         let tables = checked.tables.iter().map(|name| resolve(self, name));
         let tables = tables.collect::<Result<Vec<usize>, _>>()?;
         for &table in &tables {
-            self.is_readable(table).map_err(QueryError::Unscoped)?;
+            self.is_readable(table)
+                .map_err(|message| QueryError::NotAllowed { message, position: None })?;
         }
         Ok(tables)
     }

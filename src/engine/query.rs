@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::chunk::Chunk;
-use super::duck::{self, DuckError, Interrupt, Rows, Statement};
 use super::instance::{Instance, Scope};
-use super::position;
 use super::prepared::Pooled;
-use super::types::Column;
-use super::value::Value;
+use crate::duck::Chunk;
+use crate::duck::Column;
+use crate::duck::Value;
+use crate::duck::position;
+use crate::duck::{DuckError, ErrorKind, Interrupt, Rows, Statement};
 use crate::hooks;
 use crate::sql_gate::{self, TableName, ValidatedStatement};
 
@@ -44,9 +44,14 @@ pub enum QueryError {
     /// A parameter is missing or was not asked for.
     #[error("{0}")]
     Parameter(String),
-    /// A mart that cannot be read under row scoping.
-    #[error("{0}")]
-    Unscoped(String),
+    /// A table that is none, or that cannot be read under row scoping.
+    #[error("{message}")]
+    NotAllowed {
+        /// Why not.
+        message: String,
+        /// The byte of the statement at which it is named.
+        position: Option<usize>,
+    },
     /// The statement needed more memory than it may have.
     #[error("the statement needs more memory than it may have")]
     OutOfMemory,
@@ -133,13 +138,16 @@ impl Session {
         let instance = Arc::clone(&self.instance);
         let explain = |error: DuckError| explain(&instance, sql, &error);
         if hooks::fails("engine") {
-            return Err(explain(DuckError("FATAL Error: a test asked for it".to_owned())));
+            return Err(explain(DuckError::new(
+                ErrorKind::Fatal,
+                "FATAL Error: a test asked for it",
+            )));
         }
         let pooled = self.connection.as_mut().expect("taken on drop alone");
         let tables = instance.tables_of(checked)?;
         let prepared = match instance.prepare(pooled, sql, &tables, scope) {
             // What is kept prepared keeps its files open.
-            Err(error) if error.is_out_of_descriptors() => {
+            Err(error) if is_out_of_descriptors(&error) => {
                 pooled.forget_prepared();
                 instance.forget_prepared();
                 instance.prepare(pooled, sql, &tables, scope)
@@ -230,15 +238,21 @@ pub(super) fn resolve(instance: &Instance, name: &TableName) -> Result<usize, Qu
     found.ok_or_else(|| {
         let hint = match instance.similar(&name.name) {
             Some(similar) => format!("Did you mean \"{similar}\"?"),
-            None => match sql_gate::looks_like_a_file(name) {
-                Some(why) => format!("It is not a mart: {why}. GET /v1/snapshot lists the marts."),
-                None => "GET /v1/snapshot lists the marts.".to_owned(),
-            },
+            None => "GET /v1/snapshot lists the marts.".to_owned(),
         };
+        if let Some(why) = sql_gate::looks_like_a_file(name) {
+            let message = format!("{} is not a mart, and {why}. {hint}", name.name);
+            return QueryError::NotAllowed { message, position: name.position };
+        }
         let message =
             format!("Catalog Error: Table with name {} does not exist!\n{hint}", name.name);
         QueryError::Sql { message, position: name.position }
     })
+}
+
+/// The limit of descriptors is reached.
+fn is_out_of_descriptors(error: &DuckError) -> bool {
+    error.is_of_system() && error.message().contains("Too many open files")
 }
 
 fn explain(instance: &Instance, sql: &str, error: &DuckError) -> QueryError {
@@ -249,11 +263,11 @@ fn explain(instance: &Instance, sql: &str, error: &DuckError) -> QueryError {
         return QueryError::OutOfMemory;
     }
     instance.note(error);
-    let message = without_paths(instance, &error.0);
+    let message = without_paths(instance, error.message());
     if error.is_fatal() || error.is_of_system() {
         QueryError::Internal(message)
     } else {
-        let position = position::of_caret(sql, &error.0);
+        let position = position::of_caret(sql, error.message());
         QueryError::Sql { message, position }
     }
 }
@@ -297,9 +311,7 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
         let value = value_of(place, name).map_err(QueryError::Parameter)?;
         statement.bind(place, value).map_err(|error| match error {
             error if error.is_out_of_memory() => QueryError::OutOfMemory,
-            duck::DuckError(message) => {
-                QueryError::Parameter(format!("parameter ${name} cannot be bound: {message}"))
-            }
+            error => QueryError::Parameter(format!("parameter ${name} cannot be bound: {error}")),
         })?;
     }
     let surplus = match parameters {
@@ -345,24 +357,14 @@ pub(super) mod tests {
         let instance =
             Instance::open(&settings(), vec![mart("a", "SELECT 1 AS x")]).expect("an instance");
         let explained =
-            |message: &str| explain(&instance, "SELECT 1", &DuckError(message.to_owned()));
-        for message in [
-            "INTERNAL Error: a bug",
-            "FATAL Error: a bug before",
-            "IO Error: no space left on device",
-            "Permission Error: not here",
-        ] {
-            assert!(
-                matches!(explained(message), QueryError::Internal(text) if text == message),
-                "{message}"
-            );
+            |kind, message: &str| explain(&instance, "SELECT 1", &DuckError::new(kind, message));
+        for kind in [ErrorKind::Internal, ErrorKind::Fatal, ErrorKind::Io] {
+            assert!(matches!(explained(kind, "x"), QueryError::Internal(text) if text == "x"));
         }
-        let conversion = explained("Conversion Error: IO Error is not a number");
-        assert!(matches!(conversion, QueryError::Sql { .. }), "{conversion:?}");
-        let memory = explained("Out of Memory Error: failed to allocate");
-        assert!(matches!(memory, QueryError::OutOfMemory), "{memory:?}");
-        let interrupt = explained("INTERRUPT Error: Interrupted!");
-        assert!(matches!(interrupt, QueryError::Interrupted), "{interrupt:?}");
+        let statement = explained(ErrorKind::Statement, "Conversion Error: IO Error is no number");
+        assert!(matches!(statement, QueryError::Sql { .. }), "{statement:?}");
+        assert!(matches!(explained(ErrorKind::OutOfMemory, "x"), QueryError::OutOfMemory));
+        assert!(matches!(explained(ErrorKind::Interrupted, "x"), QueryError::Interrupted));
     }
 
     pub(in crate::engine) fn settings() -> Settings {

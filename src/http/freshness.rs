@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::snapshot::Build;
 use crate::catalog::{Held, Mart, Snapshot, Source, State};
-use crate::engine;
+use crate::duck;
 use crate::ledger::{FreshnessRule, Model, Period};
 
 /// A column's newest value may be this far ahead: a local time that was stored as if it were UTC.
@@ -82,7 +82,7 @@ impl<'s> Document<'s> {
             metadata: Metadata {
                 generated_at: now,
                 martd_version: env!("CARGO_PKG_VERSION"),
-                duckdb_version: engine::version(),
+                duckdb_version: duck::version(),
             },
             snapshot: snapshot.map(|snapshot| snapshot.id.as_str()),
             source: state.source(),

@@ -106,6 +106,14 @@ impl Problem {
         self
     }
 
+    /// Says at which byte of the statement it is, where that is known.
+    fn at(self, position: Option<usize>) -> Self {
+        match position {
+            Some(position) => self.with("position", position),
+            None => self,
+        }
+    }
+
     /// A problem that goes away by itself: says when to try again, in seconds.
     pub(super) fn retry_after(mut self, seconds: u32) -> Self {
         self.header = Some(Box::new((RETRY_AFTER, HeaderValue::from(seconds))));
@@ -199,11 +207,7 @@ impl From<Rejection> for Problem {
             Rejection::OutOfMemory => MEMORY_LIMIT,
             Rejection::Failed(_) => return Self::internal(detail),
         };
-        let problem = Self::new(kind, detail);
-        match rejection.position() {
-            Some(position) => problem.with("position", position),
-            None => problem,
-        }
+        Self::new(kind, detail).at(rejection.position())
     }
 }
 
@@ -211,15 +215,11 @@ impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let detail = error.to_string();
         match error {
-            QueryError::Sql { position, .. } => {
-                let problem = Self::new(SQL_ERROR, detail);
-                match position {
-                    Some(position) => problem.with("position", position),
-                    None => problem,
-                }
+            QueryError::Sql { position, .. } => Self::new(SQL_ERROR, detail).at(position),
+            QueryError::NotAllowed { position, .. } => {
+                Self::new(STATEMENT_NOT_ALLOWED, detail).at(position)
             }
             QueryError::Parameter(_) => Self::bad_request(detail),
-            QueryError::Unscoped(_) => Self::new(STATEMENT_NOT_ALLOWED, detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Interrupted => Self::new(QUERY_TIMEOUT, detail),
             QueryError::LegacyLocked(_) => Self::new(LEGACY_LOCKED, detail).retry_after(1),

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use super::arguments::Arguments;
 use super::problem::{self, Problem};
 use super::{App, Settings};
-use crate::engine::{Parameters, TypeName, Value};
+use crate::duck::{TypeName, Value};
+use crate::engine::Parameters;
 
 /// Rows of an answer when the request does not say.
 const DEFAULT_LIMIT: u64 = 10_000;

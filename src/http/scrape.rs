@@ -17,7 +17,7 @@ use super::freshness::{self, Status};
 use super::problem::Problem;
 use super::{App, probes};
 use crate::catalog::{Source, State, WatchMode};
-use crate::engine;
+use crate::duck;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -148,7 +148,7 @@ fn facts(app: &App, state: &State) -> Facts {
     let mut facts = Facts(Vec::new());
     let version = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("duckdb_version", engine::version()),
+        ("duckdb_version", duck::version()),
     ];
     facts.0.push(Fact {
         name: "martd_build_info",

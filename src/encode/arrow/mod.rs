@@ -34,7 +34,7 @@ use message::{Body, Kind};
 use values::Values;
 
 use super::EncodeError;
-use crate::engine::{Chunk, Column, Type};
+use crate::duck::{Chunk, Column, Type};
 
 /// Rows after which a batch is sent: where readers do not gain from larger ones any more.
 const BATCH_ROWS: usize = 64 << 10;

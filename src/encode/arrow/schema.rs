@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Fields, Schema, TimeUnit, UnionFields, UnionMode};
 
+use crate::duck::{Column, Type, enum_width, is_unnamed};
 use crate::encode::{EncodeError, unique_names};
-use crate::engine::{Column, Type, enum_width, is_unnamed};
 
 /// The key under which a field's metadata holds DuckDB's name of its type.
 const TYPE_KEY: &str = "duckdb.type";

@@ -5,9 +5,9 @@ use std::ops::Range;
 use arrow_buffer::{BooleanBufferBuilder, i256};
 
 use super::message::Body;
+use crate::duck::{Plain, RawHugeInt, RawInterval, RawListEntry, Type, Vector, enum_width};
 use crate::encode::text::Spelling;
 use crate::encode::{EncodeError, text};
-use crate::engine::{Plain, RawHugeInt, RawInterval, RawListEntry, Type, Vector, enum_width};
 
 const OFFSET_BYTES: usize = size_of::<i32>();
 

@@ -107,7 +107,7 @@ fn document(title: &str, main: &Markup) -> Markup {
                     }
                 }
                 main { (main) }
-                footer { "martd " (env!("CARGO_PKG_VERSION")) ", DuckDB " (crate::engine::version()) }
+                footer { "martd " (env!("CARGO_PKG_VERSION")) ", DuckDB " (crate::duck::version()) }
             }
         }
     }

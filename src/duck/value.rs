@@ -1,10 +1,11 @@
 //! Parameter values: what a client binds, typed from its JSON.
 
 use duckdb::ffi;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 /// A value that can be bound to a parameter.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// SQL NULL.
     Null,
@@ -36,7 +37,8 @@ pub enum Value {
 
 /// The name of a type that a parameter can be given: one of DuckDB's scalar types, with its
 /// precision, or a list of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct TypeName(String);
 
 /// Scalar types of parameters. A name becomes a part of a statement, so no other is let through.
@@ -70,8 +72,24 @@ const TYPE_NAMES: &[&str] = &[
 ];
 
 impl TypeName {
-    pub(super) fn as_str(&self) -> &str {
+    /// The name as DuckDB reads it.
+    pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<TypeName> for String {
+    fn from(name: TypeName) -> Self {
+        name.0
+    }
+}
+
+/// What another process sends is checked as what a client sends.
+impl TryFrom<String> for TypeName {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        text.parse()
     }
 }
 
@@ -97,7 +115,7 @@ impl std::str::FromStr for TypeName {
 }
 
 /// The type of a list's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ElementType {
     /// An empty list, or one of NULLs: it fits wherever a list fits.
     Null,
@@ -256,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_takes_the_type_that_holds_all_its_elements() {
+    fn a_list_has_the_type_that_holds_its_elements() {
         assert_eq!(
             value("[1, null, 2.5]"),
             Ok(Value::List {
@@ -267,5 +285,17 @@ mod tests {
         assert_eq!(value("[]"), Ok(Value::List { element: ElementType::Null, values: vec![] }));
         assert_eq!(value(r#"[1, "a"]"#), Err(ValueError::MixedList));
         assert_eq!(value("[[1]]"), Err(ValueError::NestedList));
+    }
+
+    #[test]
+    fn values_survive_the_way_to_another_process() {
+        let value = Value::List {
+            element: ElementType::HugeInt,
+            values: vec![Value::HugeInt(i128::MIN), Value::Double(0.1), Value::Null],
+        };
+        let value = value.typed("decimal(38,2)[]".parse().expect("a type"));
+        let sent = serde_json::to_string(&value).expect("it is written");
+        assert_eq!(serde_json::from_str::<Value>(&sent).expect("it is read"), value);
+        assert!(serde_json::from_str::<TypeName>("\"date); drop\"").is_err());
     }
 }

@@ -1,16 +1,13 @@
 //! Result columns and their types, with DuckDB's own names.
-#![allow(
-    unsafe_code,
-    reason = "reads DuckDB's logical types; each says what DuckDB promises for its call"
-)]
 
 use std::ffi::CStr;
 use std::fmt;
 
 use duckdb::ffi;
+use serde::{Deserialize, Serialize};
 
 /// A result column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// The column's name as the statement gives it; names may repeat.
     pub name: String,
@@ -42,7 +39,7 @@ impl Column {
 }
 
 /// A DuckDB type. Its `Display` is DuckDB's own name for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "DuckDB's type names say it")]
 pub enum Type {
     Boolean,
@@ -191,7 +188,7 @@ impl Type {
     }
 
     /// The first type in it that cannot be answered, if there is one.
-    pub(crate) fn unsupported(&self) -> Option<&str> {
+    pub fn unsupported(&self) -> Option<&str> {
         match self {
             Self::Unsupported(name) => Some(name),
             Self::List(child) | Self::Array(child, _) => child.unsupported(),
@@ -285,7 +282,7 @@ fn write_fields(f: &mut fmt::Formatter<'_>, kind: &str, fields: &[(String, Type)
 }
 
 /// Whether these are the fields of an unnamed struct, such as `row(1, 2)`: a tuple.
-pub(crate) fn is_unnamed(fields: &[(String, Type)]) -> bool {
+pub fn is_unnamed(fields: &[(String, Type)]) -> bool {
     fields.iter().all(|(name, _)| name.is_empty())
 }
 
@@ -301,7 +298,7 @@ fn quoted_if_needed(name: &str) -> String {
 }
 
 /// DuckDB stores an ENUM in the smallest unsigned integer that can count its values: its bytes.
-pub(crate) fn enum_width(size: usize) -> usize {
+pub fn enum_width(size: usize) -> usize {
     if size <= usize::from(u8::MAX) {
         1
     } else if size <= usize::from(u16::MAX) {

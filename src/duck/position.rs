@@ -3,7 +3,7 @@
 /// The byte of `sql` under the caret of DuckDB's message, which quotes the line (or a part of it,
 /// between ellipses) below `LINE n: `. `None` without a caret, or where characters of double width
 /// make its column uncertain.
-pub(super) fn of_caret(sql: &str, message: &str) -> Option<usize> {
+pub fn of_caret(sql: &str, message: &str) -> Option<usize> {
     let (_, quoted) = message.rsplit_once("\nLINE ")?;
     let (number, rest) = quoted.split_once(": ")?;
     let (line, caret) = rest.split_once('\n')?;
@@ -33,11 +33,12 @@ fn is_wide(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::duck::Database;
 
     #[test]
-    fn the_caret_is_found_in_long_lines_later_lines_and_among_accents() {
-        let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
-        duckdb.execute_batch("CREATE TABLE t AS SELECT 1 AS x").expect("a table");
+    fn an_error_points_to_where_it_is_in_the_statement() {
+        let duckdb = Database::open_in_memory(&[]).unwrap().connect().expect("DuckDB opens");
+        duckdb.execute("CREATE TABLE t AS SELECT 1 AS x").expect("a table");
         let long = "x + ".repeat(60);
         let other: String = (0..40).map(|i| format!("x * {i} + ")).collect();
         for sql in [

@@ -1,0 +1,187 @@
+//! The legacy file: each of its tables and views becomes a table of its own, as a mart does.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::messages::{Allowance, Cause, Failure, Listed, Request, Response};
+use super::pool::{Known, Shared, allowance, block};
+use super::table::{Place, SMALLEST_TABLE_BYTES, TableKind};
+use super::{BuiltTable, Pool, Rejection};
+use crate::engine::catalog_name;
+use crate::legacy::LegacyVersion;
+
+/// A table or view of a legacy file.
+#[derive(Debug, Clone)]
+pub struct BuiltLegacyTable {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Its table; or why it cannot be read, for a view that asks for what is not there.
+    pub outcome: Result<Arc<BuiltTable>, String>,
+}
+
+impl Pool {
+    /// Builds a table for each table and view in these schemas of a legacy file, and waits. A name
+    /// that several schemas have is the first one's. In a builder of its own, besides the pool's.
+    ///
+    /// # Errors
+    /// The outer one says nothing about the file (no builder or no memory could be had, a builder was
+    /// killed, DuckDB failed): try again later. The inner one is why the file cannot be served.
+    pub fn build_legacy(
+        &self,
+        version: &LegacyVersion,
+        schemas: &[String],
+    ) -> io::Result<Result<Vec<BuiltLegacyTable>, String>> {
+        let deadline = self.shared().settings.deadline(version.file.size());
+        let export = Export { shared: self.shared(), version, schemas, deadline };
+        let built = match export.run()? {
+            Ok(built) => built,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if !built.iter().any(|table| table.outcome.is_ok()) {
+            return Ok(Err(format!(
+                "has no table in the schemas {}; name its schema in MARTD_SCHEMAS",
+                schemas.join(", ")
+            )));
+        }
+        Ok(Ok(built))
+    }
+}
+
+struct Export<'e> {
+    shared: &'e Shared,
+    version: &'e LegacyVersion,
+    schemas: &'e [String],
+    deadline: Duration,
+}
+
+const NONSENSE: &str = "its builder answered nonsense";
+
+impl From<Failure> for Rejection {
+    fn from(Failure { cause, reason }: Failure) -> Self {
+        Self { reason, lasting: cause == Cause::Content }
+    }
+}
+
+/// A rejection of the whole file.
+fn told<T>(rejection: Rejection) -> io::Result<Result<T, String>> {
+    if rejection.lasting {
+        Ok(Err(rejection.reason))
+    } else {
+        Err(io::Error::other(rejection.reason))
+    }
+}
+
+/// A builder that has the file attached, and what is in it.
+type Attached<'e> = (Known<'e>, Vec<Listed>);
+
+impl<'e> Export<'e> {
+    fn run(&self) -> io::Result<Result<Vec<BuiltLegacyTable>, String>> {
+        let (known, listed) = match self.attach(None)? {
+            Ok(attached) => attached,
+            Err(rejection) => return told(rejection),
+        };
+        let mut kept = Some(known);
+        let mut built = Vec::with_capacity(listed.len());
+        for table in listed {
+            let outcome = match self.build(&table, &mut kept)? {
+                Ok(table) => Ok(table),
+                Err(Rejection { reason, .. }) if table.is_view => {
+                    warn!(schema = table.schema, view = table.name, reason, "a view has no table");
+                    Err(reason)
+                }
+                Err(rejection) => return told(rejection),
+            };
+            built.push(BuiltLegacyTable { schema: table.schema, name: table.name, outcome });
+        }
+        Ok(Ok(built))
+    }
+
+    /// Starts a builder and has it attach the file. It will be able to write `place`.
+    fn attach(&self, place: Option<&Place>) -> io::Result<Result<Attached<'e>, Rejection>> {
+        let mut known = self.shared.start()?;
+        let is_copied = self.version.is_copied();
+        let mut descriptors = Vec::new();
+        if is_copied {
+            descriptors.extend(self.version.pins().map(|pin| pin.as_fd()));
+        }
+        descriptors.extend(place.map(AsFd::as_fd));
+        let cpu_seconds = 2 * self.deadline.as_secs() + 2;
+        let request = Request::Attach {
+            catalog: catalog_name(&self.version.path, self.schemas),
+            schemas: self.schemas.to_vec(),
+            path: (!is_copied).then(|| self.version.path.clone()),
+            logs: self.version.log_endings().map(str::to_owned).collect(),
+            allowance: Allowance { cpu_seconds, table_bytes: SMALLEST_TABLE_BYTES },
+        };
+        Ok(match known.builder.ask(&request, &descriptors, self.deadline) {
+            Ok(Response::Listed(listed)) => Ok((known, listed)),
+            Ok(Response::Failed(failure)) => Err(failure.into()),
+            Ok(Response::Built(_)) => Err(Rejection::passing(NONSENSE.to_owned())),
+            Err(reason) => Err(Rejection::passing(reason)),
+        })
+    }
+
+    /// Builds one table. `kept` is a builder that has the file attached, before and after.
+    fn build(
+        &self,
+        table: &Listed,
+        kept: &mut Option<Known<'e>>,
+    ) -> io::Result<Result<Arc<BuiltTable>, Rejection>> {
+        let (mut stopped, mut on_disk) = (false, false);
+        // How large one of them is, nobody knows; none is larger than the file but by views.
+        let estimate = self.version.file.size();
+        loop {
+            let place = match self.shared.settings.budget.place(SMALLEST_TABLE_BYTES, on_disk) {
+                Ok(place) => place,
+                // More memory than now there may never be: let the reason be seen.
+                Err(reason) => return Ok(Err(Rejection::lasting(reason))),
+            };
+            on_disk = place.kind() == TableKind::Disk;
+            if on_disk {
+                *kept = None; // it has no right to write this place
+            }
+            let mut known = match kept.take() {
+                Some(known) => known,
+                None => match self.attach(on_disk.then_some(&place))? {
+                    Ok((known, _)) => known,
+                    Err(rejection) => return Ok(Err(rejection)),
+                },
+            };
+            let request = Request::Export {
+                block: block(estimate),
+                schema: table.schema.clone(),
+                name: table.name.clone(),
+                allowance: allowance(&place, self.deadline),
+            };
+            match known.builder.ask(&request, &[place.as_fd()], self.deadline) {
+                Ok(Response::Built(report)) => {
+                    if on_disk {
+                        drop(known); // which ends whoever could still write a file on disk
+                    } else {
+                        *kept = Some(known);
+                    }
+                    match place.finish(report)? {
+                        Some(table) => return Ok(Ok(Arc::new(table))),
+                        None => on_disk = true,
+                    }
+                }
+                Ok(Response::Failed(failure)) => match failure.cause {
+                    Cause::TooLarge if !on_disk => on_disk = true,
+                    Cause::Internal if !stopped => stopped = true,
+                    _ => return Ok(Err(failure.into())),
+                },
+                Ok(Response::Listed(_)) | Err(_) if !stopped => stopped = true,
+                Ok(Response::Listed(_)) => {
+                    return Ok(Err(Rejection::passing(NONSENSE.to_owned())));
+                }
+                Err(reason) => return Ok(Err(Rejection::passing(reason))),
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! What a builder does with DuckDB: reads a file, or a table of a legacy file, and writes a table.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+
+use duckdb::{Config, Connection};
+
+use super::messages::{Cause, Failure, Listed};
+use super::{Report, ReportColumn, TABLE};
+
+/// Empty databases, by the size of their blocks; `scripts/empty-databases` writes them.
+const EMPTY_16K: &[u8] = include_bytes!("empty-16k.duckdb");
+const EMPTY_256K: &[u8] = include_bytes!("empty-256k.duckdb");
+pub(super) const SMALL_BLOCK: u32 = 16 << 10;
+pub(super) const LARGE_BLOCK: u32 = 256 << 10;
+/// The database that is being built. A legacy file is attached by its stem, which is not this.
+const BUILT: &str = "martd: the table that is being built";
+/// What DuckDB may take. Rows go to the table as they are read, so this is for one row group.
+const MEMORY: &str = "2GB";
+
+/// DuckDB in a builder. Of no use any more after the first failure.
+pub(super) struct Source {
+    connection: Connection,
+    scratch: PathBuf,
+    /// Files so far. DuckDB may remember a file by its path, so no two have the same.
+    files: usize,
+    /// The descriptors of a legacy file, which DuckDB opens again by their numbers.
+    legacy: Option<(String, Vec<OwnedFd>)>,
+}
+
+impl Source {
+    pub(super) fn open(scratch: PathBuf) -> Result<Self, Failure> {
+        let config = || {
+            Config::default()
+                .threads(1)?
+                .max_memory(MEMORY)?
+                .with("autoinstall_known_extensions", "false")?
+                .with("autoload_known_extensions", "false")?
+                .with("enable_external_file_cache", "false")?
+                .with("temp_directory", "")
+        };
+        let connection = config()
+            .and_then(Connection::open_in_memory_with_flags)
+            .map_err(|error| Failure::of(&error.to_string(), &[]))?;
+        Ok(Self { connection, scratch, files: 0, legacy: None })
+    }
+
+    /// Reads every row group of a Parquet file once.
+    pub(super) fn parquet(
+        &mut self,
+        file: OwnedFd,
+        place: OwnedFd,
+        block: u32,
+    ) -> Result<Report, Failure> {
+        self.files += 1;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let literal = quote_literal(&path);
+        let failed = |error: duckdb::Error| Failure::of(&error.to_string(), &[&path]);
+        let claimed = self
+            .number(&format!("SELECT num_rows FROM parquet_file_metadata({literal})"))
+            .map_err(failed)?;
+        self.build(
+            place,
+            block,
+            &format!("read_parquet({literal})"),
+            Some(claimed.unwrap_or_default()),
+        )
+        .map_err(|error| error.without(&path))
+    }
+
+    /// Attaches a legacy file and lists what is in these schemas; a name that several have is the
+    /// first one's.
+    pub(super) fn attach(
+        &mut self,
+        catalog: &str,
+        schemas: &[String],
+        path: Option<&Path>,
+        logs: &[String],
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Vec<Listed>, Failure> {
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => {
+                // DuckDB knows a log by its name alone, and a copy in memory has none.
+                let path = self.scratch.join("legacy.duckdb");
+                let endings = std::iter::once("").chain(logs.iter().map(String::as_str));
+                for (ending, file) in endings.zip(&descriptors) {
+                    let link = format!("{}{ending}", path.display());
+                    symlink(format!("/proc/self/fd/{}", file.as_raw_fd()), link)
+                        .map_err(|error| Failure::resources(&error))?;
+                }
+                path
+            }
+        };
+        let shown = path.display().to_string();
+        self.legacy = Some((catalog.to_owned(), descriptors));
+        let attach = format!(
+            "ATTACH {} AS {} (READ_ONLY)",
+            quote_literal(&shown),
+            quote_identifier(catalog)
+        );
+        self.connection
+            .execute_batch(&attach)
+            .and_then(|()| self.list(catalog, schemas))
+            .map_err(|error| Failure::of(&error.to_string(), &[&shown]))
+    }
+
+    fn list(&self, catalog: &str, schemas: &[String]) -> duckdb::Result<Vec<Listed>> {
+        let mut statement = self.connection.prepare(
+            "SELECT table_schema, table_name, table_type = 'VIEW' FROM information_schema.tables
+             WHERE table_catalog = ? AND lower(table_schema) = lower(?) ORDER BY table_name",
+        )?;
+        let mut listed: Vec<Listed> = Vec::new();
+        for schema in schemas {
+            let rows = statement.query_map([catalog, schema], |row| {
+                Ok(Listed { schema: row.get(0)?, name: row.get(1)?, is_view: row.get(2)? })
+            })?;
+            for found in rows {
+                let found = found?;
+                if !listed.iter().any(|known| known.name.eq_ignore_ascii_case(&found.name)) {
+                    listed.push(found);
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Reads a table or view of the legacy file once.
+    pub(super) fn export(
+        &mut self,
+        schema: &str,
+        name: &str,
+        place: OwnedFd,
+        block: u32,
+    ) -> Result<Report, Failure> {
+        self.files += 1;
+        let catalog = self.legacy.as_ref().map_or("", |(catalog, _)| catalog);
+        let from = [catalog, schema, name].map(quote_identifier).join(".");
+        self.build(place, block, &from, None)
+    }
+
+    /// Writes the rows of `from` into the place. A Parquet file has claimed how many there are, and
+    /// may be dbt-duckdb's empty model.
+    fn build(
+        &self,
+        place: OwnedFd,
+        block: u32,
+        from: &str,
+        claimed: Option<i64>,
+    ) -> Result<Report, Failure> {
+        let empty = if block == SMALL_BLOCK { EMPTY_16K } else { EMPTY_256K };
+        let place = fs::File::from(place);
+        place.write_all_at(empty, 0).map_err(|error| Failure::resources(&error))?;
+        // The database's log lies beside its name: a few KiB, gone after CHECKPOINT.
+        let link = self.scratch.join(format!("{}.duckdb", self.files));
+        symlink(format!("/proc/self/fd/{}", place.as_raw_fd()), &link)
+            .map_err(|error| Failure::resources(&error))?;
+        let shown = link.display().to_string();
+        let failed = |error: duckdb::Error| Failure::of(&error.to_string(), &[&shown]);
+        let built = quote_identifier(BUILT);
+        let table = format!("{built}.{TABLE}");
+        let run = |sql: &str| self.connection.execute_batch(sql).map_err(failed);
+        run(&format!(
+            "ATTACH {} AS {built} (STORAGE_VERSION 'v1.5.0', BLOCK_SIZE {block})",
+            quote_literal(&shown),
+        ))?;
+        run(&format!("CREATE TABLE {table} AS FROM {from}"))?;
+        let rows = self.number(&format!("SELECT count(*) FROM {table}")).map_err(failed)?;
+        let rows = rows.unwrap_or_default();
+        if let Some(claimed) = claimed.filter(|claimed| *claimed != rows) {
+            return Err(Failure::content(format!("holds {rows} rows, but claims {claimed}")));
+        }
+        let columns = self.columns().map_err(failed)?;
+        let mut empty_model = false;
+        if claimed.is_some() {
+            empty_model = rows == 1 && self.is_null_alone(&table, &columns).map_err(failed)?;
+            if empty_model {
+                run(&format!("DELETE FROM {table}"))?;
+            }
+        }
+        run(&format!("CHECKPOINT {built}"))?;
+        run(&format!("DETACH {built}"))?;
+        fs::remove_file(&link).map_err(|error| Failure::resources(&error))?;
+        let rows = if empty_model { 0 } else { rows.unsigned_abs() };
+        Ok(Report { rows, columns, empty_model })
+    }
+
+    fn columns(&self) -> duckdb::Result<Vec<ReportColumn>> {
+        let mut statement = self.connection.prepare(
+            "SELECT column_name, data_type FROM duckdb_columns()
+             WHERE database_name = ? AND table_name = ? ORDER BY column_index",
+        )?;
+        let rows = statement.query_map([BUILT, TABLE], |row| {
+            Ok(ReportColumn { name: row.get(0)?, ty: row.get(1)? })
+        })?;
+        rows.collect()
+    }
+
+    /// Whether the one row of a table has NULLs alone.
+    fn is_null_alone(&self, table: &str, columns: &[ReportColumn]) -> duckdb::Result<bool> {
+        let nulls: Vec<_> = columns
+            .iter()
+            .map(|column| format!("{} IS NULL", quote_identifier(&column.name)))
+            .collect();
+        let sql = format!("SELECT count(*) FROM {table} WHERE {}", nulls.join(" AND "));
+        Ok(self.number(&sql)? == Some(1))
+    }
+
+    /// The one number that a statement answers; `None` when there is none.
+    fn number(&self, sql: &str) -> duckdb::Result<Option<i64>> {
+        match self.connection.query_row(sql, [], |row| row.get(0)) {
+            Err(duckdb::Error::QueryReturnedNoRows) => Ok(None),
+            other => other,
+        }
+    }
+}
+
+impl Failure {
+    pub(super) fn content(reason: String) -> Self {
+        Self { cause: Cause::Content, reason }
+    }
+
+    pub(super) fn resources(error: &std::io::Error) -> Self {
+        Self::of(&format!("IO Error: {error}"), &[])
+    }
+
+    /// What DuckDB says, without these paths.
+    fn of(message: &str, paths: &[&str]) -> Self {
+        // By DuckDB's own word at the beginning, which no content can write.
+        let begins = |kinds: &[&str]| kinds.iter().any(|kind| message.starts_with(kind));
+        let is_internal = begins(&["INTERNAL Error", "FATAL Error"]);
+        let is_commit = begins(&["TransactionContext Error"]); // the log, and not the content
+        let is_input_or_output = is_commit || begins(&["IO Error"]);
+        let cause = if (is_internal || is_input_or_output) && message.contains("File too large") {
+            Cause::TooLarge
+        } else if is_internal {
+            Cause::Internal
+        } else if is_commit
+            || begins(&["Out of Memory Error"])
+            || (is_input_or_output && is_of_the_machine(message))
+        {
+            Cause::Resources
+        } else {
+            Cause::Content
+        };
+        let reason = message.split("\n\nStack Trace").next().unwrap_or_default().trim().to_owned();
+        let failure = Self { cause, reason };
+        paths.iter().fold(failure, |failure, path| failure.without(path))
+    }
+
+    /// The same without this path in its reason.
+    fn without(mut self, path: &str) -> Self {
+        self.reason = self.reason.replace(path, "the file");
+        const ENDS: [char; 7] = [' ', '\n', '"', '\'', '(', ')', ','];
+        let mut shown = String::with_capacity(self.reason.len());
+        for word in self.reason.split_inclusive(ENDS) {
+            let name = word.trim_end_matches(ENDS);
+            if name.starts_with('/') && name[1..].contains('/') {
+                shown.push_str("the file");
+                shown.push_str(&word[name.len()..]);
+            } else {
+                shown.push_str(word);
+            }
+        }
+        self.reason = shown;
+        self
+    }
+}
+
+/// Whether an input or output error is about the machine and not about a file that is cut.
+fn is_of_the_machine(message: &str) -> bool {
+    const SAYS_SO: [&str; 7] = [
+        "No space left",
+        "Cannot allocate memory",
+        "Too many open files",
+        "Input/output error",
+        "Disk quota exceeded",
+        "Permission denied",
+        "Read-only file system",
+    ];
+    SAYS_SO.iter().any(|words| message.contains(words))
+}
+
+/// An identifier in double quotes, so that any name is only ever a name.
+fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text in single quotes.
+fn quote_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_empty_databases_open() {
+        for (empty, block) in [(EMPTY_16K, SMALL_BLOCK), (EMPTY_256K, LARGE_BLOCK)] {
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            fs::write(file.path(), empty).expect("write");
+            let connection = Connection::open_in_memory().expect("DuckDB");
+            let path = file.path().display();
+            let attach =
+                format!("ATTACH '{path}' AS v; CREATE TABLE v.t AS SELECT 1::VARIANT AS a");
+            connection.execute_batch(&attach).expect("of storage version v1.5.0");
+            let size = "SELECT block_size FROM pragma_database_size() WHERE database_name = 'v'";
+            let size = connection.query_row(size, [], |row| row.get::<_, i64>(0));
+            assert_eq!((empty.len(), size), (12 << 10, Ok(i64::from(block))));
+        }
+    }
+
+    #[test]
+    fn a_reason_has_no_paths_and_no_stack() {
+        let failure = Failure::of(
+            "INTERNAL Error: in \"/proc/self/fd/7\" and (/a/b.so:1), at 1/2\n\nStack Trace:\n/lib/x",
+            &["/proc/self/fd/7"],
+        );
+        assert_eq!(failure.cause, Cause::Internal);
+        assert_eq!(failure.reason, "INTERNAL Error: in \"the file\" and (the file), at 1/2");
+        let written = "Conversion Error: could not convert 'IO Error: File too large'";
+        assert_eq!(Failure::of(written, &[]).cause, Cause::Content);
+    }
+}

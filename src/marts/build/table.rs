@@ -1,0 +1,239 @@
+//! Tables that are built: where their bytes are, and what they take.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytesize::ByteSize;
+use rustix::fs::{MemfdFlags, SealFlags};
+use serde::Serialize;
+
+use super::Report;
+use crate::pin::memfd;
+
+/// What a table counts at least: an engine that has it attached takes so much for it.
+pub(super) const SMALLEST_TABLE_BYTES: u64 = 256 << 10;
+const MEMFD_NAME: &str = "martd-table";
+
+/// How much memory tables may take, and where those go that it has no room for.
+#[derive(Debug)]
+pub struct TableBudget {
+    limit: u64,
+    used: AtomicU64,
+    on_disk: AtomicU64,
+    dir: Option<PathBuf>,
+}
+
+impl TableBudget {
+    /// A budget of `limit` bytes (`MARTD_TABLE_MEMORY`). Tables beyond it are unlinked files in `dir`
+    /// (`MARTD_TABLE_DIR`), where there is one.
+    pub fn new(limit: u64, dir: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicU64::new(0), on_disk: AtomicU64::new(0), dir })
+    }
+
+    /// The bytes that live tables take in memory, and those that are being built.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that they may take.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The bytes that live tables take on disk.
+    pub fn on_disk(&self) -> u64 {
+        self.on_disk.load(Ordering::Relaxed)
+    }
+
+    /// Where tables go that memory has no room for.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    /// A place for a table of about so many bytes: in memory, unless that has no room or `on_disk`
+    /// says that it was tried.
+    ///
+    /// # Errors
+    /// For people: there is no room, or the folder has none.
+    pub(super) fn place(self: &Arc<Self>, bytes: u64, on_disk: bool) -> Result<Place, String> {
+        if !on_disk && let Some(reservation) = self.reserve(bytes) {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let fd = memfd(MEMFD_NAME, flags)
+                .map_err(|error| format!("has no table: memory cannot be had: {error}"))?;
+            return Ok(Place { fd, held: Held::Memory(reservation) });
+        }
+        let Some(dir) = &self.dir else {
+            return Err(format!(
+                "needs about {} for its table, and of MARTD_TABLE_MEMORY ({}) {} are left; raise \
+                 it, or name a folder for large tables in MARTD_TABLE_DIR",
+                ByteSize(bytes),
+                ByteSize(self.limit),
+                ByteSize(self.limit.saturating_sub(self.used())),
+            ));
+        };
+        let file = tempfile::tempfile_in(dir).map_err(|error| {
+            format!("has no table: a file in MARTD_TABLE_DIR cannot be had: {error}")
+        })?;
+        Ok(Place { fd: file.into(), held: Held::Disk(Arc::clone(self)) })
+    }
+
+    fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        let mut reservation = Reservation { budget: Arc::clone(self), bytes: 0 };
+        reservation.resize(bytes.max(SMALLEST_TABLE_BYTES)).then_some(reservation)
+    }
+}
+
+/// Bytes of the budget.
+#[derive(Debug)]
+struct Reservation {
+    budget: Arc<TableBudget>,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Makes it larger, if the budget has that, or smaller.
+    fn resize(&mut self, bytes: u64) -> bool {
+        let TableBudget { limit, used, .. } = &*self.budget;
+        let resized = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            let now = (used - self.bytes).checked_add(bytes)?;
+            (now <= *limit || bytes <= self.bytes).then_some(now)
+        });
+        if resized.is_ok() {
+            self.bytes = bytes;
+        }
+        resized.is_ok()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Where a table lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableKind {
+    /// In a sealed memfd.
+    Memory,
+    /// In an unlinked file, held open for reading.
+    Disk,
+}
+
+#[derive(Debug)]
+enum Held {
+    Memory(Reservation),
+    Disk(Arc<TableBudget>),
+}
+
+/// An empty place that a table is built into.
+#[derive(Debug)]
+pub(super) struct Place {
+    fd: OwnedFd,
+    held: Held,
+}
+
+impl Place {
+    pub(super) fn kind(&self) -> TableKind {
+        match self.held {
+            Held::Memory(_) => TableKind::Memory,
+            Held::Disk(_) => TableKind::Disk,
+        }
+    }
+
+    /// How large the table may become here.
+    pub(super) fn most_bytes(&self) -> u64 {
+        match &self.held {
+            Held::Memory(Reservation { budget, bytes }) => {
+                bytes + budget.limit.saturating_sub(budget.used())
+            }
+            Held::Disk(_) => u64::MAX,
+        }
+    }
+
+    /// Makes it a table: from here on nobody can write it, whoever has a descriptor. `None` when it
+    /// came out larger than the memory that is left.
+    ///
+    /// A file on disk has no seals: its builder must have ended.
+    ///
+    /// # Errors
+    /// When it cannot be sealed, because somebody still writes it.
+    pub(super) fn finish(self, report: Report) -> io::Result<Option<BuiltTable>> {
+        let size = || -> io::Result<u64> { Ok(rustix::fs::fstat(&self.fd)?.st_size as u64) };
+        let (fd, held, bytes) = match self.held {
+            Held::Memory(mut reservation) => {
+                let seals =
+                    SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+                rustix::fs::fcntl_add_seals(&self.fd, seals)?;
+                let bytes = size()?;
+                if !reservation.resize(bytes.max(SMALLEST_TABLE_BYTES)) {
+                    return Ok(None);
+                }
+                (self.fd, Held::Memory(reservation), bytes)
+            }
+            Held::Disk(budget) => {
+                let bytes = size()?;
+                let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+                let fd = File::open(path)?.into(); // for reading alone
+                budget.on_disk.fetch_add(bytes, Ordering::Relaxed);
+                (fd, Held::Disk(budget), bytes)
+            }
+        };
+        Ok(Some(BuiltTable { fd, held, bytes, report }))
+    }
+}
+
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A mart's version as engines attach it: a DuckDB database with one table, [`super::TABLE`]. Nobody
+/// can change it. Shared by all snapshots that serve it; its memory is given back with the last.
+#[derive(Debug)]
+pub struct BuiltTable {
+    fd: OwnedFd,
+    held: Held,
+    bytes: u64,
+    report: Report,
+}
+
+impl BuiltTable {
+    /// Where it lies.
+    pub fn kind(&self) -> TableKind {
+        match self.held {
+            Held::Memory(_) => TableKind::Memory,
+            Held::Disk(_) => TableKind::Disk,
+        }
+    }
+
+    /// The size of its database in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What it has.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+}
+
+impl AsFd for BuiltTable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for BuiltTable {
+    fn drop(&mut self) {
+        if let Held::Disk(budget) = &self.held {
+            budget.on_disk.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Marts: from files to what is served.
+
+pub mod build;
