@@ -21,6 +21,15 @@ pub fn panic(what: &str) {
     assert!(!wanted(&format!("panic-{what}")), "a test asked for it");
 }
 
+/// Aborts the process when the file `abort-<the first 16 digits of the statement's BLAKE3>` is there.
+pub fn abort_at(sql: &str) {
+    if cfg!(debug_assertions)
+        && wanted(&format!("abort-{}", &blake3::hash(sql.as_bytes()).to_hex()[..16]))
+    {
+        std::process::abort();
+    }
+}
+
 fn wanted(fault: &str) -> bool {
     cfg!(debug_assertions)
         && std::env::var_os("MARTD_TEST_FAULTS")

@@ -34,6 +34,7 @@ pub mod catalog;
 pub mod events;
 pub mod sql_gate;
 pub mod duck;
+pub mod ipc;
 pub mod engine;
 pub mod encode;
 pub mod http;

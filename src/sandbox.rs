@@ -97,6 +97,24 @@ pub fn confine_builder<'f>(
     Ok(rules.restrict_self()?.ruleset)
 }
 
+/// What an engine may: read what lies in `table_dir`. No other file, no TCP, no signals to others.
+///
+/// What lies in memory needs no right. Returns how much of this the kernel enforces.
+///
+/// # Errors
+/// When the kernel refuses the rules.
+pub fn confine_engine(table_dir: Option<&Path>) -> Result<RulesetStatus, RulesetError> {
+    let mut rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    if let Some(dir) = table_dir {
+        rules = allow(rules, dir, AccessFs::ReadFile.into())?;
+    }
+    Ok(rules.restrict_self()?.ruleset)
+}
+
 /// Whether a descriptor is a memfd.
 pub fn is_in_memory(fd: BorrowedFd<'_>) -> bool {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))

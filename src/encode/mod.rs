@@ -2,21 +2,25 @@
 //! has no type for.
 
 mod arrow;
+mod compress;
 mod csv;
 mod json;
 mod text;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::duck::{Chunk, Column};
-use crate::engine::QueryError;
+
+pub use compress::{Coding, Codings, Compressor};
 
 use arrow::ArrowWriter;
 use csv::CsvWriter;
 use json::{JsonWriter, NdjsonWriter};
 
 /// A format of answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Format {
     /// One object with columns, rows and statistics.
     Json,
@@ -85,16 +89,6 @@ pub enum EncodeError {
     /// The values contradict their type.
     #[error("Arrow refused a batch: {0}")]
     Invalid(String),
-}
-
-impl From<EncodeError> for QueryError {
-    fn from(error: EncodeError) -> Self {
-        match error {
-            EncodeError::TooLarge => Self::OutOfMemory,
-            EncodeError::NoSuchType(_) => Self::sql(error.to_string()),
-            EncodeError::Invalid(_) => Self::Internal(error.to_string()),
-        }
-    }
 }
 
 /// Writes one answer, piece by piece: [`begin`](Self::begin), any number of

@@ -1,138 +1,140 @@
-//! The DuckDB database of one snapshot, locked down to the pins of its marts.
+//! The one DuckDB database of an engine, locked down: it can attach what it was given descriptors of,
+//! and read nothing else.
 //!
-//! It dies with its snapshot, and with it what DuckDB caches by path.
+//! Tables and snapshots are attached databases of this one, and detached when nobody has them any more.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing::warn;
-
-use super::instance::{Settings, Table};
-use super::legacy;
-use crate::duck::{Connection, Database, DuckError, ErrorKind};
-use crate::duck::{quote_identifier, quote_literal};
-use crate::legacy::LegacyVersion;
-use crate::pin::PinKind;
+use super::protocol::Settings;
+use crate::duck::{Connection, Database, DuckError, quote_identifier, quote_literal};
+use crate::marts::build::TABLE;
 
 /// A database that is locked down.
 pub(super) struct LockedDatabase {
-    pub(super) database: Arc<Database>,
-    /// The marts by (schema, name) in lower case, as DuckDB compares identifiers.
-    pub(super) names: HashMap<(String, String), usize>,
-    /// Marts whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
-    /// a thousand marts cost no more than eleven.
-    pub(super) viewed: Mutex<HashSet<usize>>,
-    /// DuckDB has failed in a way after which it refuses every statement.
-    is_broken: AtomicBool,
+    database: Arc<Database>,
+    /// For martd's own statements.
+    own: Mutex<Connection>,
+    /// Counts what was ever attached, for names that are used once.
+    attached: AtomicU64,
 }
 
 impl fmt::Debug for LockedDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LockedDatabase").field("names", &self.names.len()).finish_non_exhaustive()
+        f.debug_struct("LockedDatabase").finish_non_exhaustive()
     }
 }
 
-/// What a database is opened over.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Contents<'c> {
-    /// The pins of marts.
-    Pins,
-    /// A copy of the legacy file, attached under this name.
-    Legacy(&'c LegacyVersion, &'c str),
-    /// Nothing: the legacy file is opened for each request.
-    Nothing,
-}
-
 impl LockedDatabase {
-    /// Opens a database in which these tables are, and locks it down.
-    pub(super) fn open(
-        settings: &Settings,
-        tables: &[Table],
-        contents: Contents<'_>,
-    ) -> Result<(Self, Connection), DuckError> {
-        let temp_dir = settings.temp_dir.as_ref().map(|dir| dir.display().to_string());
+    /// Opens it, with no thread of its own: rights that this thread gives up are not given up for
+    /// threads that are there. [`lock`](Self::lock) it before it has anything to do.
+    ///
+    /// # Errors
+    /// DuckDB's message, for example for an unknown time zone.
+    pub(super) fn open(settings: &Settings) -> Result<Arc<Self>, DuckError> {
         let database = Database::open_in_memory(&[
             ("memory_limit", format!("{}B", settings.memory_bytes)),
-            ("threads", settings.threads.to_string()),
-            ("temp_directory", temp_dir.unwrap_or_default()),
+            ("threads", "1".to_owned()),
+            ("temp_directory", String::new()),
             ("autoinstall_known_extensions", "false".to_owned()),
             ("autoload_known_extensions", "false".to_owned()),
             ("allow_community_extensions", "false".to_owned()),
         ])?;
-
-        let mut names = HashMap::new();
-        let mut schemas: Vec<&String> = settings.schemas.iter().collect();
-        for (index, table) in tables.iter().enumerate() {
-            for schema in settings.schemas.iter().chain(&table.schema) {
-                let key = (schema.to_ascii_lowercase(), table.name.to_ascii_lowercase());
-                names.insert(key, index);
-                if !schemas.iter().any(|known| known.eq_ignore_ascii_case(schema)) {
-                    schemas.push(schema);
-                }
-            }
-        }
-
         let connection = database.connect()?;
-        let are_sealed = tables.iter().all(|table| table.pin.kind() == PinKind::Memory);
-        // What is sealed keeps its footer, so each is parsed once. A held file may be rewritten in
-        // place, and is looked at anew by each statement.
-        if are_sealed {
-            connection.execute("SET parquet_metadata_cache = true")?;
-        }
-        for schema in &schemas {
-            connection
-                .execute(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote_identifier(schema)))?;
-        }
         connection
             .execute(&format!("SET GLOBAL TimeZone = {}", quote_literal(&settings.time_zone)))?;
-        match contents {
-            Contents::Nothing => {}
-            Contents::Legacy(version, catalog) => {
-                let place = version
-                    .place_here()
-                    .map_err(|error| DuckError::new(ErrorKind::Io, error.to_string()))?;
-                legacy::attach(&connection, place.path(), catalog)?;
-                lock_down(&connection, &[])?;
-            }
-            Contents::Pins => lock_down(&connection, tables)?,
-        }
-        let locked =
-            Self { database, names, viewed: Mutex::default(), is_broken: AtomicBool::new(false) };
-        Ok((locked, connection))
+        Ok(Arc::new(Self { database, own: Mutex::new(connection), attached: AtomicU64::new(0) }))
     }
 
-    /// An internal error of a statement, too, makes DuckDB refuse all that come after it.
-    pub(super) fn note(&self, error: &DuckError) {
-        if error.is_fatal() && !self.is_broken.swap(true, Ordering::Relaxed) {
-            warn!(%error, "DuckDB has failed: its database is opened anew");
-        }
+    /// From here on it reads descriptors of its own process and nothing else, and no statement can
+    /// change that.
+    ///
+    /// # Errors
+    /// DuckDB's.
+    pub(super) fn lock(&self, threads: usize) -> Result<(), DuckError> {
+        // DuckDB refuses these settings in any other order.
+        self.execute(&format!(
+            "SET GLOBAL threads = {threads}; SET allowed_directories = ['/proc/self/fd'];
+             SET enable_external_access = false; SET lock_configuration = true"
+        ))
     }
 
-    /// Whether it is of no use any more.
-    pub(super) fn is_broken(&self) -> bool {
-        self.is_broken.load(Ordering::Relaxed)
+    /// A connection for clients' statements.
+    pub(super) fn connect(&self) -> Result<Connection, DuckError> {
+        self.database.connect()
+    }
+
+    /// Attaches the sealed database of a table, read-only.
+    pub(super) fn attach_table(self: &Arc<Self>, file: OwnedFd) -> Result<Attached, DuckError> {
+        let path = quote_literal(&format!("/proc/self/fd/{}", file.as_raw_fd()));
+        self.attach('t', &path, "(READ_ONLY)", Some(file))
+    }
+
+    /// Attaches an empty database in memory, for the views of a snapshot.
+    pub(super) fn attach_views(self: &Arc<Self>) -> Result<Attached, DuckError> {
+        self.attach('s', "':memory:'", "", None)
+    }
+
+    fn attach(
+        self: &Arc<Self>,
+        kind: char,
+        path: &str,
+        options: &str,
+        file: Option<OwnedFd>,
+    ) -> Result<Attached, DuckError> {
+        let catalog = format!("martd_{kind}{}", self.attached.fetch_add(1, Ordering::Relaxed));
+        self.execute(&format!("ATTACH {path} AS {catalog} {options}"))?;
+        Ok(Attached { catalog, database: Arc::clone(self), _file: file })
+    }
+
+    /// Runs statements of martd's own.
+    pub(super) fn execute(&self, sql: &str) -> Result<(), DuckError> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).execute(sql)
+    }
+
+    /// Runs statements of martd's own, all of them or none.
+    pub(super) fn transaction(&self, sql: &str) -> Result<(), DuckError> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = own.execute(&format!("BEGIN; {sql} COMMIT"));
+        if outcome.is_err() {
+            let _ = own.execute("ROLLBACK"); // fails where nothing was begun
+        }
+        outcome
     }
 }
 
-/// From here on the database reads its pins and nothing else, and no statement can change that.
-/// DuckDB refuses these settings in any other order.
-fn lock_down(connection: &Connection, tables: &[Table]) -> Result<(), DuckError> {
-    let mut paths: Vec<String> = tables.iter().map(|table| table.pin.path()).collect();
-    let held = tables.iter().filter(|table| table.pin.kind() == PinKind::Descriptor);
-    let origins: Vec<String> = held
-        .filter_map(|table| table.pin.origin())
-        .map(|path| path.display().to_string())
-        .collect();
-    if !origins.is_empty() {
-        // DuckDB resolves a held descriptor to the file's path, and once the file was replaced, to
-        // nothing; only a whole directory lets it through then.
-        connection.execute("SET allowed_directories = ['/proc/self/fd']")?;
-        paths.extend(origins);
+/// An attached database, which is detached when this is dropped.
+#[derive(Debug)]
+pub(super) struct Attached {
+    catalog: String,
+    database: Arc<LockedDatabase>,
+    /// Closed after the database is detached: DuckDB knows it by the descriptor's number, and two that
+    /// are attached must not have the same one.
+    _file: Option<OwnedFd>,
+}
+
+impl Attached {
+    /// Its name, which needs no quotes.
+    pub(super) fn catalog(&self) -> &str {
+        &self.catalog
     }
-    let list = paths.iter().map(|path| quote_literal(path)).collect::<Vec<_>>().join(", ");
-    connection.execute(&format!("SET allowed_paths = [{list}]"))?;
-    connection.execute("SET enable_external_access = false")?;
-    connection.execute("SET lock_configuration = true")
+
+    /// A table's rows, for a FROM clause.
+    pub(super) fn table(&self) -> String {
+        format!("{}.main.{TABLE}", self.catalog)
+    }
+
+    /// A schema of it, quoted.
+    pub(super) fn schema(&self, name: &str) -> String {
+        format!("{}.{}", self.catalog, quote_identifier(name))
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // In a database that has failed this fails, too, and means nothing.
+        let _ = self.database.execute(&format!("DETACH {}", self.catalog));
+    }
 }

@@ -1,142 +1,149 @@
-//! DuckDB: one instance per snapshot, one connection per request.
+//! The engine: the process that has DuckDB, which may die, and the front's way to it.
 //!
-//! An instance is opened off the request path, reads nothing but the pins of its snapshot, and dies
-//! with it. A client's text meets [`crate::sql_gate`] first; what passes runs on a connection of the snapshot's instance.
+//! **Purpose.** A statement of anybody can crash DuckDB, hang in it, or invalidate its database for all.
+//! So DuckDB runs in a process of its own, which is replaced while clients wait, and the front never
+//! calls it.
+//!
+//! The front's side: [`Engine`] answers queries ([`statement`]), keeps one process at work
+//! ([`supervisor`], [`process`]), has it serve the snapshots that are leased ([`lease`]), and does not
+//! run again what brought one down ([`quarantine`]). The engine's side: [`worker`] is its `main`,
+//! [`database`] the locked DuckDB database, [`snapshot`] the views of one snapshot, [`session`] the life
+//! of a query, [`freshness`] the newest value of a column. Both sides share [`protocol`] and [`scope`].
+//!
+//! **Invariants.**
+//! - A statement that brought an engine down is never run again for its client; one that was beside it
+//!   is, and its client notices a delay at most, unless its answer had begun.
+//! - What a client sends can neither choose the kind of an error nor who is blamed for it.
+//! - An engine ends with the front, however that ends, and leaves nothing behind.
+//!
+//! **Callers.** `http` asks, `refresh` publishes. **Absent**: what is published when; the result cache;
+//! who may ask.
 
 mod database;
-mod instance;
-mod legacy;
-mod newest;
-mod prepared;
-mod query;
+mod freshness;
+mod lease;
+mod process;
+mod protocol;
+mod quarantine;
+mod scope;
+mod session;
+mod snapshot;
+mod spawner;
+mod statement;
+mod supervisor;
+mod worker;
 
 use rustix::process::Resource;
 
-pub use instance::{Instance, Scope, Scoping, Settings, Table};
-pub use legacy::{LegacyTable, catalog_name, read_legacy};
-pub use query::{Answer, Interrupter, Parameters, QueryError, Session};
+pub use lease::{Lease, Table};
+pub use protocol::{End, Parameters, QueryError, QueryJob, Settings};
+pub use quarantine::Principal;
+pub use scope::{Scope, Scoping};
+pub use spawner::Spawner;
+pub use statement::{Head, Part, Query};
+pub use supervisor::{Engine, EngineSettings, EngineStatus, Replacement, StartReason};
+pub use worker::{SUBCOMMAND, main};
 
-use crate::duck::{self, DuckError, ErrorKind, quote_literal};
-use crate::verify::{Report, ReportColumn};
-
-/// Memory for the stacks of the threads that DuckDB starts for one database, in bytes: one fewer than
-/// a statement may have, for the caller's is the first.
-pub fn stack_bytes(threads: usize) -> u64 {
+/// Memory that an engine takes beside what DuckDB may have (`MARTD_MEMORY`), in bytes: the stacks of its
+/// threads, answers being encoded, and what DuckDB does not count.
+pub fn overhead_bytes(queries: usize, threads: usize) -> u64 {
     /// The C library's, where the limit of stacks is not one.
     const UNLIMITED: u64 = 2 << 20;
-    let one = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(UNLIMITED);
-    (threads as u64).saturating_sub(1).saturating_mul(one)
+    /// DuckDB, the validator and the allocator's reserve.
+    const BASE: u64 = 320 << 20;
+    /// An answer of 4 MiB, compressed too, and what a scalar function builds.
+    const PER_QUERY: u64 = 32 << 20;
+    let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(UNLIMITED);
+    let queries = queries as u64 + 4;
+    BASE + (threads as u64).saturating_mul(stack)
+        + queries.saturating_mul(worker::STACK_BYTES as u64 + PER_QUERY)
 }
 
-/// Reads Parquet files as the verifying child does.
-#[derive(Debug)]
-pub struct Decoder {
-    connection: duck::Connection,
-}
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-impl Decoder {
-    /// Opens a database to read with, which costs more than reading a small file.
-    ///
-    /// # Errors
-    /// When DuckDB cannot be had.
-    pub fn new() -> Result<Self, DuckError> {
-        let database = duck::Database::open_in_memory(&[
-            ("threads", "1".to_owned()),
-            ("autoinstall_known_extensions", "false".to_owned()),
-            ("autoload_known_extensions", "false".to_owned()),
-            ("temp_directory", String::new()),
-        ])?;
-        Ok(Self { connection: database.connect()? })
-    }
+    use super::database::LockedDatabase;
+    use super::protocol::{SnapshotSpec, TableSpec};
+    use super::snapshot::Snapshot;
+    use super::*;
+    use crate::duck::Database;
+    use crate::encode::{Coding, Codings, Format};
+    use crate::marts::build::ReportColumn;
+    use crate::sql_gate::{ValidatedStatement, Validator};
 
-    /// Reads every value, or only the schema (and the one row of a file that has one, to know
-    /// dbt-duckdb's empty model).
-    ///
-    /// # Errors
-    /// DuckDB's reason why the file does not decode.
-    pub fn decode(&self, path: &str, every_value: bool) -> Result<Report, String> {
-        self.read(path, every_value).map_err(|error| error.to_string().replace(path, "the file"))
-    }
-
-    fn read(&self, path: &str, every_value: bool) -> Result<Report, DuckError> {
-        let file = format!("read_parquet({})", quote_literal(path));
-        let claimed = count_rows(&self.connection, &file)?;
-        check_columns(&self.connection, path)?;
-        let (mut report, nulls_alone) =
-            read_columns(&self.connection, &file, claimed, every_value || claimed == 1)?;
-        report.empty_model = claimed == 1 && nulls_alone;
-        report.rows = if report.empty_model { 0 } else { claimed };
-        Ok(report)
-    }
-}
-
-/// Reads a table that is what it says: every value, or only the columns and the number of rows.
-fn read_rows(
-    connection: &duck::Connection,
-    table: &str,
-    every_value: bool,
-) -> Result<Report, DuckError> {
-    let claimed = count_rows(connection, table)?;
-    read_columns(connection, table, claimed, every_value).map(|(report, _)| report)
-}
-
-fn count_rows(connection: &duck::Connection, table: &str) -> Result<u64, DuckError> {
-    let mut count = connection.prepare(&format!("SELECT count(*) FROM {table}"))?;
-    let chunk = count.execute()?.next_chunk()?;
-    Ok(chunk.map_or(0, |chunk| chunk.column(0).values::<i64>()[0] as u64))
-}
-
-/// The columns of a table, and with `every_value` whether its last row has NULLs alone.
-fn read_columns(
-    connection: &duck::Connection,
-    table: &str,
-    claimed: u64,
-    every_value: bool,
-) -> Result<(Report, bool), DuckError> {
-    let rows_wanted = if every_value { "" } else { " LIMIT 0" };
-    let mut statement = connection.prepare(&format!("FROM {table}{rows_wanted}"))?;
-    let mut rows = statement.execute()?;
-    let columns = rows.columns().to_vec();
-    let mut nulls_alone = false;
-    if every_value {
-        let mut decoded = 0;
-        while let Some(chunk) = rows.next_chunk()? {
-            decoded += chunk.rows() as u64;
-            let last = chunk.rows() - 1;
-            nulls_alone = (0..columns.len()).all(|index| chunk.column(index).is_null(last));
-        }
-        if decoded != claimed {
-            return Err(content_error(format!("holds {decoded} rows, but claims {claimed}")));
+    pub(super) fn settings() -> Settings {
+        Settings {
+            memory_bytes: 64 << 20,
+            data_bytes: 1 << 30,
+            threads: 1,
+            time_zone: "Pacific/Auckland".to_owned(),
+            schemas: vec!["mart".to_owned()],
+            scoping: None,
+            table_dir: None,
         }
     }
-    let columns = columns
-        .into_iter()
-        .map(|column| ReportColumn { ty: column.ty.to_string(), name: column.name })
-        .collect();
-    Ok((Report { rows: claimed, columns, empty_model: false }, nulls_alone))
-}
 
-/// A footer names each column and its type twice: in the schema, which DuckDB goes by, and beside each
-/// chunk of its values. When the two differ, one of them is damaged.
-fn check_columns(connection: &duck::Connection, path: &str) -> Result<(), DuckError> {
-    let path = quote_literal(path);
-    let mut statement = connection.prepare(&format!(
-        "SELECT count(*) FROM parquet_metadata({path}) AS chunk JOIN (
-             SELECT name, type, row_number() OVER () - 1 AS column_id
-             FROM parquet_schema({path}) WHERE coalesce(num_children, 0) = 0
-         ) AS leaf USING (column_id)
-         WHERE chunk.type <> leaf.type OR NOT ends_with(chunk.path_in_schema, leaf.name)"
-    ))?;
-    let mut rows = statement.execute()?;
-    match rows.next_chunk()?.map(|chunk| chunk.column(0).values::<i64>()[0]) {
-        Some(0) | None => Ok(()),
-        Some(count) => Err(content_error(format!(
-            "names {count} columns otherwise in its schema than beside them"
-        ))),
+    pub(super) fn database() -> Arc<LockedDatabase> {
+        let database = LockedDatabase::open(&settings()).expect("DuckDB opens");
+        database.lock(1).expect("it can be locked");
+        database
     }
-}
 
-/// What martd itself finds wrong with a file.
-fn content_error(message: String) -> DuckError {
-    DuckError::new(ErrorKind::Statement, message)
+    /// The file of a table with the rows of a SELECT, and its columns.
+    fn table(select: &str) -> (OwnedFd, Vec<ReportColumn>) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("t.duckdb");
+        let connection = Database::open_in_memory(&[]).unwrap().connect().unwrap();
+        let sql = format!("ATTACH '{}' AS f; CREATE TABLE f.t AS {select}", path.display());
+        connection.execute(&sql).expect("a table");
+        let statement = connection.prepare("FROM f.t").expect("its rows");
+        let columns = statement.columns().into_iter();
+        let columns = columns.map(|c| ReportColumn { name: c.name, ty: c.ty.to_string() });
+        let columns = columns.collect();
+        drop(statement);
+        connection.execute("DETACH f").expect("written");
+        (std::fs::File::open(&path).expect("there").into(), columns)
+    }
+
+    /// A snapshot of marts that have the rows of these SELECTs.
+    pub(super) fn open(marts: &[(&str, &str)]) -> Snapshot {
+        open_in(&database(), marts, None)
+    }
+
+    pub(super) fn open_in(
+        database: &Arc<LockedDatabase>,
+        marts: &[(&str, &str)],
+        scoping: Option<&Scoping>,
+    ) -> Snapshot {
+        let (mut specs, mut attached) = (Vec::new(), Vec::new());
+        for (number, (name, select)) in (1..).zip(marts) {
+            let (file, columns) = table(select);
+            let name = (*name).to_owned();
+            specs.push(TableSpec { number, name, schema: None, columns, is_empty: false });
+            attached.push(Arc::new(database.attach_table(file).expect("attached")));
+        }
+        let spec = SnapshotSpec { number: 1, id: "id".to_owned(), tables: specs };
+        let schemas = ["mart".to_owned(), "Other \"one\"".to_owned()];
+        Snapshot::open(database, &schemas, scoping, spec, attached).expect("a snapshot")
+    }
+
+    pub(super) fn validate(sql: &str) -> ValidatedStatement {
+        (*Validator::new().unwrap().validate(sql).expect(sql)).clone()
+    }
+
+    pub(super) fn job(sql: &str) -> QueryJob {
+        QueryJob {
+            sql: sql.to_owned(),
+            parameters: Parameters::default(),
+            scope: Scope::AllRows,
+            format: Format::Csv,
+            codings: Codings { best: Coding::Identity, identity: true },
+            max_rows: 1 << 20,
+            max_bytes: 1 << 30,
+            elapsed: Duration::ZERO,
+        }
+    }
 }

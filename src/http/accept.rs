@@ -4,9 +4,8 @@
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AsHeaderName, HeaderMap};
 
 use super::arguments::Arguments;
-use super::compress::{Coding, WORTHWHILE_BYTES};
 use super::problem::{self, Problem};
-use crate::encode::Format;
+use crate::encode::{Coding, Codings, Format};
 
 /// The shape of an answer that its client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,22 +39,6 @@ fn format(asked: Option<&str>, headers: &HeaderMap) -> Result<Format, Problem> {
     // The last of several maxima counts, so the formats are taken backwards.
     let acceptable = Format::ALL.into_iter().rev().filter(|format| quality(format).is_some());
     acceptable.max_by_key(quality).ok_or_else(|| unsupported("Accept"))
-}
-
-/// How the answer may be compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Codings {
-    /// The one that the client likes best.
-    pub(super) best: Coding,
-    /// Whether it also takes an answer that is not compressed.
-    pub(super) identity: bool,
-}
-
-impl Codings {
-    /// The one for an answer that is known as a whole.
-    pub(super) fn for_whole(self, bytes: usize) -> Coding {
-        if self.identity && bytes < WORTHWHILE_BYTES { Coding::Identity } else { self.best }
-    }
 }
 
 /// The compression that `Accept-Encoding` asks for; none without it.

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use tracing::{error, info};
 
 use super::problem::{self, Problem};
-use crate::engine::Scope;
+use crate::engine::{Principal, Scope};
 
 /// Which rows a request wants to see.
 const MARTD_SCOPE: HeaderName = HeaderName::from_static("martd-scope");
@@ -57,6 +58,8 @@ enum Grant {
 pub(super) struct Caller {
     token: Option<Hash>,
     grants: Vec<Grant>,
+    /// Where they ask from, unless that is a Unix socket.
+    address: Option<IpAddr>,
 }
 
 impl Tokens {
@@ -81,7 +84,7 @@ impl Tokens {
     }
 
     /// Who sends these headers.
-    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    fn caller(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, Problem> {
         let given = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
@@ -101,17 +104,37 @@ impl Tokens {
             },
         );
         let known = known.ok_or_else(|| Problem::unauthorized("that token is not known"))?;
-        Ok(Caller { token: Some(given), grants: known.grants.clone() })
+        Ok(Caller { token: Some(given), grants: known.grants.clone(), address })
     }
 }
 
 impl Caller {
     /// Who sends these headers. Without a token file, that is anyone, who may ask for any one value.
-    pub(super) fn identify(tokens: Option<&Tokens>, headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn identify(
+        tokens: Option<&Tokens>,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> Result<Self, Problem> {
         match tokens {
-            Some(tokens) => tokens.caller(headers),
-            None => Ok(Self { token: None, grants: Vec::new() }),
+            Some(tokens) => tokens.caller(headers, address),
+            None => Ok(Self { token: None, grants: Vec::new(), address }),
         }
+    }
+
+    /// Whether both have the same rights over queries: the same token, or none.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.token == other.token && self.grants == other.grants
+    }
+
+    /// Who is answerable for a statement: the token, or the value whose rows are read, or else the
+    /// address.
+    pub(super) fn principal(&self, scope: &Scope) -> Principal {
+        let text = match (&self.token, scope) {
+            (Some(token), _) => format!("token {token}"),
+            (None, Scope::Value(value)) => format!("scope {value}"),
+            (None, Scope::AllRows) => format!("address {:?}", self.address),
+        };
+        Principal(blake3::hash(text.as_bytes()))
     }
 
     /// Which rows this request sees: all, where rows are not scoped, or those of its header.

@@ -10,9 +10,6 @@ use tokio::sync::mpsc;
 
 use crate::metrics::Outcome;
 
-/// Parts that wait for a slow client.
-pub(super) const PARTS_AHEAD: usize = 2;
-
 /// A failure after the status line was sent: hyper then cuts the connection, so that the answer
 /// cannot be taken for a whole one.
 #[derive(Debug, Clone, thiserror::Error)]

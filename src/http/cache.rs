@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
-use super::compress::Coding;
+use crate::encode::Coding;
 use super::problem::Problem;
 
 /// An answer takes at most this part of the cache, so that one cannot push out all others.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::run::MARTD_TRUNCATED;
+use super::job::MARTD_TRUNCATED;
 use crate::listen::UNIX_PREFIX;
 
 /// The longest that one request waits; the next one goes on.
@@ -307,7 +307,7 @@ pub(crate) async fn answers_live(app: super::App) -> bool {
         super::routes::handle(
             app.clone(),
             super::routes::Surface::Admin,
-            super::origin::Door::UnixSocket,
+            super::origin::Peer { door: super::origin::Door::UnixSocket, address: None },
             request,
         )
     });

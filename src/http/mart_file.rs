@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::App;
-use super::body::{self, Aborted, BoxBody, PARTS_AHEAD, Stream};
+use super::body::{self, Aborted, BoxBody, Stream};
 use super::problem::{self, Problem};
 use super::query::{names, snapshot_asked_for};
 use super::routes::MARTD_SNAPSHOT;
@@ -124,14 +124,14 @@ fn range(value: &HeaderValue, size: u64) -> Option<Option<Range<u64>>> {
 
 /// Reads a part at a time, as the client takes them.
 fn stream(app: App, pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
-    let (sender, parts) = mpsc::channel(PARTS_AHEAD);
+    let (sender, parts) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut position = range.start;
         while position < range.end {
             let length = (range.end - position).min(PART_BYTES);
             let pin = Arc::clone(&pin);
-            let part = app.threads().ask(move || read(&pin, position, length)).await;
-            let part = part.unwrap_or_else(|| Err(Aborted::error("the part was not read")));
+            let part = tokio::task::spawn_blocking(move || read(&pin, position, length)).await;
+            let part = part.unwrap_or_else(|error| Err(Aborted::error(error.to_string())));
             let failed = part.is_err();
             let sent =
                 timeout(app.settings().timeouts.stall, sender.send(part.map(Frame::data))).await;

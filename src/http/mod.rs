@@ -9,11 +9,11 @@ mod arguments;
 mod body;
 mod cache;
 pub mod client;
-mod compress;
 mod datasets;
 mod events;
 mod exchange;
 mod freshness;
+mod job;
 mod mart_file;
 mod origin;
 mod page;
@@ -24,14 +24,13 @@ mod query;
 mod request;
 mod request_id;
 mod routes;
-mod run;
 mod scrape;
 mod server;
 mod slots;
 mod snapshot;
 mod tally;
-mod threads;
 mod trace;
+mod validated;
 mod waiting;
 
 use std::sync::Arc;
@@ -41,8 +40,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
+use crate::engine::Engine;
 use crate::metrics::Metrics;
-use crate::sql_gate::Validator;
 
 pub use access::Tokens;
 pub use freshness::Criteria;
@@ -50,16 +49,14 @@ pub use origin::Doors;
 pub(crate) use probes::why_nothing;
 pub use problem::problems;
 pub use server::Server;
-pub use threads::Threads;
 
 use cache::Answers;
 use queries::Queries;
 use slots::Slots;
-use threads::Queue;
+use validated::Validated;
 
-/// The stack of the threads that judge and run statements. DuckDB's parser and binder recurse: on
-/// 2 MiB, 2 KB of comma joins abort the process.
-pub const STACK_BYTES: usize = 16 << 20;
+/// Statements that are validated at once.
+const VALIDATIONS: usize = 2;
 
 /// What the server needs to know.
 #[derive(Debug, Clone)]
@@ -115,12 +112,12 @@ pub struct App(Arc<Shared>);
 struct Shared {
     settings: Settings,
     catalog: Catalog,
-    gate: Validator,
+    engine: Engine,
     tokens: Option<Tokens>,
     slots: Slots,
-    threads: Queue,
-    /// Statements that the gate judges at once.
-    parsers: Semaphore,
+    /// What the validator said of statements.
+    validated: Validated,
+    validating: Semaphore,
     queries: Queries,
     answers: Answers,
     draining: watch::Sender<bool>,
@@ -136,15 +133,14 @@ impl App {
     pub fn new(
         settings: Settings,
         catalog: Catalog,
-        gate: Validator,
+        engine: Engine,
         tokens: Option<Tokens>,
         metrics: Metrics,
-        threads: &Threads,
     ) -> Self {
         Self(Arc::new(Shared {
-            threads: threads.queue(),
             slots: Slots::new(settings.queries, settings.queue, metrics.clone()),
-            parsers: Semaphore::new(settings.queries),
+            validated: Validated::default(),
+            validating: Semaphore::new(VALIDATIONS),
             queries: Queries::default(),
             answers: Answers::new(settings.cache_bytes),
             draining: watch::Sender::new(false),
@@ -153,7 +149,7 @@ impl App {
             in_flight: AtomicUsize::new(0),
             settings,
             catalog,
-            gate,
+            engine,
             tokens,
             metrics,
         }))
@@ -188,8 +184,8 @@ impl App {
         &self.0.catalog
     }
 
-    fn gate(&self) -> &Validator {
-        &self.0.gate
+    fn engine(&self) -> &Engine {
+        &self.0.engine
     }
 
     fn tokens(&self) -> Option<&Tokens> {
@@ -200,12 +196,12 @@ impl App {
         &self.0.metrics
     }
 
-    fn threads(&self) -> &Queue {
-        &self.0.threads
+    fn validated(&self) -> &Validated {
+        &self.0.validated
     }
 
-    fn parsers(&self) -> &Semaphore {
-        &self.0.parsers
+    fn validating(&self) -> &Semaphore {
+        &self.0.validating
     }
 
     fn queries(&self) -> &Queries {

@@ -35,6 +35,14 @@ pub(super) enum Door {
     UnixSocket,
 }
 
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) door: Door,
+    /// Unless it is on a Unix socket.
+    pub(super) address: Option<IpAddr>,
+}
+
 /// Names and origins that are let in.
 #[derive(Debug, Clone, Default)]
 pub struct Doors {

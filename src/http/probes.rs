@@ -4,6 +4,7 @@
 //! `/v1/freshness` tells how old they are.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -13,6 +14,9 @@ use super::body::{self, BoxBody};
 use super::problem::{self, Problem};
 use crate::catalog::State;
 use crate::legacy::Trouble;
+
+/// Without an engine for this long, another martd may have more luck.
+const ENGINE_WITHIN: Duration = Duration::from_secs(30);
 
 /// One check: its name, and the reason when it fails.
 struct Check {
@@ -27,10 +31,11 @@ pub(super) fn ready(app: &App, state: &State, verbose: bool) -> Result<Response<
 
 /// `GET /livez`
 pub(super) fn live(app: &App, verbose: bool) -> Result<Response<BoxBody>, Problem> {
-    let stuck = app.slots().all_stuck().then(|| {
-        "every query slot is held by a query that does not stop; restart martd".to_owned()
+    let missing = app.engine().status().missing.filter(|missing| *missing >= ENGINE_WITHIN);
+    let problem = missing.map(|missing| {
+        format!("no engine could be started for {} s; the log has the reason", missing.as_secs())
     });
-    report(vec![Check { name: "query slots".to_owned(), problem: stuck }], verbose)
+    report(vec![Check { name: "engine".to_owned(), problem }], verbose)
 }
 
 /// Whether `/readyz` says 200.

@@ -57,6 +57,11 @@ kinds! {
     ORIGIN_NOT_ALLOWED = "origin-not-allowed", FORBIDDEN, "The web page may not ask";
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed";
     SCOPE_REQUIRED = "scope-required", FORBIDDEN, "The rows to read must be said";
+    TOO_MANY_FAILURES = "too-many-failures", TOO_MANY_REQUESTS,
+        "Too many statements of this client made DuckDB fail";
+    ENGINE_FAILED = "engine-failed", INTERNAL_SERVER_ERROR, "The statement made DuckDB fail";
+    STATEMENT_QUARANTINED = "statement-quarantined", SERVICE_UNAVAILABLE,
+        "The statement made DuckDB fail a while ago";
     QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";
     MART_CHANGED = "mart-changed", SERVICE_UNAVAILABLE, "A mart was rewritten while it was read";
     BUILD_HELD = "build-held", CONFLICT, "The build is held";
@@ -211,20 +216,34 @@ impl From<Rejection> for Problem {
     }
 }
 
-impl From<QueryError> for Problem {
-    fn from(error: QueryError) -> Self {
+impl Problem {
+    /// Why a query that may take `limit` was not answered.
+    pub(super) fn of_query(error: QueryError, limit: Duration) -> Self {
         let detail = error.to_string();
         match error {
             QueryError::Sql { position, .. } => Self::new(SQL_ERROR, detail).at(position),
+            QueryError::Rejected(rejection) => rejection.into(),
             QueryError::NotAllowed { position, .. } => {
                 Self::new(STATEMENT_NOT_ALLOWED, detail).at(position)
             }
             QueryError::Parameter(_) => Self::bad_request(detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
-            QueryError::Interrupted => Self::new(QUERY_TIMEOUT, detail),
-            QueryError::LegacyLocked(_) => Self::new(LEGACY_LOCKED, detail).retry_after(1),
-            QueryError::Torn(_) => Self::new(MART_CHANGED, detail).retry_after(1),
+            QueryError::Cancelled => Self::cancelled(),
+            QueryError::TimedOut => Self::timed_out(limit),
+            QueryError::Stalled(_) => Self::new(QUERY_TIMEOUT, detail),
+            QueryError::EngineFailed(_) => Self::new(ENGINE_FAILED, detail),
+            QueryError::Quarantined(time) => {
+                Self::new(STATEMENT_QUARANTINED, detail).retry_after(seconds(time))
+            }
+            QueryError::TooManyFailures(time) => {
+                Self::new(TOO_MANY_FAILURES, detail).retry_after(seconds(time))
+            }
+            QueryError::Unavailable => Self::new(OVERLOADED, detail).retry_after(1),
             QueryError::Internal(_) => Self::internal(detail),
         }
     }
+}
+
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }

@@ -1,10 +1,10 @@
 //! `/v1/query`: one statement over one snapshot.
 //!
-//! The way of a query: who asks and which rows they may see; the snapshot; the request; the gate; the
-//! cache; and, if it is not answered by then, a slot and a thread ([`super::run`]).
+//! The way of a query: who asks and which rows they may see; the request; the snapshot; the validator; the
+//! cache; and, if it is not answered by then, a slot and the engine ([`super::job`]).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -13,30 +13,26 @@ use hyper::header::{
     TRAILER, VARY,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::DropGuard;
-use tracing::Span;
-
 use http_body_util::BodyExt;
 
 use super::App;
 use super::accept::Wanted;
 use super::access::Caller;
 use super::arguments::Arguments;
-use super::body::{self, Aborted, BoxBody, Parts, Stream};
-use super::cache::{Flight, Key, Landing, Stored};
-use super::compress::Coding;
+use super::body::{self, BoxBody};
+use super::cache::{Key, Stored};
 use super::exchange::Facts;
+use super::job::{self, Answer, MARTD_TRUNCATED, Stream, Task, Work};
 use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
-use super::run::{self, Head, Job, MARTD_TRUNCATED, Task};
 use super::tally::Tally;
 use crate::catalog::{Snapshot, State};
-use crate::engine::Scope;
+use crate::encode::Coding;
+use crate::engine::{Principal, QueryError, Scope};
 use crate::metrics::CacheResult;
-use crate::sql_gate::{Rejection, ValidatedStatement};
+use crate::sql_gate::ValidatedStatement;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
@@ -81,9 +77,11 @@ async fn respond(
     let query = Query::read(app, arguments, request).await?;
     facts.statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
-    let checked = check(app, &query.sql).await?;
+    let principal = caller.principal(&scope);
+    let deadline = tokio::time::Instant::from_std(tally.started()) + query.timeout;
+    let validated = validate(app, &query.sql, principal, deadline, query.timeout).await?;
 
-    let key = checked.cacheable.then(|| key(app, &snapshot, &query, wanted, &scope));
+    let key = validated.cacheable.then(|| key(app, &snapshot, &query, wanted, &scope));
     if let Some(key) = key.filter(|_| conditional) {
         let etag = key.etag();
         if headers.get(IF_NONE_MATCH).is_some_and(|known| names(known, &etag)) {
@@ -100,13 +98,17 @@ async fn respond(
                 snapshot: Arc::clone(&snapshot),
                 query,
                 wanted,
-                checked,
                 scope,
+                principal,
                 started: tally.started(),
-                max_bytes: app.settings().max_result_bytes,
             };
             let work = Work { app, task: Arc::new(task), key, facts: facts.clone() };
-            work.answer(ticket).await?
+            let (answer, result) = work.answer(ticket).await?;
+            let content = match answer {
+                Answer::Whole(stored) => Content::Whole(stored),
+                Answer::Stream(stream) => Content::Stream(stream),
+            };
+            (content, result)
         }
     };
     app.metrics().cache(if key.is_some() { cache } else { CacheResult::Bypass });
@@ -114,7 +116,7 @@ async fn respond(
     let coding = match &content {
         Content::Whole(stored) => {
             facts.rows(stored.rows);
-            headers.insert(MARTD_TRUNCATED, run::truth(stored.truncated));
+            headers.insert(MARTD_TRUNCATED, job::truth(stored.truncated));
             stored.coding
         }
         Content::Unchanged => Coding::Identity,
@@ -180,19 +182,28 @@ fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Sc
     ])
 }
 
-/// The gate's word, which is remembered; a new statement is judged on a thread with a large stack.
-async fn check(app: &App, sql: &str) -> Result<Arc<ValidatedStatement>, Problem> {
-    if let Some(word) = app.gate().recall(sql) {
-        return Ok(word?);
-    }
-    let (app, sql) = (app.clone(), sql.to_owned());
-    let _permit = app.parsers().acquire().await.expect("never closed");
-    let judging = app.threads().ask({
-        let app = app.clone();
-        move || app.gate().validate(&sql)
-    });
-    let word: Option<Result<Arc<ValidatedStatement>, Rejection>> = judging.await;
-    Ok(word.ok_or_else(|| Problem::internal("the gate panicked"))??)
+/// What the validator says of a statement, which is remembered.
+async fn validate(
+    app: &App,
+    sql: &str,
+    principal: Principal,
+    deadline: tokio::time::Instant,
+    limit: Duration,
+) -> Result<Arc<ValidatedStatement>, Problem> {
+    let known = app.validated().get(sql);
+    let validated = match known {
+        Some(known) => known,
+        None => {
+            let _permit = app.validating().acquire().await.expect("never closed");
+            let validated = app.engine().validate(sql, principal, deadline).await.map(Arc::new);
+            // What the validator says of a text is always the same; what else happens is not.
+            if matches!(validated, Ok(_) | Err(QueryError::Rejected(_))) {
+                app.validated().put(sql, validated.clone());
+            }
+            validated
+        }
+    };
+    validated.map_err(|error| Problem::of_query(error, limit))
 }
 
 /// The snapshot that the request names by its header, or the current one.
@@ -213,107 +224,12 @@ pub(super) fn snapshot_asked_for(
     })
 }
 
-/// A query that the cache does not answer.
-struct Work<'a> {
-    app: &'a App,
-    task: Arc<Task>,
-    key: Option<Key>,
-    facts: Facts,
-}
-
-impl Work<'_> {
-    /// Runs the query, or waits for one like it that is under way. Also says which of the two.
-    async fn answer(self, ticket: Ticket) -> Result<(Content, CacheResult), Problem> {
-        let limit = self.task.query.timeout;
-        let deadline = tokio::time::Instant::from_std(self.task.started) + limit;
-        let (stream, mut streamed) = mpsc::channel(1);
-        let start = || self.start(stream);
-        let (flight, joined) = match self.key {
-            Some(key) => self.app.answers().join(key, start),
-            None => (Arc::new(start()), false),
-        };
-        let landing = tokio::select! {
-            landing = flight.landed() => landing,
-            () = ticket.cancelled() => return Err(Problem::cancelled()),
-            () = tokio::time::sleep_until(deadline) => return Err(Problem::timed_out(limit)),
-        };
-        match landing {
-            Some(Landing::Whole(stored)) => {
-                let result = if joined { CacheResult::Collapsed } else { CacheResult::Miss };
-                Ok((Content::Whole(stored), result))
-            }
-            Some(Landing::Problem(problem)) if !(joined && problem.is_timeout()) => {
-                Err((*problem).clone())
-            }
-            Some(Landing::Taken) if !joined => {
-                let (first, rest) = streamed.recv().await.ok_or_else(gone)?;
-                ticket.streams(flight.cancel.token().clone());
-                let body = Streaming {
-                    stream: Stream::new(first, rest),
-                    _cancel: Arc::clone(&flight.cancel),
-                    _ticket: ticket,
-                    tally: None,
-                };
-                Ok((Content::Stream(body), CacheResult::Miss))
-            }
-            // What the other got cannot be shared, or the other had less time left: run it.
-            Some(_) => {
-                let alone = Self { key: None, ..self };
-                Box::pin(alone.answer(ticket)).await
-            }
-            None => Err(gone()),
-        }
-    }
-
-    fn start(&self, stream: mpsc::Sender<(Bytes, Parts)>) -> Flight {
-        let cancel = self.app.slots().token();
-        let (land, landing) = watch::channel(None);
-        let (app, key) = (self.app.clone(), self.key);
-        let (head_sender, head) = oneshot::channel();
-        let task = Arc::clone(&self.task);
-        let token = cancel.clone();
-        let facts = self.facts.clone();
-        let span = Span::current();
-        let task = tokio::spawn(async move {
-            let queued = Instant::now();
-            let taken = app.slots().take().await;
-            facts.waited(queued.elapsed());
-            let slot = match taken {
-                Ok(slot) => slot,
-                Err(problem) => {
-                    land.send_replace(Some(Landing::Problem(Arc::new(problem))));
-                    return;
-                }
-            };
-            let stall = app.settings().timeouts.stall;
-            let job = Job { task, slot, cancel: token, stall, facts, head: head_sender };
-            app.threads().run(move || span.in_scope(|| job.run()));
-            let landing = match head.await {
-                Ok(Ok(Head::Whole(stored))) => {
-                    if let Some(key) = key {
-                        app.answers().put(key, stored.clone());
-                    }
-                    Landing::Whole(stored)
-                }
-                Ok(Ok(Head::Stream(first, rest))) => {
-                    let _ = stream.send((first, rest)).await; // the client may have left
-                    Landing::Taken
-                }
-                Ok(Err(problem)) => Landing::Problem(Arc::new(problem)),
-                Err(_) => Landing::Problem(Arc::new(gone())),
-            };
-            land.send_replace(Some(landing));
-        });
-        Flight { landing, cancel: Arc::new(cancel.drop_guard()), task }
-    }
-}
-
 /// What is sent.
 enum Content {
     /// Nothing: the client has it.
     Unchanged,
     Whole(Stored),
-    Stream(Streaming),
+    Stream(Stream),
 }
 
 impl Content {
@@ -337,37 +253,5 @@ impl Content {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
-    }
-}
-
-fn gone() -> Problem {
-    Problem::internal("the query's thread ended without an answer")
-}
-
-/// A streamed body that stops its query when it is dropped, for whatever reason.
-struct Streaming {
-    stream: Stream,
-    _cancel: Arc<DropGuard>,
-    _ticket: Ticket,
-    tally: Option<Tally>,
-}
-
-impl hyper::body::Body for Streaming {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Aborted>>> {
-        let polled = std::pin::Pin::new(&mut self.stream).poll_frame(context);
-        if let (std::task::Poll::Ready(Some(frame)), Some(tally)) = (&polled, &mut self.tally) {
-            match frame {
-                Ok(frame) if frame.is_trailers() => tally.ended(),
-                Ok(frame) => tally.sent_part(frame.data_ref().map_or(0, Bytes::len)),
-                Err(aborted) => tally.broke_off(aborted),
-            }
-        }
-        polled
     }
 }

@@ -18,7 +18,7 @@ use super::access::Caller;
 use super::arguments::Arguments;
 use super::body::{self, BoxBody};
 use super::exchange::{Exchange, Facts};
-use super::origin::{self, Door, is_preflight};
+use super::origin::{self, Peer, is_preflight};
 use super::page::Asset;
 use super::problem::{self, Problem};
 use super::queries::Ticket;
@@ -52,7 +52,7 @@ pub(super) enum Surface {
 pub(super) async fn handle(
     app: App,
     surface: Surface,
-    door: Door,
+    peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Infallible> {
     let started = Instant::now();
@@ -76,7 +76,7 @@ pub(super) async fn handle(
     };
     let exchange = exchange.begin();
 
-    let admitted = app.settings().doors.admit(door, &request);
+    let admitted = app.settings().doors.admit(peer.door, &request);
     let origin = admitted.as_ref().ok().cloned().flatten();
     // A task of its own, so that a panic ends this request alone.
     let task = tokio::spawn({
@@ -86,7 +86,7 @@ pub(super) async fn handle(
             if is_preflight(&request) {
                 return Ok(preflight());
             }
-            answer(&app, surface, &state, ticket, facts, request).await
+            answer(&app, surface, &state, peer, ticket, facts, request).await
         }
         .instrument(span.clone())
     });
@@ -241,6 +241,7 @@ async fn answer(
     app: &App,
     surface: Surface,
     state: &State,
+    peer: Peer,
     ticket: Option<Ticket>,
     facts: Facts,
     request: Request<Incoming>,
@@ -272,7 +273,7 @@ async fn answer(
     }
     // On the listener for operators no token is asked for.
     let tokens = app.tokens().filter(|_| surface == Surface::Everything);
-    let caller = Caller::identify(tokens, request.headers())?;
+    let caller = Caller::identify(tokens, request.headers(), peer.address)?;
     match route {
         Route::Query => {
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;

@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::{App, probes};
 use crate::catalog::{Source, State, WatchMode};
 use crate::duck;
+use crate::engine::StartReason;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -163,6 +164,7 @@ fn facts(app: &App, state: &State) -> Facts {
     directory(&mut facts, state);
     load(&mut facts, app);
     process(&mut facts, app);
+    engine(&mut facts, app);
     facts
 }
 
@@ -250,8 +252,6 @@ fn load(facts: &mut Facts, app: &App) {
     facts.add_count("martd_query_slots", "Queries that may run at once", slots.total());
     facts.add_count("martd_queries_in_flight", "Queries that hold a slot", slots.in_flight());
     facts.add_count("martd_queries_waiting", "Queries that wait for a slot", slots.waiting());
-    let help = "Queries that hold a slot and do not stop although they were told to";
-    facts.add_count("martd_queries_stuck", help, slots.stuck());
     let (bytes, limit) = app.answers().bytes();
     facts.add("martd_cache_bytes", "What cached answers take", bytes as f64);
     facts.add("martd_cache_limit_bytes", "What they may take", limit as f64);
@@ -261,6 +261,35 @@ fn load(facts: &mut Facts, app: &App) {
     facts.add("martd_pinned_limit_bytes", "Memory that they may take", pins.limit() as f64);
     let limit = app.settings().max_connections;
     facts.add_count("martd_connections_limit", "Connections that may be open at once", limit);
+}
+
+/// The engine: the process that has DuckDB, and is replaced when it fails.
+fn engine(facts: &mut Facts, app: &App) {
+    let status = app.engine().status();
+    let starts = StartReason::ALL.map(|reason| {
+        let count = status.starts.iter().find(|(known, _)| *known == reason);
+        (vec![("reason", reason.name().to_owned())], count.map_or(0.0, |(_, count)| *count as f64))
+    });
+    facts.0.push(Fact {
+        name: "martd_engine_starts",
+        help: "Engines started, by what happened to the one before",
+        kind: MetricType::Counter,
+        values: starts.into(),
+    });
+    let help = "How long the engine that takes queries has been there";
+    facts.add("martd_engine_age_seconds", help, status.age.map(|age| age.as_secs_f64()));
+    let help = "Memory in use by each engine: the one that takes queries, and one that ends";
+    let resident = ["current", "ending"].into_iter().zip(&status.pids);
+    let resident = resident.filter_map(|(role, pid)| Some((role.to_owned(), resident_bytes(*pid)?)));
+    facts.add_each("martd_engine_resident_memory_bytes", help, "engine", resident.collect::<Vec<_>>());
+    let help = "Statements that brought an engine down and are not run again for a while";
+    facts.add_count("martd_statements_quarantined", help, status.quarantined);
+}
+
+fn resident_bytes(pid: u32) -> Option<f64> {
+    let pages = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: f64 = pages.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as f64)
 }
 
 /// What Prometheus's client libraries tell of their process, as far as /proc lets it be read.

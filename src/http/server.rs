@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
-use super::origin::Door;
+use super::origin::{Door, Peer};
 use super::routes::{self, Surface};
 use super::{App, Timeouts};
 use crate::listen::Socket;
@@ -169,16 +169,20 @@ impl Server {
                 let loopback =
                     stream.local_addr().is_ok_and(|local| local.ip().to_canonical().is_loopback());
                 let door = if loopback { Door::Loopback } else { Door::Network };
-                self.serve_on(stream, door, place, graceful);
+                let address = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
+                self.serve_on(stream, Peer { door, address }, place, graceful);
             }
-            Stream::Unix(stream) => self.serve_on(stream, Door::UnixSocket, place, graceful),
+            Stream::Unix(stream) => {
+                let peer = Peer { door: Door::UnixSocket, address: None };
+                self.serve_on(stream, peer, place, graceful);
+            }
         }
     }
 
     fn serve_on<S>(
         &self,
         stream: S,
-        door: Door,
+        peer: Peer,
         place: OwnedSemaphorePermit,
         graceful: &GracefulShutdown,
     ) where
@@ -195,7 +199,7 @@ impl Server {
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(
                 TokioIo::new(Box::pin(stream)),
-                service_fn(move |request| routes::handle(app.clone(), surface, door, request)),
+                service_fn(move |request| routes::handle(app.clone(), surface, peer, request)),
             );
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

@@ -1,74 +1,100 @@
-//! How many queries run, wait, and have been asked to stop.
+//! How many queries run and wait, and that no client has all the slots while others wait.
 //!
-//! A query holds its slot until DuckDB has really let go of it, not until the client was answered:
-//! a statement that ignores interrupts must not be joined by another of its kind.
+//! A query holds its slot until the engine has really let go of it, not until the client was answered.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant as Clock;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::problem::{self, Problem};
-use crate::engine::Interrupter;
+use crate::engine::Principal;
 use crate::metrics::{Metrics, Shed};
-
-/// How long a query may wait for its turn.
-const QUEUE_WAIT: Duration = Duration::from_secs(1);
-/// Between two interrupts: one that comes between two steps of a statement is lost.
-const INTERRUPT_INTERVAL: Duration = Duration::from_millis(20);
-/// A query that is alive this long after it was asked to stop counts as stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// The slots of all queries.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Arc<Semaphore>,
+    /// One more, for whoever holds none.
+    reserved: Arc<Semaphore>,
     total: usize,
     queue: usize,
     waiting: AtomicUsize,
+    held: Arc<Held>,
     /// Cancels every running query. Theirs are its children.
     all: CancellationToken,
-    stuck: Arc<AtomicUsize>,
     metrics: Metrics,
+}
+
+/// How many slots each principal holds or waits for, if any.
+#[derive(Debug, Default)]
+struct Held(Mutex<HashMap<Principal, usize>>);
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Slots {
     pub(super) fn new(total: usize, queue: usize, metrics: Metrics) -> Self {
         Self {
             free: Arc::new(Semaphore::new(total)),
+            reserved: Arc::new(Semaphore::new(1)),
             total,
             queue,
             waiting: AtomicUsize::new(0),
+            held: Arc::default(),
             all: CancellationToken::new(),
-            stuck: Arc::default(),
             metrics,
         }
     }
 
-    /// Waits for a slot.
-    pub(super) async fn take(&self) -> Result<Slot, Problem> {
-        let overloaded = |reason| {
-            self.metrics.shed(reason);
-            let detail = format!("all {} query slots are busy; try again", self.total);
-            Problem::new(problem::OVERLOADED, detail).retry_after(1)
-        };
-        let came = Instant::now();
+    /// Waits for a slot, for as long as the query may take.
+    pub(super) async fn take(
+        &self,
+        principal: Principal,
+        deadline: Instant,
+    ) -> Result<Slot, Problem> {
+        let came = Clock::now();
+        let share = Share::of(principal, &self.held);
         let permit = match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => {
-                let place = Place::take(&self.waiting, self.queue);
-                let _place = place.ok_or_else(|| overloaded(Shed::QueueFull))?;
-                timeout(QUEUE_WAIT, Arc::clone(&self.free).acquire_owned())
-                    .await
-                    .map_err(|_| overloaded(Shed::QueueWait))?
-                    .expect("the semaphore is never closed")
-            }
+            Err(_) => self.wait(share.is_first, deadline).await?,
         };
         self.metrics.waited(came.elapsed());
-        Ok(Slot { stuck: Arc::clone(&self.stuck), _permit: permit })
+        Ok(Slot { _permit: permit, _share: share })
+    }
+
+    async fn wait(
+        &self,
+        holds_none: bool,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, Problem> {
+        let place = Place::take(&self.waiting, self.queue);
+        let _place = place.ok_or_else(|| self.overloaded(Shed::QueueFull))?;
+        let free = Arc::clone(&self.free).acquire_owned();
+        let taken = async {
+            if !holds_none {
+                return free.await;
+            }
+            tokio::select! {
+                permit = free => permit,
+                permit = Arc::clone(&self.reserved).acquire_owned() => permit,
+            }
+        };
+        let taken = timeout_at(deadline, taken).await;
+        Ok(taken.map_err(|_| self.overloaded(Shed::QueueWait))?.expect("never closed"))
+    }
+
+    fn overloaded(&self, reason: Shed) -> Problem {
+        self.metrics.shed(reason);
+        let detail = format!("all {} query slots are busy; try again", self.total);
+        Problem::new(problem::OVERLOADED, detail).retry_after(1)
     }
 
     /// How many queries there may be at once.
@@ -78,22 +104,12 @@ impl Slots {
 
     /// How many hold a slot.
     pub(super) fn in_flight(&self) -> usize {
-        self.total - self.free.available_permits()
+        self.total + 1 - self.free.available_permits() - self.reserved.available_permits()
     }
 
     /// How many wait for one.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// How many do not stop although they were asked to.
-    pub(super) fn stuck(&self) -> usize {
-        self.stuck.load(Ordering::Relaxed)
-    }
-
-    /// Whether every slot is held by a query that does not stop.
-    pub(super) fn all_stuck(&self) -> bool {
-        self.stuck() >= self.total
     }
 
     /// The token of a new query.
@@ -127,43 +143,83 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The right to run one query. Held by the thread that runs it; dropping it ends the query.
+/// What a principal has of the slots, or waits for.
+#[derive(Debug)]
+struct Share {
+    principal: Principal,
+    held: Arc<Held>,
+    /// Whether the principal had nothing else.
+    is_first: bool,
+}
+
+impl Share {
+    fn of(principal: Principal, held: &Arc<Held>) -> Self {
+        let mut shares = held.lock();
+        let count = shares.entry(principal).or_default();
+        *count += 1;
+        Self { principal, is_first: *count == 1, held: Arc::clone(held) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = self.held.lock();
+        if let Some(count) = shares.get_mut(&self.principal) {
+            *count -= 1;
+            if *count == 0 {
+                shares.remove(&self.principal);
+            }
+        }
+    }
+}
+
+/// The right to run one query; dropping it ends the query.
 #[derive(Debug)]
 pub(super) struct Slot {
-    stuck: Arc<AtomicUsize>,
     _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
-impl Slot {
-    /// Interrupts `target` again and again once the query is cancelled, until the session has ended.
-    /// Counts the query as stuck while it does not.
-    pub(super) fn enforce(&self, cancel: CancellationToken, target: Interrupter) {
-        let stuck = Arc::clone(&self.stuck);
-        tokio::runtime::Handle::current().spawn(async move {
-            cancel.cancelled().await;
-            let since = Instant::now();
-            let mut counted = None;
-            while target.interrupt() {
-                sleep(INTERRUPT_INTERVAL).await;
-                if counted.is_none() && since.elapsed() >= STUCK_AFTER {
-                    counted = Some(Stuck::count(&stuck));
-                }
-            }
-        });
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pin::Budget;
+
+    fn principal(name: &str) -> Principal {
+        Principal(blake3::hash(name.as_bytes()))
     }
-}
 
-struct Stuck(Arc<AtomicUsize>);
-
-impl Stuck {
-    fn count(stuck: &Arc<AtomicUsize>) -> Self {
-        stuck.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(stuck))
+    #[tokio::test]
+    async fn who_has_no_slot_gets_one_while_another_has_them_all() {
+        let slots = Slots::new(2, 4, Metrics::new(Budget::new(1), Vec::new()));
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let (greedy, other) = (principal("greedy"), principal("other"));
+        let first = slots.take(greedy, soon()).await.expect("a slot");
+        let _second = slots.take(greedy, soon()).await.expect("a slot");
+        assert!(slots.take(greedy, soon()).await.is_err(), "it has all that there are");
+        let theirs = slots.take(other, soon()).await.expect("the one that is reserved");
+        assert_eq!((slots.in_flight(), slots.waiting()), (3, 0));
+        assert!(slots.take(other, soon()).await.is_err(), "there is one of these");
+        drop((first, theirs));
+        assert_eq!(slots.in_flight(), 1);
+        let _again = slots.take(other, soon()).await.expect("a slot");
     }
-}
 
-impl Drop for Stuck {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    #[tokio::test]
+    async fn the_queue_has_an_end() {
+        let slots = Slots::new(1, 1, Metrics::new(Budget::new(1), Vec::new()));
+        let far = Instant::now() + Duration::from_secs(60);
+        let _one = slots.take(principal("a"), far).await.expect("a slot");
+        let waiting = slots.take(principal("a"), far);
+        tokio::pin!(waiting);
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("there is no slot"),
+            () = tokio::task::yield_now() => {}
+        }
+        let full = slots.take(principal("a"), far).await;
+        assert!(full.is_err_and(|problem| problem.slug() == "overloaded"));
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn answer(
     let (title, main) = if app.tokens().is_some() && !headers.contains_key(AUTHORIZATION) {
         ("martd", ask_for_token())
     } else {
-        Caller::identify(app.tokens(), headers)?;
+        Caller::identify(app.tokens(), headers, None)?;
         let view = facts::View::of(app, state, Timestamp::now());
         let main = html! {
             div #facts { (view.render()) }

@@ -24,7 +24,8 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::time::ClockId;
 
 use super::child::FILES_PER_BUILDER;
-use super::messages::{self, Allowance, Request, Response};
+use super::messages::{Allowance, Failure, Request, Response};
+use crate::ipc;
 use super::source::Source;
 use crate::sandbox;
 
@@ -53,7 +54,7 @@ pub fn main(scratch: &Path) -> ExitCode {
     // Before anything is given up: DuckDB looks for the limits of its cgroup when it is opened, and
     // does not bear that they cannot be read. With one thread it starts no other.
     let mut source = Source::open(scratch.to_owned());
-    let first = match messages::receive::<Request>(&socket) {
+    let first = match ipc::receive::<Request>(&socket) {
         Ok(Some(first)) => first,
         Ok(None) => return leave(scratch),
         Err(error) => return complain(&error),
@@ -77,7 +78,7 @@ pub fn main(scratch: &Path) -> ExitCode {
         if requests.send(message).is_err() {
             break;
         }
-        next = messages::receive(&socket).unwrap_or_default();
+        next = ipc::receive(&socket).unwrap_or_default();
     }
     leave(scratch)
 }
@@ -92,7 +93,7 @@ impl Drop for CloseOnDrop {
 
 /// Answers requests in turn.
 fn work(
-    source: &mut Result<Source, messages::Failure>,
+    source: &mut Result<Source, Failure>,
     socket: &UnixStream,
     inbox: &Receiver<Message>,
 ) -> io::Result<()> {
@@ -113,7 +114,7 @@ fn work(
             Ok(source) => answer(source, request, files),
             Err(failure) => Response::Failed(failure.clone()),
         };
-        messages::send(socket, &response, &[])?;
+        ipc::send(socket, &response, &[])?;
     }
     Ok(())
 }
@@ -128,7 +129,7 @@ fn answer(source: &mut Source, request: Request, mut files: Vec<OwnedFd>) -> Res
         }
         Request::Attach { catalog, schemas, path, logs, allowance } => {
             let listed = allow(allowance)
-                .map_err(|error| messages::Failure::resources(&error))
+                .map_err(|error| Failure::resources(&error))
                 .and_then(|()| source.attach(&catalog, &schemas, path.as_deref(), &logs, files));
             return listed.map_or_else(Response::Failed, Response::Listed);
         }
@@ -142,7 +143,7 @@ fn answer(source: &mut Source, request: Request, mut files: Vec<OwnedFd>) -> Res
     match built {
         Ok(Ok(report)) => Response::Built(report),
         Ok(Err(failure)) => Response::Failed(failure),
-        Err(error) => Response::Failed(messages::Failure::resources(&error)),
+        Err(error) => Response::Failed(Failure::resources(&error)),
     }
 }
 

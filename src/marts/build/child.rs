@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use tracing::debug;
 
 use super::builder::SUBCOMMAND;
-use super::messages::{self, Request, Response};
+use super::messages::{Request, Response};
+use crate::ipc;
 use super::table::TableBudget;
 
 /// Processor time that an empty file may take.
@@ -136,7 +137,7 @@ impl Builder {
         self.asked += 1;
         let (began, cpu_began) = (Instant::now(), self.cpu_time());
         let by_the_clock = deadline.saturating_mul(self.patience);
-        if messages::send(&self.socket, request, descriptors).is_err() {
+        if ipc::send(&self.socket, request, descriptors).is_err() {
             return Err(self.how_it_ended());
         }
         loop {
@@ -153,7 +154,7 @@ impl Builder {
             let answer = self
                 .socket
                 .set_read_timeout(Some(wait))
-                .and_then(|()| messages::receive::<Response>(&self.socket));
+                .and_then(|()| ipc::receive::<Response>(&self.socket));
             match answer {
                 Ok(Some((response, _))) => return Ok(response),
                 Ok(None) => return Err(self.how_it_ended()),

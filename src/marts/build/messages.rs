@@ -1,24 +1,10 @@
-//! What the front and a builder say to each other: a length, then JSON, with descriptors beside it.
+//! What the front and a builder say to each other.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Report;
-
-/// A longer message is not believed. A report takes about 50 bytes a column.
-const MOST_BYTES: usize = 64 << 20;
-/// A legacy file with its three logs, and a place.
-const MOST_DESCRIPTORS: usize = 8;
 
 /// What a builder may take for one request.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -86,61 +72,4 @@ pub(super) enum Cause {
     Resources,
     /// The table is larger than it was allowed to be.
     TooLarge,
-}
-
-/// Sends a message; the descriptors go with its first byte.
-pub(super) fn send(
-    socket: &UnixStream,
-    message: &impl Serialize,
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let mut bytes = vec![0; 4];
-    serde_json::to_writer(&mut bytes, message)?;
-    let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    let sent =
-        rustix::net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    let mut rest = socket;
-    rest.write_all(&bytes[sent..])
-}
-
-/// The next message; `None` at the end. Under a read timeout a message that has not begun is
-/// [`io::ErrorKind::WouldBlock`], and can be waited for again.
-pub(super) fn receive<T: DeserializeOwned>(
-    socket: &UnixStream,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut length = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        let mut parts = [IoSliceMut::new(&mut length)];
-        rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
-    if received.bytes == 0 {
-        return Ok(None);
-    }
-    let mut descriptors = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(files) = message {
-            descriptors.extend(files);
-        }
-    }
-    let cut = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "a message was cut"),
-        _ => error,
-    };
-    let mut rest = socket;
-    rest.read_exact(&mut length[received.bytes..]).map_err(cut)?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > MOST_BYTES {
-        return Err(io::Error::other(format!("a message of {length} bytes")));
-    }
-    let mut bytes = vec![0; length];
-    rest.read_exact(&mut bytes).map_err(cut)?;
-    Ok(Some((serde_json::from_slice(&bytes)?, descriptors)))
 }

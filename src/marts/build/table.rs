@@ -16,6 +16,8 @@ use crate::pin::memfd;
 
 /// What a table counts at least: an engine that has it attached takes so much for it.
 pub(super) const SMALLEST_TABLE_BYTES: u64 = 256 << 10;
+/// Counts tables.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 const MEMFD_NAME: &str = "martd-table";
 
 /// How much memory tables may take, and where those go that it has no room for.
@@ -184,7 +186,7 @@ impl Place {
                 (fd, Held::Disk(budget), bytes)
             }
         };
-        Ok(Some(BuiltTable { fd, held, bytes, report }))
+        Ok(Some(BuiltTable { number: NUMBERS.fetch_add(1, Ordering::Relaxed), fd, held, bytes, report }))
     }
 }
 
@@ -198,6 +200,7 @@ impl AsFd for Place {
 /// can change it. Shared by all snapshots that serve it; its memory is given back with the last.
 #[derive(Debug)]
 pub struct BuiltTable {
+    number: u64,
     fd: OwnedFd,
     held: Held,
     bytes: u64,
@@ -205,6 +208,11 @@ pub struct BuiltTable {
 }
 
 impl BuiltTable {
+    /// Names it among all tables that this process ever has.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Where it lies.
     pub fn kind(&self) -> TableKind {
         match self.held {

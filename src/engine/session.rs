@@ -1,0 +1,297 @@
+//! One query: validated, checked against its snapshot, run, encoded and compressed, part by part.
+
+use std::time::Instant;
+
+use super::protocol::{Blame, End, Failure, PART_BYTES, Parameters, QueryError, QueryJob};
+use super::snapshot::Snapshot;
+use crate::duck::{self, Column, DuckError, ErrorKind, Interrupt, Rows, Statement};
+use crate::encode::{Compressor, EncodeError, Encoder, Summary};
+use crate::hooks;
+use crate::sql_gate::{Rejection, ValidatedStatement};
+
+/// An answer up to this size is sent as a whole, and can be kept or made again. A larger one is
+/// streamed.
+const WHOLE_BYTES: usize = 4 << 20;
+
+/// Where an answer goes.
+pub(super) trait Sink {
+    /// From here on this stops the statement.
+    ///
+    /// # Errors
+    /// [`QueryError::Cancelled`] when it is to be stopped already.
+    fn begin(&mut self, interrupt: Interrupt) -> Result<(), Failure>;
+
+    /// Sends a part that others follow, after which there are so many rows.
+    ///
+    /// # Errors
+    /// When nobody takes it.
+    fn part(&mut self, bytes: &[u8], rows: u64) -> Result<(), Failure>;
+}
+
+/// Answers a query; returns the last part, or all of a small answer.
+///
+/// # Errors
+/// Why not, and whose doing it is.
+pub(super) fn answer(
+    snapshot: &Snapshot,
+    statement: &ValidatedStatement,
+    job: &QueryJob,
+    sink: &mut impl Sink,
+) -> Result<(End, Vec<u8>), Failure> {
+    let began = Instant::now();
+    snapshot.check(statement)?;
+    let explain = |error: DuckError| explain(&job.sql, &error);
+    let mut pooled = snapshot.connection(&job.scope).map_err(explain)?;
+    sink.begin(pooled.connection.interrupt_handle())?;
+    hooks::abort_at(&job.sql);
+    let outcome = pooled.prepare(&job.sql).map_err(explain).and_then(|mut prepared| {
+        let outcome = bind(&mut prepared.statement, &job.parameters)
+            .and_then(|()| prepared.statement.execute().map_err(explain))
+            .and_then(|rows| write(rows, snapshot, job, began, sink));
+        if statement.keep_prepared {
+            pooled.keep(prepared);
+        }
+        outcome
+    });
+    // After a fatal error the whole database is of no use.
+    if outcome.as_ref().err().is_none_or(|failure| failure.blame == Blame::Request) {
+        snapshot.give_back(pooled);
+    }
+    outcome
+}
+
+/// Fetches, encodes and compresses, and sends all but the last part.
+fn write(
+    mut rows: Rows<'_>,
+    snapshot: &Snapshot,
+    job: &QueryJob,
+    began: Instant,
+    sink: &mut impl Sink,
+) -> Result<(End, Vec<u8>), Failure> {
+    check_types(rows.columns())?;
+    let best = job.codings.best;
+    let mut compressor = Compressor::new(best);
+    let (mut out, mut sent_bytes, mut truncated) = (Vec::new(), 0_u64, false);
+    let mut encoder = Encoder::begin(job.format, &mut out, rows.columns())?;
+    while let Some(chunk) = rows.next_chunk().map_err(|error| explain(&job.sql, &error))? {
+        let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
+        let room = if bytes > job.max_bytes { 0 } else { job.max_rows - encoder.rows() };
+        let take = chunk.rows().min(usize::try_from(room).unwrap_or(usize::MAX));
+        truncated = take < chunk.rows();
+        encoder.chunk(&mut out, chunk, take)?;
+        if truncated {
+            break;
+        }
+        if out.len() >= if sent_bytes == 0 { WHOLE_BYTES } else { PART_BYTES } {
+            sent_bytes += out.len() as u64;
+            let packed = compressor.part(&out);
+            for part in packed.as_deref().unwrap_or(&out).chunks(PART_BYTES) {
+                sink.part(part, encoder.rows())?;
+            }
+            out.clear();
+        }
+    }
+    let rows = encoder.rows();
+    let elapsed = job.elapsed + began.elapsed();
+    encoder.end(&mut out, Summary { truncated, snapshot: snapshot.id(), elapsed })?;
+    let coding = if sent_bytes > 0 { best } else { job.codings.for_whole(out.len()) };
+    let packed = if coding == best { compressor.last(&out) } else { None };
+    let mut last = packed.unwrap_or(out);
+    if sent_bytes > 0 {
+        while last.len() > PART_BYTES {
+            let rest = last.split_off(PART_BYTES);
+            sink.part(&last, rows)?;
+            last = rest;
+        }
+    }
+    Ok((End { coding, truncated, rows }, last))
+}
+
+fn check_types(columns: &[Column]) -> Result<(), QueryError> {
+    let found = columns.iter().find_map(|column| Some((&column.name, column.ty.unsupported()?)));
+    match found {
+        Some((name, ty)) => Err(QueryError::sql(format!(
+            "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Failure> {
+    let names = statement.parameter_names();
+    let value_of = |place: usize, name: &str| match parameters {
+        Parameters::Positional(values) => match name.parse::<usize>() {
+            Ok(number) => values.get(number - 1).ok_or_else(|| {
+                format!("the statement has parameter ${number}, but {} were given", values.len())
+            }),
+            Err(_) => Err(format!("parameter ${name} is named; give params as an object")),
+        },
+        Parameters::Named(values) => values
+            .get(name)
+            .ok_or_else(|| format!("parameter ${name} (number {place}) is missing from params")),
+    };
+    for (name, place) in names.iter().zip(1..) {
+        let value = value_of(place, name).map_err(QueryError::Parameter)?;
+        statement.bind(place, value).map_err(|error| match error.kind() {
+            ErrorKind::Statement => Failure::from(QueryError::Parameter(format!(
+                "parameter ${name} cannot be bound: {error}"
+            ))),
+            _ => explain("", &error),
+        })?;
+    }
+    let surplus = match parameters {
+        Parameters::Positional(values) => {
+            (values.len() > names.len()).then(|| format!("number {}", names.len() + 1))
+        }
+        Parameters::Named(values) => {
+            values.keys().find(|key| !names.contains(key)).map(|key| format!("${key}"))
+        }
+    };
+    match surplus {
+        Some(name) => Err(Failure::from(QueryError::Parameter(format!(
+            "parameter {name} was given, but the statement has no such parameter"
+        )))),
+        None => Ok(()),
+    }
+}
+
+/// What an error of DuckDB's says, and whose doing it is. The kind is DuckDB's, never read from words
+/// that a client can write.
+pub(super) fn explain(sql: &str, error: &DuckError) -> Failure {
+    let message = without_paths(error.message());
+    match error.kind() {
+        ErrorKind::Interrupted => QueryError::Cancelled.into(),
+        ErrorKind::OutOfMemory => QueryError::OutOfMemory.into(),
+        ErrorKind::Io => QueryError::Internal(message).into(),
+        ErrorKind::Statement => {
+            let position = duck::position::of_caret(sql, error.message());
+            QueryError::Sql { message, position }.into()
+        }
+        ErrorKind::Internal | ErrorKind::Fatal => Failure {
+            blame: if error.is_invalidated() { Blame::Victim } else { Blame::Culprit },
+            error: QueryError::EngineFailed(first_line(&message)),
+        },
+    }
+}
+
+/// What the validator says, and whose doing it is.
+pub(super) fn explain_rejection(rejection: Rejection) -> Failure {
+    let blame = match rejection {
+        // DuckDB's parser failed, which nobody can rely on any more.
+        Rejection::Failed(_) => Blame::Culprit,
+        _ => Blame::Request,
+    };
+    let error = match rejection {
+        Rejection::Failed(message) => QueryError::EngineFailed(first_line(&message)),
+        other => QueryError::Rejected(other),
+    };
+    Failure { error, blame }
+}
+
+/// DuckDB's internal errors end with a stack trace.
+fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Descriptors mean nothing to a client.
+fn without_paths(message: &str) -> String {
+    const PREFIX: &str = "/proc/self/fd/";
+    let mut parts = message.split(PREFIX);
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        clean.push_str("(table)");
+        clean.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    clean
+}
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        Self { error, blame: Blame::Request }
+    }
+}
+
+impl From<EncodeError> for Failure {
+    fn from(error: EncodeError) -> Self {
+        Self::from(match error {
+            EncodeError::TooLarge => QueryError::OutOfMemory,
+            EncodeError::NoSuchType(_) => QueryError::sql(error.to_string()),
+            EncodeError::Invalid(_) => QueryError::Internal(error.to_string()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::{job, open, validate};
+
+    /// Takes everything.
+    struct Parts(Vec<u8>);
+
+    impl Sink for Parts {
+        fn begin(&mut self, _: Interrupt) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn part(&mut self, bytes: &[u8], _: u64) -> Result<(), Failure> {
+            assert!(!bytes.is_empty() && bytes.len() <= PART_BYTES);
+            self.0.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_large_answer_is_the_same_in_parts_as_a_small_one_is_whole() {
+        let snapshot = open(&[("a", "SELECT range AS x, repeat('x', 1000) AS y FROM range(20000)")]);
+        for sql in ["SELECT x FROM mart.a ORDER BY x", "SELECT x, y FROM mart.a ORDER BY x"] {
+            let mut parts = Parts(Vec::new());
+            let job = job(sql);
+            let (end, last) = answer(&snapshot, &validate(sql), &job, &mut parts).expect("rows");
+            assert_eq!((end.rows, end.truncated), (20_000, false));
+            assert_eq!(parts.0.is_empty(), !sql.contains('y'));
+            let text = String::from_utf8([parts.0, last].concat()).expect("UTF-8");
+            let numbers = text.lines().filter_map(|line| line.split(',').next()?.parse().ok());
+            assert!(numbers.eq(0..20_000_u64), "{sql}");
+        }
+    }
+
+    #[test]
+    fn duckdbs_kind_of_error_decides_and_never_its_words() {
+        let failure = |kind, message: &str| explain("SELECT 1", &DuckError::new(kind, message));
+        let words = "FATAL Error: IO Error: Out of Memory Error";
+        for (kind, blame) in [
+            (ErrorKind::Statement, Blame::Request),
+            (ErrorKind::Io, Blame::Request),
+            (ErrorKind::OutOfMemory, Blame::Request),
+            (ErrorKind::Interrupted, Blame::Request),
+            (ErrorKind::Internal, Blame::Culprit),
+            (ErrorKind::Fatal, Blame::Culprit),
+        ] {
+            assert_eq!(failure(kind, words).blame, blame, "{kind:?}");
+        }
+        assert!(matches!(failure(ErrorKind::Statement, words).error, QueryError::Sql { .. }));
+        assert_eq!(failure(ErrorKind::OutOfMemory, words).error, QueryError::OutOfMemory);
+        let io = failure(ErrorKind::Io, "cannot read /proc/self/fd/12: gone").error;
+        assert_eq!(io, QueryError::Internal("cannot read (table): gone".to_owned()));
+    }
+
+    #[test]
+    fn statements_that_bring_duckdb_down_are_culprits_and_others_beside_them_victims() {
+        let snapshot = open(&[("t", "SELECT range AS id FROM range(100)")]);
+        let run = |sql: &str, keep: bool| {
+            let mut statement = validate(sql);
+            statement.keep_prepared |= keep;
+            answer(&snapshot, &statement, &job(sql), &mut Parts(Vec::new()))
+        };
+        let asof = "SELECT count(*) FROM mart.t a ASOF JOIN mart.t b \
+                    ON a.id % 7 = b.id % 7 AND a.id > b.id";
+        for _ in 0..3 {
+            assert!(run(asof, false).is_ok(), "it is prepared anew each time");
+        }
+        let culprit = (0..9).find_map(|_| run(asof, true).err()).expect("an internal error");
+        assert_eq!(culprit.blame, Blame::Culprit, "{culprit:?}");
+        let victim = run("SELECT 1", false).expect_err("refused");
+        assert_eq!(victim.blame, Blame::Victim, "{victim:?}");
+    }
+}

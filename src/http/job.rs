@@ -1,0 +1,263 @@
+//! A query on its way through a slot and the engine, and what comes back as a body.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::body::{Body, Frame};
+use hyper::header::{HeaderName, HeaderValue};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::DropGuard;
+use tracing::{Instrument, Span};
+
+use super::App;
+use super::accept::Wanted;
+use super::body::Aborted;
+use super::cache::{Flight, Key, Landing, Stored};
+use super::exchange::Facts;
+use super::problem::Problem;
+use super::queries::Ticket;
+use super::request::Query;
+use super::tally::Tally;
+use crate::catalog::Snapshot;
+use crate::engine::{self, Head, Part, Principal, QueryError, QueryJob, Scope};
+use crate::metrics::CacheResult;
+
+/// Whether rows were left out: a header of a whole answer, the trailer of a stream.
+pub(super) const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-truncated");
+
+/// A truth value as the value of a header.
+pub(super) fn truth(truth: bool) -> HeaderValue {
+    HeaderValue::from_static(if truth { "true" } else { "false" })
+}
+
+/// A query that the cache does not answer.
+pub(super) struct Work<'a> {
+    pub(super) app: &'a App,
+    pub(super) task: Arc<Task>,
+    /// Where its answer is kept, if it may be.
+    pub(super) key: Option<Key>,
+    pub(super) facts: Facts,
+}
+
+/// A query that is to be answered.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) query: Query,
+    pub(super) wanted: Wanted,
+    pub(super) scope: Scope,
+    pub(super) principal: Principal,
+    pub(super) started: Instant,
+}
+
+/// The content of an answer that was made.
+pub(super) enum Answer {
+    Whole(Stored),
+    Stream(Stream),
+}
+
+type Parts = mpsc::Receiver<Result<Part, QueryError>>;
+
+impl Work<'_> {
+    /// Runs the query, or waits for one like it that is under way. Also says which of the two.
+    pub(super) async fn answer(self, ticket: Ticket) -> Result<(Answer, CacheResult), Problem> {
+        let limit = self.task.query.timeout;
+        let deadline = tokio::time::Instant::from_std(self.task.started) + limit;
+        let (stream, mut streamed) = mpsc::channel(1);
+        let start = || self.start(stream);
+        let (flight, joined) = match self.key {
+            Some(key) => self.app.answers().join(key, start),
+            None => (Arc::new(start()), false),
+        };
+        let landing = tokio::select! {
+            landing = flight.landed() => landing,
+            () = ticket.cancelled() => return Err(Problem::cancelled()),
+            () = tokio::time::sleep_until(deadline) => return Err(Problem::timed_out(limit)),
+        };
+        match landing {
+            Some(Landing::Whole(stored)) => {
+                let result = if joined { CacheResult::Collapsed } else { CacheResult::Miss };
+                Ok((Answer::Whole(stored), result))
+            }
+            Some(Landing::Problem(problem)) if !(joined && problem.is_timeout()) => {
+                Err((*problem).clone())
+            }
+            Some(Landing::Taken) if !joined => {
+                let (first, rows, parts) = streamed.recv().await.ok_or_else(gone)?;
+                ticket.streams(flight.cancel.token().clone());
+                let stream = Stream {
+                    first: Some((first, rows)),
+                    parts,
+                    trailers: None,
+                    has_ended: false,
+                    limit,
+                    facts: self.facts,
+                    _cancel: Arc::clone(&flight.cancel),
+                    _ticket: ticket,
+                    tally: None,
+                };
+                Ok((Answer::Stream(stream), CacheResult::Miss))
+            }
+            // What the other got cannot be shared, or the other had less time left: run it.
+            Some(_) => {
+                let alone = Self { key: None, ..self };
+                Box::pin(alone.answer(ticket)).await
+            }
+            None => Err(gone()),
+        }
+    }
+
+    /// Begins: a slot, then the engine.
+    fn start(&self, stream: mpsc::Sender<(Bytes, u64, Parts)>) -> Flight {
+        let cancel = self.app.slots().token();
+        let (land, landing) = watch::channel(None);
+        let (app, key, facts) = (self.app.clone(), self.key, self.facts.clone());
+        let task = Arc::clone(&self.task);
+        let token = cancel.clone();
+        let flight = async move {
+            let limit = task.query.timeout;
+            let deadline = tokio::time::Instant::from_std(task.started) + limit;
+            let queued = Instant::now();
+            let taken = app.slots().take(task.principal, deadline).await;
+            facts.waited(queued.elapsed());
+            let slot = match taken {
+                Ok(slot) => slot,
+                Err(problem) => {
+                    land.send_replace(Some(Landing::Problem(Arc::new(problem))));
+                    return;
+                }
+            };
+            let (head_sender, head) = oneshot::channel();
+            let query = engine::Query {
+                lease: Arc::clone(&task.snapshot.lease),
+                job: QueryJob {
+                    sql: task.query.sql.clone(),
+                    parameters: task.query.parameters.clone(),
+                    scope: task.scope.clone(),
+                    format: task.wanted.format,
+                    codings: task.wanted.codings,
+                    max_rows: task.query.limit,
+                    max_bytes: app.settings().max_result_bytes,
+                    elapsed: task.started.elapsed(),
+                },
+                principal: task.principal,
+                deadline,
+                cancel: token,
+                stall: app.settings().timeouts.stall,
+            };
+            let asking = app.clone();
+            // A task of its own, which is not aborted: it holds the slot until the engine has let go.
+            let asked = async move {
+                asking.engine().query(query, head_sender).await;
+                drop(slot);
+            };
+            tokio::spawn(asked.in_current_span());
+            let landing = match head.await {
+                Ok(Ok(Head::Whole(end, bytes))) => {
+                    let stored = Stored {
+                        bytes,
+                        coding: end.coding,
+                        truncated: end.truncated,
+                        rows: end.rows,
+                    };
+                    if let Some(key) = key {
+                        app.answers().put(key, stored.clone());
+                    }
+                    Landing::Whole(stored)
+                }
+                Ok(Ok(Head::Stream { first, rows, parts })) => {
+                    let _ = stream.send((first, rows, parts)).await; // the client may have left
+                    Landing::Taken
+                }
+                Ok(Err(error)) => Landing::Problem(Arc::new(Problem::of_query(error, limit))),
+                Err(_) => Landing::Problem(Arc::new(gone())),
+            };
+            land.send_replace(Some(landing));
+        };
+        let task = tokio::spawn(flight.instrument(Span::current()));
+        Flight { landing, cancel: Arc::new(cancel.drop_guard()), task }
+    }
+}
+
+fn gone() -> Problem {
+    Problem::internal("a query ended without an answer")
+}
+
+/// A streamed body. It stops its query when it is dropped, for whatever reason.
+pub(super) struct Stream {
+    first: Option<(Bytes, u64)>,
+    parts: Parts,
+    /// What follows the last part.
+    trailers: Option<HeaderMap>,
+    has_ended: bool,
+    /// The time that the query had.
+    limit: std::time::Duration,
+    facts: Facts,
+    _cancel: Arc<DropGuard>,
+    _ticket: Ticket,
+    /// Counts the query when this is dropped.
+    pub(super) tally: Option<Tally>,
+}
+
+impl Stream {
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        if let Some((first, rows)) = self.first.take() {
+            self.facts.rows(rows);
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if let Some(trailers) = self.trailers.take() {
+            self.has_ended = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(match ready!(self.parts.poll_recv(context)) {
+            Some(Ok(Part::More(bytes, rows))) => {
+                self.facts.rows(rows);
+                Ok(Frame::data(bytes))
+            }
+            Some(Ok(Part::Last(end, bytes))) => {
+                self.facts.rows(end.rows);
+                self.trailers =
+                    Some(HeaderMap::from_iter([(MARTD_TRUNCATED, truth(end.truncated))]));
+                Ok(Frame::data(bytes))
+            }
+            Some(Err(error)) => {
+                self.has_ended = true;
+                let problem = Problem::of_query(error, self.limit);
+                let (reason, outcome) = (problem.detail().to_owned(), problem.outcome());
+                Err(Aborted { reason, outcome })
+            }
+            None => {
+                // What looks like a whole answer must be one.
+                self.has_ended = true;
+                Err(Aborted::error("the maker of the answer is gone"))
+            }
+        }))
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let polled = self.next(context);
+        if let (Poll::Ready(Some(frame)), Some(tally)) = (&polled, &mut self.tally) {
+            match frame {
+                Ok(frame) if frame.is_trailers() => tally.ended(),
+                Ok(frame) => tally.sent_part(frame.data_ref().map_or(0, Bytes::len)),
+                Err(aborted) => tally.broke_off(aborted),
+            }
+        }
+        polled
+    }
+}
