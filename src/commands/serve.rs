@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use landlock::RulesetStatus;
 use rustix::process::{Resource, Rlimit};
@@ -20,6 +21,7 @@ use crate::duck;
 use crate::http::{self, App, Server, Threads, Tokens};
 use crate::legacy::LegacyFile;
 use crate::listen::{self, SocketFiles, Sockets};
+use crate::marts::build;
 use crate::metrics::Metrics;
 use crate::pin::Budget;
 use crate::refresh::Refresh;
@@ -49,7 +51,9 @@ fn start(config: Config) -> Result<(), String> {
     let sockets = Sockets::open(&config.listen, config.admin_listen.as_ref())?;
     // Before any other thread is there, for they inherit it.
     let legacy = config.legacy.clone().map(LegacyFile::new);
-    confine(&config, legacy.as_ref(), &sockets.files)
+    make_state_dir(&config)?;
+    let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
+    confine(&config, &builders, &sockets.files)
         .map_err(|error| format!("rights cannot be given up: {error}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -60,26 +64,24 @@ fn start(config: Config) -> Result<(), String> {
     let count = 2 * config.http.queries + 2;
     let threads = Threads::start(count, runtime.handle())
         .map_err(|error| format!("{count} threads cannot be had ({error}); lower MARTD_QUERIES"))?;
-    let outcome = runtime.block_on(serve(config, legacy, sockets, &threads));
+    let outcome = runtime.block_on(serve(config, builders, legacy, sockets, &threads));
     drop(runtime); // nobody takes what threads have to send any more, so they end
     outcome
 }
 
-fn confine(
-    config: &Config,
-    legacy: Option<&LegacyFile>,
-    files: &SocketFiles,
-) -> Result<(), String> {
-    if let Some(dir) = &config.state_dir {
-        std::fs::create_dir_all(dir).map_err(|error| {
-            format!("MARTD_STATE_DIR: {} cannot be created: {error}", dir.display())
-        })?;
-    }
-    let null = Path::new("/dev/null"); // where children's messages go
+fn make_state_dir(config: &Config) -> Result<(), String> {
+    let Some(dir) = &config.refresh.intake.state_dir else { return Ok(()) };
+    std::fs::create_dir_all(dir)
+        .map_err(|error| format!("MARTD_STATE_DIR: {} cannot be created: {error}", dir.display()))
+}
+
+fn confine(config: &Config, builders: &build::Settings, files: &SocketFiles) -> Result<(), String> {
+    let null = Path::new("/dev/null"); // where builders' messages go
     let writable = [
-        config.state_dir.as_deref(),
+        config.refresh.intake.state_dir.as_deref(),
         config.refresh.engine.temp_dir.as_deref(),
-        legacy.and_then(LegacyFile::links),
+        Some(&*builders.scratch),
+        builders.budget.dir(),
     ];
     let writable = writable.into_iter().flatten().chain([null]);
     let status =
@@ -102,6 +104,7 @@ fn raise_descriptor_limit() {
 
 async fn serve(
     config: Config,
+    builders: build::Settings,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
     threads: &Threads,
@@ -110,7 +113,7 @@ async fn serve(
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     let gate = Validator::new().map_err(|error| format!("DuckDB: {error}"))?;
     let catalog = Catalog::default();
-    let state = match &config.state_dir {
+    let state = match &config.refresh.intake.state_dir {
         Some(dir) => Some(StateDir::open(dir).map_err(|error| {
             format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
         })?),
@@ -124,8 +127,10 @@ async fn serve(
         duckdb = duck::version(),
         "serving"
     );
-    let metrics = Metrics::new(Budget::new(config.refresh.intake.pin_bytes), http::problems());
-    let refresh = Refresh::start(config.refresh, catalog.clone(), state, legacy, metrics.clone())
+    let pins = Budget::new(config.refresh.intake.pin_bytes);
+    let metrics = Metrics::new(pins, Arc::clone(&builders.budget), http::problems());
+    let (watched, counted) = (catalog.clone(), metrics.clone());
+    let refresh = Refresh::start(config.refresh, builders, watched, state, legacy, counted)
         .map_err(|error| format!("threads cannot be had: {error}"))?;
     let app = App::new(config.http, catalog.clone(), gate, config.tokens.clone(), metrics, threads);
     let unusable = |error| format!("a socket cannot be used: {error}");
@@ -180,7 +185,7 @@ async fn live(asks: &mut UnboundedReceiver<Ask>, refresh: &Refresh, tokens: Opti
         match ask {
             Ask::Reload => {
                 service::reloading();
-                refresh.mailbox().hint();
+                refresh.reload();
                 if let Some(tokens) = tokens {
                     tokens.reload();
                 }

@@ -1,26 +1,26 @@
-//! The DuckDB database of one snapshot, locked down to the pins of its marts.
+//! The DuckDB database of one snapshot: its marts' tables, attached, and locked down to those.
 //!
 //! It dies with its snapshot, and with it what DuckDB caches by path.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tracing::warn;
 
 use super::instance::{Settings, Table};
-use super::legacy;
-use crate::duck::{Connection, Database, DuckError, ErrorKind};
+use crate::duck::{Connection, Database, DuckError};
 use crate::duck::{quote_identifier, quote_literal};
-use crate::legacy::LegacyVersion;
-use crate::pin::PinKind;
 
 /// A database that is locked down.
 pub(super) struct LockedDatabase {
     pub(super) database: Arc<Database>,
     /// The marts by (schema, name) in lower case, as DuckDB compares identifiers.
     pub(super) names: HashMap<(String, String), usize>,
+    /// For each mart the number under which its table is attached.
+    pub(super) attached: Vec<usize>,
     /// Marts whose views exist. A view costs 0.2 ms, so it is made when a statement first names it:
     /// a thousand marts cost no more than eleven.
     pub(super) viewed: Mutex<HashSet<usize>>,
@@ -34,23 +34,11 @@ impl fmt::Debug for LockedDatabase {
     }
 }
 
-/// What a database is opened over.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Contents<'c> {
-    /// The pins of marts.
-    Pins,
-    /// A copy of the legacy file, attached under this name.
-    Legacy(&'c LegacyVersion, &'c str),
-    /// Nothing: the legacy file is opened for each request.
-    Nothing,
-}
-
 impl LockedDatabase {
     /// Opens a database in which these tables are, and locks it down.
     pub(super) fn open(
         settings: &Settings,
         tables: &[Table],
-        contents: Contents<'_>,
     ) -> Result<(Self, Connection), DuckError> {
         let temp_dir = settings.temp_dir.as_ref().map(|dir| dir.display().to_string());
         let database = Database::open_in_memory(&[
@@ -75,31 +63,24 @@ impl LockedDatabase {
         }
 
         let connection = database.connect()?;
-        let are_sealed = tables.iter().all(|table| table.pin.kind() == PinKind::Memory);
-        // What is sealed keeps its footer, so each is parsed once. A held file may be rewritten in
-        // place, and is looked at anew by each statement.
-        if are_sealed {
-            connection.execute("SET parquet_metadata_cache = true")?;
-        }
         for schema in &schemas {
             connection
                 .execute(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote_identifier(schema)))?;
         }
         connection
             .execute(&format!("SET GLOBAL TimeZone = {}", quote_literal(&settings.time_zone)))?;
-        match contents {
-            Contents::Nothing => {}
-            Contents::Legacy(version, catalog) => {
-                let place = version
-                    .place_here()
-                    .map_err(|error| DuckError::new(ErrorKind::Io, error.to_string()))?;
-                legacy::attach(&connection, place.path(), catalog)?;
-                lock_down(&connection, &[])?;
+        let mut attached = Vec::<usize>::with_capacity(tables.len());
+        for (number, table) in tables.iter().enumerate() {
+            // Two marts of one content have one table, which cannot be attached twice.
+            let known = tables[..number].iter().position(|t| Arc::ptr_eq(&t.table, &table.table));
+            if known.is_none() {
+                attach(&connection, number, table)?;
             }
-            Contents::Pins => lock_down(&connection, tables)?,
+            attached.push(known.unwrap_or(number));
         }
-        let locked =
-            Self { database, names, viewed: Mutex::default(), is_broken: AtomicBool::new(false) };
+        lock_down(&connection)?;
+        let viewed = Mutex::default();
+        let locked = Self { database, names, attached, viewed, is_broken: AtomicBool::new(false) };
         Ok((locked, connection))
     }
 
@@ -116,23 +97,15 @@ impl LockedDatabase {
     }
 }
 
-/// From here on the database reads its pins and nothing else, and no statement can change that.
-/// DuckDB refuses these settings in any other order.
-fn lock_down(connection: &Connection, tables: &[Table]) -> Result<(), DuckError> {
-    let mut paths: Vec<String> = tables.iter().map(|table| table.pin.path()).collect();
-    let held = tables.iter().filter(|table| table.pin.kind() == PinKind::Descriptor);
-    let origins: Vec<String> = held
-        .filter_map(|table| table.pin.origin())
-        .map(|path| path.display().to_string())
-        .collect();
-    if !origins.is_empty() {
-        // DuckDB resolves a held descriptor to the file's path, and once the file was replaced, to
-        // nothing; only a whole directory lets it through then.
-        connection.execute("SET allowed_directories = ['/proc/self/fd']")?;
-        paths.extend(origins);
-    }
-    let list = paths.iter().map(|path| quote_literal(path)).collect::<Vec<_>>().join(", ");
-    connection.execute(&format!("SET allowed_paths = [{list}]"))?;
+/// Attaches the table with this number as `t<number>`.
+fn attach(connection: &Connection, number: usize, table: &Table) -> Result<(), DuckError> {
+    let path = format!("/proc/self/fd/{}", table.table.as_fd().as_raw_fd());
+    connection.execute(&format!("ATTACH {} AS t{number} (READ_ONLY)", quote_literal(&path)))
+}
+
+/// From here on the database reads what is attached and nothing else, and no statement can change
+/// that. DuckDB refuses these settings in the other order.
+fn lock_down(connection: &Connection) -> Result<(), DuckError> {
     connection.execute("SET enable_external_access = false")?;
     connection.execute("SET lock_configuration = true")
 }

@@ -4,15 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::database::{Contents, LockedDatabase};
-use super::legacy::{self, catalog_name};
+use super::database::LockedDatabase;
 use super::prepared::Pooled;
 use super::query::{QueryError, Session};
+use crate::duck::quote_identifier;
 use crate::duck::{Connection, DuckError};
-use crate::duck::{quote_identifier, quote_literal};
-use crate::legacy::LegacyVersion;
-use crate::pin::Pin;
-use crate::verify::ReportColumn;
+use crate::marts::build::{self, BuiltTable, ReportColumn};
 
 /// What every instance is opened with.
 #[derive(Debug, Clone)]
@@ -62,8 +59,8 @@ pub struct Table {
     pub name: String,
     /// A schema under which this mart alone can be named as well; in a legacy file, where it is.
     pub schema: Option<String>,
-    /// Its bytes.
-    pub pin: Arc<Pin>,
+    /// Its rows.
+    pub table: Arc<BuiltTable>,
     /// Its columns.
     pub columns: Vec<ReportColumn>,
     /// How many rows it has.
@@ -74,21 +71,11 @@ pub struct Table {
 
 /// What answers the statements of one snapshot: its marts, as its database reads them.
 pub struct Instance {
-    // Fields drop in this order: no connection may outlive the pins that it reads.
+    // Fields drop in this order: no connection may outlive the tables that it reads.
     idle: Mutex<Vec<Pooled>>,
     locked: LockedDatabase,
     tables: Vec<Table>,
-    legacy: Option<Legacy>,
     settings: Settings,
-}
-
-/// The legacy file in the place of the pins of marts.
-struct Legacy {
-    version: Arc<LegacyVersion>,
-    /// The name that it is attached under.
-    catalog: String,
-    /// For a file that is too large to copy: each request opens it anew, and none beside another.
-    turns: Option<Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl fmt::Debug for Instance {
@@ -103,62 +90,25 @@ impl Instance {
     /// # Errors
     /// DuckDB's message, for example for an unknown time zone.
     pub fn open(settings: &Settings, tables: Vec<Table>) -> Result<Arc<Self>, DuckError> {
-        Self::open_over(settings, tables, None)
-    }
-
-    /// Opens a database over the tables of a legacy file.
-    ///
-    /// # Errors
-    /// DuckDB's message, or why the file has no place where DuckDB could find it.
-    pub fn open_legacy(
-        settings: &Settings,
-        tables: Vec<Table>,
-        version: Arc<LegacyVersion>,
-    ) -> Result<Arc<Self>, DuckError> {
-        let turns = (!version.is_copied()).then(Arc::default);
-        let catalog = catalog_name(&version.path, &settings.schemas);
-        Self::open_over(settings, tables, Some(Legacy { version, catalog, turns }))
-    }
-
-    fn open_over(
-        settings: &Settings,
-        tables: Vec<Table>,
-        legacy: Option<Legacy>,
-    ) -> Result<Arc<Self>, DuckError> {
-        let contents = match &legacy {
-            None => Contents::Pins,
-            Some(Legacy { turns: Some(_), .. }) => Contents::Nothing,
-            Some(Legacy { version, catalog, .. }) => Contents::Legacy(version, catalog),
-        };
-        let (locked, connection) = LockedDatabase::open(settings, &tables, contents)?;
+        let (locked, connection) = LockedDatabase::open(settings, &tables)?;
         let idle = Mutex::new(vec![Pooled::new(connection)]);
-        Ok(Arc::new(Self { idle, locked, tables, legacy, settings: settings.clone() }))
+        Ok(Arc::new(Self { idle, locked, tables, settings: settings.clone() }))
     }
 
-    /// Takes a connection for one request. Blocks while another request has the legacy file, where
-    /// that is too large to copy.
+    /// Opens another database over the same tables.
     ///
     /// # Errors
-    /// [`QueryError::LegacyLocked`] when a writer has the legacy file or has changed it, else when
-    /// DuckDB has no connection to give.
+    /// As [`Instance::open`].
+    pub fn reopen(&self) -> Result<Arc<Self>, DuckError> {
+        Self::open(&self.settings, self.tables.clone())
+    }
+
+    /// Takes a connection for one request.
+    ///
+    /// # Errors
+    /// When DuckDB has no connection to give.
     pub fn session(self: &Arc<Self>) -> Result<Session, QueryError> {
-        let Some(Legacy { version, catalog, turns: Some(turns) }) = &self.legacy else {
-            let connection = self.connection()?;
-            return Ok(Session::new(Arc::clone(self), connection, None));
-        };
-        let turn = Arc::clone(turns).blocking_lock_owned();
-        let legacy = Legacy { version: Arc::clone(version), catalog: catalog.clone(), turns: None };
-        let opened = Self::open_over(&self.settings, self.tables.clone(), Some(legacy));
-        let instance = opened.map_err(|error| match error.is_lock_conflict() {
-            true => QueryError::LegacyLocked("a writer has the legacy DuckDB file"),
-            false => QueryError::Internal(error.to_string()),
-        })?;
-        // From here on the file is locked against writers. One that came before is noticed soon.
-        if !version.is_current() {
-            return Err(QueryError::LegacyLocked("the legacy DuckDB file has just changed"));
-        }
-        let connection = instance.connection()?;
-        Ok(Session::new(instance, connection, Some(turn)))
+        Ok(Session::new(Arc::clone(self), self.connection()?))
     }
 
     pub(super) fn connection(&self) -> Result<Pooled, QueryError> {
@@ -172,20 +122,9 @@ impl Instance {
         }
     }
 
-    /// Drops what idle connections keep prepared.
-    pub(super) fn forget_prepared(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.iter_mut().for_each(Pooled::forget_prepared);
-    }
-
     /// Whether DuckDB has failed in a way after which it answers nothing. Another instance would.
     pub fn is_broken(&self) -> bool {
         self.locked.is_broken()
-    }
-
-    /// What it serves, if that is the legacy file.
-    pub fn legacy_version(&self) -> Option<&Arc<LegacyVersion>> {
-        self.legacy.as_ref().map(|legacy| &legacy.version)
     }
 
     pub(super) fn note(&self, error: &DuckError) {
@@ -197,7 +136,7 @@ impl Instance {
         !self.is_broken()
             && self.tables.len() == tables.len()
             && self.tables.iter().zip(tables).all(|(own, other)| {
-                Arc::ptr_eq(&own.pin, &other.pin)
+                Arc::ptr_eq(&own.table, &other.table)
                     && own.name == other.name
                     && own.schema == other.schema
                     && own.empty == other.empty
@@ -235,20 +174,9 @@ impl Instance {
         }))
     }
 
-    /// The pin of a table.
-    pub(super) fn pin(&self, table: usize) -> &Pin {
-        &self.tables[table].pin
-    }
-
-    /// The name of a table.
-    pub(super) fn name(&self, table: usize) -> &str {
-        &self.tables[table].name
-    }
-
-    /// The name of the mart whose bytes are at this path.
-    pub(super) fn mart_at(&self, path: &str) -> Option<&str> {
-        let table = self.tables.iter().find(|table| table.pin.path() == path)?;
-        Some(&table.name)
+    /// A table as SQL names it.
+    pub(super) fn source(&self, number: usize) -> String {
+        format!("t{}.main.{}", self.locked.attached[number], build::TABLE)
     }
 
     /// Whether a table can be read under scoping: it has the column, or is listed as unscoped.
@@ -297,13 +225,7 @@ impl Instance {
         }
         let table = &self.tables[index];
         let condition = self.condition(table);
-        let source = match &self.legacy {
-            Some(Legacy { catalog, .. }) => {
-                let schema = table.schema.as_deref().unwrap_or_default();
-                legacy::source(catalog, schema, &table.name)
-            }
-            None => format!("read_parquet({})", quote_literal(&table.pin.path())),
-        };
+        let source = self.source(index);
         for schema in self.settings.schemas.iter().chain(&table.schema) {
             connection.execute(&format!(
                 "CREATE VIEW IF NOT EXISTS {}.{} AS FROM {source}{condition}",

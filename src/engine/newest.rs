@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::instance::Instance;
-use crate::duck::{quote_identifier, quote_literal};
+use crate::duck::quote_identifier;
 
 /// As DuckDB names them. A DATE is the midnight that it begins with, a TIMESTAMP is UTC.
 const WITHOUT_ZONE: [&str; 5] =
@@ -20,7 +20,6 @@ impl Instance {
         let number = self.tables().iter().position(|table| table.name == mart);
         let number = number.ok_or_else(|| format!("there is no mart {mart}"))?;
         let table = &self.tables()[number];
-        let path = &table.pin.path();
         let Some(found) = table.columns.iter().find(|c| c.name.eq_ignore_ascii_case(column)) else {
             return Err(format!("the mart has no column {column}"));
         };
@@ -34,13 +33,12 @@ impl Instance {
             return Ok(None);
         }
         let sql = format!(
-            "SELECT epoch_us(max({value}) FILTER (isfinite({value}))) FROM read_parquet({})",
-            quote_literal(path)
+            "SELECT epoch_us(max({value}) FILTER (isfinite({value}))) FROM {}",
+            self.source(number)
         );
-        let micros = self.number(&sql).map_err(|error| {
-            let reason = error.to_string().replace(path, mart);
-            format!("the newest value of {column} cannot be had: {reason}")
-        })?;
+        let micros = self
+            .number(&sql)
+            .map_err(|error| format!("the newest value of {column} cannot be had: {error}"))?;
         let time = micros.map(Timestamp::from_microsecond).transpose();
         time.map_err(|_| format!("the newest value of {column} is beyond the year 9999"))
     }
@@ -48,29 +46,12 @@ impl Instance {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::engine::{Decoder, Settings, Table};
-    use crate::pin::{Budget, Pin};
+    use crate::engine::Settings;
+    use crate::engine::query::tests::mart;
 
     fn newest(select: &str) -> Result<Option<String>, String> {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("a.parquet");
-        let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
-        let copy = format!("COPY (SELECT {select}) TO '{}'", path.display());
-        duckdb.execute_batch(&copy).expect("a file");
-        let decoder = Decoder::new().expect("DuckDB opens");
-        let report = decoder.decode(&path.display().to_string(), true).expect("it decodes");
-        let file = std::fs::File::open(&path).expect("open");
-        let table = Table {
-            name: "a".to_owned(),
-            schema: None,
-            pin: Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin")),
-            columns: report.columns,
-            rows: report.rows,
-            empty: report.empty_model,
-        };
+        let table = mart("a", &format!("SELECT {select}"));
         let settings = Settings {
             memory_bytes: 64 << 20,
             threads: 1,

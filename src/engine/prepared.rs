@@ -8,7 +8,7 @@ use crate::duck::Value;
 use crate::duck::{Connection, DuckError, Statement};
 use crate::sql_gate::ValidatedStatement;
 
-/// Statements that a connection keeps prepared. Each keeps the files that it reads open.
+/// Statements that a connection keeps prepared.
 const PREPARED_PER_CONNECTION: usize = 16;
 
 /// A connection of an instance's pool, and what it has at hand.
@@ -93,11 +93,6 @@ impl Pooled {
         let is_it = |kept: &Prepared| *kept.sql == *sql && kept.scope == *scope;
         let index = self.prepared.iter().position(is_it)?;
         self.prepared.remove(index)
-    }
-
-    /// Drops the statements that are kept.
-    pub(super) fn forget_prepared(&mut self) {
-        self.prepared.clear();
     }
 
     pub(super) fn keep(&mut self, statement: Prepared) {

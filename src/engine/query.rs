@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::OwnedMutexGuard;
-
 use super::instance::{Instance, Scope};
 use super::prepared::Pooled;
 use crate::duck::Chunk;
@@ -58,12 +56,6 @@ pub enum QueryError {
     /// The statement was stopped from outside.
     #[error("the statement was stopped")]
     Interrupted,
-    /// The legacy DuckDB file is too large to copy, and cannot be read at this moment.
-    #[error("{0}; ask again")]
-    LegacyLocked(&'static str),
-    /// A file that is held open (it was too large to copy) was rewritten in place.
-    #[error("mart {0} was rewritten in place while it was read; ask again")]
-    Torn(String),
     /// Something that is not the client's doing.
     #[error("{0}")]
     Internal(String),
@@ -82,8 +74,6 @@ pub struct Session {
     instance: Arc<Instance>,
     connection: Option<Pooled>,
     running: Interrupter,
-    /// Dropped last: the legacy file, where it is read under a lock, is closed by then.
-    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// Stops the statement of a session, and never that of the connection's next user.
@@ -107,14 +97,10 @@ impl Interrupter {
 }
 
 impl Session {
-    pub(super) fn new(
-        instance: Arc<Instance>,
-        pooled: Pooled,
-        turn: Option<OwnedMutexGuard<()>>,
-    ) -> Self {
+    pub(super) fn new(instance: Arc<Instance>, pooled: Pooled) -> Self {
         let interrupt = pooled.connection.interrupt_handle();
         let running = Interrupter(Arc::new(Mutex::new(Some(interrupt))));
-        Self { instance, connection: Some(pooled), running, _turn: turn }
+        Self { instance, connection: Some(pooled), running }
     }
 
     /// A handle that stops this session's statement from another thread.
@@ -145,32 +131,20 @@ impl Session {
         }
         let pooled = self.connection.as_mut().expect("taken on drop alone");
         let tables = instance.tables_of(checked)?;
-        let prepared = match instance.prepare(pooled, sql, &tables, scope) {
-            // What is kept prepared keeps its files open.
-            Err(error) if is_out_of_descriptors(&error) => {
-                pooled.forget_prepared();
-                instance.forget_prepared();
-                instance.prepare(pooled, sql, &tables, scope)
+        let mut prepared = instance.prepare(pooled, sql, &tables, scope).map_err(explain)?;
+        let outcome = execute(&mut prepared.statement, parameters, &explain).and_then(|rows| {
+            let answer = &mut Answer { rows, sql, instance: &instance };
+            if let Some((name, ty)) = unsupported(answer.columns()) {
+                return Err(QueryError::sql(format!(
+                    "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
+                )));
             }
-            first => first,
-        };
-        let outcome = prepared.map_err(explain).and_then(|mut prepared| {
-            let outcome = execute(&mut prepared.statement, parameters, &explain).and_then(|rows| {
-                let answer = &mut Answer { rows, sql, instance: &instance, tables: &tables };
-                if let Some((name, ty)) = unsupported(answer.columns()) {
-                    return Err(QueryError::sql(format!(
-                        "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
-                    )));
-                }
-                consume(answer)
-            });
-            if checked.keep_prepared {
-                pooled.keep(prepared);
-            }
-            outcome
+            consume(answer)
         });
-        // What was read of a file that changed meanwhile means nothing, errors included.
-        check_intact(&instance, &tables).and(outcome)
+        if checked.keep_prepared {
+            pooled.keep(prepared);
+        }
+        outcome
     }
 }
 
@@ -189,7 +163,6 @@ pub struct Answer<'s, 'i> {
     rows: Rows<'s>,
     sql: &'i str,
     instance: &'i Instance,
-    tables: &'i [usize],
 }
 
 impl Answer<'_, '_> {
@@ -206,15 +179,6 @@ impl Answer<'_, '_> {
         let (instance, sql) = (self.instance, self.sql);
         self.rows.next_chunk().map_err(|error| explain(instance, sql, &error))
     }
-
-    /// Whether all that was read is of one version of each mart. Ask before anything is sent: a file
-    /// that is held by its descriptor may have been rewritten in place under the statement.
-    ///
-    /// # Errors
-    /// [`QueryError::Torn`]
-    pub fn check_intact(&self) -> Result<(), QueryError> {
-        check_intact(self.instance, self.tables)
-    }
 }
 
 impl Drop for Session {
@@ -223,13 +187,6 @@ impl Drop for Session {
         if let Some(connection) = self.connection.take() {
             self.instance.give_back(connection);
         }
-    }
-}
-
-fn check_intact(instance: &Instance, tables: &[usize]) -> Result<(), QueryError> {
-    match tables.iter().find(|&&table| !instance.pin(table).is_intact()) {
-        Some(&table) => Err(QueryError::Torn(instance.name(table).to_owned())),
-        None => Ok(()),
     }
 }
 
@@ -250,11 +207,6 @@ pub(super) fn resolve(instance: &Instance, name: &TableName) -> Result<usize, Qu
     })
 }
 
-/// The limit of descriptors is reached.
-fn is_out_of_descriptors(error: &DuckError) -> bool {
-    error.is_of_system() && error.message().contains("Too many open files")
-}
-
 fn explain(instance: &Instance, sql: &str, error: &DuckError) -> QueryError {
     if error.is_interrupt() {
         return QueryError::Interrupted;
@@ -263,7 +215,7 @@ fn explain(instance: &Instance, sql: &str, error: &DuckError) -> QueryError {
         return QueryError::OutOfMemory;
     }
     instance.note(error);
-    let message = without_paths(instance, error.message());
+    let message = without_paths(error.message());
     if error.is_fatal() || error.is_of_system() {
         QueryError::Internal(message)
     } else {
@@ -272,8 +224,8 @@ fn explain(instance: &Instance, sql: &str, error: &DuckError) -> QueryError {
     }
 }
 
-/// A mart's name in the place of the descriptor that DuckDB knows it by.
-fn without_paths(instance: &Instance, message: &str) -> String {
+/// A message without the descriptors that DuckDB knows tables by.
+fn without_paths(message: &str) -> String {
     const PREFIX: &str = "/proc/self/fd/";
     let mut clean = String::with_capacity(message.len());
     let mut rest = message;
@@ -281,7 +233,7 @@ fn without_paths(instance: &Instance, message: &str) -> String {
         let digits = rest[start + PREFIX.len()..].bytes().take_while(u8::is_ascii_digit).count();
         let end = start + PREFIX.len() + digits;
         clean.push_str(&rest[..start]);
-        clean.push_str(instance.mart_at(&rest[start..end]).unwrap_or("(file)"));
+        clean.push_str("(table)");
         rest = &rest[end..];
     }
     clean.push_str(rest);
@@ -332,24 +284,18 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), QueryE
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::os::fd::{AsFd, AsRawFd};
+
     use super::*;
-    use crate::engine::{Decoder, Settings, Table};
-    use crate::pin::{Budget, Pin};
+    use crate::engine::{Settings, Table};
+    use crate::marts::build;
     use crate::sql_gate::StatementKind;
 
     /// A mart of the rows of a SELECT.
     pub(in crate::engine) fn mart(name: &str, select: &str) -> Table {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("a.parquet");
-        let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
-        let copy = format!("COPY ({select}) TO '{}'", path.display());
-        duckdb.execute_batch(&copy).expect("a file");
-        let file = std::fs::File::open(&path).expect("open");
-        let pin = Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin"));
-        let path = pin.path();
-        let report = Decoder::new().expect("a decoder").decode(&path, true).expect("it decodes");
-        let (name, columns, rows) = (name.to_owned(), report.columns, report.rows);
-        Table { name, schema: None, pin, columns, rows, empty: false }
+        let table = build::table_of(select);
+        let (columns, rows) = (table.report().columns.clone(), table.report().rows);
+        Table { name: name.to_owned(), schema: None, table, columns, rows, empty: false }
     }
 
     #[test]
@@ -380,25 +326,14 @@ pub(super) mod tests {
 
     /// The instance with no gate before it, as if a statement had got around that.
     #[test]
-    fn the_locked_instance_alone_reads_its_pins_and_nothing_else() {
+    fn the_locked_instance_alone_reads_its_tables_and_nothing_else() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let parquet = dir.path().join("a.parquet");
         let other = dir.path().join("other.parquet");
         let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
-        for path in [&parquet, &other] {
-            let copy = format!("COPY (SELECT 42 AS x) TO '{}'", path.display());
-            duckdb.execute_batch(&copy).expect("a file");
-        }
-        let file = std::fs::File::open(&parquet).expect("open");
-        let table = Table {
-            name: "a".to_owned(),
-            schema: None,
-            pin: Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("a pin")),
-            columns: Vec::new(),
-            rows: 0,
-            empty: false,
-        };
-        let pin = table.pin.path();
+        let copy = format!("COPY (SELECT 42 AS x) TO '{}'", other.display());
+        duckdb.execute_batch(&copy).expect("a file");
+        let table = mart("a", "SELECT 42 AS x");
+        let own = format!("/proc/self/fd/{}", table.table.as_fd().as_raw_fd());
         let instance = Instance::open(&settings(), vec![table]).expect("an instance");
         let run = |sql: &str, tables: Vec<TableName>| {
             let checked = Arc::new(ValidatedStatement {
@@ -421,7 +356,9 @@ pub(super) mod tests {
         let written = dir.path().join("written");
         for sql in [
             format!("COPY (SELECT 1) TO '{}'", written.display()),
-            format!("COPY (SELECT 1) TO '{pin}'"),
+            format!("COPY (SELECT 1) TO '{own}'"),
+            "DROP TABLE t0.main.t".to_owned(),
+            "INSERT INTO t0.main.t VALUES (1)".to_owned(),
             format!("EXPORT DATABASE '{}'", written.display()),
             format!("ATTACH '{}'", written.display()),
             format!("SELECT * FROM read_parquet('{}')", other.display()),
@@ -440,6 +377,6 @@ pub(super) mod tests {
             assert!(run(&sql, Vec::new()).is_err(), "{sql}");
         }
         let names = std::fs::read_dir(dir.path()).expect("readable").count();
-        assert_eq!(names, 2, "something was written");
+        assert_eq!(names, 1, "something was written");
     }
 }

@@ -58,7 +58,6 @@ kinds! {
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "A token is needed";
     SCOPE_REQUIRED = "scope-required", FORBIDDEN, "The rows to read must be said";
     QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";
-    MART_CHANGED = "mart-changed", SERVICE_UNAVAILABLE, "A mart was rewritten while it was read";
     BUILD_HELD = "build-held", CONFLICT, "The build is held";
     WAIT_TIMEOUT = "wait-timeout", GATEWAY_TIMEOUT, "The build is not published yet";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in martd";
@@ -222,8 +221,6 @@ impl From<QueryError> for Problem {
             QueryError::Parameter(_) => Self::bad_request(detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Interrupted => Self::new(QUERY_TIMEOUT, detail),
-            QueryError::LegacyLocked(_) => Self::new(LEGACY_LOCKED, detail).retry_after(1),
-            QueryError::Torn(_) => Self::new(MART_CHANGED, detail).retry_after(1),
             QueryError::Internal(_) => Self::internal(detail),
         }
     }

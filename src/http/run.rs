@@ -158,7 +158,6 @@ fn send<'s>(
                 }
                 None => std::mem::take(&mut out).into(),
             };
-            answer.check_intact()?;
             client.part(part, encoder.rows())?;
         }
     }
@@ -170,7 +169,6 @@ fn send<'s>(
     let mut bytes = packed.unwrap_or(out);
     bytes.shrink_to_fit(); // it may be kept
     let bytes = Bytes::from(bytes);
-    answer.check_intact()?;
     let last = Stored { bytes, coding, truncated, rows };
     client.last(last)
 }
