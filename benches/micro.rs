@@ -10,6 +10,7 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use martd::encode::{Encoder, Format, Summary};
 use martd::engine::{Answer, Instance, Parameters, Scope, Settings, Table};
+use martd::marts::build::{self, Pool, TableBudget, Verdict};
 use martd::pin::{Budget, Pin};
 use martd::scan::MartDir;
 use martd::sql_gate::{ValidatedStatement, Validator};
@@ -47,22 +48,26 @@ fn marts(count: usize) -> TempDir {
     dir
 }
 
+/// Marts of one content, as all of these have; their table is attached once.
 fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
-    let budget = Budget::new(u64::MAX);
-    let table = |number: usize| {
-        let name = format!("m{number}");
-        let file = File::open(dir.path().join(SCHEMA).join(format!("{name}.parquet")));
-        let pin = Pin::new(file.expect("a mart"), &budget).expect("a pin");
-        Table {
-            name,
-            schema: None,
-            pin: Arc::new(pin),
-            columns: Vec::new(),
-            rows: ROWS as u64,
-            empty: false,
-        }
+    let budget = TableBudget::new(u64::MAX, None);
+    let program = env!("CARGO_BIN_EXE_martd").into();
+    let builders = build::Settings::new(program, dir.path().to_owned(), budget);
+    let pool = Pool::start(builders, |_| {}).expect("threads");
+    let file = File::open(dir.path().join(SCHEMA).join("m0.parquet"));
+    let pin = Arc::new(Pin::new(file.expect("a mart"), &Budget::new(u64::MAX)).expect("a pin"));
+    let Some(Verdict::Built(table)) = pool.build_all([&pin]).remove(&pin.hash()) else {
+        panic!("the mart has no table")
     };
-    (0..count).map(table).collect()
+    let mart = |number: usize| Table {
+        name: format!("m{number}"),
+        schema: None,
+        columns: table.report().columns.clone(),
+        rows: table.report().rows,
+        empty: false,
+        table: Arc::clone(&table),
+    };
+    (0..count).map(mart).collect()
 }
 
 fn settings() -> Settings {

@@ -12,26 +12,33 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::engine::Instance;
+use crate::engine::Lease;
 use crate::events::Events;
 use crate::ledger::Ledger;
 use crate::legacy::Trouble;
+use crate::marts::build::{BuiltTable, Report};
 use crate::metrics::Counted;
 use crate::publish::{Hold, Target, Version};
 use crate::scan::Remark;
-use crate::verify::Report;
 
 /// A mart as a snapshot serves it.
 #[derive(Debug)]
 pub struct Mart {
     /// The version.
     pub version: Arc<Version>,
-    /// What decoding it found; its row count and columns.
-    pub report: Report,
+    /// What it is served from.
+    pub table: Arc<BuiltTable>,
     /// Whether dbt wrote it for a model that the project has no more.
     pub orphan: bool,
     /// What the column says that tells when it was loaded, where its rule names one.
     pub loaded: Option<Loaded>,
+}
+
+impl Mart {
+    /// Its row count and columns.
+    pub fn report(&self) -> &Report {
+        self.table.report()
+    }
 }
 
 /// What `meta.freshness.loaded_at_field` came to.
@@ -63,7 +70,7 @@ impl Source {
     }
 }
 
-/// An immutable set of pinned marts, and the database over them.
+/// An immutable set of marts, and the database over their tables.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Grows with each publish; means nothing in another process.
@@ -82,8 +89,8 @@ pub struct Snapshot {
     pub verified: bool,
     /// What it was made from.
     pub target: Target,
-    /// The database that answers from it.
-    pub instance: Arc<Instance>,
+    /// Has the engine answer from it.
+    pub lease: Arc<Lease>,
     /// Counts it as alive.
     pub live: Counted,
 }

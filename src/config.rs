@@ -10,7 +10,6 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use crate::duck;
 use crate::engine;
 use crate::http::{self, Tokens};
 use crate::ledger::Period;
@@ -18,17 +17,10 @@ use crate::listen::Address;
 use crate::publish::{Policy, Unverified};
 use crate::refresh;
 use crate::scan::MartDir;
-use crate::verify::Depth;
 use crate::watch::WatchSetting;
 
 /// The least memory that DuckDB gets; below it even small statements fail.
 const LEAST_MEMORY: u64 = 64 << 20;
-/// The largest default for pins.
-const PIN_MEMORY_AT_MOST: u64 = 1 << 30;
-/// What martd itself needs beside DuckDB's memory and the cache.
-const HEADROOM: u64 = 512 << 20;
-/// The largest default for cached answers.
-const CACHE_MEMORY_AT_MOST: u64 = 256 << 20;
 /// A place in the queue costs a request's text; clients of a dashboard come several at once.
 const LEAST_QUEUE: usize = 32;
 
@@ -48,14 +40,29 @@ pub struct SourceArgs {
     #[arg(long, env = "MARTD_UNVERIFIED", value_enum, default_value_t)]
     unverified: Unverified,
 
-    /// How much of a file is decoded before it is served
-    #[arg(long, env = "MARTD_VERIFY", value_enum, default_value_t)]
-    verify: Depth,
-
-    /// Memory for copies of marts; larger ones are held open instead [default: a quarter of the
-    /// memory there is, at most 1 GiB]
+    /// Memory for copies of files; those that it has no room for are held open instead [default: 1/8
+    /// of the memory there is]
     #[arg(long, env = "MARTD_PIN_MEMORY", value_name = "SIZE")]
     pin_memory: Option<ByteSize>,
+
+    /// Memory for the tables that are built from files [default: a quarter of the memory there is]
+    #[arg(long, env = "MARTD_TABLE_MEMORY", value_name = "SIZE")]
+    table_memory: Option<ByteSize>,
+
+    /// Where tables go that MARTD_TABLE_MEMORY has no room for, as files without a name [default:
+    /// MARTD_STATE_DIR, where it is given]
+    #[arg(long, env = "MARTD_TABLE_DIR", value_name = "DIR")]
+    table_dir: Option<PathBuf>,
+
+    /// Where a few KiB are kept while a table is built [default: the first of MARTD_STATE_DIR, TMPDIR
+    /// or /tmp, and /dev/shm that can be written]
+    #[arg(long, env = "MARTD_SCRATCH_DIR", value_name = "DIR")]
+    scratch_dir: Option<PathBuf>,
+
+    /// Private directory in which the last published snapshot survives a restart; not kept when
+    /// not given
+    #[arg(long, env = "MARTD_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 /// Settings as flags, with environment variables behind them.
@@ -131,12 +138,11 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Memory for cached answers [default: 1/16 of the memory there is, at most 256 MiB]; 0 turns
-    /// the cache off
+    /// Memory for cached answers [default: 1/16 of the memory there is]; 0 turns the cache off
     #[arg(long, env = "MARTD_CACHE", value_name = "SIZE")]
     cache: Option<ByteSize>,
 
-    /// Memory for DuckDB [default: half of the memory there is]
+    /// Memory for DuckDB [default: a quarter of the memory there is]
     #[arg(long, env = "MARTD_MEMORY", value_name = "SIZE")]
     memory: Option<ByteSize>,
 
@@ -173,15 +179,6 @@ pub struct ServeArgs {
     /// Connections that are open at once
     #[arg(long, env = "MARTD_MAX_CONNECTIONS", value_name = "N", default_value = "512")]
     max_connections: Count,
-
-    /// Private directory in which the last published snapshot survives a restart; not kept when
-    /// not given
-    #[arg(long, env = "MARTD_STATE_DIR", value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-
-    /// Where DuckDB may spill to; nowhere when not given
-    #[arg(long, env = "MARTD_TEMP_DIR", value_name = "DIR")]
-    temp_dir: Option<PathBuf>,
 
     /// Session time zone
     #[arg(long, env = "MARTD_TIMEZONE", value_name = "ZONE", default_value = "UTC")]
@@ -281,10 +278,8 @@ pub struct Config {
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
     pub refresh: refresh::Settings,
-    /// The most memory that the process may allocate for data, in bytes.
-    pub data_bytes: u64,
-    /// Where the last snapshot survives a restart.
-    pub state_dir: Option<PathBuf>,
+    /// The processes that have DuckDB.
+    pub engine: engine::EngineSettings,
     /// The tokens that are accepted; `None` when none is asked for.
     pub tokens: Option<Tokens>,
     /// The server's part.
@@ -309,19 +304,23 @@ impl SourceArgs {
     /// # Errors
     /// When martd cannot find itself.
     pub(crate) fn into_intake(self) -> Result<refresh::Intake, ConfigError> {
-        let program = std::env::current_exe().map_err(|error| ConfigError {
-            setting: "MARTD_VERIFY",
-            problem: format!("martd cannot find its own program to decode files with: {error}"),
-        })?;
-        let default = || (memory_available() / 4).min(PIN_MEMORY_AT_MOST);
+        if let Some(dir) = self.table_dir.as_ref().filter(|dir| !dir.is_dir()) {
+            let problem = format!("{} is no directory; create it", dir.display());
+            return Err(ConfigError { setting: "MARTD_TABLE_DIR", problem });
+        }
+        let share = |setting: Option<ByteSize>, of: u64| {
+            setting.map_or_else(|| memory_available() / of, |size| size.as_u64())
+        };
         Ok(refresh::Intake {
             dir: MartDir::new(self.parquet_dir),
             policy: self.publish,
             unverified: self.unverified,
-            verify: self.verify,
-            program,
-            decoders: processors(),
-            pin_bytes: self.pin_memory.map_or_else(default, |size| size.as_u64()),
+            pin_bytes: share(self.pin_memory, 8),
+            program: program()?,
+            scratch_dir: self.scratch_dir,
+            table_bytes: share(self.table_memory, 4),
+            table_dir: self.table_dir,
+            state_dir: self.state_dir,
         })
     }
 }
@@ -334,7 +333,7 @@ impl ServeArgs {
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let processors = processors();
         let available = memory_available();
-        let memory = self.memory.map_or(available / 2, |size| size.as_u64());
+        let memory = self.memory.map_or((available / 4).max(LEAST_MEMORY), |size| size.as_u64());
         if memory < LEAST_MEMORY {
             let problem =
                 format!("{} is too little; give DuckDB at least 64 MiB", ByteSize::b(memory));
@@ -346,20 +345,9 @@ impl ServeArgs {
             return Err(ConfigError { setting: "MARTD_SCHEMAS", problem });
         }
         check_names("MARTD_REQUIRE", &self.require)?;
-        duck::check_time_zone(&self.timezone).map_err(|error| ConfigError {
-            setting: "MARTD_TIMEZONE",
-            problem: error.to_string(),
-        })?;
-        if let Some(dir) = self.temp_dir.as_ref().filter(|dir| !dir.is_dir()) {
-            let problem = format!("{} is no directory; create it", dir.display());
-            return Err(ConfigError { setting: "MARTD_TEMP_DIR", problem });
-        }
         let queries = self.queries.map_or(processors, Count::get);
 
         let threads = self.threads.map_or(processors, Count::get);
-        // Databases: that of the snapshot, the next one's, and those that can still be read.
-        let stacks = (self.retain_count + 2) as u64 * engine::stack_bytes(threads)
-            + (2 * queries + 2 + processors) as u64 * http::STACK_BYTES as u64;
         check_names("MARTD_UNSCOPED", &self.unscoped)?;
         check_names("MARTD_HOSTS", &self.hosts)?;
         if let Some(origin) = self.cors_origins.iter().find(|origin| !is_origin(origin)) {
@@ -381,30 +369,35 @@ impl ServeArgs {
             .transpose()
             .map_err(|problem| ConfigError { setting: "MARTD_TOKEN_FILE", problem })?;
         let max_age = max_age(self.max_age_warn, self.max_age_error)?;
-        let cache_bytes =
-            self.cache.map_or((available / 16).min(CACHE_MEMORY_AT_MOST), |size| size.as_u64());
+        let cache_bytes = self.cache.map_or(available / 16, |size| size.as_u64());
+
+        let intake = self.source.into_intake()?;
+        let table_dir = intake.table_dir.clone().or_else(|| intake.state_dir.clone());
 
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
             drain_delay: self.drain_delay.0,
             drain: self.drain.0,
-            data_bytes: memory + cache_bytes + stacks + HEADROOM,
-            state_dir: self.state_dir,
             legacy: self.duckdb_path.filter(|_| self.fallback == Fallback::On),
             refresh: refresh::Settings {
-                intake: self.source.into_intake()?,
+                intake,
                 watch: self.watch,
                 retain_for: self.retain.0,
                 retain_count: self.retain_count,
-                engine: engine::Settings {
-                    // Two instances may be at work at once: the current and the one it replaced.
-                    memory_bytes: memory / 2,
+                schemas: self.schemas.clone(),
+            },
+            engine: engine::EngineSettings {
+                program: program()?,
+                queries,
+                process: engine::Settings {
+                    memory_bytes: memory,
+                    data_bytes: memory + engine::overhead_bytes(queries, threads),
                     threads,
-                    temp_dir: self.temp_dir,
                     time_zone: self.timezone.clone(),
                     schemas: self.schemas,
                     scoping: scoping.clone(),
+                    table_dir,
                 },
             },
             tokens,
@@ -431,6 +424,14 @@ impl ServeArgs {
             },
         })
     }
+}
+
+/// Builders and engines are this program, too.
+fn program() -> Result<PathBuf, ConfigError> {
+    std::env::current_exe().map_err(|error| ConfigError {
+        setting: "PATH",
+        problem: format!("martd cannot find its own program: {error}"),
+    })
 }
 
 /// In dbt's units, the smallest of which is the minute.

@@ -62,9 +62,7 @@ fn send_bytes(
 /// The socket's. Under a read timeout a message that has not begun is
 /// [`io::ErrorKind::WouldBlock`], and can be waited for again; one that broke off, or that does not
 /// parse, is another error.
-pub fn receive<T: DeserializeOwned>(
-    socket: &UnixStream,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -1,25 +1,24 @@
 //! The legacy file: the `analytics.duckdb` that is served until the first mart lands.
 //!
 //! DuckDB has one writer, and who reads the file itself locks that writer out. So the file is copied
-//! like a mart while no writer has it, together with the log that a crashed writer left, and the copy
-//! is served. No lock is taken for that: it would turn away a writer that comes meanwhile. A copy
-//! counts when nobody held the file for writing at its beginning and nothing of it had changed at
-//! its end.
+//! like a mart while no writer has it, together with the log that a crashed writer left, and tables
+//! are built from the copy. No lock is taken for that: it would turn away a writer that comes
+//! meanwhile. A copy counts when nobody held the file for writing at its beginning and nothing of it
+//! had changed at its end.
 //!
-//! A file over the pin budget cannot be copied. It is opened by its path, for one request at a time.
+//! A file over the pin budget cannot be copied. A builder opens it by its path, and writers are
+//! turned away while it does.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::symlink;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blake3::Hasher;
 use jiff::Timestamp;
 use rustix::process::{Flock, FlockType};
-use tempfile::TempDir;
 
 use crate::catalog::Fault;
 use crate::hooks;
@@ -34,7 +33,6 @@ const LOGS: [&str; 3] = [".wal", ".wal.checkpoint", ".wal.recovery"];
 #[derive(Debug)]
 pub struct LegacyFile {
     path: PathBuf,
-    links: Option<Arc<TempDir>>,
     /// Open as long as this is the file that the path means.
     open: Option<Arc<OwnedFd>>,
     /// What the files were when they were copied last.
@@ -61,39 +59,20 @@ pub struct LegacyVersion {
     /// The file itself.
     pub file: Arc<Pin>,
     logs: Vec<Log>,
-    links: Option<Arc<TempDir>>,
 }
 
 /// What a crashed writer left beside the file, by the ending of its name.
 type Log = (&'static str, Arc<Pin>);
 
-/// Where DuckDB finds a version; good as long as this lives.
-#[derive(Debug)]
-pub struct Place {
-    path: PathBuf,
-    _links: Option<TempDir>,
-}
-
 impl LegacyFile {
-    /// The file at a path, there or not. Makes a private temporary directory, if it can; nothing but
-    /// symbolic links will ever be in it.
+    /// The file at a path, there or not.
     pub fn new(path: PathBuf) -> Self {
-        // DuckDB knows a log by its name alone, and a copy in memory has none.
-        let candidates = [std::env::temp_dir(), "/dev/shm".into()];
-        let links = candidates
-            .iter()
-            .find_map(|dir| tempfile::Builder::new().prefix("martd-").tempdir_in(dir).ok());
-        Self { path, links: links.map(Arc::new), open: None, taken: None, trouble: None }
+        Self { path, open: None, taken: None, trouble: None }
     }
 
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Where symbolic links are made.
-    pub fn links(&self) -> Option<&Path> {
-        self.links.as_ref().map(|links| links.path())
     }
 
     /// Why the file as it is now has no copy.
@@ -149,7 +128,7 @@ impl LegacyFile {
             return Ok(None);
         }
         let file = self.open(&seen)?;
-        if has_writer(&file)? {
+        if has_writer(file.as_fd())? {
             return Err(Trouble::Locked);
         }
         let now = Timestamp::now();
@@ -163,8 +142,7 @@ impl LegacyFile {
         }
         let (pinned, logs) = pinned?;
         self.taken = Some(seen);
-        let (path, links) = (self.path.clone(), self.links.clone());
-        Ok(Some(LegacyVersion { path, file: pinned, logs, links }))
+        Ok(Some(LegacyVersion { path: self.path.clone(), file: pinned, logs }))
     }
 
     fn pin_all(
@@ -188,8 +166,7 @@ impl LegacyFile {
         Ok((pinned, logs))
     }
 
-    /// The open file. Not opened again while it is the same one: to close a descriptor would let go
-    /// of the lock under which a request reads a file that is too large to copy.
+    /// The open file, not opened again while it is the same one.
     fn open(&mut self, seen: &[Option<Identity>]) -> Result<Arc<OwnedFd>, Trouble> {
         let is_it = |open: &Arc<OwnedFd>| {
             let identity = Identity::of_open(&**open).ok();
@@ -209,8 +186,11 @@ impl LegacyVersion {
         self.pins().all(|pin| pin.kind() == PinKind::Memory)
     }
 
-    /// Whether the file is still what it was.
+    /// Whether the file is still what it was, and nobody writes it.
     pub fn is_current(&self) -> bool {
+        if has_writer(self.file.as_fd()).unwrap_or(true) {
+            return false;
+        }
         let pinned = |ending| {
             let log = self.logs.iter().find(|(known, _)| *known == ending);
             log.map(|(_, pin)| *pin.identity())
@@ -239,49 +219,23 @@ impl LegacyVersion {
     pub fn log_endings(&self) -> impl Iterator<Item = &'static str> {
         self.logs.iter().map(|(ending, _)| *ending)
     }
-
-    /// Where DuckDB finds this version in a process that has the pins as these descriptors.
-    ///
-    /// # Errors
-    /// When there are logs and no place where they can get a name.
-    pub fn place(&self, descriptors: &[RawFd]) -> io::Result<Place> {
-        let open = |fd: RawFd| PathBuf::from(format!("/proc/self/fd/{fd}"));
-        if !self.is_copied() {
-            return Ok(Place { path: self.path.clone(), _links: None });
-        }
-        if self.logs.is_empty() {
-            return Ok(Place { path: open(descriptors[0]), _links: None });
-        }
-        let Some(links) = &self.links else {
-            return Err(io::Error::other(
-                "a writer crashed and left a log, which needs a temporary directory to be read \
-                 with: give martd one (TMPDIR), or open the file once with DuckDB",
-            ));
-        };
-        let dir = tempfile::tempdir_in(links.path())?;
-        let path = dir.path().join("legacy.duckdb");
-        symlink(open(descriptors[0]), &path)?;
-        for ((ending, _), fd) in self.logs.iter().zip(&descriptors[1..]) {
-            symlink(open(*fd), with_ending(&path, ending))?;
-        }
-        Ok(Place { path, _links: Some(dir) })
-    }
-
-    /// The same in this process.
-    ///
-    /// # Errors
-    /// As [`LegacyVersion::place`].
-    pub fn place_here(&self) -> io::Result<Place> {
-        let descriptors: Vec<_> = self.pins().map(|pin| pin.as_fd().as_raw_fd()).collect();
-        self.place(&descriptors)
-    }
 }
 
-impl Place {
-    /// The path to attach.
-    pub fn path(&self) -> &Path {
-        &self.path
+/// The name under which a legacy file is attached. Views in it know each other by the one that DuckDB
+/// gave it when they were made: the file's stem. One that would hide a schema or is DuckDB's own is
+/// not possible.
+pub fn catalog_name(path: &Path, schemas: &[String]) -> String {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let taken = ["", "memory", "system", "temp", "main"];
+    let is_taken = |name: &str| {
+        taken.iter().any(|taken| taken.eq_ignore_ascii_case(name))
+            || schemas.iter().any(|schema| schema.eq_ignore_ascii_case(name))
+    };
+    let mut name = stem.to_owned();
+    while is_taken(&name) {
+        name.push_str("_legacy");
     }
+    name
 }
 
 /// The file's identity and those of its logs.
@@ -306,7 +260,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Whether another process has the file open for writing: DuckDB locks it then.
-fn has_writer(file: &OwnedFd) -> Result<bool, Trouble> {
+fn has_writer(file: BorrowedFd<'_>) -> Result<bool, Trouble> {
     let read = Flock::from(FlockType::ReadLock);
     match rustix::process::fcntl_getlk(file, &read) {
         Ok(holder) => Ok(holder.is_some()),
@@ -321,4 +275,19 @@ fn unreadable(error: &io::Error) -> Trouble {
         }
         _ => format!("cannot be read: {error}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_attached_by_its_stem_unless_that_means_something_else() {
+        let schemas = ["mart".to_owned(), "main_mart".to_owned()];
+        let name = |path: &str| catalog_name(Path::new(path), &schemas);
+        assert_eq!(name("/data/analytics.duckdb"), "analytics");
+        assert_eq!(name("/data/dev.2024.duckdb"), "dev.2024");
+        assert_eq!(name("/data/Mart.duckdb"), "Mart_legacy");
+        assert_eq!(name("/data/memory.db"), "memory_legacy");
+    }
 }

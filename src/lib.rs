@@ -3,8 +3,8 @@
 //! The modules in the order in which data flows through them:
 //!
 //! - [`watch`] notices that the directory may have changed, and [`scan`] looks;
-//! - [`pin`] makes a file's bytes immutable, and [`verify`] decodes them once;
-//! - [`marts`] has what is new of that: tables that are built, and verified by that;
+//! - [`pin`] makes a file's bytes immutable, and [`marts`] builds a table from them, which is their
+//!   verification, too;
 //! - [`legacy`] is the DuckDB file that is served until the first mart lands;
 //! - [`ledger`] is what dbt says of its builds, and [`publish`] decides what may be served;
 //! - [`state`] keeps it over a restart;
@@ -23,7 +23,6 @@ pub mod config;
 pub mod watch;
 pub mod scan;
 pub mod pin;
-pub mod verify;
 pub mod marts;
 pub mod legacy;
 pub mod ledger;
@@ -41,7 +40,6 @@ pub mod http;
 pub mod metrics;
 pub mod listen;
 pub mod sandbox;
-pub mod memory;
 pub mod signal;
 pub mod service;
 pub mod hooks;

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::marts::build::TableBudget;
 use crate::pin::Budget;
 
 const QUERY_SECONDS: [f64; 14] =
@@ -116,6 +117,7 @@ pub struct Metrics(Arc<Counters>);
 struct Counters {
     started: Timestamp,
     pins: Arc<Budget>,
+    tables: Arc<TableBudget>,
     scans: Family<Labels<1>, Counter>,
     unreadable: Counter,
     publishes: Counter,
@@ -138,12 +140,17 @@ struct Counters {
 }
 
 impl Metrics {
-    /// Counters at zero. `pins` is what the refresh thread pins with; `problems` are the slugs of all
-    /// problems.
-    pub fn new(pins: Arc<Budget>, problems: impl IntoIterator<Item = &'static str>) -> Self {
+    /// Counters at zero. `pins` is what the refresh thread pins with, `tables` what it has tables built
+    /// with; `problems` are the slugs of all problems.
+    pub fn new(
+        pins: Arc<Budget>,
+        tables: Arc<TableBudget>,
+        problems: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
         let counters = Counters {
             started: Timestamp::now(),
             pins,
+            tables,
             scans: one_label("reason", ScanReason::ALL.iter().map(|reason| reason.name())),
             unreadable: Counter::default(),
             publishes: Counter::default(),
@@ -180,6 +187,11 @@ impl Metrics {
     /// What pins take.
     pub fn pins(&self) -> &Arc<Budget> {
         &self.0.pins
+    }
+
+    /// What tables take.
+    pub fn tables(&self) -> &Arc<TableBudget> {
+        &self.0.tables
     }
 
     /// The directory was scanned.
@@ -278,6 +290,7 @@ impl Metrics {
         let Counters {
             started: _,
             pins: _,
+            tables: _,
             scans,
             unreadable,
             publishes,

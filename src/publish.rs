@@ -8,7 +8,7 @@
 //! Nothing here looks at a clock, a file or a lock, so each rule can be tested in a line or two.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use blake3::{Hash, Hasher};
@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::ledger::{Ledger, Outstanding};
+use crate::marts::build::BuiltTable;
 use crate::pin::Pin;
 
 /// Versions of one mart that are kept until the ledger has spoken.
@@ -56,9 +57,16 @@ pub struct Version {
     /// When martd had read them. Of two versions of a mart, the later is the newer, whatever their
     /// files' times say.
     pub landed: Instant,
+    /// Its table, once that is built. Nothing is published before.
+    pub table: OnceLock<Arc<BuiltTable>>,
 }
 
 impl Version {
+    /// A version that was read at this moment and has no table yet.
+    pub fn new(name: String, invocation_id: Option<String>, pin: Arc<Pin>) -> Self {
+        Self { name, invocation_id, pin, landed: Instant::now(), table: OnceLock::new() }
+    }
+
     /// When the file was last written.
     pub fn modified(&self) -> Timestamp {
         self.pin.identity().modified()
@@ -139,6 +147,16 @@ impl Target {
             hasher.update(chosen.version.pin.hash().as_bytes());
         }
         hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// Its versions.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.marts.values().map(|chosen| &chosen.version)
+    }
+
+    /// Whether each of its versions has a table.
+    pub fn is_built(&self) -> bool {
+        self.versions().all(|version| version.table.get().is_some())
     }
 
     /// Whether the two serve the same in every respect that a client can see.

@@ -10,7 +10,7 @@ use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use blake3::Hash;
 use rustix::fs::{FlockOperation, flock};
@@ -104,12 +104,7 @@ impl StateDir {
             if pin.hash() != hash {
                 return Err(format!("the copy of {name} is not what was kept"));
             }
-            let version = Version {
-                name: name.clone(),
-                invocation_id: entry.invocation_id,
-                pin: Arc::new(pin),
-                landed: Instant::now(),
-            };
+            let version = Version::new(name.clone(), entry.invocation_id, Arc::new(pin));
             marts.insert(name, Chosen { version: Arc::new(version), orphan: entry.orphan });
         }
         let target =

@@ -15,10 +15,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::ServeArgs;
+use crate::engine;
 use crate::http::client::{Client, ClientError, Server};
 use crate::marts::build;
-use crate::verify::child;
-use crate::verify::child::Depth;
 
 /// What was asked for is not so: rejected, held, refused, not ready, or it failed.
 const EXIT_NO: u8 = 1;
@@ -67,19 +66,12 @@ pub enum Command {
     /// Create PARQUET_DIR/mart and the folder of DUCKDB_PATH. Exit code: 1 when that needs rights that
     /// this user does not have
     Bootstrap(bootstrap::BootstrapArgs),
-    /// The child process that decodes files; started by `serve` alone.
-    #[command(name = child::SUBCOMMAND, hide = true)]
-    Decode {
-        /// How much to decode.
-        depth: Depth,
-        /// How many files it inherits.
-        count: usize,
-        /// The process that started it.
-        parent: u32,
+    /// The child process that has DuckDB; started by `serve` alone.
+    #[command(name = engine::SUBCOMMAND, hide = true)]
+    Engine {
+        /// The process that starts it.
+        front: u32,
     },
-    /// The child process that reads a legacy file; started by `serve` alone.
-    #[command(name = child::LEGACY_SUBCOMMAND, hide = true)]
-    DecodeLegacy(child::LegacyArgs),
     /// The child process that builds tables; started by `serve` and `check` alone.
     #[command(name = build::SUBCOMMAND, hide = true)]
     Build {
@@ -100,9 +92,8 @@ impl Cli {
             Some(Command::Wait(args)) => asking(wait::run(args)),
             Some(Command::Healthcheck(args)) => asking(healthcheck::run(args)),
             Some(Command::Bootstrap(args)) => bootstrap::run(&args),
+            Some(Command::Engine { front }) => engine::main(front),
             Some(Command::Build { scratch }) => build::main(&scratch),
-            Some(Command::DecodeLegacy(args)) => child::main_legacy(&args),
-            Some(Command::Decode { depth, count, parent }) => child::main(depth, count, parent),
         }
     }
 }

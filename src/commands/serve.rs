@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use landlock::RulesetStatus;
 use rustix::process::{Resource, Rlimit};
@@ -17,16 +18,17 @@ use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
 use crate::config::{Config, ServeArgs};
 use crate::duck;
-use crate::http::{self, App, Server, Threads, Tokens};
+use crate::engine::{Engine, Spawner};
+use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
 use crate::listen::{self, SocketFiles, Sockets};
+use crate::marts::build;
 use crate::metrics::Metrics;
 use crate::pin::Budget;
 use crate::refresh::Refresh;
 use crate::sandbox;
 use crate::service;
 use crate::signal::{self, Ask};
-use crate::sql_gate::Validator;
 use crate::state::StateDir;
 
 pub(super) fn run(args: ServeArgs) -> ExitCode {
@@ -47,39 +49,32 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
 fn start(config: Config) -> Result<(), String> {
     raise_descriptor_limit();
     let sockets = Sockets::open(&config.listen, config.admin_listen.as_ref())?;
-    // Before any other thread is there, for they inherit it.
     let legacy = config.legacy.clone().map(LegacyFile::new);
-    confine(&config, legacy.as_ref(), &sockets.files)
+    make_state_dir(&config)?;
+    let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
+    // Rights are given up before any other thread is there, for they inherit that.
+    let spawner = Spawner::start().map_err(|error| format!("a thread cannot be had: {error}"))?;
+    confine(&config, &builders, &sockets.files)
         .map_err(|error| format!("rights cannot be given up: {error}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .thread_stack_size(http::STACK_BYTES)
         .build()
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    // The queries', and as many for those that wait until DuckDB lets go of theirs.
-    let count = 2 * config.http.queries + 2;
-    let threads = Threads::start(count, runtime.handle())
-        .map_err(|error| format!("{count} threads cannot be had ({error}); lower MARTD_QUERIES"))?;
-    let outcome = runtime.block_on(serve(config, legacy, sockets, &threads));
-    drop(runtime); // nobody takes what threads have to send any more, so they end
-    outcome
+    runtime.block_on(serve(config, builders, spawner, legacy, sockets))
 }
 
-fn confine(
-    config: &Config,
-    legacy: Option<&LegacyFile>,
-    files: &SocketFiles,
-) -> Result<(), String> {
-    if let Some(dir) = &config.state_dir {
-        std::fs::create_dir_all(dir).map_err(|error| {
-            format!("MARTD_STATE_DIR: {} cannot be created: {error}", dir.display())
-        })?;
-    }
-    let null = Path::new("/dev/null"); // where children's messages go
+fn make_state_dir(config: &Config) -> Result<(), String> {
+    let Some(dir) = &config.refresh.intake.state_dir else { return Ok(()) };
+    std::fs::create_dir_all(dir)
+        .map_err(|error| format!("MARTD_STATE_DIR: {} cannot be created: {error}", dir.display()))
+}
+
+fn confine(config: &Config, builders: &build::Settings, files: &SocketFiles) -> Result<(), String> {
+    let null = Path::new("/dev/null"); // where builders' messages go
     let writable = [
-        config.state_dir.as_deref(),
-        config.refresh.engine.temp_dir.as_deref(),
-        legacy.and_then(LegacyFile::links),
+        config.refresh.intake.state_dir.as_deref(),
+        Some(&*builders.scratch),
+        builders.budget.dir(),
     ];
     let writable = writable.into_iter().flatten().chain([null]);
     let status =
@@ -87,7 +82,7 @@ fn confine(
     if status == RulesetStatus::NotEnforced {
         warn!("this kernel has no Landlock: the right to write is not given up");
     }
-    sandbox::bound_data(config.data_bytes).map_err(|error| error.to_string())
+    Ok(())
 }
 
 /// A mart takes a descriptor for each version that somebody reads, so the customary soft limit of 1,024
@@ -102,15 +97,16 @@ fn raise_descriptor_limit() {
 
 async fn serve(
     config: Config,
+    builders: build::Settings,
+    spawner: Spawner,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
-    threads: &Threads,
 ) -> Result<(), String> {
     let Sockets { all, admin, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
-    let gate = Validator::new().map_err(|error| format!("DuckDB: {error}"))?;
+    let engine = Engine::start(config.engine, spawner, &Handle::current())?;
     let catalog = Catalog::default();
-    let state = match &config.state_dir {
+    let state = match &config.refresh.intake.state_dir {
         Some(dir) => Some(StateDir::open(dir).map_err(|error| {
             format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
         })?),
@@ -124,10 +120,14 @@ async fn serve(
         duckdb = duck::version(),
         "serving"
     );
-    let metrics = Metrics::new(Budget::new(config.refresh.intake.pin_bytes), http::problems());
-    let refresh = Refresh::start(config.refresh, catalog.clone(), state, legacy, metrics.clone())
-        .map_err(|error| format!("threads cannot be had: {error}"))?;
-    let app = App::new(config.http, catalog.clone(), gate, config.tokens.clone(), metrics, threads);
+    let pins = Budget::new(config.refresh.intake.pin_bytes);
+    let metrics = Metrics::new(pins, Arc::clone(&builders.budget), http::problems());
+    let (watched, counted) = (catalog.clone(), metrics.clone());
+    let answering = engine.clone();
+    let refresh =
+        Refresh::start(config.refresh, builders, answering, watched, state, legacy, counted)
+            .map_err(|error| format!("threads cannot be had: {error}"))?;
+    let app = App::new(config.http, catalog.clone(), engine, config.tokens.clone(), metrics);
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
@@ -180,7 +180,7 @@ async fn live(asks: &mut UnboundedReceiver<Ask>, refresh: &Refresh, tokens: Opti
         match ask {
             Ask::Reload => {
                 service::reloading();
-                refresh.mailbox().hint();
+                refresh.reload();
                 if let Some(tokens) = tokens {
                     tokens.reload();
                 }

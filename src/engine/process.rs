@@ -292,11 +292,6 @@ impl Process {
         self.ended.is_cancelled()
     }
 
-    /// Resolves when it has ended.
-    pub(super) async fn ended(&self) {
-        self.ended.cancelled().await;
-    }
-
     /// Whether somebody ended it by SIGKILL: an operator, or the kernel for want of memory.
     pub(super) fn was_killed_by_signal(&self) -> bool {
         self.reap().is_some_and(|status| status.signal() == Some(Signal::KILL.as_raw()))

@@ -57,7 +57,9 @@ impl Quarantine {
             }
         }
         match state.until.get(culprit) {
-            Some(until) if *until > now => Err(QueryError::Quarantined(whole_seconds(*until - now))),
+            Some(until) if *until > now => {
+                Err(QueryError::Quarantined(whole_seconds(*until - now)))
+            }
             _ => Ok(()),
         }
     }

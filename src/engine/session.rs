@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_large_answer_is_the_same_in_parts_as_a_small_one_is_whole() {
-        let snapshot = open(&[("a", "SELECT range AS x, repeat('x', 1000) AS y FROM range(20000)")]);
+        let snapshot =
+            open(&[("a", "SELECT range AS x, repeat('x', 1000) AS y FROM range(20000)")]);
         for sql in ["SELECT x FROM mart.a ORDER BY x", "SELECT x, y FROM mart.a ORDER BY x"] {
             let mut parts = Parts(Vec::new());
             let job = job(sql);
@@ -251,8 +252,8 @@ mod tests {
             assert_eq!((end.rows, end.truncated), (20_000, false));
             assert_eq!(parts.0.is_empty(), !sql.contains('y'));
             let text = String::from_utf8([parts.0, last].concat()).expect("UTF-8");
-            let numbers = text.lines().filter_map(|line| line.split(',').next()?.parse().ok());
-            assert!(numbers.eq(0..20_000_u64), "{sql}");
+            let first = text.lines().skip(1).filter_map(|line| line.split(',').next());
+            assert!(first.eq((0..20_000).map(|x| x.to_string())), "{sql}");
         }
     }
 

@@ -119,7 +119,8 @@ impl Snapshot {
         if let Some(found) = key.and_then(|key| self.names.get(&key)) {
             return Ok(*found);
         }
-        let similar = self.tables.iter().find(|table| table.spec.name.to_ascii_lowercase() == lower);
+        let similar =
+            self.tables.iter().find(|table| table.spec.name.to_ascii_lowercase() == lower);
         let hint = match (similar, self.schemas.first()) {
             (Some(table), Some(schema)) => {
                 format!("Did you mean \"{schema}.{}\"?", table.spec.name)
@@ -282,7 +283,8 @@ mod tests {
         while let Some(chunk) = rows.next_chunk()? {
             numbers.extend_from_slice(chunk.column(0).values::<i64>());
         }
-        drop((rows, statement));
+        drop(rows);
+        drop(statement);
         snapshot.give_back(pooled);
         Ok(numbers)
     }
@@ -380,7 +382,9 @@ mod tests {
         let count = |database: &Arc<LockedDatabase>| {
             let connection = database.connect().unwrap();
             let mut statement = connection
-                .prepare("SELECT count(*) FROM duckdb_databases() WHERE database_name LIKE 'martd%'")
+                .prepare(
+                    "SELECT count(*) FROM duckdb_databases() WHERE database_name LIKE 'martd%'",
+                )
                 .unwrap();
             let chunk = statement.execute().unwrap().next_chunk().unwrap().unwrap();
             chunk.column(0).values::<i64>()[0]

@@ -16,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
 use super::process::{Process, SlotSocket};
-use super::protocol::{
-    self, Blame, End, Failure, QueryError, QueryJob, Request, Response, Task,
-};
+use super::protocol::{self, Blame, End, Failure, QueryError, QueryJob, Request, Response, Task};
 use super::quarantine::{Culprit, Principal};
 use super::supervisor::{Engine, Shared, StartReason};
 use crate::sql_gate::ValidatedStatement;
@@ -242,7 +240,9 @@ impl Watched {
         loop {
             let process = match isolation.take().filter(|process| !process.has_ended()) {
                 Some(process) => process,
-                None => self.in_time(shared.isolate()).await?.map_err(|_| QueryError::Unavailable)?,
+                None => {
+                    self.in_time(shared.isolate()).await?.map_err(|_| QueryError::Unavailable)?
+                }
             };
             if let Some(lease) = lease {
                 let told = self.in_time(process.publish(lease)).await?;
@@ -411,7 +411,10 @@ impl Client {
             let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
             *parts = Some(sender);
             let begun = Head::Stream { first: bytes, rows: row_count, parts: receiver };
-            return head.send(Ok(begun)).map(|()| Duration::ZERO).map_err(|_| QueryError::Cancelled);
+            return head
+                .send(Ok(begun))
+                .map(|()| Duration::ZERO)
+                .map_err(|_| QueryError::Cancelled);
         }
         let Some(parts) = parts else { return Err(QueryError::Cancelled) };
         let came = Instant::now();

@@ -277,9 +277,8 @@ impl Shared {
     }
 
     fn withdraw(&self, pid: u32) {
-        self.current.send_if_modified(|current| {
-            current.take_if(|process| process.pid() == pid).is_some()
-        });
+        self.current
+            .send_if_modified(|current| current.take_if(|process| process.pid() == pid).is_some());
     }
 
     /// An engine of its own for suspects, with one slot and nothing to serve yet.
@@ -361,7 +360,8 @@ impl Supervisor {
                 let _ = messages.send(Message::Ended(pid)); // martd may be ending
             }
         };
-        let process = Process::start(&self.spawner, program, settings, slots, &self.runtime, ended)?;
+        let process =
+            Process::start(&self.spawner, program, settings, slots, &self.runtime, ended)?;
         let _ = known.send(process.pid()); // `ended` waits for it
         *self.shared.facts().starts.entry(reason).or_default() += 1;
         info!(pid = process.pid(), reason = reason.name(), "an engine has started");

@@ -86,7 +86,8 @@ fn end() -> ! {
 }
 
 fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), String> {
-    let first = ipc::receive(control).map_err(|error| format!("the front is not understood: {error}"));
+    let first =
+        ipc::receive(control).map_err(|error| format!("the front is not understood: {error}"));
     let Some((Control::Start(settings), sockets)) = first? else {
         return Err("the front said nothing".to_owned());
     };

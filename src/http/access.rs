@@ -252,7 +252,7 @@ mod tests {
         let tokens = tokens("one u=7\nany u=* # the backend\nall *\nnone\n").expect("a file");
         let authorization = format!("Bearer {token}");
         let headers = headers(&[("authorization", &authorization), ("martd-scope", scope)]);
-        Caller::identify(Some(&tokens), &headers).ok()?.scope(Some("u"), &headers).ok()
+        Caller::identify(Some(&tokens), &headers, None).ok()?.scope(Some("u"), &headers).ok()
     }
 
     #[test]
@@ -274,13 +274,13 @@ mod tests {
     fn without_tokens_a_scope_is_still_asked_for_and_all_rows_are_refused() {
         let anyone = |pairs: &[(&'static str, &str)]| {
             let headers = headers(pairs);
-            Caller::identify(None, &headers).expect("anyone").scope(Some("u"), &headers).ok()
+            Caller::identify(None, &headers, None).expect("anyone").scope(Some("u"), &headers).ok()
         };
         assert_eq!(anyone(&[("martd-scope", "u=7")]), Some(Scope::Value("7".to_owned())));
         assert_eq!(anyone(&[]), None);
         assert_eq!(anyone(&[("martd-scope", "*")]), None);
         assert_eq!(anyone(&[("martd-scope", "u=7"), ("martd-scope", "u=8")]), None);
-        let nobody = Caller { token: None, grants: Vec::new() };
+        let nobody = Caller { token: None, grants: Vec::new(), address: None };
         assert_eq!(nobody.scope(None, &HeaderMap::new()).ok(), Some(Scope::AllRows));
     }
 

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
-use crate::encode::Coding;
 use super::problem::Problem;
+use crate::encode::Coding;
 
 /// An answer takes at most this part of the cache, so that one cannot push out all others.
 const LARGEST_PART: u64 = 8;

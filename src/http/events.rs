@@ -154,12 +154,13 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::marts::build::TableBudget;
     use crate::metrics::Metrics;
     use crate::pin::Budget;
 
     fn listener(events: &Events, draining: &watch::Sender<bool>) -> (Listener, body::Parts) {
         let (sender, parts) = tokio::sync::mpsc::channel(1);
-        let counted = Metrics::new(Budget::new(0), []).event_listener();
+        let counted = Metrics::new(Budget::new(0), TableBudget::new(0, None), []).event_listener();
         let events = events.clone();
         let draining = draining.subscribe();
         (Listener { events, cursor: 0, sender, draining, _counted: counted }, parts)

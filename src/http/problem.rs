@@ -63,7 +63,6 @@ kinds! {
     STATEMENT_QUARANTINED = "statement-quarantined", SERVICE_UNAVAILABLE,
         "The statement made DuckDB fail a while ago";
     QUERY_TIMEOUT = "query-timeout", GATEWAY_TIMEOUT, "The query took too long";
-    MART_CHANGED = "mart-changed", SERVICE_UNAVAILABLE, "A mart was rewritten while it was read";
     BUILD_HELD = "build-held", CONFLICT, "The build is held";
     WAIT_TIMEOUT = "wait-timeout", GATEWAY_TIMEOUT, "The build is not published yet";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in martd";

@@ -46,7 +46,9 @@ impl Queries {
     /// Cancels a caller's own query. `false` when they have none of this id.
     pub(super) fn cancel(&self, id: &str, caller: &Caller) -> bool {
         let queries = self.lock();
-        let Some(query) = queries.get(id).filter(|query| query.caller.as_ref().is_some_and(|known| known.is(caller)))
+        let Some(query) = queries
+            .get(id)
+            .filter(|query| query.caller.as_ref().is_some_and(|known| known.is(caller)))
         else {
             return false;
         };

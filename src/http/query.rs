@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
     TRAILER, VARY,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
 
 use super::App;
 use super::accept::Wanted;

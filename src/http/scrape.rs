@@ -259,6 +259,12 @@ fn load(facts: &mut Facts, app: &App) {
     facts.add("martd_pins", "Versions of marts that are pinned", pins.pins() as f64);
     facts.add("martd_pinned_bytes", "Memory that copies of marts take", pins.used() as f64);
     facts.add("martd_pinned_limit_bytes", "Memory that they may take", pins.limit() as f64);
+    let tables = app.metrics().tables();
+    let kinds = [("memory", tables.used()), ("disk", tables.on_disk())];
+    let kinds = kinds.map(|(kind, bytes)| (kind.to_owned(), bytes as f64));
+    facts.add_each("martd_table_bytes", "What the tables of marts take", "kind", kinds);
+    let help = "Memory that tables may take";
+    facts.add("martd_table_limit_bytes", help, tables.limit() as f64);
     let limit = app.settings().max_connections;
     facts.add_count("martd_connections_limit", "Connections that may be open at once", limit);
 }
@@ -280,8 +286,14 @@ fn engine(facts: &mut Facts, app: &App) {
     facts.add("martd_engine_age_seconds", help, status.age.map(|age| age.as_secs_f64()));
     let help = "Memory in use by each engine: the one that takes queries, and one that ends";
     let resident = ["current", "ending"].into_iter().zip(&status.pids);
-    let resident = resident.filter_map(|(role, pid)| Some((role.to_owned(), resident_bytes(*pid)?)));
-    facts.add_each("martd_engine_resident_memory_bytes", help, "engine", resident.collect::<Vec<_>>());
+    let resident =
+        resident.filter_map(|(role, pid)| Some((role.to_owned(), resident_bytes(*pid)?)));
+    facts.add_each(
+        "martd_engine_resident_memory_bytes",
+        help,
+        "engine",
+        resident.collect::<Vec<_>>(),
+    );
     let help = "Statements that brought an engine down and are not run again for a while";
     facts.add_count("martd_statements_quarantined", help, status.quarantined);
 }

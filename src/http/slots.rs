@@ -185,7 +185,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::marts::build::TableBudget;
     use crate::pin::Budget;
+
+    fn metrics() -> Metrics {
+        Metrics::new(Budget::new(1), TableBudget::new(1, None), Vec::new())
+    }
 
     fn principal(name: &str) -> Principal {
         Principal(blake3::hash(name.as_bytes()))
@@ -193,7 +198,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_no_slot_gets_one_while_another_has_them_all() {
-        let slots = Slots::new(2, 4, Metrics::new(Budget::new(1), Vec::new()));
+        let slots = Slots::new(2, 4, metrics());
         let soon = || Instant::now() + Duration::from_millis(20);
         let (greedy, other) = (principal("greedy"), principal("other"));
         let first = slots.take(greedy, soon()).await.expect("a slot");
@@ -209,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_has_an_end() {
-        let slots = Slots::new(1, 1, Metrics::new(Budget::new(1), Vec::new()));
+        let slots = Slots::new(1, 1, metrics());
         let far = Instant::now() + Duration::from_secs(60);
         let _one = slots.take(principal("a"), far).await.expect("a slot");
         let waiting = slots.take(principal("a"), far);

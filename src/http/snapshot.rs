@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use crate::catalog::{Fault, Held, Snapshot, Source, State, WatchMode};
 use crate::ledger::{Ledger, Status};
+use crate::marts::build::{ReportColumn, TableKind};
 use crate::pin::PinKind;
 use crate::scan::Remark;
-use crate::verify::ReportColumn;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -45,6 +45,8 @@ struct Mart<'s> {
     bytes: u64,
     mtime: Timestamp,
     pin: PinKind,
+    table: TableKind,
+    table_bytes: u64,
     invocation_id: Option<&'s str>,
     orphan: bool,
     columns: &'s [ReportColumn],
@@ -90,13 +92,15 @@ fn marts(snapshot: &Snapshot) -> Vec<Mart<'_>> {
         .iter()
         .map(|(name, mart)| Mart {
             name,
-            rows: mart.report.rows,
+            rows: mart.report().rows,
             bytes: mart.version.pin.size(),
             mtime: mart.version.modified(),
             pin: mart.version.pin.kind(),
+            table: mart.table.kind(),
+            table_bytes: mart.table.bytes(),
             invocation_id: mart.version.invocation_id.as_deref(),
             orphan: mart.orphan,
-            columns: &mart.report.columns,
+            columns: &mart.report().columns,
         })
         .collect()
 }

@@ -28,9 +28,11 @@ pub(super) struct Entry {
     pub(super) since: Timestamp,
     /// The file's content, if it has a whole footer.
     pub(super) newest: Option<Arc<Version>>,
-    /// The newest content when it did not decode, by hash and time: to read it again tells nothing new.
+    /// The newest content when it has no table, by hash and time: to read it again tells nothing new.
     pub(super) refused: Option<(Hash, Timestamp)>,
-    /// The last content that decoded.
+    /// The newest content when its table is tried again, which goes on for as long as this is held.
+    pub(super) retried: Option<Arc<Version>>,
+    /// The last content that has a table.
     pub(super) proven: Option<Arc<Version>>,
     pub(super) gone: Option<Instant>,
 }
@@ -52,6 +54,7 @@ impl Entry {
             since: Timestamp::now(),
             newest: None,
             refused: None,
+            retried: None,
             proven: None,
             gone: None,
         }

@@ -3,7 +3,7 @@
 //! Invariant: a file whose identity has not changed is not opened again. So a sweep costs what
 //! changed, not what exists.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use super::entry::{Condition, Entry, GONE_FOR, file_name};
 use super::ledger_file::LedgerFile;
 use crate::catalog::Fault;
 use crate::ledger::Ledger;
+use crate::marts::build::{self, BuildResult, Footer, FooterError, Rejection};
 use crate::pin::{Budget, Pin, PinError};
 use crate::publish::{Staged, Target, Version};
 use crate::scan::{Candidate, DirId, Identity, OpenDir, Remark};
-use crate::verify::{self, Footer, FooterError, Verdict};
 use crate::watch;
 
 /// When to try again what failed for a reason that is not the file's, for example for want of
@@ -167,48 +167,67 @@ impl Files {
         &self.ignored
     }
 
-    /// Takes what decoding some versions found. A file may have changed again meanwhile: what decoded
-    /// is proven all the same, for the newer version may turn out to be bad. Nor is what comes to be
-    /// known last always the newest.
-    pub(super) fn learn<'v>(
-        &mut self,
-        versions: impl Iterator<Item = &'v Arc<Version>>,
-        verdicts: &HashMap<Hash, Verdict>,
-    ) {
-        for version in versions {
-            let hash = version.pin.hash();
-            let entry = self.entries.get_mut(&version.name);
-            match verdicts.get(&hash) {
-                Some(Ok(_)) => {
-                    let newer = |proven: &Arc<Version>| proven.landed > version.landed;
-                    if let Some(entry) = entry.filter(|e| !e.proven.as_ref().is_some_and(newer)) {
-                        entry.proven = Some(Arc::clone(version));
+    /// The version of this pin whose table is being tried again.
+    pub(super) fn retried(&self, name: &str, pin: &Arc<Pin>) -> Option<Arc<Version>> {
+        let retried = self.entries.get(name)?.retried.as_ref()?;
+        Arc::ptr_eq(&retried.pin, pin).then(|| Arc::clone(retried))
+    }
+
+    /// Takes what building a version came to. A file may have changed again meanwhile: what was built is
+    /// proven all the same, for the newer version may turn out to be bad. Nor is what comes to be known
+    /// last always the newest.
+    pub(super) fn learn(&mut self, version: &Arc<Version>, result: &BuildResult) {
+        let entry = self.entries.get_mut(&version.name);
+        match result {
+            BuildResult::Built(table) => {
+                let _ = version.table.set(Arc::clone(table));
+                let Some(entry) = entry else { return };
+                if let Some(retried) = entry.retried.take_if(|r| r.pin.hash() == version.pin.hash())
+                {
+                    let _ = retried.table.set(Arc::clone(table));
+                    if entry.refused == Some(content(&retried)) {
+                        entry.set(Condition::Valid);
                     }
+                    self.staged.add(&retried);
+                    entry.newest = Some(retried);
                 }
-                Some(Err(reason)) => {
-                    self.staged.retain(|version| version.pin.hash() != hash);
-                    let is_it = |newest: &Arc<Version>| newest.pin.hash() == hash;
-                    if let Some(entry) = entry.filter(|e| e.newest.as_ref().is_some_and(is_it)) {
-                        warn!(file = file_name(&version.name), reason, "rejected");
-                        entry.newest = None;
-                        entry.refused = Some((hash, version.modified()));
-                        entry.condition = Condition::Rejected(reason.clone());
-                        entry.since = Timestamp::now();
-                    }
+                let newer = |proven: &Arc<Version>| proven.landed > version.landed;
+                if !entry.proven.as_ref().is_some_and(newer) {
+                    entry.proven = Some(Arc::clone(version));
                 }
-                // It is of another time now, or of other bytes. They may be on record as read already.
-                None if !version.pin.is_intact() => {
-                    self.staged.retain(|staged| !Arc::ptr_eq(&staged.pin, &version.pin));
-                    let is_it = |newest: &Arc<Version>| Arc::ptr_eq(newest, version);
-                    if let Some(entry) = entry.filter(|e| e.newest.as_ref().is_some_and(is_it)) {
-                        entry.newest = None;
-                        entry.set(Condition::Landing("is being rewritten in place".to_owned()));
-                        entry.read_again = Some(Duration::ZERO); // with the next scan, whatever it sees
-                    }
-                }
-                None => {} // no child could be started
             }
+            BuildResult::Rejected(rejection) => self.reject(version, rejection),
+            // It is of another time now, or of other bytes. They may be on record as read already.
+            BuildResult::Rewritten => {
+                self.staged.retain(|staged| !Arc::ptr_eq(&staged.pin, &version.pin));
+                let Some(entry) = entry else { return };
+                let is_it = |known: &mut Arc<Version>| Arc::ptr_eq(known, version);
+                let newest = entry.newest.take_if(is_it);
+                if newest.or(entry.retried.take_if(is_it)).is_some() {
+                    entry.set(Condition::Landing("is being rewritten in place".to_owned()));
+                    entry.read_again = Some(Duration::ZERO); // with the next scan, whatever it sees
+                }
+            }
+            BuildResult::Superseded => {} // should it be chosen, it will be asked for
         }
+    }
+
+    fn reject(&mut self, version: &Version, rejection: &Rejection) {
+        let hash = version.pin.hash();
+        self.staged.retain(|version| version.pin.hash() != hash);
+        let Some(entry) = self.entries.get_mut(&version.name) else { return };
+        let is_it = |known: &mut Arc<Version>| known.pin.hash() == hash;
+        let newest = entry.newest.take_if(is_it);
+        if let Some(newest) = &newest {
+            warn!(file = file_name(&version.name), reason = rejection.reason, "rejected");
+            entry.refused = Some(content(newest));
+            entry.since = Timestamp::now();
+        }
+        let Some(refused) = newest.or(entry.retried.take_if(is_it)) else { return };
+        if entry.refused == Some(content(&refused)) {
+            entry.condition = Condition::Rejected(rejection.reason.clone());
+        }
+        entry.retried = (!rejection.lasting).then_some(refused);
     }
 
     /// Drops staged versions that are older than what is served: they can never be served any more.
@@ -269,7 +288,6 @@ impl Files {
                 None
             }
             Outcome::Version(version) => {
-                let content = |version: &Version| (version.pin.hash(), version.modified());
                 let new = Some(content(&version));
                 // Read again because it was young, and it had not changed.
                 if new == entry.refused {
@@ -280,6 +298,7 @@ impl Files {
                     return None;
                 }
                 self.staged.add(&version);
+                entry.retried = None;
                 entry.newest = Some(Arc::clone(&version));
                 Some(version)
             }
@@ -301,7 +320,7 @@ impl Files {
             Err(error) => return (candidate.identity, unreadable(&error)),
         };
         let identity = Identity::of_open(&file).unwrap_or(candidate.identity);
-        match verify::has_tail(&file) {
+        match build::has_tail(&file) {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => return (identity, Outcome::Landing(reason)),
             Err(error) => return (identity, unreadable(&error)),
@@ -324,12 +343,10 @@ impl Files {
         };
         let identity = *pin.identity();
         let outcome = match Footer::read(&pin) {
-            Ok(footer) => Outcome::Version(Arc::new(Version {
-                name: candidate.name.clone(),
-                invocation_id: footer.invocation_id,
-                pin: Arc::new(pin),
-                landed: Instant::now(),
-            })),
+            Ok(footer) => {
+                let (name, pin) = (candidate.name.clone(), Arc::new(pin));
+                Outcome::Version(Arc::new(Version::new(name, footer.invocation_id, pin)))
+            }
             Err(FooterError::Incomplete(reason)) => Outcome::Landing(reason),
             Err(FooterError::Broken(reason)) => Outcome::Rejected(reason),
         };
@@ -363,6 +380,11 @@ impl Files {
     }
 }
 
+/// What tells versions apart.
+fn content(version: &Version) -> (Hash, Timestamp) {
+    (version.pin.hash(), version.modified())
+}
+
 /// Whether a file that was read from `began` on could have been rewritten since then, or be yet, and
 /// look the same.
 fn may_hide_a_rewrite(identity: &Identity, began: Timestamp, tick: Duration) -> bool {
@@ -382,22 +404,19 @@ pub(super) fn soonest(best: &mut Option<Duration>, other: Option<Duration>) {
 mod tests {
     use super::*;
     use crate::scan::MartDir;
-    use crate::verify::Report;
-    use parquet::file::metadata::KeyValue;
-    use parquet::file::properties::WriterProperties;
-    use parquet::file::writer::SerializedFileWriter;
-    use parquet::schema::parser::parse_message_type;
 
-    /// A Parquet file without rows that this text tells from others.
+    /// A Parquet file that this text tells from others.
     fn parquet(text: &str) -> Vec<u8> {
-        let schema = parse_message_type("message m { required int32 x; }").expect("a schema");
-        let mark = KeyValue::new("text".to_owned(), text.to_owned());
-        let properties = WriterProperties::builder().set_key_value_metadata(Some(vec![mark]));
-        let mut bytes = Vec::new();
-        SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties.build()))
-            .and_then(SerializedFileWriter::close)
-            .expect("written to memory");
-        bytes
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
+        let path = file.path().display();
+        let copy = format!("COPY (SELECT '{text}' AS x) TO '{path}' (FORMAT parquet)");
+        duckdb.execute_batch(&copy).expect("a file");
+        std::fs::read(file.path()).expect("readable")
+    }
+
+    fn rejected(reason: &str, lasting: bool) -> BuildResult {
+        BuildResult::Rejected(Rejection { reason: reason.to_owned(), lasting })
     }
 
     #[test]
@@ -414,20 +433,42 @@ mod tests {
             assert_eq!(sweep.landed.len(), 1);
             Arc::clone(&sweep.landed[0])
         };
-        let report = Report { rows: 0, columns: Vec::new(), empty_model: false };
-        let verdict = |version: &Version, verdict: Verdict| [(version.pin.hash(), verdict)].into();
+        let built = || BuildResult::Built(build::table_of("SELECT 1 AS x"));
 
         let old = land(&mut files, "old");
         let served = land(&mut files, "served");
-        files.learn([&served].into_iter(), &verdict(&served, Ok(report.clone())));
-        files.learn([&old].into_iter(), &verdict(&old, Ok(report)));
+        files.learn(&served, &built());
+        files.learn(&old, &built());
         let bad = land(&mut files, "bad");
-        files.learn([&bad].into_iter(), &verdict(&bad, Err("no".to_owned())));
+        files.learn(&bad, &rejected("no", true));
 
         // It is young, so it is read again, which tells nothing new.
         assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
         assert_eq!(files.rejected().count(), 1);
         assert!(Arc::ptr_eq(&files.good()["a"], &served));
+    }
+
+    #[test]
+    fn what_was_rejected_for_a_passing_reason_is_held_and_served_when_its_table_is_built() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(root.path().join("mart")).expect("mkdir");
+        let dir = MartDir::new(root.path()).open().expect("open");
+        let mut files = Files::new(Budget::new(1 << 20));
+        std::fs::write(root.path().join("mart/a.parquet"), parquet("good")).expect("write");
+        let landed = files.sweep(&dir, Instant::now()).expect("readable").landed.remove(0);
+        for reason in ["its builder was killed", "its builder was killed again"] {
+            files.learn(&landed, &rejected(reason, false));
+            let told: Vec<_> = files.rejected().map(|fault| fault.reason).collect();
+            assert_eq!((told, files.good().len()), (vec![reason.to_owned()], 0));
+            assert!(files.retried("a", &landed.pin).is_some_and(|v| Arc::ptr_eq(&v, &landed)));
+            assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
+        }
+        files.learn(&landed, &BuildResult::Built(build::table_of("SELECT 1 AS x")));
+        assert!(Arc::ptr_eq(&files.good()["a"], &landed) && landed.table.get().is_some());
+        assert!(files.rejected().count() == 0 && files.retried("a", &landed.pin).is_none());
+
+        files.learn(&landed, &rejected("no", true));
+        assert!(files.retried("a", &landed.pin).is_none(), "nobody tries it again");
     }
 
     #[test]
@@ -468,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_file_whose_time_is_set_while_it_is_decoded_is_read_again_and_not_rejected() {
+    fn a_held_file_whose_time_is_set_while_it_is_built_is_read_again_and_not_rejected() {
         let root = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(root.path().join("mart")).expect("mkdir");
         let dir = MartDir::new(root.path()).open().expect("open");
@@ -486,12 +527,12 @@ mod tests {
         stamp(1_700_000_000);
         // Read before it is known that nothing was found of the first: the same bytes, another time.
         let stamped = sweep(&mut files).landed;
-        files.learn(written.iter(), &HashMap::new());
+        files.learn(&written[0], &BuildResult::Rewritten);
         assert!(Arc::ptr_eq(&files.good()["a"], &stamped[0]));
 
         // It is known before the file is read.
         stamp(1_600_000_000);
-        files.learn(stamped.iter(), &HashMap::new());
+        files.learn(&stamped[0], &BuildResult::Rewritten);
         assert_eq!((files.good().len(), files.landing().count()), (0, 1));
         // Put back to what is on record; only the time of the change differs, if that.
         stamp(1_700_000_000);

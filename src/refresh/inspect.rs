@@ -1,8 +1,8 @@
-//! What a start would find, once and without serving it: the same scan, pins, decoding and policy.
+//! What a start would find, once and without serving it: the same scan, pins, tables and policy.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use super::files::Files;
 use crate::catalog::Fault;
+use crate::marts::build::{self, BuildResult, Pool, TableBudget, Verdict};
 use crate::pin::{Budget, PinKind};
 use crate::publish::{self, Decision, Hold, Policy, Situation, Unverified, Version};
 use crate::scan::{MartDir, Remark};
-use crate::verify::{Depth, Verifier};
 
 /// Where marts come from, and what decides about them.
 #[derive(Debug, Clone)]
@@ -24,14 +24,32 @@ pub struct Intake {
     pub policy: Policy,
     /// `MARTD_UNVERIFIED`
     pub unverified: Unverified,
-    /// `MARTD_VERIFY`
-    pub verify: Depth,
-    /// The program that decodes files: martd itself.
-    pub program: PathBuf,
-    /// Children that decode at once.
-    pub decoders: usize,
     /// `MARTD_PIN_MEMORY`, in bytes.
     pub pin_bytes: u64,
+    /// The program that builds tables: martd itself.
+    pub program: PathBuf,
+    /// `MARTD_SCRATCH_DIR`
+    pub scratch_dir: Option<PathBuf>,
+    /// `MARTD_TABLE_MEMORY`, in bytes.
+    pub table_bytes: u64,
+    /// `MARTD_TABLE_DIR`
+    pub table_dir: Option<PathBuf>,
+    /// `MARTD_STATE_DIR`, which is both where neither is given.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Intake {
+    /// How tables are built. Looks for a scratch folder, so ask while there is a right to write.
+    ///
+    /// # Errors
+    /// When there is no scratch folder.
+    pub fn builders(&self) -> io::Result<build::Settings> {
+        let state_dir = self.state_dir.as_deref();
+        let scratch = build::choose_scratch(self.scratch_dir.as_deref(), state_dir)?;
+        let table_dir = self.table_dir.as_deref().or(state_dir);
+        let budget = TableBudget::new(self.table_bytes, table_dir.map(Path::to_owned));
+        Ok(build::Settings::new(self.program.clone(), scratch, budget))
+    }
 }
 
 /// What is there, and what would become of it.
@@ -75,35 +93,38 @@ pub struct Inspected {
 /// Looks at the mart directory as a start of martd would.
 ///
 /// # Errors
-/// When the directory cannot be read, or no child can be started to decode files.
+/// When the directory cannot be read, or there is no folder to build tables in.
 pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
     let dir = intake.dir.open()?;
     let mut files = Files::new(Budget::new(intake.pin_bytes));
     files.sweep(&dir, Instant::now())?;
-    let verifier = Verifier::new(intake.program.clone(), intake.decoders, intake.verify);
+    let pool = Pool::start(intake.builders()?, |_| {})?;
 
-    // A file that does not decode changes what the policy can choose from, so it is asked again.
-    let (decision, verdicts) = loop {
+    // A file that has no table changes what the policy can choose from, so it is asked again.
+    let decision = loop {
         let good = files.good();
-        let verdicts = verifier.verify(good.values().map(|version| &version.pin))?;
-        files.learn(good.values(), &verdicts);
+        let verdicts = pool.build_all(good.values().map(|version| &version.pin));
+        for version in good.values() {
+            let result = match verdicts.get(&version.pin.hash()) {
+                Some(Verdict::Built(table)) => BuildResult::Built(Arc::clone(table)),
+                Some(Verdict::Rejected(rejection)) => BuildResult::Rejected(rejection.clone()),
+                None => BuildResult::Rewritten,
+            };
+            files.learn(version, &result);
+        }
         if files.good().len() == good.len() {
-            break (decide(intake, &files, &good), verdicts);
+            break decide(intake, &files, &good);
         }
     };
     let target = decision.target;
     let verified = target.as_ref().is_none_or(|target| target.verified);
     let chosen = target.map(|target| target.marts).unwrap_or_default();
-    let report = |version: &Version| match verdicts.get(&version.pin.hash()) {
-        Some(Ok(report)) => report.rows,
-        _ => 0,
-    };
     let mut marts: BTreeMap<String, Arc<Version>> = files.good();
     marts.extend(chosen.iter().map(|(name, mart)| (name.clone(), Arc::clone(&mart.version))));
     let marts = marts.into_iter().map(|(name, version)| Inspected {
         served: chosen.contains_key(&name),
         orphan: chosen.get(&name).is_some_and(|mart| mart.orphan),
-        rows: report(&version),
+        rows: version.table.get().map_or(0, |table| table.report().rows),
         bytes: version.pin.size(),
         modified: version.modified(),
         pin: version.pin.kind(),

@@ -1,12 +1,11 @@
 //! The one writer: turns hints into scans, scans into pins, and pins into snapshots.
 //!
 //! One thread, the [`Writer`], owns all state here and sleeps in its mailbox. Pinning happens on it, at
-//! once, so that no version of a file is missed while an earlier one is being published. Decoding
-//! files and opening databases takes tens of milliseconds, so a second thread ([`Publisher`]) does
-//! that: one target in flight; what changed meanwhile is decided anew when it is done. A third
-//! ([`Ahead`]) decodes what has just landed.
+//! once, so that no version of a file is missed while an earlier one is being published. Each version
+//! goes to the [`Pool`] as it lands, and what was chosen to be served waits for its tables. Opening a
+//! database takes milliseconds, so a second thread ([`Publisher`]) does that: one target in flight;
+//! what changed meanwhile is decided anew when it is done.
 
-mod ahead;
 mod builds;
 mod burst;
 mod changes;
@@ -26,18 +25,17 @@ use std::time::Duration;
 use tracing::error;
 
 use crate::catalog::Catalog;
-use crate::engine;
+use crate::engine::Engine;
 use crate::legacy::LegacyFile;
+use crate::marts::build::{self, Outcome, Pool};
 use crate::metrics::Metrics;
 use crate::pin::Budget;
 use crate::state::StateDir;
-use crate::verify::Verifier;
 use crate::watch::WatchSetting;
 
 pub use inspect::{Inspected, Inspection, Intake, inspect};
 
-use ahead::{Ahead, Decoded};
-use publisher::{Prepared, Publisher};
+use publisher::{Opener, Prepared, Publisher};
 use writer::Writer;
 
 /// What the refresh thread needs to know.
@@ -51,8 +49,8 @@ pub struct Settings {
     pub retain_for: Duration,
     /// …and how many of them.
     pub retain_count: usize,
-    /// What each snapshot's database is opened with.
-    pub engine: engine::Settings,
+    /// The schemas under which every mart can be named.
+    pub schemas: Vec<String>,
 }
 
 /// Posts messages to the refresh thread. A clone posts to the same thread.
@@ -66,7 +64,7 @@ pub struct Mailbox {
 #[derive(Debug)]
 enum Message {
     Hint,
-    Decoded(Decoded),
+    Built(Outcome),
     Prepared(Box<Prepared>),
     Stop,
 }
@@ -105,18 +103,21 @@ impl Pulse {
 pub struct Refresh {
     mailbox: Mailbox,
     pulse: Pulse,
+    pool: Arc<Pool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Refresh {
     /// Starts watching and publishing into `catalog`. With a `state` directory, what was published
     /// last is served until the mart directory has something better; with a `legacy` file, that is
-    /// until there is a mart.
+    /// until there is a mart. `builders` is how tables are built, and `engine` what answers over them.
     ///
     /// # Errors
     /// When a thread cannot be had.
     pub fn start(
         settings: Settings,
+        builders: build::Settings,
+        engine: Engine,
         catalog: Catalog,
         state: Option<StateDir>,
         legacy: Option<LegacyFile>,
@@ -125,17 +126,17 @@ impl Refresh {
         let (sender, inbox) = mpsc::channel();
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
         let restored = state.as_ref().and_then(|state| state.restore(metrics.pins()));
-        let Intake { program, decoders, verify, .. } = &settings.intake;
-        let verifier = Arc::new(Verifier::new(program, *decoders, *verify));
-        let ahead = Ahead::start(Arc::clone(&verifier), mailbox.clone())?;
-        let engine = settings.engine.clone();
-        let publisher =
-            Publisher::start(verifier, engine, mailbox.clone(), state, metrics.clone())?;
+        let reports = mailbox.clone();
+        let report = move |outcome| reports.post(Message::Built(outcome));
+        let pool = Arc::new(Pool::start(builders, report)?);
+        let opener =
+            Opener::new(Arc::clone(&pool), engine, settings.schemas.clone(), metrics.clone());
+        let publisher = Publisher::start(opener, mailbox.clone(), state)?;
         let pulse = Pulse { loops: Arc::default(), budget: Arc::clone(metrics.pins()) };
         let mut writer = Writer::new(
             settings,
             catalog,
-            ahead,
+            Arc::clone(&pool),
             publisher,
             mailbox.clone(),
             metrics,
@@ -144,7 +145,7 @@ impl Refresh {
         writer.begin(restored, legacy);
         let thread =
             thread::Builder::new().name("refresh".to_owned()).spawn(move || writer.run(&inbox))?;
-        Ok(Self { mailbox, pulse, thread: Some(thread) })
+        Ok(Self { mailbox, pulse, pool, thread: Some(thread) })
     }
 
     /// What tells that the thread goes on.
@@ -152,9 +153,10 @@ impl Refresh {
         self.pulse.clone()
     }
 
-    /// Where to post a request to scan.
-    pub fn mailbox(&self) -> &Mailbox {
-        &self.mailbox
+    /// Scans at once, and has everything built again that was rejected for no lasting reason.
+    pub fn reload(&self) {
+        self.mailbox.hint();
+        self.pool.retry_now();
     }
 }
 

@@ -1,26 +1,26 @@
-//! The second thread: decodes what is to be served and opens the database over it.
+//! The second thread: has the engine serve what is to be served. For the legacy file it has the tables
+//! built, too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
-use std::time::Instant;
 
-use blake3::Hash;
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::{Mailbox, Message};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
-use crate::engine::{self, Instance, LegacyTable, Table};
+use crate::engine::{Engine, Lease, Table};
 use crate::hooks;
 use crate::ledger::Ledger;
 use crate::legacy::LegacyVersion;
+use crate::marts::build::{BuiltLegacyTable, BuiltTable, Pool};
 use crate::metrics::Metrics;
 use crate::publish::{Chosen, Target, Version};
 use crate::state::StateDir;
-use crate::verify::{Verdict, Verifier};
 
 /// Hands targets to the thread. The thread ends when this is dropped.
 #[derive(Debug)]
@@ -31,76 +31,50 @@ pub(super) struct Publisher {
 #[derive(Debug)]
 enum Job {
     Marts { target: Target, current: Option<Arc<Snapshot>> },
-    Legacy(Arc<LegacyVersion>),
+    Legacy(LegacyVersion),
 }
 
 /// What became of a job.
 #[derive(Debug)]
 pub(super) enum Prepared {
-    /// Of a target.
-    Marts {
-        /// What was to be served.
-        target: Target,
-        /// What decoding found, by content.
-        verdicts: HashMap<Hash, Verdict>,
-        /// The snapshot; `None` when one of its files does not decode, an error when no database
-        /// could be opened.
-        snapshot: Result<Option<Snapshot>, String>,
-    },
-    /// Of the legacy file: a snapshot or the reason why it cannot be served; an error when no
-    /// database could be opened.
+    /// Of a target; an error when the engine does not serve it.
+    Snapshot(Result<Snapshot, String>),
+    /// Of the legacy file: a snapshot or the reason why it cannot be served; an error when that says
+    /// nothing about the file.
     Legacy(Result<Result<Snapshot, String>, String>),
+}
+
+/// What the thread makes snapshots with.
+pub(super) struct Opener {
+    pool: Arc<Pool>,
+    engine: Engine,
+    schemas: Vec<String>,
+    metrics: Metrics,
+    generation: u64,
+    runtime: Handle,
 }
 
 impl Publisher {
     /// Starts the thread. `state`, where there is one, keeps what is published.
     pub(super) fn start(
-        verifier: Arc<Verifier>,
-        engine: engine::Settings,
+        mut opener: Opener,
         mailbox: Mailbox,
         state: Option<StateDir>,
-        metrics: Metrics,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let schemas = engine.schemas.clone();
-        let mut generation = 0;
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
             while let Ok(job) = inbox.recv() {
                 hooks::stick("publish");
-                let (target, current) = match job {
-                    Job::Marts { target, current } => (target, current),
-                    Job::Legacy(version) => {
-                        let snapshot = verifier
-                            .verify_legacy(&version, &schemas)
-                            .map_err(|error| format!("it could not be verified: {error}"))
-                            .and_then(|tables| match tables {
-                                Ok(tables) => {
-                                    open_legacy(version, tables, &engine, &mut generation, &metrics)
-                                        .map(Ok)
-                                }
-                                Err(reason) => Ok(Err(reason)),
-                            });
-                        mailbox.post(Message::Prepared(Box::new(Prepared::Legacy(snapshot))));
-                        continue;
+                let (prepared, published) = match job {
+                    Job::Marts { target, current } => {
+                        let snapshot = opener.open(target.clone(), current.as_deref());
+                        let published = snapshot.is_ok().then_some(target);
+                        (Prepared::Snapshot(snapshot), published)
                     }
+                    Job::Legacy(version) => (Prepared::Legacy(opener.legacy(&version)), None),
                 };
-                let pins = target.marts.values().map(|chosen| &chosen.version.pin);
-                let (verdicts, snapshot) = match verifier.verify(pins) {
-                    Ok(verdicts) => {
-                        let target = target.clone();
-                        let current = current.as_ref();
-                        let snapshot =
-                            open(target, current, &verdicts, &engine, &mut generation, &metrics);
-                        (verdicts, snapshot)
-                    }
-                    Err(error) => {
-                        (HashMap::new(), Err(format!("files could not be verified: {error}")))
-                    }
-                };
-                let published = matches!(snapshot, Ok(Some(_)));
-                let prepared = Prepared::Marts { target: target.clone(), verdicts, snapshot };
                 mailbox.post(Message::Prepared(Box::new(prepared)));
-                if let (true, Some(state)) = (published, &state)
+                if let (Some(target), Some(state)) = (published, &state)
                     && let Err(error) = state.keep(&target)
                 {
                     warn!(%error, "the snapshot cannot be kept for a restart; the last one is");
@@ -110,13 +84,13 @@ impl Publisher {
         Ok(Self { jobs })
     }
 
-    /// Starts making a snapshot of `target`. Its outcome arrives as a message.
+    /// Starts making a snapshot of `target`, whose tables are built. Its outcome arrives as a message.
     pub(super) fn prepare(&self, target: Target, current: Option<Arc<Snapshot>>) {
         self.send(Job::Marts { target, current });
     }
 
-    /// The same for a version of the legacy file.
-    pub(super) fn prepare_legacy(&self, version: Arc<LegacyVersion>) {
+    /// The same for a version of the legacy file, whose tables are not built.
+    pub(super) fn prepare_legacy(&self, version: LegacyVersion) {
         self.send(Job::Legacy(version));
     }
 
@@ -125,140 +99,129 @@ impl Publisher {
     }
 }
 
-fn open(
-    target: Target,
-    current: Option<&Arc<Snapshot>>,
-    verdicts: &HashMap<Hash, Verdict>,
-    engine: &engine::Settings,
-    generation: &mut u64,
-    metrics: &Metrics,
-) -> Result<Option<Snapshot>, String> {
-    let mut marts = BTreeMap::new();
-    for (name, chosen) in &target.marts {
-        let Some(Ok(report)) = verdicts.get(&chosen.version.pin.hash()) else { return Ok(None) };
-        let mart = Mart {
-            version: Arc::clone(&chosen.version),
-            report: report.clone(),
-            orphan: chosen.orphan,
-            loaded: None,
-        };
-        marts.insert(name.clone(), mart);
+impl Opener {
+    /// Must be called where there is a runtime.
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        engine: Engine,
+        schemas: Vec<String>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { pool, engine, schemas, metrics, generation: 0, runtime: Handle::current() }
     }
-    let tables = tables(&target, &marts);
-    let instance = match current.filter(|current| current.instance.serves(&tables)) {
-        // Only the ledger changed, for example after `dbt test`.
-        Some(current) => Arc::clone(&current.instance),
-        None => {
-            let opened = Instance::open(engine, tables);
-            opened.map_err(|error| error.to_string())?
+
+    fn open(&mut self, target: Target, current: Option<&Snapshot>) -> Result<Snapshot, String> {
+        let mut marts = marts(&target)?;
+        let tables = tables(&target, &marts);
+        let id = target.id();
+        let lease = match current.filter(|current| current.lease.serves(&tables)) {
+            // Only the ledger changed, for example after `dbt test`.
+            Some(current) => Arc::clone(&current.lease),
+            None => self.engine.publish(&id, tables)?,
+        };
+        self.note_loaded(&mut marts, target.ledger.as_deref(), current, &lease);
+        Ok(self.snapshot(id, Source::Parquet, marts, lease, target))
+    }
+
+    fn legacy(&mut self, version: &LegacyVersion) -> Result<Result<Snapshot, String>, String> {
+        let built = self.pool.build_legacy(version, &self.schemas);
+        let built = built.map_err(|error| format!("the legacy file could not be read: {error}"))?;
+        if !version.is_copied() && !version.is_current() {
+            return Err("the legacy file was written while it was read".to_owned());
         }
-    };
-    note_loaded(&mut marts, target.ledger.as_deref(), current.map(Arc::as_ref), &instance);
-    *generation += 1;
-    Ok(Some(Snapshot {
-        generation: *generation,
-        id: target.id(),
-        source: Source::Parquet,
-        published_at: Timestamp::now(),
-        marts,
-        ledger: target.ledger.clone(),
-        verified: target.verified,
-        instance,
-        target,
-        live: metrics.live_snapshot(),
-    }))
-}
-
-/// Asks each mart whose rule names a column for that column's newest value, unless that is known.
-fn note_loaded(
-    marts: &mut BTreeMap<String, Mart>,
-    ledger: Option<&Ledger>,
-    current: Option<&Snapshot>,
-    instance: &Instance,
-) {
-    for (name, mart) in marts {
-        let rule = ledger.and_then(|ledger| ledger.model(name)?.freshness());
-        let Some(field) = rule.and_then(|rule| rule.loaded_at_field) else { continue };
-        let known = current
-            .and_then(|current| current.marts.get(name))
-            .filter(|known| known.version.pin.hash() == mart.version.pin.hash())
-            .and_then(|known| known.loaded.as_ref())
-            .filter(|loaded| loaded.field == field);
-        mart.loaded = Some(known.cloned().unwrap_or_else(move || {
-            let newest = instance.newest(name, &field);
-            if let Err(reason) = &newest {
-                warn!(mart = name, reason, "meta.freshness.loaded_at_field tells nothing");
-            }
-            Loaded { field, newest }
-        }));
-    }
-}
-
-fn open_legacy(
-    version: Arc<LegacyVersion>,
-    found: Vec<LegacyTable>,
-    engine: &engine::Settings,
-    generation: &mut u64,
-    metrics: &Metrics,
-) -> Result<Snapshot, String> {
-    let (mut marts, mut tables, mut chosen) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-    for LegacyTable { schema, name, outcome } in found {
-        let report = match outcome {
-            Ok(report) => report,
-            Err(reason) => {
-                warn!(schema, name, reason, "a view of the legacy file is left out");
-                continue;
-            }
+        let built = match built {
+            Ok(built) => built,
+            Err(reason) => return Ok(Err(reason)),
         };
-        let pin = Arc::clone(&version.file);
-        tables.push(Table {
-            name: name.clone(),
-            schema: Some(schema),
-            pin: Arc::clone(&pin),
-            columns: report.columns.clone(),
-            rows: report.rows,
-            empty: false,
-        });
-        let version = Arc::new(Version {
-            name: name.clone(),
-            invocation_id: None,
-            pin,
-            landed: Instant::now(),
-        });
-        chosen.insert(name.clone(), Chosen { version: Arc::clone(&version), orphan: false });
-        marts.insert(name, Mart { version, report, orphan: false, loaded: None });
+        let (mut tables, mut chosen) = (Vec::new(), BTreeMap::new());
+        for BuiltLegacyTable { schema, name, outcome } in built {
+            let Ok(table) = outcome else { continue };
+            let mart = Version::new(name.clone(), None, Arc::clone(&version.file));
+            let _ = mart.table.set(Arc::clone(&table));
+            tables.push(engine_table(&name, Some(schema), table));
+            chosen.insert(name, Chosen { version: Arc::new(mart), orphan: false });
+        }
+        let target = Target { marts: chosen, ledger: None, verified: true };
+        let marts = marts(&target)?;
+        let id = version.id();
+        let lease = self.engine.publish(&id, tables)?;
+        Ok(Ok(self.snapshot(id, Source::Duckdb, marts, lease, target)))
     }
-    let id = version.id();
-    let instance = Instance::open_legacy(engine, tables, version);
-    *generation += 1;
-    Ok(Snapshot {
-        generation: *generation,
-        id,
-        source: Source::Duckdb,
-        published_at: Timestamp::now(),
-        marts,
-        ledger: None,
-        verified: true,
-        instance: instance.map_err(|error| error.to_string())?,
-        target: Target { marts: chosen, ledger: None, verified: true },
-        live: metrics.live_snapshot(),
-    })
+
+    /// Asks each mart whose rule names a column for that column's newest value, unless that is known.
+    fn note_loaded(
+        &self,
+        marts: &mut BTreeMap<String, Mart>,
+        ledger: Option<&Ledger>,
+        current: Option<&Snapshot>,
+        lease: &Arc<Lease>,
+    ) {
+        for (name, mart) in marts {
+            let rule = ledger.and_then(|ledger| ledger.model(name)?.freshness());
+            let Some(field) = rule.and_then(|rule| rule.loaded_at_field) else { continue };
+            let known = current
+                .and_then(|current| current.marts.get(name))
+                .filter(|known| known.version.pin.hash() == mart.version.pin.hash())
+                .and_then(|known| known.loaded.as_ref())
+                .filter(|loaded| loaded.field == field);
+            mart.loaded = Some(known.cloned().unwrap_or_else(move || {
+                let newest = self.runtime.block_on(self.engine.newest(lease, name, &field));
+                if let Err(reason) = &newest {
+                    warn!(mart = name, reason, "meta.freshness.loaded_at_field tells nothing");
+                }
+                Loaded { field, newest }
+            }));
+        }
+    }
+
+    fn snapshot(
+        &mut self,
+        id: String,
+        source: Source,
+        marts: BTreeMap<String, Mart>,
+        lease: Arc<Lease>,
+        target: Target,
+    ) -> Snapshot {
+        self.generation += 1;
+        Snapshot {
+            generation: self.generation,
+            id,
+            source,
+            published_at: Timestamp::now(),
+            marts,
+            ledger: target.ledger.clone(),
+            verified: target.verified,
+            lease,
+            target,
+            live: self.metrics.live_snapshot(),
+        }
+    }
+}
+
+fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
+    let mart = |(name, chosen): (&String, &Chosen)| {
+        let version = Arc::clone(&chosen.version);
+        let table = version.table.get().ok_or_else(|| format!("mart {name} has no table"))?;
+        let table = Arc::clone(table);
+        Ok((name.clone(), Mart { version, table, orphan: chosen.orphan, loaded: None }))
+    };
+    target.marts.iter().map(mart).collect()
 }
 
 fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {
-    marts
-        .iter()
-        .map(|(name, mart)| Table {
-            name: name.clone(),
-            schema: target
-                .ledger
-                .as_ref()
-                .and_then(|ledger| ledger.model(name))
-                .and_then(|model| model.schema.clone()),
-            pin: Arc::clone(&mart.version.pin),
-            columns: mart.report.columns.clone(),
-            rows: mart.report.rows,
-            empty: mart.report.empty_model,
-        })
-        .collect()
+    let schema = |name: &String| target.ledger.as_ref()?.model(name)?.schema.clone();
+    let table =
+        |(name, mart): (&String, &Mart)| engine_table(name, schema(name), Arc::clone(&mart.table));
+    marts.iter().map(table).collect()
+}
+
+fn engine_table(name: &str, schema: Option<String>, table: Arc<BuiltTable>) -> Table {
+    let report = table.report();
+    Table {
+        name: name.to_owned(),
+        schema,
+        columns: report.columns.clone(),
+        is_empty: report.empty_model,
+        table,
+    }
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use super::ahead::{Ahead, Decoded};
 use super::builds::Builds;
 use super::burst::Burst;
 use super::changes::Changes;
@@ -18,8 +17,9 @@ use super::{Mailbox, Message, Pulse, Settings};
 use crate::catalog::{Catalog, Held, Retained, Snapshot, Source, State};
 use crate::hooks;
 use crate::legacy::{LegacyFile, Trouble};
+use crate::marts::build::{BuildResult, Outcome, Pool, Verdict};
 use crate::metrics::{Metrics, ScanReason};
-use crate::publish::{self, Decision, Hold, Situation, Target, Unverified};
+use crate::publish::{self, Decision, Hold, Situation, Target, Unverified, Version};
 use crate::watch::{GLANCE_INTERVAL, Watch};
 
 /// Two scans are at least this far apart; a writer that renames without a pause costs no more.
@@ -38,7 +38,7 @@ const LEGACY_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Writer {
     settings: Settings,
     catalog: Catalog,
-    ahead: Ahead,
+    pool: Arc<Pool>,
     publisher: Publisher,
     hinted: Arc<AtomicBool>,
     pulse: Pulse,
@@ -53,6 +53,11 @@ pub(super) struct Writer {
     scan_reason: ScanReason,
     /// The changes that are not published yet.
     unsettled: Option<Burst>,
+    /// Versions whose tables are being built.
+    building: Vec<Arc<Version>>,
+    /// What will be served once its tables are there. One at a time: what changes meanwhile is decided
+    /// anew then.
+    chosen: Option<Target>,
     preparing: bool,
     /// Not before this moment, after a failure.
     retry: Option<Instant>,
@@ -67,7 +72,7 @@ impl Writer {
     pub(super) fn new(
         settings: Settings,
         catalog: Catalog,
-        ahead: Ahead,
+        pool: Arc<Pool>,
         publisher: Publisher,
         mailbox: Mailbox,
         metrics: Metrics,
@@ -84,8 +89,10 @@ impl Writer {
             watch: Watch::new(settings.watch, mailbox),
             settings,
             catalog,
-            ahead,
+            pool,
             publisher,
+            building: Vec::new(),
+            chosen: None,
             started: now,
             next_scan: now,
             scan_reason: ScanReason::Timer,
@@ -103,7 +110,7 @@ impl Writer {
     /// Begins with what the state directory kept, or else with the legacy file.
     pub(super) fn begin(&mut self, restored: Option<Target>, legacy: Option<LegacyFile>) {
         match restored {
-            Some(target) => self.prepare(target),
+            Some(target) => self.choose(target),
             None => self.legacy = legacy,
         }
     }
@@ -132,7 +139,7 @@ impl Writer {
                         self.scan_reason = ScanReason::Event;
                     }
                 }
-                Ok(Message::Decoded(decoded)) => self.learn(&decoded),
+                Ok(Message::Built(outcome)) => self.learn(&outcome),
                 Ok(Message::Prepared(prepared)) => self.take(*prepared),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -154,7 +161,7 @@ impl Writer {
         };
         match sweep {
             Ok(Sweep { changed, landed, look_again }) => {
-                self.ahead.decode(landed, now);
+                landed.into_iter().for_each(|version| self.submit(version));
                 self.note_directory(self.files.replaced_by_empty().map(str::to_owned));
                 if changed {
                     if let Some(ledger) = self.files.ledger() {
@@ -190,11 +197,41 @@ impl Writer {
         }
     }
 
-    fn prepare(&mut self, target: Target) {
+    /// Has a version's table built, unless there is one of the same content.
+    fn submit(&mut self, version: Arc<Version>) {
+        if let Some(Verdict::Built(table)) = self.pool.verdict(&version.pin.hash()) {
+            self.files.learn(&version, &BuildResult::Built(table));
+            return;
+        }
+        self.pool.submit(Arc::clone(&version.pin), version.name.as_str());
+        self.building.push(version);
+    }
+
+    /// Takes a target for what will be served. Its tables are not given up for newer versions.
+    fn choose(&mut self, target: Target) {
         self.retry = None;
-        self.preparing = true;
         self.unsettled = None;
-        self.publisher.prepare(target, self.current.clone());
+        for version in target.versions().filter(|version| version.table.get().is_none()) {
+            self.pool.want(Arc::clone(&version.pin), version.name.as_str());
+            if !self.building.iter().any(|known| Arc::ptr_eq(known, version)) {
+                self.building.push(Arc::clone(version));
+            }
+        }
+        self.chosen = Some(target);
+        self.prepare();
+    }
+
+    /// Starts making a snapshot of what was chosen, if all of its tables are there.
+    fn prepare(&mut self) {
+        if let Some(target) = self.chosen.take_if(|target| target.is_built()) {
+            self.preparing = true;
+            self.publisher.prepare(target, self.current.clone());
+        }
+    }
+
+    /// Whether something is on its way to be served.
+    fn is_busy(&self) -> bool {
+        self.preparing || self.chosen.is_some()
     }
 
     /// Decides what to serve, starts preparing it if that is new, and stores the state.
@@ -220,37 +257,31 @@ impl Writer {
     fn follow(&mut self, decision: Decision, now: Instant) {
         self.note_held(decision.held);
         if let Some(target) = decision.target {
-            // One whose database has failed is made again.
-            let current = self.current.as_ref().filter(|current| !current.instance.is_broken());
-            let served = current.map(|snapshot| &snapshot.target);
+            let served = self.current.as_ref().map(|snapshot| &snapshot.target);
             if served.is_some_and(|served| served.same_as(&target)) {
-                if !self.preparing {
+                if !self.is_busy() {
                     self.unsettled = None;
                 }
-            } else if !self.preparing
+            } else if !self.is_busy()
                 && self.retry.is_none_or(|retry| now >= retry)
                 && (decision.settled || self.unsettled.is_none_or(|burst| now >= burst.over()))
             {
-                self.prepare(target);
+                self.choose(target);
             }
         }
     }
 
     /// While there is no mart to serve, the legacy file is.
     fn look_at_legacy(&mut self, now: Instant) {
+        let is_busy = self.is_busy();
         let Some(legacy) = &mut self.legacy else { return };
-        if self.preparing || self.retry.is_some_and(|retry| now < retry) {
+        if is_busy || self.retry.is_some_and(|retry| now < retry) {
             return;
         }
-        let broken = self.current.as_ref().filter(|current| current.instance.is_broken());
-        let version = match broken.and_then(|current| current.instance.legacy_version()) {
-            Some(version) => Some(Arc::clone(version)),
-            None => legacy.look(self.metrics.pins()).map(Arc::new),
-        };
-        if let Some(version) = version {
+        if let Some(version) = legacy.look(self.metrics.pins()) {
+            self.publisher.prepare_legacy(version);
             self.preparing = true;
             self.retry = None;
-            self.publisher.prepare_legacy(version);
         }
     }
 
@@ -286,10 +317,10 @@ impl Writer {
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let mut wake = self.next_scan.min(now + GLANCE_INTERVAL);
-        if self.legacy.is_some() && !self.preparing {
+        if self.legacy.is_some() && !self.is_busy() {
             wake = wake.min(self.next_legacy_look);
         }
-        let settled = self.unsettled.filter(|_| !self.preparing);
+        let settled = self.unsettled.filter(|_| !self.is_busy());
         let settled = settled.map(|burst| burst.over());
         let unverified = self.current.is_none().then(|| self.started + UNVERIFIED_AFTER);
         // What is over has been acted on, or there was nothing to do: no reason to wake again.
@@ -314,28 +345,36 @@ impl Writer {
         }
     }
 
-    /// Takes what was found of versions before anything asked to serve them.
-    fn learn(&mut self, decoded: &Decoded) {
-        self.ahead.done(Instant::now());
-        self.files.learn(decoded.versions.iter(), &decoded.verdicts);
+    /// Takes what building a version came to.
+    fn learn(&mut self, Outcome { name, pin, result }: &Outcome) {
+        let is_it = |version: &Arc<Version>| Arc::ptr_eq(&version.pin, pin);
+        let is_chosen =
+            self.chosen.as_ref().is_some_and(|target| target.versions().any(|v| is_it(v)));
+        if is_chosen && matches!(result, BuildResult::Superseded) {
+            return; // it was asked for again since
+        }
+        let place = self.building.iter().position(is_it);
+        let version = place.map(|place| self.building.swap_remove(place));
+        let Some(version) = version.or_else(|| self.files.retried(name, pin)) else { return };
+        self.files.learn(&version, result);
+        if is_chosen && version.table.get().is_none() {
+            self.chosen = None; // what is served is decided anew
+        }
+        self.prepare();
     }
 
-    /// Takes what the publisher made and serves it, unless a file turned out to be bad.
+    /// Takes what the publisher made and serves it.
     fn take(&mut self, prepared: Prepared) {
         self.preparing = false;
         let snapshot = match prepared {
-            Prepared::Marts { target, verdicts, snapshot } => {
-                let versions = target.marts.values().map(|chosen| &chosen.version);
-                self.files.learn(versions, &verdicts);
-                snapshot
-            }
-            Prepared::Legacy(Ok(Ok(snapshot))) => Ok(Some(snapshot)),
+            Prepared::Snapshot(snapshot) => snapshot,
+            Prepared::Legacy(Ok(Ok(snapshot))) => Ok(snapshot),
             Prepared::Legacy(Ok(Err(reason))) => {
                 warn!(reason, "the legacy file is rejected");
                 if let Some(legacy) = &mut self.legacy {
                     legacy.reject(reason);
                 }
-                Ok(None)
+                return;
             }
             Prepared::Legacy(Err(reason)) => {
                 if let Some(legacy) = &mut self.legacy {
@@ -345,8 +384,7 @@ impl Writer {
             }
         };
         match snapshot {
-            Ok(Some(snapshot)) => self.swap(Arc::new(snapshot)),
-            Ok(None) => {} // a verdict was bad: what is served is decided anew
+            Ok(snapshot) => self.swap(Arc::new(snapshot)),
             Err(reason) => {
                 // Nothing is lost: the last snapshot stays, and this is tried again.
                 error!(reason, "a snapshot could not be opened");
@@ -373,7 +411,6 @@ impl Writer {
             columns = changes.columns.join(", "),
             "published"
         );
-        self.ahead.published();
         self.files.forget_older_than(&snapshot.target);
         let served = self.current.as_ref().and_then(|current| current.ledger.as_ref());
         if served != snapshot.ledger.as_ref() {

@@ -25,8 +25,8 @@ use rustix::time::ClockId;
 
 use super::child::FILES_PER_BUILDER;
 use super::messages::{Allowance, Failure, Request, Response};
-use crate::ipc;
 use super::source::Source;
+use crate::ipc;
 use crate::sandbox;
 
 /// The hidden subcommand's name.

@@ -15,8 +15,8 @@ use tracing::debug;
 
 use super::builder::SUBCOMMAND;
 use super::messages::{Request, Response};
-use crate::ipc;
 use super::table::TableBudget;
+use crate::ipc;
 
 /// Processor time that an empty file may take.
 const DEADLINE: Duration = Duration::from_secs(20);

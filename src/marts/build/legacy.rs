@@ -11,8 +11,7 @@ use super::messages::{Allowance, Cause, Failure, Listed, Request, Response};
 use super::pool::{Known, Shared, allowance, block};
 use super::table::{Place, SMALLEST_TABLE_BYTES, TableKind};
 use super::{BuiltTable, Pool, Rejection};
-use crate::legacy::catalog_name;
-use crate::legacy::LegacyVersion;
+use crate::legacy::{LegacyVersion, catalog_name};
 
 /// A table or view of a legacy file.
 #[derive(Debug, Clone)]

@@ -39,6 +39,8 @@ pub use child::{Settings, choose_scratch};
 pub use footer::{Footer, FooterError, has_tail};
 pub use legacy::BuiltLegacyTable;
 pub use pool::Pool;
+#[cfg(test)]
+pub(crate) use table::table_of;
 pub use table::{BuiltTable, TableBudget, TableKind};
 
 use crate::pin::Pin;

@@ -90,7 +90,16 @@ impl Pool {
     /// Has a version of a mart built. Returns at once; what becomes of it is reported, also when it is
     /// known already. Another version of the same mart that waits is given up.
     pub fn submit(&self, pin: Arc<Pin>, name: impl Into<String>) {
-        self.shared.state().queue.ask(pin, Asker::Report(name.into()));
+        self.ask(pin, name.into(), false);
+    }
+
+    /// The same for a version that a snapshot waits for: it gives up no other, and is not given up.
+    pub fn want(&self, pin: Arc<Pin>, name: impl Into<String>) {
+        self.ask(pin, name.into(), true);
+    }
+
+    fn ask(&self, pin: Arc<Pin>, name: String, is_wanted: bool) {
+        self.shared.state().queue.ask(pin, Asker::Report { name, is_wanted });
         self.shared.changed.notify_all();
     }
 

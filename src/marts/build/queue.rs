@@ -20,8 +20,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Who wants to know what a content came to.
 #[derive(Debug)]
 pub(super) enum Asker {
-    /// Whoever listens to the pool; this is the mart's name.
-    Report(String),
+    /// Whoever listens to the pool.
+    Report {
+        /// The mart's name.
+        name: String,
+        /// Whether a snapshot waits for this version, so that no newer one takes its place.
+        is_wanted: bool,
+    },
     /// A caller that waits. `None` when its file was rewritten.
     Caller(Sender<(Hash, Option<Verdict>)>),
 }
@@ -95,14 +100,14 @@ impl Queue {
     /// Enters that somebody wants to know of a pin.
     pub(super) fn ask(&mut self, pin: Arc<Pin>, asker: Asker) {
         let hash = pin.hash();
-        if let Asker::Report(name) = &asker {
+        if let Asker::Report { name, is_wanted: false } = &asker {
             self.supersede(name, hash);
         }
         // What is being tried again is waited for.
         if !self.entries.contains_key(&hash)
             && let Some(verdict) = self.verdict(&hash)
         {
-            if let (Some(again), Asker::Report(name)) = (self.again.get_mut(&hash), &asker) {
+            if let (Some(again), Asker::Report { name, .. }) = (self.again.get_mut(&hash), &asker) {
                 again.pins.push((name.clone(), Arc::downgrade(&pin)));
             }
             return self.answer(Ask { pin, asker }, Some(verdict));
@@ -121,7 +126,7 @@ impl Queue {
 
     /// Drops older versions of a mart that have not been begun with.
     fn supersede(&mut self, name: &str, hash: Hash) {
-        let is_of = |ask: &mut Ask| matches!(&ask.asker, Asker::Report(known) if known == name);
+        let is_of = |ask: &mut Ask| matches!(&ask.asker, Asker::Report { name: known, is_wanted: false } if known == name);
         for (_, entry) in
             self.entries.iter_mut().filter(|(known, entry)| **known != hash && !entry.is_under_way)
         {
@@ -166,7 +171,10 @@ impl Queue {
             }
             let alive = again.pins.drain(..).filter_map(|(name, pin)| Some((name, pin.upgrade()?)));
             let before = asks.len();
-            asks.extend(alive.map(|(name, pin)| Ask { pin, asker: Asker::Report(name) }));
+            asks.extend(alive.map(|(name, pin)| {
+                let asker = Asker::Report { name, is_wanted: false };
+                Ask { pin, asker }
+            }));
             asks.len() > before // nobody cares any more
         });
         for ask in asks {
@@ -214,7 +222,7 @@ impl Queue {
         let attempts = self.again.get(&hash).map_or(0, |again| again.attempts);
         let mut pins = Vec::new();
         for ask in asks {
-            if let Asker::Report(name) = &ask.asker {
+            if let Asker::Report { name, .. } = &ask.asker {
                 pins.push((name.clone(), Arc::downgrade(&ask.pin)));
             }
         }
@@ -230,7 +238,7 @@ impl Queue {
 
     fn answer(&mut self, ask: Ask, verdict: Option<Verdict>) {
         match ask.asker {
-            Asker::Report(name) => {
+            Asker::Report { name, .. } => {
                 let result = match verdict {
                     Some(Verdict::Built(table)) => BuildResult::Built(table),
                     Some(Verdict::Rejected(rejection)) => BuildResult::Rejected(rejection),

@@ -186,7 +186,13 @@ impl Place {
                 (fd, Held::Disk(budget), bytes)
             }
         };
-        Ok(Some(BuiltTable { number: NUMBERS.fetch_add(1, Ordering::Relaxed), fd, held, bytes, report }))
+        Ok(Some(BuiltTable {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            fd,
+            held,
+            bytes,
+            report,
+        }))
     }
 }
 
@@ -244,4 +250,32 @@ impl Drop for BuiltTable {
             budget.on_disk.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
+}
+
+/// The table of what `select` selects, for the tests of whoever attaches tables.
+#[cfg(test)]
+pub(crate) fn table_of(select: &str) -> Arc<BuiltTable> {
+    use super::{ReportColumn, TABLE};
+    use std::io::Write;
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("made.duckdb");
+    let duckdb = duckdb::Connection::open_in_memory().expect("DuckDB opens");
+    let make =
+        format!("ATTACH '{}' AS made; CREATE TABLE made.{TABLE} AS {select}", path.display());
+    duckdb.execute_batch(&make).expect(select);
+    let mut columns = duckdb.prepare(&format!("DESCRIBE made.{TABLE}")).expect("a table");
+    let columns = columns
+        .query_map([], |row| Ok(ReportColumn { name: row.get(0)?, ty: row.get(1)? }))
+        .and_then(Iterator::collect)
+        .expect("its columns");
+    let count = format!("SELECT count(*) FROM made.{TABLE}");
+    let rows = duckdb.query_row(&count, [], |row| row.get(0)).expect("its rows");
+    duckdb.execute_batch("DETACH made").expect("written");
+    let bytes = std::fs::read(path).expect("readable");
+    let place = TableBudget::new(1 << 30, None).place(bytes.len() as u64, false).expect("room");
+    let mut file = File::from(place.fd.try_clone().expect("a descriptor"));
+    file.write_all(&bytes).expect("written");
+    let finished = place.finish(Report { rows, columns, empty_model: false });
+    Arc::new(finished.expect("sealed").expect("small"))
 }
