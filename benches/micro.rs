@@ -8,19 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use martd::encode::{Encoder, Format, Summary};
-use martd::engine::{Answer, Instance, Parameters, Scope, Settings, Table};
+use martd::duck::Database;
+use martd::encode::{Coding, Codings, Encoder, Format, Summary};
+use martd::engine::{
+    Engine, EngineSettings, Head, Parameters, Principal, Query, QueryJob, Scope, Settings, Spawner,
+    Table,
+};
 use martd::marts::build::{self, Pool, TableBudget, Verdict};
 use martd::pin::{Budget, Pin};
 use martd::scan::MartDir;
-use martd::sql_gate::{ValidatedStatement, Validator};
+use martd::sql_gate::Validator;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// As many as DuckDB hands out at once.
 const ROWS: usize = 2_048;
 const SCHEMA: &str = "mart";
 const SMALL: &str = "SELECT * FROM mart.m0 WHERE id < 40";
-const WIDE: &str = "SELECT * FROM mart.m0";
 
 fn main() {
     divan::main();
@@ -63,22 +69,26 @@ fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
         name: format!("m{number}"),
         schema: None,
         columns: table.report().columns.clone(),
-        rows: table.report().rows,
-        empty: false,
+        is_empty: false,
         table: Arc::clone(&table),
     };
     (0..count).map(mart).collect()
 }
 
-fn settings() -> Settings {
-    Settings {
+fn engine(runtime: &Runtime) -> Engine {
+    let process = Settings {
         memory_bytes: 256 << 20,
+        data_bytes: 4 << 30,
         threads: 1,
-        temp_dir: None,
         time_zone: "UTC".to_owned(),
         schemas: vec![SCHEMA.to_owned()],
         scoping: None,
-    }
+        table_dir: None,
+    };
+    let program = env!("CARGO_BIN_EXE_martd").into();
+    let settings = EngineSettings { program, queries: 1, process };
+    let spawner = Spawner::start().expect("a thread");
+    Engine::start(settings, spawner, runtime.handle()).expect("an engine")
 }
 
 #[divan::bench(args = [11, 1_000])]
@@ -100,42 +110,58 @@ fn pin(bencher: Bencher) {
 fn publish(bencher: Bencher, count: usize) {
     let dir = marts(count);
     let tables = tables(&dir, count);
-    bencher.bench(|| Instance::open(&settings(), tables.clone()).expect("an instance"));
+    let runtime = Runtime::new().expect("threads");
+    let engine = engine(&runtime);
+    bencher.bench(|| engine.publish("id", tables.clone()).expect("it serves them"));
 }
 
 #[divan::bench]
-fn gate_judges_a_new_statement(bencher: Bencher) {
-    let gate = Validator::new().expect("a gate");
+fn validate_a_new_statement(bencher: Bencher) {
+    let validator = Validator::new().expect("a validator");
     let mut number = 0;
     bencher.bench_local(|| {
         number += 1;
-        gate.validate(&format!(
+        validator.validate(&format!(
             "SELECT tag, sum(amount) FROM mart.m0 WHERE id < {number} GROUP BY tag"
         ))
     });
 }
 
 #[divan::bench]
-fn gate_recalls_a_statement(bencher: Bencher) {
-    let gate = Validator::new().expect("a gate");
-    gate.validate(WIDE).expect("it may be asked");
-    bencher.bench(|| gate.recall(black_box(WIDE)));
+fn recall_a_statement(bencher: Bencher) {
+    let validator = Validator::new().expect("a validator");
+    validator.validate(SMALL).expect("it may be asked");
+    bencher.bench(|| validator.recall(black_box(SMALL)));
 }
 
-/// A statement of 40 rows on a connection that knows it.
+/// A statement of 40 rows, on a connection that has it prepared, to the engine's process and back.
 #[divan::bench]
 fn query(bencher: Bencher) {
     let dir = marts(1);
-    let instance = Instance::open(&settings(), tables(&dir, 1)).expect("an instance");
-    let checked = check(SMALL);
-    bencher.bench(|| {
-        let mut session = instance.session().expect("a session");
-        let none = Parameters::default();
-        session
-            .query(SMALL, &checked, &none, &Scope::AllRows, |answer| {
-                Ok(answer.next_chunk()?.is_some())
-            })
-            .expect("rows")
+    let runtime = Runtime::new().expect("threads");
+    let engine = engine(&runtime);
+    let lease = engine.publish("id", tables(&dir, 1)).expect("it serves them");
+    let query = || Query {
+        lease: Arc::clone(&lease),
+        job: QueryJob {
+            sql: SMALL.to_owned(),
+            parameters: Parameters::default(),
+            scope: Scope::AllRows,
+            format: Format::Json,
+            codings: Codings { best: Coding::Identity, identity: true },
+            max_rows: 10_000,
+            max_bytes: 1 << 30,
+            elapsed: Duration::ZERO,
+        },
+        principal: Principal(blake3::hash(b"bench")),
+        deadline: tokio::time::Instant::now() + Duration::from_secs(60),
+        cancel: CancellationToken::new(),
+        stall: Duration::from_secs(60),
+    };
+    bencher.with_inputs(query).bench_local_values(|query| {
+        let (sender, head) = oneshot::channel();
+        runtime.block_on(engine.query(query, sender));
+        assert!(matches!(head.blocking_recv(), Ok(Ok(Head::Whole(..)))));
     });
 }
 
@@ -143,14 +169,14 @@ fn query(bencher: Bencher) {
 #[divan::bench(args = Format::ALL)]
 fn encode(bencher: Bencher, format: Format) {
     let dir = marts(1);
-    let instance = Instance::open(&settings(), tables(&dir, 1)).expect("an instance");
-    let mut session = instance.session().expect("a session");
-    let none = Parameters::default();
-    let checked = check(WIDE);
+    let path = dir.path().join(SCHEMA).join("m0.parquet");
+    let connection = Database::open_in_memory(&[]).and_then(|database| database.connect());
+    let connection = connection.expect("DuckDB opens");
+    let statement = connection.prepare(&format!("FROM '{}'", path.display()));
+    let mut statement = statement.expect("it can be read");
     let fetch = || {
-        let first =
-            |answer: &mut Answer<'_, '_>| Ok((answer.columns().to_vec(), answer.next_chunk()?));
-        session.query(WIDE, &checked, &none, &Scope::AllRows, first).expect("rows")
+        let mut rows = statement.execute().expect("rows");
+        (rows.columns().to_vec(), rows.next_chunk().expect("rows"))
     };
     let summary = Summary { truncated: false, snapshot: "", elapsed: Duration::ZERO };
     let mut out = Vec::new();
@@ -161,10 +187,6 @@ fn encode(bencher: Bencher, format: Format) {
         encoder.end(&mut out, summary).expect("an end");
         out.len()
     });
-}
-
-fn check(sql: &str) -> Arc<ValidatedStatement> {
-    Validator::new().expect("a gate").validate(sql).expect("it may be asked")
 }
 
 /// A cached answer over HTTP, on one connection.

@@ -123,6 +123,20 @@ pub(super) enum Task {
     Newest { snapshot: u64, mart: String, column: String },
 }
 
+impl Task {
+    /// The hash of its statement, as the access log has it.
+    pub(super) fn statement(&self) -> blake3::Hash {
+        match self {
+            Self::Validate(sql) | Self::Query { job: QueryJob { sql, .. }, .. } => {
+                blake3::hash(sql.as_bytes())
+            }
+            Self::Newest { mart, column, .. } => {
+                blake3::hash(format!("{mart}.{column}").as_bytes())
+            }
+        }
+    }
+}
+
 /// A query that is to be answered, with everything that its answer depends on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueryJob {

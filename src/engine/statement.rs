@@ -195,7 +195,7 @@ impl Watched {
         loop {
             let process = self.in_time(shared.current()).await?;
             let ended = self.attempt(&process, task).await;
-            let statement = &self.culprit.statement.to_hex()[..16];
+            let statement = &task.statement().to_hex()[..16];
             match ended {
                 Ended::Response(response, bytes) => return Ok((response, bytes)),
                 Ended::Failed(error) => return Err(error),

@@ -57,7 +57,7 @@ pub(super) struct Task {
 /// The content of an answer that was made.
 pub(super) enum Answer {
     Whole(Stored),
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 type Parts = mpsc::Receiver<Result<Part, QueryError>>;
@@ -100,7 +100,7 @@ impl Work<'_> {
                     _ticket: ticket,
                     tally: None,
                 };
-                Ok((Answer::Stream(stream), CacheResult::Miss))
+                Ok((Answer::Stream(Box::new(stream)), CacheResult::Miss))
             }
             // What the other got cannot be shared, or the other had less time left: run it.
             Some(_) => {

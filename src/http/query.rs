@@ -229,7 +229,7 @@ enum Content {
     /// Nothing: the client has it.
     Unchanged,
     Whole(Stored),
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 impl Content {
