@@ -46,9 +46,11 @@ fn check_shows_what_would_be_served_and_what_is_wrong() {
     assert_eq!(words(&bad.out, "half.parquet")[1], "landing");
     assert_eq!(words(&bad.out, "notes.txt")[1], "ignored");
 
-    // Looking at the footer alone does not find it: the setting is that of `serve`.
-    let shallow = run(&["check", text(root.path())], &[("MARTD_VERIFY", "footer")]);
-    assert_eq!((shallow.code, &*words(&shallow.out, "damaged.parquet")[1]), (0, "served"));
+    // The settings are those of `serve`: with no room for a table there is none.
+    let small = run(&["check", text(root.path())], &[("MARTD_TABLE_MEMORY", "1KiB")]);
+    let good = words(&small.out, "good.parquet");
+    assert_eq!((small.code, &*good[1]), (1, "rejected"), "{small:?}");
+    assert!(small.out.contains("raise it, or name a folder"), "{small:?}");
 
     let absent = run(&["check", "/nowhere"], &[]);
     assert_eq!(absent.code, 1);

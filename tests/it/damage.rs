@@ -1,7 +1,7 @@
 //! A corpus of damaged Parquet files: what is damaged is never served, nothing that it does to a
-//! decoder reaches martd, and the last good version stays.
+//! builder reaches martd, and the last good version stays.
 //!
-//! Most of the corpus meets the code that judges files, with real decoding children; a sample of it
+//! Most of the corpus meets the code that judges files, with real builders; a sample of it
 //! then goes through a running martd. The seed is printed; `MARTD_SEED` repeats a run.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use duckdb::Connection;
+use martd::marts::build::{self, Footer, Pool, TableBudget, Verdict, has_tail};
 use martd::pin::{Budget, Pin};
-use martd::verify::{Depth, Footer, Report, Verifier, has_tail};
 
 use crate::harness::{Martd, Root, names, program};
 use crate::writers::put;
@@ -287,7 +287,7 @@ fn mutants_of(of: usize, intact: &Intact, random: &mut Random) -> Vec<Mutant> {
 /// What martd says of a file: it passes all that a file in the directory has to pass.
 enum Judgement {
     Refused(String),
-    ToDecode(Arc<Pin>),
+    ToBuild(Arc<Pin>),
 }
 
 fn judge(bench: &Bench, bytes: &[u8], budget: &Arc<Budget>) -> io::Result<Judgement> {
@@ -299,14 +299,17 @@ fn judge(bench: &Bench, bytes: &[u8], budget: &Arc<Budget>) -> io::Result<Judgem
     }
     let pin = Pin::new(file, budget).map_err(io::Error::other)?;
     Ok(match Footer::read(&pin) {
-        Ok(_) => Judgement::ToDecode(Arc::new(pin)),
+        Ok(_) => Judgement::ToBuild(Arc::new(pin)),
         Err(error) => Judgement::Refused(error.to_string()),
     })
 }
 
-fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<Report, String>> {
+fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<(), String>> {
     let budget = Budget::new(1 << 30);
-    let verifier = Verifier::new(program(), 2, Depth::Full);
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let tables = TableBudget::new(1 << 30, None);
+    let settings = build::Settings::new(program().into(), scratch.path().into(), tables);
+    let pool = Pool::start(settings, |_| {}).expect("threads");
     let mut verdicts = Vec::with_capacity(mutants.len());
     for batch in mutants.chunks(BATCH) {
         let judged: Vec<Judgement> = batch
@@ -314,15 +317,20 @@ fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<Report, String>> {
             .map(|mutant| judge(bench, &mutant.bytes, &budget).expect("can be judged"))
             .collect();
         let pins = judged.iter().filter_map(|judged| match judged {
-            Judgement::ToDecode(pin) => Some(pin),
+            Judgement::ToBuild(pin) => Some(pin),
             Judgement::Refused(_) => None,
         });
-        let decoded = verifier.verify(pins).expect("children start");
+        let built = pool.build_all(pins);
         verdicts.extend(judged.iter().map(|judged| match judged {
             Judgement::Refused(reason) => Err(reason.clone()),
-            Judgement::ToDecode(pin) => decoded[&pin.hash()].clone(),
+            Judgement::ToBuild(pin) => match &built[&pin.hash()] {
+                Verdict::Built(_) => Ok(()),
+                Verdict::Rejected(rejection) => Err(rejection.reason.clone()),
+            },
         }));
     }
+    drop(pool);
+    assert_eq!(fs::read_dir(scratch.path()).expect("readable").count(), 0, "left behind");
     verdicts
 }
 
@@ -360,7 +368,7 @@ fn no_damage_kills_martd_or_is_served_where_it_can_be_told() {
         let what = || format!("{} of {}", mutant.damage, intact[mutant.of].name);
         match verdict {
             Err(reason) => {
-                stopped += usize::from(reason.contains("process that decoded it"));
+                stopped += usize::from(reason.contains("process that read it"));
                 refused.push(mutant);
             }
             Ok(_) => {
@@ -372,7 +380,7 @@ fn no_damage_kills_martd_or_is_served_where_it_can_be_told() {
             }
         }
     }
-    println!("refused {}, of which {stopped} stopped their decoder", refused.len());
+    println!("refused {}, of which {stopped} stopped their builder", refused.len());
     println!("accepted {}: {shown:?}", accepted.len());
     println!("compared after {:?}", started.elapsed());
 
@@ -428,7 +436,7 @@ fn footers_made_to_break_their_reader_are_refused() {
         let verdict = judge(&bench, &footer_alone(&footer), &Budget::new(1 << 30));
         match verdict.expect("can be judged") {
             Judgement::Refused(reason) => println!("{what}: {reason}"),
-            Judgement::ToDecode(_) => panic!("{what}: accepted"),
+            Judgement::ToBuild(_) => panic!("{what}: accepted"),
         }
     }
 }

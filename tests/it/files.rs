@@ -8,7 +8,7 @@ use rustix::fs::inotify;
 use serde_json::Value as Json;
 
 use crate::harness::{Martd, Root, names, wait_for};
-use crate::proc::decoders;
+use crate::proc::builders;
 use crate::writers::Writer;
 
 fn reasons(list: &Json) -> BTreeMap<String, String> {
@@ -94,7 +94,7 @@ fn a_whole_footer_over_damaged_pages_is_rejected_and_the_last_version_is_served(
 }
 
 #[test]
-fn a_good_version_stays_when_a_damaged_one_lands_while_it_is_being_decoded() {
+fn a_good_version_stays_when_a_damaged_one_lands_while_it_is_being_built() {
     let root = Root::new();
     let writer = Writer::new();
     writer.land(&root, "a", "SELECT 1 AS x");
@@ -103,9 +103,9 @@ fn a_good_version_stays_when_a_damaged_one_lands_while_it_is_being_decoded() {
 
     let mut damaged = writer.parquet("SELECT hash(i) AS x FROM range(5000) t(i)", None);
     damaged[40..2000].fill(0xff);
-    // Large, so that decoding it takes a while.
+    // Large, so that building it takes a while.
     writer.land(&root, "a", "SELECT 2 AS x, hash(i) AS y FROM range(3_000_000) t(i)");
-    wait_for("the decoder", || decoders(martd.pid()).iter().any(|child| child.busy).then_some(()));
+    wait_for("the builder", || builders(martd.pid()).iter().any(|child| child.busy).then_some(()));
     crate::writers::put(root.mart("a.parquet"), &damaged);
     martd.wait_snapshot("the rejection", |s| s["rejected"][0]["file"] == "a.parquet");
 
@@ -230,17 +230,4 @@ fn opens_while(root: &Root, change: impl FnOnce(), martd: &Martd) -> BTreeMap<St
         }
     }
     opened
-}
-
-#[test]
-fn with_the_footer_alone_verified_damage_shows_when_a_query_meets_it() {
-    let root = Root::new();
-    let mut bytes = Writer::new().parquet("SELECT hash(i) AS x FROM range(5000) t(i)", None);
-    bytes[40..2000].fill(0xff);
-    crate::writers::put(root.mart("a.parquet"), &bytes);
-    let martd = Martd::start_with(root.path(), &[("MARTD_VERIFY", "footer")]);
-    let snapshot = martd.wait_ready();
-    assert_eq!(snapshot["marts"][0]["rows"], 5000);
-    assert_ne!(martd.query("SELECT sum(x) FROM mart.a").status, 200);
-    assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 5000);
 }

@@ -21,7 +21,7 @@ const KILLS: usize = 12;
 const KILLED_WITHIN_MS: u64 = 1_500;
 const MARTS: [&str; 3] = ["a", "b", "c"];
 
-/// Large enough that a decoder is at work much of the time.
+/// Large enough that a builder is at work much of the time.
 fn rows(build: u64) -> String {
     format!("SELECT {build} AS build, hash(i) AS x FROM range(200_000) t(i)")
 }
@@ -121,13 +121,13 @@ fn ask_until_killed(martd: &Client, killed: &AtomicBool) {
     }
 }
 
-/// Kills martd after this time, or, without one, as soon as it decodes a file.
+/// Kills martd after this time, or, without one, as soon as it builds a table.
 fn kill(martd: &mut Martd, after: Option<Duration>) {
     match after {
         Some(time) => thread::sleep(time),
         None => {
-            let decoder = || proc::children(martd.pid()).first().copied();
-            wait_for("a decoder", decoder);
+            let builder = || proc::children(martd.pid()).first().copied();
+            wait_for("a builder", builder);
         }
     }
     martd.signal(Signal::KILL);
@@ -181,15 +181,4 @@ fn killed_at_random_moments_martd_is_ready_again_with_what_is_on_disk() {
 #[test]
 fn killed_at_random_moments_martd_goes_on_from_its_state_directory() {
     killed_again_and_again(true);
-}
-
-#[test]
-fn a_decoder_dies_with_martd_also_before_it_has_looked_for_its_parent() {
-    // As if martd had been killed while the decoder was being started: its parent is another.
-    let decoder = std::process::Command::new(crate::harness::program())
-        .args(["decode", "full", "0", "1"])
-        .output()
-        .expect("martd starts");
-    let message = String::from_utf8_lossy(&decoder.stderr);
-    assert!(!decoder.status.success() && message.contains("the parent is gone"), "{message}");
 }

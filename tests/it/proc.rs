@@ -66,25 +66,25 @@ pub fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(pids).collect()
 }
 
-/// A child that decodes files.
-pub struct Decoder {
+/// A child that builds tables.
+pub struct Builder {
     pub pid: Pid,
     /// Whether it has one open at this moment.
     pub busy: bool,
 }
 
-/// The decoding children of a martd. One that is not busy waits for the next file.
-pub fn decoders(martd: u32) -> Vec<Decoder> {
-    let decoder = |pid: u32| {
+/// The builders of a martd. One that is not busy waits for the next file.
+pub fn builders(martd: u32) -> Vec<Builder> {
+    let builder = |pid: u32| {
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
         let mut open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(|fd| {
             Some(fs::read_link(fd.ok()?.path()).ok()?.to_string_lossy().into_owned())
         });
         let busy = open.any(|file| file.starts_with("/memfd:martd-pin"));
         let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-        command.contains("\0decode\0").then_some(Decoder { pid, busy })
+        command.contains("\0build\0").then_some(Builder { pid, busy })
     };
-    children(martd).into_iter().filter_map(decoder).collect()
+    children(martd).into_iter().filter_map(builder).collect()
 }
 
 /// Whether every thread of a process has taken SIGSTOP.
