@@ -18,7 +18,7 @@ use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
 use crate::config::{Config, ServeArgs};
 use crate::duck;
-use crate::engine::{Engine, Spawner};
+use crate::engine::{Engine, Spawner, StartError};
 use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
 use crate::listen::{self, SocketFiles, Sockets};
@@ -39,14 +39,37 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
     };
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
+        Err(Failure::Setting(problem)) => complain(&problem, EXIT_USAGE),
+        Err(Failure::Other(reason)) => {
             error!("{reason}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(config: Config) -> Result<(), String> {
+/// Why martd does not serve.
+enum Failure {
+    /// A setting is wrong.
+    Setting(String),
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::TimeZone(_) => Self::Setting(error.to_string()),
+            StartError::Other(reason) => Self::Other(reason),
+        }
+    }
+}
+
+fn start(config: Config) -> Result<(), Failure> {
     raise_descriptor_limit();
     let sockets = Sockets::open(&config.listen, config.admin_listen.as_ref())?;
     let legacy = config.legacy.clone().map(LegacyFile::new);
@@ -101,7 +124,7 @@ async fn serve(
     spawner: Spawner,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let Sockets { all, admin, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     let engine = Engine::start(config.engine, spawner, &Handle::current())?;

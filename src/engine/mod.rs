@@ -36,7 +36,7 @@ mod worker;
 use rustix::process::Resource;
 
 pub use lease::{Lease, Table};
-pub use protocol::{End, Parameters, QueryError, QueryJob, Settings};
+pub use protocol::{End, Parameters, QueryError, QueryJob, Settings, StartError};
 pub use quarantine::Principal;
 pub use scope::{Scope, Scoping};
 pub use spawner::Spawner;

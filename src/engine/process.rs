@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
-use super::protocol::{Control, Settings, Status, TableNumber};
+use super::protocol::{Control, Settings, StartError, Status, TableNumber};
 use super::spawner::Spawner;
 use super::worker::SUBCOMMAND;
 use crate::ipc::{self, MOST_DESCRIPTORS};
@@ -69,7 +69,7 @@ struct Outgoing {
 /// Who waits for what an engine says.
 #[derive(Debug, Default)]
 struct Waiting {
-    started: Mutex<Option<mpsc::Sender<Result<(), String>>>>,
+    started: Mutex<Option<mpsc::Sender<Result<(), StartError>>>>,
     snapshots: Mutex<HashMap<u64, oneshot::Sender<Result<(), String>>>>,
     status: OnceLock<ExitStatus>,
 }
@@ -93,8 +93,9 @@ impl Process {
         slots: usize,
         runtime: &Handle,
         ended: impl FnOnce() + Send + 'static,
-    ) -> Result<Arc<Self>, String> {
-        let failed = |error: io::Error| format!("an engine cannot be started: {error}");
+    ) -> Result<Arc<Self>, StartError> {
+        let failed =
+            |error: io::Error| StartError::Other(format!("an engine cannot be started: {error}"));
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
         let mut command = Command::new(program);
         command.args([SUBCOMMAND, &std::process::id().to_string()]).env_clear();
@@ -143,7 +144,10 @@ impl Process {
             match started.recv_timeout(START_WITHIN) {
                 Ok(Ok(())) => {}
                 Ok(Err(reason)) => return Err(reason),
-                Err(_) => return Err("an engine ended, or hung, before it had started".to_owned()),
+                Err(_) => {
+                    let reason = "an engine ended, or hung, before it had started".to_owned();
+                    return Err(StartError::Other(reason));
+                }
             }
         }
         Ok(Arc::new(Self {
@@ -356,7 +360,7 @@ impl Waiting {
         lock(&self.snapshots).clear();
     }
 
-    fn tell_started(&self, started: Result<(), String>) {
+    fn tell_started(&self, started: Result<(), StartError>) {
         if let Some(waiting) = lock(&self.started).take() {
             let _ = waiting.send(started); // it may have waited too long
         }

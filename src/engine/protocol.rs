@@ -96,12 +96,23 @@ pub(super) enum Control {
 pub(super) enum Status {
     /// The engine takes requests.
     Started,
-    /// It cannot, and ends. For the operator.
-    Failed(String),
+    /// It cannot, and ends.
+    Failed(StartError),
     /// A snapshot can be asked for.
     Ready(u64),
     /// It cannot, for this reason.
     Refused(u64, String),
+}
+
+/// Why an engine does not start, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum StartError {
+    /// DuckDB does not know the time zone.
+    #[error("MARTD_TIMEZONE: {0}")]
+    TimeZone(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// Something to do for a slot.

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use super::lease::{Lease, Table};
 use super::process::Process;
-use super::protocol::Settings;
+use super::protocol::{Settings, StartError};
 use super::quarantine::Quarantine;
 use super::spawner::Spawner;
 
@@ -156,7 +156,7 @@ enum Message {
     Ended(u32),
     Replace(Arc<Process>, StartReason, String),
     Publish(String, Vec<Table>, mpsc::Sender<Result<Arc<Lease>, String>>),
-    Isolate(oneshot::Sender<Result<Arc<Process>, String>>),
+    Isolate(oneshot::Sender<Result<Arc<Process>, StartError>>),
     Stop,
 }
 
@@ -170,7 +170,7 @@ impl Engine {
         settings: EngineSettings,
         spawner: Spawner,
         runtime: &Handle,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StartError> {
         let (messages, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
             current: watch::Sender::new(None),
@@ -202,9 +202,11 @@ impl Engine {
             }
             supervisor.end();
         });
-        let thread = thread.map_err(|error| format!("a thread cannot be had: {error}"))?;
+        let thread = thread
+            .map_err(|error| StartError::Other(format!("a thread cannot be had: {error}")))?;
         let supervised = Supervised { messages, thread: Some(thread) };
-        outcome.recv().map_err(|_| "the thread of the engines panicked".to_owned())??;
+        let panicked = |_| StartError::Other("the thread of the engines panicked".to_owned());
+        outcome.recv().map_err(panicked)??;
         Ok(Self { shared, _thread: Arc::new(supervised) })
     }
 
@@ -282,10 +284,10 @@ impl Shared {
     }
 
     /// An engine of its own for suspects, with one slot and nothing to serve yet.
-    pub(super) async fn isolate(&self) -> Result<Arc<Process>, String> {
+    pub(super) async fn isolate(&self) -> Result<Arc<Process>, StartError> {
         let (sender, outcome) = oneshot::channel();
         self.post(Message::Isolate(sender));
-        outcome.await.map_err(|_| "martd is ending".to_owned())?
+        outcome.await.map_err(|_| StartError::Other("martd is ending".to_owned()))?
     }
 
     /// Tells engines that nobody will ask for a snapshot any more.
@@ -322,7 +324,7 @@ impl Supervisor {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(problem) = self.start() {
-                        error!(problem, "an engine cannot be started");
+                        error!(%problem, "an engine cannot be started");
                         let due = Instant::now() + self.pause;
                         self.wanted = self.wanted.map(|(reason, _)| (reason, due));
                         self.pause = (2 * self.pause).min(LONGEST_PAUSE);
@@ -351,7 +353,7 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&self, slots: usize, reason: StartReason) -> Result<Arc<Process>, String> {
+    fn spawn(&self, slots: usize, reason: StartReason) -> Result<Arc<Process>, StartError> {
         let EngineSettings { program, process: settings, .. } = &self.settings;
         let messages = self.shared.messages.clone();
         let (known, pid) = mpsc::channel();
@@ -369,14 +371,14 @@ impl Supervisor {
     }
 
     /// Starts an engine, has it serve everything that is leased, and sends new requests there.
-    fn start(&mut self) -> Result<(), String> {
+    fn start(&mut self) -> Result<(), StartError> {
         let began = Instant::now();
         let reason = self.wanted.map_or(StartReason::Exited, |(reason, _)| reason);
         let process = self.spawn(self.settings.queries + OTHER_SLOTS, reason)?;
         // Held until new requests go there: who drops one after that tells the new engine.
         let leases = self.shared.live_leases();
         for lease in &leases {
-            self.serve(&process, lease)?;
+            self.serve(&process, lease).map_err(StartError::Other)?;
         }
         self.shared.facts().missing = None;
         (self.wanted, self.pause) = (None, FIRST_PAUSE);
@@ -411,7 +413,7 @@ impl Supervisor {
             Some((served, _)) => return served.map(|()| lease),
             None => {}
         }
-        self.start()?; // which has it serve this, too
+        self.start().map_err(|error| error.to_string())?; // which has it serve this, too
         Ok(lease)
     }
 

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -20,13 +21,13 @@ use rustix::process::Signal;
 use super::database::{Attached, LockedDatabase};
 use super::freshness::NewestError;
 use super::protocol::{
-    self, Control, Failure, QueryError, Request, Response, Settings, SnapshotSpec, Status,
-    TableNumber, Task,
+    self, Blame, Control, Failure, QueryError, Request, Response, Settings, SnapshotSpec,
+    StartError, Status, TableNumber, Task,
 };
 use super::scope::Scope;
 use super::session::{self, Sink};
 use super::snapshot::Snapshot;
-use crate::duck::Interrupt;
+use crate::duck::{self, ErrorKind, Interrupt};
 use crate::ipc;
 use crate::sandbox;
 use crate::sql_gate::Validator;
@@ -85,26 +86,31 @@ fn end() -> ! {
     std::process::abort()
 }
 
-fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), String> {
-    let first =
-        ipc::receive(control).map_err(|error| format!("the front is not understood: {error}"));
-    let Some((Control::Start(settings), sockets)) = first? else {
-        return Err("the front said nothing".to_owned());
+fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartError> {
+    let other = StartError::Other;
+    let first = ipc::receive(control);
+    let first = first.map_err(|error| other(format!("the front is not understood: {error}")))?;
+    let Some((Control::Start(settings), sockets)) = first else {
+        return Err(other("the front said nothing".to_owned()));
     };
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE); // where there is no /proc
     // Before rights are given up: DuckDB looks for the limits of its cgroup when it is opened, and
     // does not bear that they cannot be read.
-    let database = LockedDatabase::open(&settings).map_err(|error| error.to_string())?;
-    let validator = Validator::new().map_err(|error| error.to_string())?;
+    let database = LockedDatabase::open(&settings).map_err(|error| match error.kind() {
+        ErrorKind::Statement => StartError::TimeZone(error.to_string()),
+        _ => other(error.to_string()),
+    })?;
+    let validator = Validator::new().map_err(|error| other(error.to_string()))?;
+    duck::is_keyword(""); // which opens a database the first time
     sandbox::confine_engine(settings.table_dir.as_deref())
-        .map_err(|error| format!("an engine's rights cannot be given up: {error}"))?;
+        .map_err(|error| other(format!("an engine's rights cannot be given up: {error}")))?;
     sandbox::bound_data(settings.data_bytes)
-        .map_err(|error| format!("an engine's memory cannot be limited: {error}"))?;
-    database.lock(settings.threads).map_err(|error| error.to_string())?;
+        .map_err(|error| other(format!("an engine's memory cannot be limited: {error}")))?;
+    database.lock(settings.threads).map_err(|error| other(error.to_string()))?;
 
     let slots = sockets.iter().map(|_| Mutex::default()).collect();
     let engine = Arc::new(Engine { validator, snapshots: RwLock::default(), slots });
-    let no_thread = |error: io::Error| format!("an engine's threads cannot be had: {error}");
+    let no_thread = |error: io::Error| other(format!("an engine's threads cannot be had: {error}"));
     for (slot, socket) in sockets.into_iter().enumerate() {
         let engine = Arc::clone(&engine);
         let thread = thread::Builder::new().name(format!("slot-{slot}")).stack_size(STACK_BYTES);
@@ -273,7 +279,11 @@ impl Engine {
     fn serve(&self, slot: usize, socket: &UnixStream) {
         while let Ok(Some(request)) = protocol::receive_request(socket) {
             let mut answers = Answers { engine: self, slot, request: request.number, socket };
-            let (response, bytes) = self.respond(&request, &mut answers);
+            let answer = AssertUnwindSafe(|| self.respond(&request, &mut answers));
+            let (response, bytes) = catch_unwind(answer).unwrap_or_else(|_| {
+                let error = QueryError::EngineFailed("an encoder panicked".to_owned());
+                (Response::Failed(Failure { error, blame: Blame::Culprit }), Vec::new())
+            });
             self.slot(slot).running = None;
             if protocol::send_response(socket, &response, &bytes).is_err() {
                 return;
