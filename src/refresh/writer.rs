@@ -355,8 +355,7 @@ impl Writer {
     /// Takes what building a version came to.
     fn learn(&mut self, Outcome { name, pin, result }: &Outcome) {
         let is_it = |version: &Arc<Version>| Arc::ptr_eq(&version.pin, pin);
-        let is_chosen =
-            self.chosen.as_ref().is_some_and(|target| target.versions().any(|v| is_it(v)));
+        let is_chosen = self.chosen.as_ref().is_some_and(|target| target.versions().any(is_it));
         if is_chosen && matches!(result, BuildResult::Superseded) {
             return; // it was asked for again since
         }
