@@ -69,7 +69,7 @@ impl Budget {
 
     /// A pin's place in the budget, with no bytes yet.
     fn claim(self: &Arc<Self>) -> io::Result<Reservation> {
-        let most = descriptor_limit() / 2;
+        let most = descriptor_limit() / PINS_SHARE;
         self.pins
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pins| {
                 (pins < most).then_some(pins + 1)
@@ -77,12 +77,16 @@ impl Budget {
             .map(|_| Reservation { budget: Arc::clone(self), bytes: 0 })
             .map_err(|pins| {
                 io::Error::other(format!(
-                    "{pins} files are held open already, half of what martd may open; \
+                    "{pins} files are held open already, an eighth of what martd may open; \
                      raise its limit of descriptors (RLIMIT_NOFILE)"
                 ))
             })
     }
 }
+
+/// A version of a mart takes more descriptors than its pin's: its table's, and one for each database in
+/// which that is attached.
+const PINS_SHARE: u64 = 8;
 
 /// The descriptors that this process may have. Asked anew each time: it can be raised from outside.
 pub fn descriptor_limit() -> u64 {

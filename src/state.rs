@@ -6,7 +6,7 @@
 //! dies at, the manifest names files that are whole; what it does not name is removed.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, FileTimes};
+use std::fs::{self, DirEntry, File, FileTimes};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::ledger::Ledger;
+use crate::marts::build::SCRATCH_PREFIX;
 use crate::pin::{Budget, Pin};
 use crate::publish::{Chosen, Target, Version};
 
@@ -63,7 +64,12 @@ impl StateDir {
             rustix::io::Errno::WOULDBLOCK => io::Error::other("another martd has it"),
             other => other.into(),
         })?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let state = Self { path: path.to_owned(), _lock: lock };
+        // A martd that is killed between making a builder's folder and starting it leaves it behind.
+        for left in fs::read_dir(path)?.filter_map(Result::ok).filter(is_scratch) {
+            let _ = fs::remove_dir_all(left.path()); // it may be on its way already
+        }
+        Ok(state)
     }
 
     /// The snapshot that was published last, pinned again. `None`, with a line in the log, when there
@@ -192,11 +198,16 @@ impl StateDir {
             target.marts.values().map(|chosen| self.file(&chosen.version.pin.hash())).collect();
         named.extend([self.path.join(MANIFEST), self.path.join(LOCK)]);
         for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            if !named.contains(&path) {
-                fs::remove_file(path)?;
+            let entry = entry?;
+            if !named.contains(&entry.path()) && !is_scratch(&entry) {
+                fs::remove_file(entry.path())?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether this is a builder's folder.
+fn is_scratch(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(SCRATCH_PREFIX.as_bytes())
 }

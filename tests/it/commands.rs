@@ -50,7 +50,7 @@ fn check_shows_what_would_be_served_and_what_is_wrong() {
     let small = run(&["check", text(root.path())], &[("MARTD_TABLE_MEMORY", "1KiB")]);
     let good = words(&small.out, "good.parquet");
     assert_eq!((small.code, &*good[1]), (1, "rejected"), "{small:?}");
-    assert!(small.out.contains("raise it, or name a folder"), "{small:?}");
+    assert!(small.out.contains("of MARTD_TABLE_MEMORY (1.0 KiB)"), "{small:?}");
 
     let absent = run(&["check", "/nowhere"], &[]);
     assert_eq!(absent.code, 1);

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use duckdb::Connection;
 use martd::marts::build::{self, Footer, Pool, TableBudget, Verdict, has_tail};
@@ -308,7 +308,8 @@ fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<(), String>> {
     let budget = Budget::new(1 << 30);
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let tables = TableBudget::new(1 << 30, None);
-    let settings = build::Settings::new(program().into(), scratch.path().into(), tables);
+    let mut settings = build::Settings::new(program().into(), scratch.path().into(), tables);
+    settings.deadline = Duration::from_secs(2); // some make DuckDB go round in circles
     let pool = Pool::start(settings, |_| {}).expect("threads");
     let mut verdicts = Vec::with_capacity(mutants.len());
     for batch in mutants.chunks(BATCH) {
@@ -433,10 +434,11 @@ fn footers_made_to_break_their_reader_are_refused() {
         ("groups nested 1,000 deep", nested(1_000)),
         ("groups nested 1,000,000 deep", nested(1_000_000)),
     ] {
-        let verdict = judge(&bench, &footer_alone(&footer), &Budget::new(1 << 30));
-        match verdict.expect("can be judged") {
-            Judgement::Refused(reason) => println!("{what}: {reason}"),
-            Judgement::ToBuild(_) => panic!("{what}: accepted"),
+        let (of, obvious) = (0, true);
+        let mutant = Mutant { of, damage: what.to_owned(), bytes: footer_alone(&footer), obvious };
+        match judge_all(&bench, &[mutant]).remove(0) {
+            Err(reason) => println!("{what}: {reason}"),
+            Ok(()) => panic!("{what}: accepted"),
         }
     }
 }

@@ -418,8 +418,8 @@ fn views_that_ask_for_what_is_not_there_are_left_out() {
         CREATE VIEW main_mart.broken AS SELECT * FROM analytics.main_mart.gone; DROP TABLE main_mart.gone");
     let martd = stage.start(&[]);
     assert_eq!(names(&martd.wait_ready()["marts"], "name"), ["a"]);
-    let line = martd.wait_log("a view of the legacy file is left out");
-    assert_eq!(line["name"], "broken");
+    let line = martd.wait_log("a view has no table");
+    assert_eq!(line["view"], "broken");
 }
 
 #[test]

@@ -54,8 +54,10 @@ impl Stage {
     }
 }
 
+/// What is kept: not the folders of builders.
 fn files(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).expect("readable").map(|entry| entry.expect("readable").path()).collect()
+    let entries = fs::read_dir(dir).expect("readable").map(|entry| entry.expect("readable").path());
+    entries.filter(|path| !path.display().to_string().contains("/martd-build-")).collect()
 }
 
 fn stop(mut martd: Martd, signal: Signal) {

@@ -26,7 +26,8 @@ const PATIENCE: u32 = 15;
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 /// Files that one builder is given at most. Each takes a number of a descriptor.
 pub(super) const FILES_PER_BUILDER: usize = 128;
-const SCRATCH_PREFIX: &str = "martd-build-";
+/// What the names of builders' scratch folders begin with.
+pub(crate) const SCRATCH_PREFIX: &str = "martd-build-";
 
 /// How builders are started, and where tables go.
 #[derive(Debug, Clone)]

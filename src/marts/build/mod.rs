@@ -35,6 +35,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use builder::{SUBCOMMAND, main};
+pub(crate) use child::SCRATCH_PREFIX;
 pub use child::{Settings, choose_scratch};
 pub use footer::{Footer, FooterError, has_tail};
 pub use legacy::BuiltLegacyTable;

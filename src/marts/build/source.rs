@@ -39,6 +39,8 @@ impl Source {
                 .with("autoinstall_known_extensions", "false")?
                 .with("autoload_known_extensions", "false")?
                 .with("enable_external_file_cache", "false")?
+                // A commit then writes to the database at once, and not to its log before that.
+                .with("wal_autocheckpoint", "0B")?
                 .with("temp_directory", "")
         };
         let connection = config()

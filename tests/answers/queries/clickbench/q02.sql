@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM mart.hits WHERE AdvEngineID <> 0

@@ -1,0 +1,1 @@
+SELECT AdvEngineID, COUNT(*) FROM mart.hits WHERE AdvEngineID <> 0 GROUP BY AdvEngineID ORDER BY COUNT(*) DESC

@@ -1,0 +1,1 @@
+SELECT UserID, SearchPhrase, COUNT(*) FROM mart.hits GROUP BY UserID, SearchPhrase LIMIT 10

@@ -1,0 +1,1 @@
+SELECT * FROM mart.hits WHERE URL LIKE '%google%' ORDER BY EventTime LIMIT 10

@@ -1,0 +1,1 @@
+SELECT SearchPhrase FROM mart.hits WHERE SearchPhrase <> '' ORDER BY EventTime LIMIT 10

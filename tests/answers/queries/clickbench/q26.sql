@@ -1,0 +1,1 @@
+SELECT SearchPhrase FROM mart.hits WHERE SearchPhrase <> '' ORDER BY SearchPhrase LIMIT 10
