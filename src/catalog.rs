@@ -13,13 +13,13 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::engine::Lease;
-use crate::events::Events;
 use crate::ledger::Ledger;
 use crate::legacy::Trouble;
 use crate::marts::build::{BuiltTable, Report};
 use crate::metrics::Counted;
 use crate::publish::{Hold, Target, Version};
-use crate::scan::Remark;
+use crate::scan::{Fault, Remark};
+use crate::watch::WatchMode;
 
 /// A mart as a snapshot serves it.
 #[derive(Debug)]
@@ -102,17 +102,6 @@ impl Snapshot {
     }
 }
 
-/// A directory entry that is not served at present.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    /// The entry's name.
-    pub file: String,
-    /// Why it is not served.
-    pub reason: String,
-    /// Since when.
-    pub since: Timestamp,
-}
-
 /// A build that is held back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Held {
@@ -121,16 +110,6 @@ pub struct Held {
     pub hold: Hold,
     /// Since when.
     pub since: Timestamp,
-}
-
-/// How changes are noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WatchMode {
-    /// The kernel tells.
-    Inotify,
-    /// The directory is looked at again and again.
-    Poll,
 }
 
 /// A snapshot that was replaced and can still be read by its id.
@@ -190,7 +169,6 @@ pub struct Catalog {
     state: Arc<ArcSwap<State>>,
     /// Tells waiters that the state was swapped; carries nothing, for the state is loaded anew.
     changed: watch::Sender<()>,
-    events: Events,
 }
 
 impl Default for Catalog {
@@ -208,11 +186,7 @@ impl Default for Catalog {
             watch: WatchMode::Poll,
             watch_degraded: None,
         };
-        Self {
-            state: Arc::new(ArcSwap::from_pointee(state)),
-            changed: watch::Sender::new(()),
-            events: Events::default(),
-        }
+        Self { state: Arc::new(ArcSwap::from_pointee(state)), changed: watch::Sender::new(()) }
     }
 }
 
@@ -227,16 +201,10 @@ impl Catalog {
         self.changed.subscribe()
     }
 
-    /// What happened lately.
-    pub fn events(&self) -> &Events {
-        &self.events
-    }
-
-    /// Swaps in a new state; for the refresh thread alone.
-    pub(crate) fn store(&self, state: State) {
-        let state = Arc::new(state);
-        let before = self.state.swap(Arc::clone(&state));
-        self.events.note(&before, &state);
+    /// Swaps in a new state, for the refresh thread alone. Returns the one before it.
+    pub(crate) fn store(&self, state: Arc<State>) -> Arc<State> {
+        let before = self.state.swap(state);
         self.changed.send_replace(());
+        before
     }
 }

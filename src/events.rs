@@ -12,7 +12,8 @@ use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::catalog::{Fault, Held, Snapshot, State};
+use crate::catalog::{Held, Snapshot, State};
+use crate::scan::Fault;
 
 /// The events that can still be read.
 const KEPT: usize = 256;

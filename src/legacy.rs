@@ -20,11 +20,9 @@ use blake3::Hasher;
 use jiff::Timestamp;
 use rustix::process::{Flock, FlockType};
 
-use crate::catalog::Fault;
 use crate::hooks;
 use crate::pin::{Budget, Pin, PinError, PinKind};
-use crate::scan::Identity;
-use crate::watch::CLOCK_TICK;
+use crate::scan::{CLOCK_TICK, Fault, Identity};
 
 /// What DuckDB appends to the file's name for the logs of a writer that crashed.
 const LOGS: [&str; 3] = [".wal", ".wal.checkpoint", ".wal.recovery"];

@@ -11,13 +11,12 @@
 //! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
 //! - [`events`] tells those who listen what has changed;
 //! - [`sql_gate`] says which statements may run;
-//! - [`engine`] answers SQL over one snapshot, and [`encode`] writes the answers;
-//! - [`http`] serves them on the sockets of [`listen`], in a process that gave up its rights in
-//!   [`sandbox`], has [`memory`] left whatever statements take, and tells its [`service`] manager how
-//!   it is;
+//! - [`engine`] answers SQL over one snapshot in a process that may die, with [`duck`] and [`encode`];
+//! - [`http`] serves the answers on the sockets of [`listen`], in a process that gave up its rights in
+//!   [`sandbox`], and tells its [`service`] manager how it is;
 //! - [`metrics`] is what all of them count, and [`commands`] what can be typed.
 //!
-//! No module but `watch` names notify, none but `engine` names duckdb, none but `http` names hyper.
+//! No module but `watch` names notify, none but `duck` names DuckDB's C API, none but `http` names hyper.
 
 pub mod config;
 pub mod watch;

@@ -24,8 +24,7 @@ use rustix::process::Resource;
 use serde::Serialize;
 use tracing::warn;
 
-use crate::scan::Identity;
-use crate::watch::CLOCK_TICK;
+use crate::scan::{CLOCK_TICK, Identity};
 
 /// Read, hashed and written at a time.
 const COPY_BUFFER_BYTES: usize = 256 << 10;

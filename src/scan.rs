@@ -3,7 +3,7 @@
 //!
 //! A scan is the truth and events are only hints, so a scan is cheap: one `statx` a file, nothing
 //! opened but symbolic links. What is never a mart is sorted out here by name and type; whether a
-//! candidate's bytes are whole is [`crate::verify`]'s question.
+//! candidate's bytes are whole is [`crate::marts::build`]'s question.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags};
@@ -22,6 +23,20 @@ use serde::Serialize;
 pub const LEDGER: &str = "_build.json";
 
 const EXTENSION: &str = ".parquet";
+/// Clocks of local file systems tick every 4 to 10 ms: two writes that are further apart differ in their
+/// times.
+pub const CLOCK_TICK: Duration = Duration::from_millis(20);
+
+/// A directory entry that is not served at present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The entry's name.
+    pub file: String,
+    /// Why it is not served.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
 
 /// What makes two looks at a path the same file with the same content, as far as `stat` can tell.
 /// Compared for equality alone: clocks go backwards, and `cp -p` brings old times.

@@ -5,18 +5,19 @@
 //! says so, and why. It also notices what inotify never tells: that the path has come to mean
 //! another directory, because something was mounted there, or a parent or a link was exchanged.
 
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use notify::event::{AccessKind, AccessMode};
 use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use rustix::io::Errno;
+use serde::Serialize;
 use tracing::{info, warn};
 
-use crate::catalog::WatchMode;
-use crate::refresh::Mailbox;
-use crate::scan::{DirId, MartDir, OpenDir};
+use crate::scan::{CLOCK_TICK, DirId, MartDir, OpenDir};
 
 /// `MARTD_WATCH`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -39,15 +40,26 @@ pub const GLANCE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often inotify is tried again after it could not be had.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Clocks of local file systems tick every 4 to 10 ms, those of servers may lag a second or two.
-pub const CLOCK_TICK: Duration = Duration::from_millis(20);
+/// Clocks of servers may lag a second or two.
 const NETWORK_CLOCK_TICK: Duration = Duration::from_secs(2);
 
+/// How changes are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchMode {
+    /// The kernel tells.
+    Inotify,
+    /// The directory is looked at again and again.
+    Poll,
+}
+
+/// Called when the directory may have changed, on any thread.
+type Hint = Arc<dyn Fn() + Send + Sync>;
+
 /// Watches the mart directory, anew when it becomes another one.
-#[derive(Debug)]
 pub struct Watch {
     setting: WatchSetting,
-    mailbox: Mailbox,
+    hint: Hint,
     active: Option<Active>,
     degraded: Option<Degraded>,
 }
@@ -66,10 +78,16 @@ struct Degraded {
     tried: Instant,
 }
 
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("active", &self.active).finish_non_exhaustive()
+    }
+}
+
 impl Watch {
-    /// A watch that posts its hints to `mailbox`.
-    pub fn new(setting: WatchSetting, mailbox: Mailbox) -> Self {
-        Self { setting, mailbox, active: None, degraded: None }
+    /// A watch that calls `hint` when the directory may have changed.
+    pub fn new(setting: WatchSetting, hint: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { setting, hint: Arc::new(hint), active: None, degraded: None }
     }
 
     /// How changes are noticed at present.
@@ -137,7 +155,7 @@ impl Watch {
     }
 
     fn start(&self, dir: &OpenDir) -> Result<RecommendedWatcher, String> {
-        let mailbox = self.mailbox.clone();
+        let hint = Arc::clone(&self.hint);
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
                 if event.as_ref().is_ok_and(notify::Event::need_rescan) {
@@ -149,7 +167,7 @@ impl Watch {
                     _ => true,
                 });
                 if change {
-                    mailbox.hint();
+                    hint();
                 }
             })
             .map_err(|error| explain(&error))?;

@@ -8,9 +8,9 @@ use clap::Args;
 
 use super::table::{Cell, Table, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, complain, print};
-use crate::catalog::Fault;
 use crate::config::SourceArgs;
 use crate::refresh::{Inspected, Inspection, inspect};
+use crate::scan::Fault;
 
 /// What `check` needs: the settings of `serve` that decide what is served.
 #[derive(Debug, Args)]

@@ -19,13 +19,14 @@ use crate::catalog::Catalog;
 use crate::config::{Config, ServeArgs};
 use crate::duck;
 use crate::engine::{Engine, Spawner, StartError};
+use crate::events::Events;
 use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
 use crate::listen::{self, SocketFiles, Sockets};
 use crate::marts::build;
 use crate::metrics::Metrics;
 use crate::pin::Budget;
-use crate::refresh::Refresh;
+use crate::refresh::{BeginWith, Refresh};
 use crate::sandbox;
 use crate::service;
 use crate::signal::{self, Ask};
@@ -145,12 +146,15 @@ async fn serve(
     );
     let pins = Budget::new(config.refresh.intake.pin_bytes);
     let metrics = Metrics::new(pins, Arc::clone(&builders.budget), http::problems());
-    let (watched, counted) = (catalog.clone(), metrics.clone());
+    let begin_with = BeginWith { state, legacy };
+    let events = Events::default();
+    let (watched, told, counted) = (catalog.clone(), events.clone(), metrics.clone());
     let answering = engine.clone();
     let refresh =
-        Refresh::start(config.refresh, builders, answering, watched, state, legacy, counted)
+        Refresh::start(config.refresh, builders, answering, watched, told, begin_with, counted)
             .map_err(|error| format!("threads cannot be had: {error}"))?;
-    let app = App::new(config.http, catalog.clone(), engine, config.tokens.clone(), metrics);
+    let app =
+        App::new(config.http, catalog.clone(), events, engine, config.tokens.clone(), metrics);
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;

@@ -1,6 +1,6 @@
 //! What the front and an engine say to each other.
 //!
-//! Two kinds of Unix sockets. On the **control** socket, which is [`ipc`]'s, the front sends
+//! Two kinds of Unix sockets. On the **control** socket, which is [`crate::ipc`]'s, the front sends
 //! [`Control`] and the engine [`Status`]. Each **slot** has a socket of its own: the front sends a
 //! [`Request`], and the engine answers with any number of [`Response::Part`] and one last response.
 //! A slot has one request at a time, so a part needs no id; `Control::Cancel` comes on the other socket

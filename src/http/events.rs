@@ -39,7 +39,7 @@ pub(super) fn answer(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response<BoxBody>, Problem> {
-    let events = app.catalog().events().clone();
+    let events = app.events().clone();
     let body = if method == Method::HEAD {
         body::full(Bytes::new())
     } else {

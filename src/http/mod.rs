@@ -41,6 +41,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
 use crate::engine::Engine;
+use crate::events::Events;
 use crate::metrics::Metrics;
 
 pub use access::Tokens;
@@ -112,6 +113,7 @@ pub struct App(Arc<Shared>);
 struct Shared {
     settings: Settings,
     catalog: Catalog,
+    events: Events,
     engine: Engine,
     tokens: Option<Tokens>,
     slots: Slots,
@@ -133,6 +135,7 @@ impl App {
     pub fn new(
         settings: Settings,
         catalog: Catalog,
+        events: Events,
         engine: Engine,
         tokens: Option<Tokens>,
         metrics: Metrics,
@@ -149,6 +152,7 @@ impl App {
             in_flight: AtomicUsize::new(0),
             settings,
             catalog,
+            events,
             engine,
             tokens,
             metrics,
@@ -182,6 +186,10 @@ impl App {
 
     fn catalog(&self) -> &Catalog {
         &self.0.catalog
+    }
+
+    fn events(&self) -> &Events {
+        &self.0.events
     }
 
     fn engine(&self) -> &Engine {

@@ -16,9 +16,10 @@ use super::body::{self, BoxBody};
 use super::freshness::{self, Status};
 use super::problem::Problem;
 use super::{App, probes};
-use crate::catalog::{Source, State, WatchMode};
+use crate::catalog::{Source, State};
 use crate::duck;
 use crate::engine::StartReason;
+use crate::watch::WatchMode;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

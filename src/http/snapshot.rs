@@ -3,11 +3,13 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::{Fault, Held, Snapshot, Source, State, WatchMode};
+use crate::catalog::{Held, Snapshot, Source, State};
 use crate::ledger::{Ledger, Status};
 use crate::marts::build::{ReportColumn, TableKind};
 use crate::pin::PinKind;
+use crate::scan::Fault;
 use crate::scan::Remark;
+use crate::watch::WatchMode;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]

@@ -7,9 +7,8 @@ use blake3::Hash;
 use jiff::Timestamp;
 use tracing::warn;
 
-use crate::catalog::Fault;
 use crate::publish::Version;
-use crate::scan::Identity;
+use crate::scan::{Fault, Identity};
 
 /// A file that is not valid this long after its last change is rejected, no longer landing.
 const LANDING_FOR: Duration = Duration::from_secs(30);

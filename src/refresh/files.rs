@@ -14,12 +14,11 @@ use tracing::{info, warn};
 
 use super::entry::{Condition, Entry, GONE_FOR, file_name};
 use super::ledger_file::LedgerFile;
-use crate::catalog::Fault;
 use crate::ledger::Ledger;
 use crate::marts::build::{self, BuildResult, Footer, FooterError, Rejection};
 use crate::pin::{Budget, Pin, PinError};
 use crate::publish::{Staged, Target, Version};
-use crate::scan::{Candidate, DirId, Identity, OpenDir, Remark};
+use crate::scan::{Candidate, DirId, Fault, Identity, OpenDir, Remark};
 use crate::watch;
 
 /// When to try again what failed for a reason that is not the file's, for example for want of

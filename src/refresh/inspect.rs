@@ -9,11 +9,10 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::files::Files;
-use crate::catalog::Fault;
 use crate::marts::build::{self, BuildResult, Pool, TableBudget, Verdict};
 use crate::pin::{Budget, PinKind};
 use crate::publish::{self, Decision, Hold, Policy, Situation, Unverified, Version};
-use crate::scan::{MartDir, Remark};
+use crate::scan::{Fault, MartDir, Remark};
 
 /// Where marts come from, and what decides about them.
 #[derive(Debug, Clone)]

@@ -9,9 +9,8 @@ use tracing::{info, warn};
 
 use super::entry::GONE_FOR;
 use super::files::{RETRY_INTERVAL, soonest};
-use crate::catalog::Fault;
 use crate::ledger::{self, Ledger};
-use crate::scan::{Identity, LEDGER, OpenDir};
+use crate::scan::{Fault, Identity, LEDGER, OpenDir};
 
 /// The ledger's file, and the last ledger in it that parsed.
 #[derive(Debug, Default)]

@@ -26,6 +26,7 @@ use tracing::error;
 
 use crate::catalog::Catalog;
 use crate::engine::Engine;
+use crate::events::Events;
 use crate::legacy::LegacyFile;
 use crate::marts::build::{self, Outcome, Pool};
 use crate::metrics::Metrics;
@@ -51,6 +52,15 @@ pub struct Settings {
     pub retain_count: usize,
     /// The schemas under which every mart can be named.
     pub schemas: Vec<String>,
+}
+
+/// What there may be to serve before the directory has something better.
+#[derive(Debug)]
+pub struct BeginWith {
+    /// `MARTD_STATE_DIR`: what was published last.
+    pub state: Option<StateDir>,
+    /// `DUCKDB_PATH`, until there is a mart.
+    pub legacy: Option<LegacyFile>,
 }
 
 /// Posts messages to the refresh thread. A clone posts to the same thread.
@@ -108,9 +118,8 @@ pub struct Refresh {
 }
 
 impl Refresh {
-    /// Starts watching and publishing into `catalog`. With a `state` directory, what was published
-    /// last is served until the mart directory has something better; with a `legacy` file, that is
-    /// until there is a mart. `builders` is how tables are built, and `engine` what answers over them.
+    /// Starts watching and publishing into `catalog`. `builders` is how tables are built, and `engine`
+    /// what answers over them.
     ///
     /// # Errors
     /// When a thread cannot be had.
@@ -119,10 +128,11 @@ impl Refresh {
         builders: build::Settings,
         engine: Engine,
         catalog: Catalog,
-        state: Option<StateDir>,
-        legacy: Option<LegacyFile>,
+        events: Events,
+        begin_with: BeginWith,
         metrics: Metrics,
     ) -> std::io::Result<Self> {
+        let BeginWith { state, legacy } = begin_with;
         let (sender, inbox) = mpsc::channel();
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
         let restored = state.as_ref().and_then(|state| state.restore(metrics.pins()));
@@ -135,7 +145,7 @@ impl Refresh {
         let pulse = Pulse { loops: Arc::default(), budget: Arc::clone(metrics.pins()) };
         let mut writer = Writer::new(
             settings,
-            catalog,
+            (catalog, events),
             Arc::clone(&pool),
             publisher,
             mailbox.clone(),

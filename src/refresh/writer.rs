@@ -15,6 +15,7 @@ use super::files::{Files, Sweep};
 use super::publisher::{Prepared, Publisher};
 use super::{Mailbox, Message, Pulse, Settings};
 use crate::catalog::{Catalog, Held, Retained, Snapshot, Source, State};
+use crate::events::Events;
 use crate::hooks;
 use crate::legacy::{LegacyFile, Trouble};
 use crate::marts::build::{BuildResult, Outcome, Pool, Verdict};
@@ -38,6 +39,7 @@ const LEGACY_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Writer {
     settings: Settings,
     catalog: Catalog,
+    events: Events,
     pool: Arc<Pool>,
     publisher: Publisher,
     hinted: Arc<AtomicBool>,
@@ -71,7 +73,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         settings: Settings,
-        catalog: Catalog,
+        (catalog, events): (Catalog, Events),
         pool: Arc<Pool>,
         publisher: Publisher,
         mailbox: Mailbox,
@@ -86,9 +88,10 @@ impl Writer {
             metrics,
             hinted: Arc::clone(&mailbox.hinted),
             pulse,
-            watch: Watch::new(settings.watch, mailbox),
+            watch: Watch::new(settings.watch, move || mailbox.hint()),
             settings,
             catalog,
+            events,
             pool,
             publisher,
             building: Vec::new(),
@@ -424,7 +427,7 @@ impl Writer {
 
     fn store(&self) {
         let legacy_fault = self.legacy.as_ref().and_then(LegacyFile::fault);
-        self.catalog.store(State {
+        let state = Arc::new(State {
             snapshot: self.current.clone(),
             retained: self.retained.clone(),
             builds: self.builds.in_served(),
@@ -437,5 +440,7 @@ impl Writer {
             watch: self.watch.mode(),
             watch_degraded: self.watch.degraded().map(str::to_owned),
         });
+        let before = self.catalog.store(Arc::clone(&state));
+        self.events.note(&before, &state);
     }
 }

@@ -1,14 +1,18 @@
 //! What stands on top of the page: everything that is not as it should be, and what to do.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
 use super::moment;
 use crate::catalog::State;
+use crate::engine::{EngineStatus, Replacement};
 use crate::http::freshness::{MartFreshness, Status};
 
 /// Of a long list, this many items are shown.
 const SHOWN: usize = 20;
+
+/// How long it is told that the engine was replaced.
+const REPLACED_SHOWN: SignedDuration = SignedDuration::from_hours(1);
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +62,7 @@ pub(super) fn notices(
     state: &State,
     unready: &[String],
     results: &[MartFreshness<'_>],
+    engine: &EngineStatus,
     now: Timestamp,
 ) -> Vec<Notice> {
     let mut notices = Vec::new();
@@ -75,6 +80,7 @@ pub(super) fn notices(
         };
         notices.push(Notice::new(Level::Bad, "The mart directory cannot be read", body));
     }
+    replaced(&mut notices, engine, now);
     hold(&mut notices, state, now);
     if state.snapshot.as_ref().is_some_and(|snapshot| !snapshot.verified) {
         let body = html! {
@@ -91,6 +97,23 @@ pub(super) fn notices(
     }
     notices.sort_by_key(|notice| notice.level);
     notices
+}
+
+fn replaced(notices: &mut Vec<Notice>, engine: &EngineStatus, now: Timestamp) {
+    let Some(Replacement { at, reason, detail }) = &engine.last else { return };
+    let is_missing = engine.missing.is_some();
+    if !is_missing && now.duration_since(*at) > REPLACED_SHOWN {
+        return;
+    }
+    let body = html! {
+        p { (moment(*at, now)) ", because the one before " (reason.name()) ": " (detail) "." }
+        p.do { "Look for that statement in the log. Other clients noticed a delay at most." }
+    };
+    let (level, title) = match is_missing {
+        true => (Level::Bad, "There is no engine"),
+        false => (Level::Odd, "The engine was replaced"),
+    };
+    notices.push(Notice::new(level, title, body));
 }
 
 fn hold(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
@@ -132,7 +155,7 @@ fn hold(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
 }
 
 fn files(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
-    let list = |faults: &[crate::catalog::Fault]| {
+    let list = |faults: &[crate::scan::Fault]| {
         html! {
             ul { @for fault in faults.iter().take(SHOWN) {
                 li { code { (fault.file) } ": " (fault.reason) " (" (moment(fault.since, now)) ")" }

@@ -6,11 +6,13 @@ use maud::{Markup, html};
 
 use super::attention::notices;
 use super::{moment, number, span};
-use crate::catalog::{Source, State, WatchMode};
+use crate::catalog::{Source, State};
+use crate::engine::EngineStatus;
 use crate::events::Event;
 use crate::http::freshness::{self, MartFreshness, Status};
 use crate::http::{App, probes};
 use crate::ledger;
+use crate::watch::WatchMode;
 
 /// Events that are listed.
 const EVENTS: usize = 10;
@@ -21,6 +23,7 @@ pub(super) struct View<'s> {
     unready: Vec<String>,
     freshness: freshness::Document<'s>,
     events: Vec<Event>,
+    engine: EngineStatus,
     now: Timestamp,
 }
 
@@ -30,7 +33,8 @@ impl<'s> View<'s> {
             state,
             unready: probes::reasons(app, state),
             freshness: freshness::Document::of(state, app.settings().max_age, now),
-            events: app.catalog().events().newest(EVENTS),
+            events: app.events().newest(EVENTS),
+            engine: app.engine().status(),
             now,
         }
     }
@@ -47,7 +51,8 @@ impl<'s> View<'s> {
     }
 
     pub(super) fn render(&self) -> Markup {
-        let notices = notices(self.state, &self.unready, self.freshness.results(), self.now);
+        let notices =
+            notices(self.state, &self.unready, self.freshness.results(), &self.engine, self.now);
         html! {
             (self.badges())
             section.attention aria-labelledby="attention-title" {
@@ -106,6 +111,15 @@ impl<'s> View<'s> {
                             (moment(held.since, now))
                         }))
                     }
+                    (fact("Engine", html! {
+                        @match self.engine.age {
+                            Some(age) => { "started " (moment(self.now - age, self.now)) }
+                            None => "none at present",
+                        }
+                        @if let Some(last) = &self.engine.last {
+                            ", the one before " (last.reason.name()) " " (moment(last.at, self.now))
+                        }
+                    }))
                     (fact("Watched by", html! {
                         (match state.watch { WatchMode::Inotify => "inotify", WatchMode::Poll => "polling" })
                     }))
