@@ -3,7 +3,7 @@
 //!
 //! A scan is the truth and events are only hints, so a scan is cheap: one `statx` a file, nothing
 //! opened but symbolic links. What is never a mart is sorted out here by name and type; whether a
-//! candidate's bytes are whole is [`crate::verify`]'s question.
+//! candidate's bytes are whole is [`crate::marts::build`]'s question.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
