@@ -149,6 +149,11 @@ test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 	@if cargo nextest --version >/dev/null 2>&1; \
 		then cargo nextest run --locked --no-fail-fast; else cargo test --locked --no-fail-fast; fi
 
+# A part of test-rust too; here for who asks for the answers alone.
+.PHONY: test-answers
+test-answers: $(DUCKDB) need-cargo need-cc ## Check answers against files of statements and what DuckDB gives
+	cargo test --locked --test answers
+
 .PHONY: screenshots
 screenshots: $(DUCKDB) $(VENV)/ready need-cargo need-cc ## Take the pictures of the status page in docs/ anew
 	SCREENSHOTS=1 cargo test --locked --test it -- page::

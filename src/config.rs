@@ -14,6 +14,7 @@ use crate::engine;
 use crate::http::{self, Tokens};
 use crate::ledger::Period;
 use crate::listen::Address;
+use crate::memory;
 use crate::publish::{Policy, Unverified};
 use crate::refresh;
 use crate::scan::MartDir;
@@ -309,7 +310,7 @@ impl SourceArgs {
             return Err(ConfigError { setting: "MARTD_TABLE_DIR", problem });
         }
         let share = |setting: Option<ByteSize>, of: u64| {
-            setting.map_or_else(|| memory_available() / of, |size| size.as_u64())
+            setting.map_or_else(|| memory::available() / of, |size| size.as_u64())
         };
         Ok(refresh::Intake {
             dir: MartDir::new(self.parquet_dir),
@@ -332,7 +333,7 @@ impl ServeArgs {
     /// The first setting that cannot be used.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let processors = processors();
-        let available = memory_available();
+        let available = memory::available();
         let memory = self.memory.map_or((available / 4).max(LEAST_MEMORY), |size| size.as_u64());
         if memory < LEAST_MEMORY {
             let problem =
@@ -473,27 +474,4 @@ fn check_names(setting: &'static str, names: &[String]) -> Result<(), ConfigErro
         return Err(ConfigError { setting, problem });
     }
     Ok(())
-}
-
-/// The memory limit of the control group, or the machine's memory.
-fn memory_available() -> u64 {
-    // Not /proc/meminfo, which a hardened unit hides (ProcSubset=pid).
-    let machine = rustix::system::sysinfo();
-    let machine = machine.totalram.saturating_mul(u64::from(machine.mem_unit));
-    control_group_limits().into_iter().fold(machine, u64::min)
-}
-
-/// The memory limits of this process's control group and of those around it.
-fn control_group_limits() -> Vec<u64> {
-    let Ok(groups) = std::fs::read_to_string("/proc/self/cgroup") else { return Vec::new() };
-    let Some(path) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else {
-        return Vec::new();
-    };
-    let root = std::path::Path::new("/sys/fs/cgroup");
-    root.join(path)
-        .ancestors()
-        .take_while(|dir| dir.starts_with(root))
-        .filter_map(|dir| std::fs::read_to_string(dir.join("memory.max")).ok())
-        .filter_map(|text| text.trim().parse().ok())
-        .collect()
 }

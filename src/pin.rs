@@ -10,9 +10,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -141,8 +140,6 @@ pub struct Pin {
     kind: PinKind,
     identity: Identity,
     hash: Hash,
-    /// Where the file was, for a descriptor pin: DuckDB resolves its descriptor to this.
-    origin: Option<PathBuf>,
     /// What a held file was when its bytes were last known to be those that were pinned.
     known: Mutex<Identity>,
     reservation: Reservation,
@@ -191,23 +188,14 @@ impl Pin {
             warn!(%error, "a file cannot be copied to memory: holding the file itself");
             None
         });
-        let (fd, kind, origin) = match copy {
-            Some(copy) => (Arc::new(copy), PinKind::Memory, None),
+        let (fd, kind) = match copy {
+            Some(copy) => (Arc::new(copy), PinKind::Memory),
             None => {
                 reservation.give_back();
-                let origin = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-                (Arc::clone(file), PinKind::Descriptor, Some(origin))
+                (Arc::clone(file), PinKind::Descriptor)
             }
         };
-        Ok(Self {
-            fd,
-            kind,
-            identity: before,
-            hash,
-            origin,
-            known: Mutex::new(before),
-            reservation,
-        })
+        Ok(Self { fd, kind, identity: before, hash, known: Mutex::new(before), reservation })
     }
 
     /// Whether this open file has the bytes that were pinned. Reads all of them, and copies none.
@@ -224,16 +212,6 @@ impl Pin {
             read.fetch_add(part.len() as u64, Ordering::Relaxed);
         })?;
         Ok(hash == self.hash)
-    }
-
-    /// Where DuckDB reads the bytes, in this process.
-    pub fn path(&self) -> String {
-        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
-    }
-
-    /// The path of a held file at the time it was pinned.
-    pub fn origin(&self) -> Option<&std::path::Path> {
-        self.origin.as_deref()
     }
 
     /// How the bytes are held.
@@ -364,6 +342,8 @@ impl Copy {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
     use std::io::Write;
 
@@ -389,7 +369,9 @@ mod tests {
         assert_eq!(pin.kind(), PinKind::Memory);
         let mode = rustix::fs::fstat(&*pin.fd).expect("stat").st_mode;
         assert_eq!(mode & 0o111, 0, "hardened kernels refuse what could be executed");
-        let writer = std::fs::OpenOptions::new().write(true).open(pin.path());
+        let writer = std::fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/self/fd/{}", pin.fd.as_raw_fd()));
         assert!(writer.and_then(|mut file| file.write_all(b"x")).is_err(), "a seal forbids it");
     }
 

@@ -37,20 +37,6 @@ pub fn forbid_writes<'p>(
     Ok(rules.restrict_self()?.ruleset)
 }
 
-/// Takes the rights to write anywhere, to use TCP, to signal other processes, and to reach sockets that
-/// have no file.
-///
-/// # Errors
-/// When the kernel refuses the rules.
-pub fn forbid_all_but_reading() -> Result<RulesetStatus, RulesetError> {
-    let rules = Ruleset::default()
-        .handle_access(AccessFs::from_write(NEWEST))?
-        .handle_access(AccessNet::from_all(NEWEST))?
-        .scope(Scope::from_all(NEWEST))?
-        .create()?;
-    Ok(rules.restrict_self()?.ruleset)
-}
-
 /// What a process that builds tables may: anything in its scratch folder `scratch` and remove that,
 /// read (and write, where they are open for that) the files that it has been given, and read the
 /// legacy file at `legacy` with its logs. No other file, no TCP, no signals to others.

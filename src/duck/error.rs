@@ -152,11 +152,6 @@ impl DuckError {
     pub fn is_of_system(&self) -> bool {
         self.kind == ErrorKind::Io
     }
-
-    /// Whether another process has a database file in a way that excludes this one.
-    pub fn is_lock_conflict(&self) -> bool {
-        self.kind == ErrorKind::Io && self.message.contains("Could not set lock on file")
-    }
 }
 
 #[cfg(test)]
@@ -197,7 +192,7 @@ mod tests {
             ] {
                 let error = error(&sql);
                 assert_eq!(error.kind(), ErrorKind::Statement, "{sql}: {error}");
-                assert!(!error.is_invalidated() && !error.is_lock_conflict(), "{sql}");
+                assert!(!error.is_invalidated(), "{sql}");
             }
         }
         let json = r#"SELECT error('{"exception_type":"INTERNAL","exception_message":"x"}')"#;

@@ -124,7 +124,7 @@ def test_rows_that_martd_left_out_are_an_error():
                 asked.execute_query("SELECT 1")
 
 
-@pytest.mark.parametrize("slug", ["overloaded", "legacy-locked", "not-ready", "mart-changed"])
+@pytest.mark.parametrize("slug", ["overloaded", "legacy-locked", "not-ready"])
 def test_what_goes_away_by_itself_is_asked_again(slug):
     busy = problem("503 Service Unavailable", slug, "Retry-After: 0")
     with Fake(busy, busy, WHOLE) as server, client(server) as asked:

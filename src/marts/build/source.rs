@@ -273,8 +273,9 @@ impl Failure {
 
 /// Whether an input or output error is about the machine and not about a file that is cut.
 fn is_of_the_machine(message: &str) -> bool {
-    const SAYS_SO: [&str; 7] = [
+    const SAYS_SO: [&str; 8] = [
         "No space left",
+        "Could not set lock on file",
         "Cannot allocate memory",
         "Too many open files",
         "Input/output error",

@@ -107,6 +107,30 @@ fn an_older_version_that_waits_is_given_up() {
 }
 
 #[test]
+fn a_version_that_a_snapshot_waits_for_is_not_given_up() {
+    let stage = Stage::with_script("echo $$ > pid; mv pid started; kill -STOP $$");
+    let (pool, outcomes) = stage.start();
+    let pins: Vec<_> = (0..3).map(|n| stage.pin(&format!("SELECT {n} AS a"))).collect();
+    pool.submit(Arc::clone(&pins[0]), "other");
+    let builder = wait_for(&stage.path("started"));
+    pool.submit(Arc::clone(&pins[1]), "mart");
+    pool.want(Arc::clone(&pins[1]), "mart");
+    pool.submit(Arc::clone(&pins[2]), "mart");
+    wait_stopped(builder);
+    rustix::process::kill_process(builder, Signal::CONT).expect("alive");
+    let mut built = Vec::new();
+    while built.len() < 3 {
+        let outcome = next(&outcomes);
+        match outcome.result {
+            BuildResult::Built(_) => built.push(outcome.pin.hash()),
+            BuildResult::Superseded => assert_eq!(outcome.pin.hash(), pins[1].hash()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(built, [0, 1, 2].map(|pin: usize| pins[pin].hash()));
+}
+
+#[test]
 fn a_pool_that_ends_waits_for_no_builder() {
     let stage = Stage::with_script("echo $$ > pid; mv pid started; kill -STOP $$");
     let (pool, _outcomes) = stage.start();
