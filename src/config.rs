@@ -310,7 +310,7 @@ impl SourceArgs {
             return Err(ConfigError { setting: "MARTD_TABLE_DIR", problem });
         }
         let share = |setting: Option<ByteSize>, of: u64| {
-            setting.map_or_else(|| memory::available() / of, |size| size.as_u64())
+            setting.map_or_else(|| memory::to_share() / of, |size| size.as_u64())
         };
         Ok(refresh::Intake {
             dir: MartDir::new(self.parquet_dir),
@@ -333,7 +333,7 @@ impl ServeArgs {
     /// The first setting that cannot be used.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let processors = processors();
-        let available = memory::available();
+        let available = memory::to_share();
         let memory = self.memory.map_or((available / 4).max(LEAST_MEMORY), |size| size.as_u64());
         if memory < LEAST_MEMORY {
             let problem =

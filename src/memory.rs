@@ -1,5 +1,17 @@
 //! How much memory there is.
 
+/// What the front takes beside pins, tables and answers, in bytes.
+pub const FRONT_BYTES: u64 = 64 << 20;
+/// What an engine takes beside what DuckDB may have (`MARTD_MEMORY`), in bytes, and tables that it reads.
+pub const ENGINE_BYTES: u64 = 128 << 20;
+
+/// The memory that settings share by default: what there is, beside what the front takes, and the engine,
+/// twice while it is replaced.
+pub fn to_share() -> u64 {
+    let available = available();
+    available.saturating_sub(FRONT_BYTES + 2 * ENGINE_BYTES).max(available / 2)
+}
+
 /// The memory limit of the control group, or the machine's memory.
 pub fn available() -> u64 {
     // Not /proc/meminfo, which a hardened unit hides (ProcSubset=pid).

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use landlock::RulesetStatus;
 use rustix::process::{Resource, Rlimit};
 use tokio::runtime::Handle;
@@ -24,6 +25,7 @@ use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
 use crate::listen::{self, SocketFiles, Sockets};
 use crate::marts::build;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::pin::Budget;
 use crate::refresh::{BeginWith, Refresh};
@@ -109,6 +111,33 @@ fn confine(config: &Config, builders: &build::Settings, files: &SocketFiles) -> 
     Ok(())
 }
 
+/// Tells what memory martd may take at most, and whether there is so much.
+fn tell_memory(config: &Config, builders: &build::Settings) {
+    let (pins, tables) = (config.refresh.intake.pin_bytes, builders.budget.limit());
+    let (engine, answers) = (config.engine.process.memory_bytes, config.http.cache_bytes);
+    let engines = 2 * (engine + memory::ENGINE_BYTES);
+    let sum = memory::FRONT_BYTES + pins + tables + answers + engines;
+    let available = memory::available();
+    let size = |bytes| ByteSize::b(bytes).to_string();
+    info!(
+        pins = size(pins),
+        tables = size(tables),
+        engine = size(engine),
+        answers = size(answers),
+        at_most = size(sum),
+        available = size(available),
+        "memory, with two engines while one is replaced"
+    );
+    if sum > available {
+        warn!(
+            at_most = size(sum),
+            available = size(available),
+            "martd may take more memory than there is: lower MARTD_MEMORY, MARTD_TABLE_MEMORY, \
+             MARTD_PIN_MEMORY or MARTD_CACHE"
+        );
+    }
+}
+
 /// A mart takes a descriptor for each version that somebody reads, so the customary soft limit of 1,024
 /// is too low for a thousand marts. What nothing here uses is `select`, the reason for that limit.
 fn raise_descriptor_limit() {
@@ -128,6 +157,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let Sockets { all, admin, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
+    tell_memory(&config, &builders);
     let engine = Engine::start(config.engine, spawner, &Handle::current())?;
     let catalog = Catalog::default();
     let state = match &config.refresh.intake.state_dir {

@@ -30,7 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Beside those of queries: for what the front asks of its own accord, and for validation, which must
 /// not wait for queries.
-const OTHER_SLOTS: usize = 3;
+const OTHER_SLOTS: usize = 4;
 
 /// Why an engine was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
