@@ -104,6 +104,22 @@ fn what_only_one_module_may_name_no_other_does() {
 }
 
 #[test]
+fn a_file_can_be_read_at_a_sitting() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let lines = fs::read_to_string(&path).expect("UTF-8").lines().count();
+                assert!(lines <= 500, "{} has {lines} lines", path.display());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_way_back_is_found() {
     let graph = |edges: &[(&str, &str)]| {
         let mut graph = Graph::new();
