@@ -10,6 +10,7 @@ LISTEN ?= 127.0.0.1:8321
 VARS ?= {}
 TARGET ?= embedded
 SOAK ?= 2m
+TIME ?= 10m
 PYTHON ?= python3
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -45,7 +46,8 @@ help: ## Show this help
 	@echo
 	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')," \
 		"TARGET (of dbt: embedded or postgres)," \
-		"SOAK (how long, e.g. SOAK=10m), HISTORY_SEED (as a run printed it)"
+		"SOAK (how long, e.g. SOAK=10m), HISTORY_SEED (as a run printed it)," \
+		"TIME and SEED (of fuzz-answers)"
 
 .PHONY: run
 run: build $(LEDGER) ## Build everything, make marts with dbt, and serve them
@@ -142,17 +144,26 @@ check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-dbt test-client test-backend test-containers ## Run everything that can be tested here
+test: check test-rust test-dbt test-client test-backend test-answers test-containers ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 	@if cargo nextest --version >/dev/null 2>&1; \
 		then cargo nextest run --locked --no-fail-fast; else cargo test --locked --no-fail-fast; fi
 
-# A part of test-rust too; here for who asks for the answers alone.
+# The sqllogictest files are a part of test-rust, and run here too for who asks for the answers alone.
+ANSWERS := cd tests/answers && $(PYTHON_TEST) -m
 .PHONY: test-answers
-test-answers: $(DUCKDB) need-cargo need-cc ## Check answers against files of statements and what DuckDB gives
+test-answers: test-martd ## Check answers against DuckDB: files of statements, TPC-H, ClickBench, SSB, random ones
 	cargo test --locked --test answers
+	cd tests/answers && $(CURDIR)/$(VENV)/bin/python -m mypy
+	$(ANSWERS) compare --scale 0.01
+	$(ANSWERS) fuzz --seed 2026 --time 60s --restart
+	$(ANSWERS) fuzz --seed 2027 --time 60s --second-edition
+
+.PHONY: fuzz-answers
+fuzz-answers: test-martd ## Ask random statements for TIME=10m, with engines killed and restarts
+	$(ANSWERS) fuzz --restart --time $(TIME) $(if $(SEED),--seed $(SEED))
 
 .PHONY: screenshots
 screenshots: $(DUCKDB) $(VENV)/ready need-cargo need-cc ## Take the pictures of the status page in docs/ anew
