@@ -13,8 +13,8 @@ import sys
 import time
 
 import cases
-from data import Replacer, prepare
 import load
+from marts import Replacer, prepare
 import measure
 from report import Part, Results
 from servers import EVERYONE, PEERS, Martd, MartdCached, Server

@@ -10,8 +10,8 @@ import threading
 import time
 
 from cases import Case
-from data import STAMP, STAMPED, Stamper
 import load
+from marts import STAMP, STAMPED, Stamper
 from servers import Asked, Martd, MartdCached, Server
 
 #: How long a server may take to notice a change before it counts as one that does not.
