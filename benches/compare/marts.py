@@ -74,9 +74,9 @@ class Replacer(threading.Thread):
             replace(self.marts / name, versions)
             self.replaced(name.removesuffix(".parquet"))
             self.count += 1
-            self.seconds = time.monotonic() - began
             due = max(due + 0.1, time.monotonic())
             if self.stopping.wait(max(0.0, due - time.monotonic())):
+                self.seconds = time.monotonic() - began
                 return
 
     def __enter__(self) -> "Replacer":

@@ -206,10 +206,10 @@ class RoapiReloading(Roapi):
 
 class DataPress(Server):
     name = "DataPress"
-    settings: dict[str, str] = {}
+    options: list[str] = []
 
     def command(self):
-        return [sys.executable, str(HERE / "datapress.py"), str(self.marts), str(self.port)], self.settings
+        return [sys.executable, str(HERE / "datapress.py"), str(self.marts), str(self.port), *self.options], {}
 
     def asked(self, case):
         if case.query is None:
@@ -226,7 +226,7 @@ class DataPressReloading(DataPress):
 
     name = "DataPress, told to reload"
     token = "reload"
-    settings = {"ADMIN_TOKEN": token}
+    options = [token]
 
     def replaced(self, mart):
         with closing(self.connect()) as connection:
