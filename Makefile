@@ -197,14 +197,16 @@ soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK
 
 # What martd is compared with lives in an environment of its own. Data that is there is used again.
 BENCH := $(TARGET_DIR)/bench
-BENCH_DATA := $(foreach rows,100000 $(if $(QUICK),,1000000),$(BENCH)/data/$(rows)/mart/_build.json)
+BENCH_ROWS := $(if $(filter tpch clickbench,$(ONLY)),,1000 100000 $(if $(QUICK),,1000000))
+BENCH_DATA := $(foreach rows,$(BENCH_ROWS),$(BENCH)/data/$(rows)/mart/_build.json)
+BENCH_REPORT := $(if $(QUICK),$(BENCH)/QUICK.md,$(if $(ONLY),$(BENCH)/$(ONLY).md,benches/RESULTS.md))
 
 .PHONY: bench
-bench: build need-wrk $(BENCH)/venv/ready $(BENCH_DATA) ## Compare with other servers and DuckDB itself (QUICK=1: a first look)
+bench: build need-wrk $(BENCH)/venv/ready $(BENCH_DATA) ## Compare with other servers and DuckDB itself (QUICK=1: a first look; ONLY=tpch: one part)
 	cargo build --release --locked --example in_process
 	$(BENCH)/venv/bin/python benches/compare --data $(BENCH)/data \
 		--martd $(MARTD) --in-process $(TARGET_DIR)/release/examples/in_process \
-		$(if $(QUICK),--quick --output $(BENCH)/QUICK.md,--output benches/RESULTS.md)
+		$(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) --output $(BENCH_REPORT)
 
 $(BENCH)/data/%/mart/_build.json: $(VENV)/ready $(DBT_SOURCES)
 	@mkdir -p "$(@D)"

@@ -1,17 +1,20 @@
 """What is measured of martd alone: how soon a change shows, many marts, memory, starting."""
 
 from contextlib import closing
+import http.client
 import json
+import os
 from pathlib import Path
 import random
+import select
 import shutil
-import statistics
+import signal
 import threading
 import time
 
 from cases import Case
-from data import STAMP, STAMPED, Stamper
 import load
+from marts import STAMP, STAMPED, Stamper
 from servers import Asked, Martd, MartdCached, Server
 
 #: How long a server may take to notice a change before it counts as one that does not.
@@ -33,11 +36,13 @@ def staleness(server: Server, case: Case) -> float | None:
     mart = server.marts / f"{STAMPED}.parquet"
     original = mart.read_bytes()
     written = Stamper(mart).write(1_000_000)
+    server.replaced(STAMPED)
     seen = None
     while seen is None and time.monotonic() - written < PATIENCE:
         if newest(json.loads(server.ask(server.asked(case))[1])) == 1_000_000:
             seen = time.monotonic() - written
     mart.write_bytes(original)
+    server.replaced(STAMPED)
     return seen
 
 
@@ -137,7 +142,7 @@ def growth(root: Path, source: Path, case: Case, publishes: int, requests: int) 
         pins = sum(path.stat().st_size for path in server.marts.glob("*.parquet"))
         visible = Visible(server)
         visible.replace(publishes // 10)
-        warm = server.memory()
+        warm = sum(server.memory().values())
         done = [0]
 
         def ask() -> None:
@@ -150,12 +155,45 @@ def growth(root: Path, source: Path, case: Case, publishes: int, requests: int) 
         asking.join()
         time.sleep(1.0)
         return {
-            "idle": idle, "pins": pins, "start": start, "warm": warm, "end": server.memory(),
+            "idle": idle, "pins": pins, "start": start, "warm": warm, "end": sum(server.memory().values()),
             "publishes": publishes, "requests": done[0], "visible": visible.ms, "wrong": visible.wrong,
         }
     finally:
         server.stop()
 
 
-def mean(values: list[float]) -> float:
-    return statistics.fmean(values)
+def engine_killed(root: Path, source: Path, case: Case, kills: int) -> list[float] | None:
+    """Milliseconds from the end of the engine to an answer, each time; `None` when there is no engine of its own."""
+    server = Martd(root / "killed", source)
+    try:
+        took = []
+        for _ in range(kills):
+            engine = server.engine()
+            if engine is None:
+                return None
+            killed = time.monotonic()
+            end(engine)
+            while not answers(server, case):
+                if time.monotonic() - killed > PATIENCE:
+                    raise SystemExit(f"martd does not answer {PATIENCE} s after its engine was killed")
+            took.append((time.monotonic() - killed) * 1e3)
+        return took
+    finally:
+        server.stop()
+
+
+def end(process: int) -> None:
+    """Kills it, and waits until it has ended: an answer after that is of another."""
+    watch = os.pidfd_open(process)
+    try:
+        os.kill(process, signal.SIGKILL)
+        select.select([watch], [], [])
+    finally:
+        os.close(watch)
+
+
+def answers(server: Server, case: Case) -> bool:
+    try:
+        return server.ask(server.asked(case))[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False

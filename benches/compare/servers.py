@@ -97,11 +97,8 @@ class Server:
             response = connection.getresponse()
             return response.status, response.read()
 
-    def memory(self) -> int:
-        """Resident bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(line.split()[1]) * 1024
+    def replaced(self, mart: str) -> None:
+        """Called when a mart's file was replaced; for those who do not look at it themselves."""
 
     def stop(self) -> None:
         self.process.terminate()
@@ -131,6 +128,29 @@ class Martd(Server):
     def probe(self):
         return self.get("/readyz")[0]
 
+    def engine(self) -> int | None:
+        """The id of its child that has DuckDB, if there is one."""
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                parent = status.read_text().partition("PPid:\t")[2].partition("\n")[0]
+                arguments = status.with_name("cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has ended
+            if parent == str(self.process.pid) and b"engine" in arguments:
+                return int(status.parent.name)
+        return None
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes of its processes."""
+        processes = {"front": self.process.pid, "engine": self.engine()}
+        return {name: resident(pid) for name, pid in processes.items() if pid is not None}
+
+
+def resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
 
 class MartdCached(Martd):
     name = "martd, cache on"
@@ -158,11 +178,14 @@ class Reference(Server):
 class Roapi(Server):
     name = "ROAPI"
 
+    options: list[str] = []
+
     def command(self):
         tables = [f"{path.stem}={path}" for path in sorted(self.marts.glob("*.parquet"))]
         options = [option for table in tables for option in ("--table", table)]
         roapi = str(Path(sys.executable).with_name("roapi"))
-        return [roapi, "--addr-http", f"127.0.0.1:{self.port}", "--addr-postgres", "127.0.0.1:0", *options], {}
+        listen = ["--addr-http", f"127.0.0.1:{self.port}", "--addr-postgres", "127.0.0.1:0"]
+        return [roapi, *listen, *self.options, *options], {}
 
     def asked(self, case):
         body = case.with_date("@DATE@").replace("mart.", "")
@@ -172,11 +195,21 @@ class Roapi(Server):
         return self.get("/api/schema")[0]
 
 
+class RoapiReloading(Roapi):
+    """Looks at its files again when what it has is older than a second, the least that can be set.
+
+    It only does so when its tables may be written to, too."""
+
+    name = "ROAPI, reloading"
+    options = ["--disable-read-only", "--reload-interval", "1"]
+
+
 class DataPress(Server):
     name = "DataPress"
+    options: list[str] = []
 
     def command(self):
-        return [sys.executable, str(HERE / "datapress.py"), str(self.marts), str(self.port)], {}
+        return [sys.executable, str(HERE / "datapress.py"), str(self.marts), str(self.port), *self.options], {}
 
     def asked(self, case):
         if case.query is None:
@@ -188,5 +221,22 @@ class DataPress(Server):
         return self.get("/readyz")[0]
 
 
+class DataPressReloading(DataPress):
+    """Is told of each replaced file."""
+
+    name = "DataPress, told to reload"
+    token = "reload"
+    options = [token]
+
+    def replaced(self, mart):
+        with closing(self.connect()) as connection:
+            connection.request("POST", f"/api/v1/datasets/{mart}/reload", headers={"X-Admin-Token": self.token})
+            response = connection.getresponse()
+            if response.status != 200:
+                raise RuntimeError(f"{self.name}: {response.status} {response.read()[:500]!r}")
+
+
 PEERS = [Reference, Roapi, DataPress]
 EVERYONE = [Martd, MartdCached, *PEERS]
+#: The peers as they show changes.
+RELOADING = [RoapiReloading, DataPressReloading]

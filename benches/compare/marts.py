@@ -1,5 +1,6 @@
 """The marts: copies for each server, other versions of them, and one who replaces them."""
 
+from collections.abc import Callable
 import itertools
 import os
 from pathlib import Path
@@ -48,11 +49,14 @@ def replace(mart: Path, versions: list[Path]) -> None:
 
 
 class Replacer(threading.Thread):
-    """Replaces one mart after the other, ten a second, by its other version, which has the same rows."""
+    """Replaces one mart after the other, ten a second, by its other version, which has the same rows.
 
-    def __init__(self, marts: Path, versions: Path):
+    `replaced` is called with the name of each. Where that takes longer, there are fewer replacements."""
+
+    def __init__(self, marts: Path, versions: Path, replaced: Callable[[str], None]):
         super().__init__()
-        self.marts, self.versions = marts, versions
+        self.marts, self.versions, self.replaced = marts, versions, replaced
+        self.count, self.seconds = 0, 0.0
         self.stopping = threading.Event()
         self.error: Exception | None = None
 
@@ -65,11 +69,14 @@ class Replacer(threading.Thread):
     def replace_all(self) -> None:
         names = sorted(path.name for path in self.marts.glob("*.parquet"))
         versions = [self.versions / version for version in "ba"]
-        due = time.monotonic()
+        began = due = time.monotonic()
         for name in itertools.cycle(names):
             replace(self.marts / name, versions)
-            due += 0.1
+            self.replaced(name.removesuffix(".parquet"))
+            self.count += 1
+            due = max(due + 0.1, time.monotonic())
             if self.stopping.wait(max(0.0, due - time.monotonic())):
+                self.seconds = time.monotonic() - began
                 return
 
     def __enter__(self) -> "Replacer":
