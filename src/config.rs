@@ -76,6 +76,10 @@ pub struct ServeArgs {
     #[arg(long, env = "DUCKDB_PATH", value_name = "FILE")]
     duckdb_path: Option<PathBuf>,
 
+    /// Whether a kernel that cannot take rights from a process will do
+    #[arg(long, env = "MARTD_LANDLOCK", value_enum, default_value_t)]
+    landlock: Landlock,
+
     /// Whether DUCKDB_PATH is served as long as there is no mart
     #[arg(long, env = "MARTD_FALLBACK", value_enum, default_value_t)]
     fallback: Fallback,
@@ -220,6 +224,16 @@ pub struct ServeArgs {
     drain: Time,
 }
 
+/// `MARTD_LANDLOCK`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Landlock {
+    /// Rights are given up where the kernel has Landlock; with MARTD_SCOPE_COLUMN it must
+    #[default]
+    Auto,
+    /// The same, but a kernel without it will do for scoped rows, too
+    Optional,
+}
+
 /// `MARTD_FALLBACK`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Fallback {
@@ -279,6 +293,8 @@ pub struct Config {
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
     pub refresh: refresh::Settings,
+    /// Whether a kernel without Landlock will do.
+    pub landlock: Landlock,
     /// The processes that have DuckDB.
     pub engine: engine::EngineSettings,
     /// The tokens that are accepted; `None` when none is asked for.
@@ -378,6 +394,7 @@ impl ServeArgs {
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
+            landlock: self.landlock,
             drain_delay: self.drain_delay.0,
             drain: self.drain.0,
             legacy: self.duckdb_path.filter(|_| self.fallback == Fallback::On),

@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
-use crate::config::{Config, ServeArgs};
+use crate::config::{Config, Landlock, ServeArgs};
 use crate::duck;
 use crate::engine::{Engine, Spawner, StartError};
 use crate::events::Events;
@@ -106,9 +106,21 @@ fn confine(config: &Config, builders: &build::Settings, files: &SocketFiles) -> 
     let status =
         sandbox::forbid_writes(writable, files.directories()).map_err(|error| error.to_string())?;
     if status == RulesetStatus::NotEnforced {
-        warn!("this kernel has no Landlock: the right to write is not given up");
+        go_on_without_landlock(config.landlock, config.http.scope_column.is_some())?;
+        warn!("this kernel has no Landlock: rights are not given up");
     }
     Ok(())
+}
+
+/// Whether to serve with a layer less. Where rows are scoped, somebody must say so.
+fn go_on_without_landlock(landlock: Landlock, is_scoped: bool) -> Result<(), String> {
+    match landlock {
+        Landlock::Auto if is_scoped => Err("this kernel has no Landlock, and with \
+             MARTD_SCOPE_COLUMN the last layer of defence must be there; set \
+             MARTD_LANDLOCK=optional to go without"
+            .to_owned()),
+        Landlock::Auto | Landlock::Optional => Ok(()),
+    }
 }
 
 /// Tells what memory martd may take at most, and whether there is so much.
@@ -256,5 +268,17 @@ fn start_log() {
         builder.init();
     } else {
         builder.json().flatten_event(true).with_span_list(false).init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scoped_rows_are_not_served_with_a_layer_less_unless_somebody_says_so() {
+        assert!(go_on_without_landlock(Landlock::Auto, true).is_err());
+        assert!(go_on_without_landlock(Landlock::Auto, false).is_ok());
+        assert!(go_on_without_landlock(Landlock::Optional, true).is_ok());
     }
 }
