@@ -5,7 +5,8 @@
 //! file over the pin budget is held by its open descriptor instead, which survives replacement and
 //! removal, but not a rewrite in place; [`Pin::is_intact`] tells.
 //!
-//! Either way a pin takes one descriptor. Pins get half of those that martd may have, so that what
+//! Either way a pin takes one descriptor, and the table that is built from it another. Pins get a quarter of
+//! those that martd may have, so that what
 //! is served can be asked for however many files there are.
 
 use std::fs::File;
@@ -69,7 +70,7 @@ impl Budget {
 
     /// A pin's place in the budget, with no bytes yet.
     fn claim(self: &Arc<Self>) -> io::Result<Reservation> {
-        let most = descriptor_limit() / 2;
+        let most = descriptor_limit() / 4;
         self.pins
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pins| {
                 (pins < most).then_some(pins + 1)
@@ -77,7 +78,8 @@ impl Budget {
             .map(|_| Reservation { budget: Arc::clone(self), bytes: 0 })
             .map_err(|pins| {
                 io::Error::other(format!(
-                    "{pins} files are held open already, half of what martd may open; \
+                    "{pins} files are held already, and with a table each take half of what martd may \
+                     open; \
                      raise its limit of descriptors (RLIMIT_NOFILE)"
                 ))
             })

@@ -192,9 +192,10 @@ impl StateDir {
             target.marts.values().map(|chosen| self.file(&chosen.version.pin.hash())).collect();
         named.extend([self.path.join(MANIFEST), self.path.join(LOCK)]);
         for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            if !named.contains(&path) {
-                fs::remove_file(path)?;
+            let entry = entry?;
+            // Folders are builders', which may have theirs here.
+            if !named.contains(&entry.path()) && !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
             }
         }
         Ok(())

@@ -341,6 +341,50 @@ pub fn names(list: &Json, key: &str) -> Vec<String> {
     list.iter().map(|item| item[key].as_str().expect("a name").to_owned()).collect()
 }
 
+/// A file of tokens, for `MARTD_TOKEN_FILE`.
+pub struct Tokens(tempfile::NamedTempFile);
+
+impl Tokens {
+    pub fn new(count: usize) -> Self {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let lines: String = (0..count).map(|number| format!("{}\n", Self::token(number))).collect();
+        std::fs::write(file.path(), lines).expect("write");
+        Self(file)
+    }
+
+    fn token(number: usize) -> String {
+        format!("the-token-of-client-{number}")
+    }
+
+    pub fn file(&self) -> &str {
+        self.0.path().to_str().expect("UTF-8")
+    }
+
+    /// What a client with this token sends as `Authorization`.
+    pub fn bearer(&self, number: usize) -> String {
+        format!("Bearer {}", Self::token(number))
+    }
+}
+
+/// Faults for `MARTD_TEST_FAULTS`, which a debug build alone has.
+pub struct Faults(tempfile::TempDir);
+
+impl Faults {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.path().to_str().expect("UTF-8")
+    }
+
+    /// From here on an engine that runs this statement aborts.
+    pub fn abort_at(&self, sql: &str) {
+        let hash = blake3::hash(sql.as_bytes()).to_hex();
+        std::fs::write(self.0.path().join(format!("abort-{}", &hash[..16])), "").expect("write");
+    }
+}
+
 /// A temporary `PARQUET_DIR` with its `mart` directory.
 pub struct Root(tempfile::TempDir);
 

@@ -39,7 +39,8 @@ impl Source {
                 .with("autoinstall_known_extensions", "false")?
                 .with("autoload_known_extensions", "false")?
                 .with("enable_external_file_cache", "false")?
-                .with("temp_directory", "")
+                .with("temp_directory", "")?
+                .with("wal_autocheckpoint", "0KiB")
         };
         let connection = config()
             .and_then(Connection::open_in_memory_with_flags)
@@ -153,7 +154,8 @@ impl Source {
         let empty = if block == SMALL_BLOCK { EMPTY_16K } else { EMPTY_256K };
         let place = fs::File::from(place);
         place.write_all_at(empty, 0).map_err(|error| Failure::resources(&error))?;
-        // The database's log lies beside its name: a few KiB, gone after CHECKPOINT.
+        // The database's log lies beside its name: a few KiB, for rows are written to the database itself
+        // (`wal_autocheckpoint`).
         let link = self.scratch.join(format!("{}.duckdb", self.files));
         symlink(format!("/proc/self/fd/{}", place.as_raw_fd()), &link)
             .map_err(|error| Failure::resources(&error))?;
