@@ -246,7 +246,16 @@ impl Martd {
 
     /// Asks a martd that may die before it answers.
     pub fn client(&self) -> Client {
-        Client { url: self.url("/v1/query"), agent: self.agent.clone() }
+        self.client_with("")
+    }
+
+    /// The same with this as `Authorization`.
+    pub fn client_with(&self, bearer: &str) -> Client {
+        Client {
+            url: self.url("/v1/query"),
+            agent: self.agent.clone(),
+            authorization: bearer.to_owned(),
+        }
     }
 
     pub fn snapshot(&self) -> Json {
@@ -285,13 +294,22 @@ impl Martd {
 pub struct Client {
     url: String,
     agent: ureq::Agent,
+    authorization: String,
 }
 
 impl Client {
     /// An answer that came whole; `None` when martd is gone.
     pub fn query(&self, sql: &str) -> Option<Answer> {
-        let response = self.agent.post(&self.url).send_json(json!({ "sql": sql })).ok()?;
-        read(response).ok()
+        self.post(&json!({ "sql": sql }))
+    }
+
+    /// The same of any body.
+    pub fn post(&self, body: &Json) -> Option<Answer> {
+        let mut request = self.agent.post(&self.url);
+        if !self.authorization.is_empty() {
+            request = request.header("authorization", &self.authorization);
+        }
+        read(request.send_json(body).ok()?).ok()
     }
 }
 

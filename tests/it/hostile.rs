@@ -112,7 +112,8 @@ fn each_hostile_statement_is_refused_or_stopped_and_the_next_query_is_answered()
         }
         let outcome = if slug.is_empty() { "an answer within its limits".to_owned() } else { slug };
         *outcomes.entry((class.to_owned(), outcome)).or_default() += 1;
-        let next = json!({"sql": "SELECT count(*) + 0 * random() AS n FROM mart.orders"});
+        let next =
+            json!({"sql": "SELECT (count(*) + 0 * random())::INTEGER AS n FROM mart.orders"});
         assert_eq!(martd.post_with(&next, &asker).value(), 500, "the next query after {sql}");
     }
     for ((class, outcome), count) in &outcomes {

@@ -21,7 +21,12 @@ pub struct Scrape(BTreeMap<String, f64>);
 
 impl Scrape {
     pub fn of(martd: &Martd) -> Self {
-        let answer = martd.get("/metrics");
+        Self::with(martd, &[])
+    }
+
+    /// The same where a token is asked for.
+    pub fn with(martd: &Martd, headers: &[(&str, &str)]) -> Self {
+        let answer = martd.get_with("/metrics", headers);
         assert_eq!(answer.status, 200, "{answer:?}");
         let lines = answer.body.lines().filter(|line| !line.starts_with('#'));
         let samples = lines.map(|line| {
