@@ -5,8 +5,8 @@
 //! file over the pin budget is held by its open descriptor instead, which survives replacement and
 //! removal, but not a rewrite in place; [`Pin::is_intact`] tells.
 //!
-//! Either way a pin takes one descriptor. Pins get half of those that martd may have, so that what
-//! is served can be asked for however many files there are.
+//! Either way a pin takes one descriptor, and the table that is built from it another. Pins get a quarter
+//! of those that martd may have, so that what is served can be asked for however many files there are.
 
 use std::fs::File;
 use std::io;
@@ -75,16 +75,16 @@ impl Budget {
             .map(|_| Reservation { budget: Arc::clone(self), bytes: 0 })
             .map_err(|pins| {
                 io::Error::other(format!(
-                    "{pins} files are held open already, an eighth of what martd may open; \
+                    "{pins} files are held already, and with a table each take half of what martd may \
+                     open; \
                      raise its limit of descriptors (RLIMIT_NOFILE)"
                 ))
             })
     }
 }
 
-/// A version of a mart takes more descriptors than its pin's: its table's, and one for each database in
-/// which that is attached.
-const PINS_SHARE: u64 = 8;
+/// A version of a mart takes two descriptors, its pin's and its table's, and half of all are left for others.
+const PINS_SHARE: u64 = 4;
 
 /// The descriptors that this process may have. Asked anew each time: it can be raised from outside.
 pub fn descriptor_limit() -> u64 {

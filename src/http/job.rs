@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
@@ -33,6 +33,9 @@ pub(super) const MARTD_TRUNCATED: HeaderName = HeaderName::from_static("martd-tr
 pub(super) fn truth(truth: bool) -> HeaderValue {
     HeaderValue::from_static(if truth { "true" } else { "false" })
 }
+
+/// After its deadline a query has so long to say why it was not answered.
+const LANDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// A query that the cache does not answer.
 pub(super) struct Work<'a> {
@@ -73,10 +76,12 @@ impl Work<'_> {
             Some(key) => self.app.answers().join(key, start),
             None => (Arc::new(start()), false),
         };
+        // Its own flight says at the deadline what it waited for; another's may go on for longer.
+        let patience = if joined { deadline } else { deadline + LANDS_WITHIN };
         let landing = tokio::select! {
             landing = flight.landed() => landing,
             () = ticket.cancelled() => return Err(Problem::cancelled()),
-            () = tokio::time::sleep_until(deadline) => return Err(Problem::timed_out(limit)),
+            () = tokio::time::sleep_until(patience) => return Err(Problem::timed_out(limit)),
         };
         match landing {
             Some(Landing::Whole(stored)) => {

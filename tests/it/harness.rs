@@ -246,7 +246,16 @@ impl Martd {
 
     /// Asks a martd that may die before it answers.
     pub fn client(&self) -> Client {
-        Client { url: self.url("/v1/query"), agent: self.agent.clone() }
+        self.client_with("")
+    }
+
+    /// The same with this as `Authorization`.
+    pub fn client_with(&self, bearer: &str) -> Client {
+        Client {
+            url: self.url("/v1/query"),
+            agent: self.agent.clone(),
+            authorization: bearer.to_owned(),
+        }
     }
 
     pub fn snapshot(&self) -> Json {
@@ -285,13 +294,22 @@ impl Martd {
 pub struct Client {
     url: String,
     agent: ureq::Agent,
+    authorization: String,
 }
 
 impl Client {
     /// An answer that came whole; `None` when martd is gone.
     pub fn query(&self, sql: &str) -> Option<Answer> {
-        let response = self.agent.post(&self.url).send_json(json!({ "sql": sql })).ok()?;
-        read(response).ok()
+        self.post(&json!({ "sql": sql }))
+    }
+
+    /// The same of any body.
+    pub fn post(&self, body: &Json) -> Option<Answer> {
+        let mut request = self.agent.post(&self.url);
+        if !self.authorization.is_empty() {
+            request = request.header("authorization", &self.authorization);
+        }
+        read(request.send_json(body).ok()?).ok()
     }
 }
 
@@ -339,6 +357,50 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub fn names(list: &Json, key: &str) -> Vec<String> {
     let list = list.as_array().unwrap_or_else(|| panic!("no list: {list}"));
     list.iter().map(|item| item[key].as_str().expect("a name").to_owned()).collect()
+}
+
+/// A file of tokens, for `MARTD_TOKEN_FILE`.
+pub struct Tokens(tempfile::NamedTempFile);
+
+impl Tokens {
+    pub fn new(count: usize) -> Self {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let lines: String = (0..count).map(|number| format!("{}\n", Self::token(number))).collect();
+        std::fs::write(file.path(), lines).expect("write");
+        Self(file)
+    }
+
+    fn token(number: usize) -> String {
+        format!("the-token-of-client-{number}")
+    }
+
+    pub fn file(&self) -> &str {
+        self.0.path().to_str().expect("UTF-8")
+    }
+
+    /// What a client with this token sends as `Authorization`.
+    pub fn bearer(&self, number: usize) -> String {
+        format!("Bearer {}", Self::token(number))
+    }
+}
+
+/// Faults for `MARTD_TEST_FAULTS`, which a debug build alone has.
+pub struct Faults(tempfile::TempDir);
+
+impl Faults {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.path().to_str().expect("UTF-8")
+    }
+
+    /// From here on an engine that runs this statement aborts.
+    pub fn abort_at(&self, sql: &str) {
+        let hash = blake3::hash(sql.as_bytes()).to_hex();
+        std::fs::write(self.0.path().join(format!("abort-{}", &hash[..16])), "").expect("write");
+    }
 }
 
 /// A temporary `PARQUET_DIR` with its `mart` directory.

@@ -24,6 +24,8 @@ mod damage;
 mod datasets;
 mod dbt;
 mod doors;
+mod engine;
+mod engine_load;
 mod events;
 mod faults;
 mod files;

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::process::Pid;
 
+use crate::harness::wait_for;
+
 /// What a process takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
@@ -64,6 +66,23 @@ pub fn children(pid: u32) -> Vec<u32> {
         list.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
     };
     lists.flat_map(pids).collect()
+}
+
+/// The engines of a martd: the process that has DuckDB, and while it is replaced two.
+pub fn engines(martd: u32) -> Vec<u32> {
+    let is_engine = |pid: &u32| {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split('\0').nth(1) == Some("engine")
+    };
+    children(martd).into_iter().filter(is_engine).collect()
+}
+
+/// The only engine of a martd.
+pub fn engine(martd: u32) -> u32 {
+    wait_for("one engine", || match engines(martd)[..] {
+        [engine] => Some(engine),
+        _ => None,
+    })
 }
 
 /// A child that builds tables.

@@ -183,6 +183,12 @@ fn only_one_select_is_allowed() {
         assert_eq!(answer.status, 403, "{sql}: {answer:?}");
         assert_eq!(answer.problem().0, "statement-not-allowed", "{sql}");
     }
+    let settings = martd.query("SELECT * FROM duckdb_settings");
+    assert_eq!(
+        (settings.status, settings.problem().0.as_str()),
+        (400, "sql-error"),
+        "no such table"
+    );
     for sql in [
         "SELECT * FROM read_parquet('/proc/self/fd/10')",
         "SELECT * FROM read_csv('/etc/passwd')",
