@@ -29,6 +29,9 @@ pub(super) struct Culprit {
     pub(super) statement: Hash,
 }
 
+/// The process id of an engine.
+type EngineId = u32;
+
 /// What is remembered of culprits.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine(Mutex<State>);
@@ -36,8 +39,8 @@ pub(super) struct Quarantine(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     until: HashMap<Culprit, Instant>,
-    /// When each principal cost engines lately.
-    failures: HashMap<Principal, Vec<Instant>>,
+    /// When each principal cost engines lately, and which.
+    failures: HashMap<Principal, Vec<(Instant, EngineId)>>,
 }
 
 impl Quarantine {
@@ -49,10 +52,11 @@ impl Quarantine {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(failures) = state.failures.get(&culprit.principal) {
             let oldest = failures.iter().rev().nth(FAILURES - 1);
-            let over = oldest.and(failures.last()).map(|last| *last + WINDOW);
-            if let (Some(over), Some(oldest)) = (over.filter(|over| *over > now), oldest)
-                && failures.last().is_some_and(|last| last.duration_since(*oldest) <= WINDOW)
+            if let (Some((oldest, _)), Some((last, _))) = (oldest, failures.last())
+                && last.duration_since(*oldest) <= WINDOW
+                && *last + WINDOW > now
             {
+                let over = *last + WINDOW;
                 return Err(QueryError::TooManyFailures(whole_seconds(over - now)));
             }
         }
@@ -65,20 +69,29 @@ impl Quarantine {
     }
 
     /// Notes that this brought an engine down. What only took too long is not quarantined: it may be
-    /// asked again over less, or with more time.
-    pub(super) fn note(&self, culprit: Culprit, is_quarantined: bool, now: Instant) {
+    /// asked again over less, or with more time. Of several statements in one engine a principal has
+    /// cost that one.
+    pub(super) fn note(
+        &self,
+        culprit: Culprit,
+        engine: EngineId,
+        is_quarantined: bool,
+        now: Instant,
+    ) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State { until, failures } = &mut *state;
         until.retain(|_, until| *until > now);
-        failures.retain(|_, times| times.last().is_some_and(|last| *last + 2 * WINDOW > now));
+        failures.retain(|_, lost| lost.last().is_some_and(|(last, _)| *last + 2 * WINDOW > now));
         if is_quarantined && until.len() < REMEMBERED {
             until.insert(culprit, now + QUARANTINE);
         }
         if failures.len() < REMEMBERED || failures.contains_key(&culprit.principal) {
-            let times = failures.entry(culprit.principal).or_default();
-            times.push(now);
-            let surplus = times.len().saturating_sub(FAILURES);
-            times.drain(..surplus);
+            let lost = failures.entry(culprit.principal).or_default();
+            if lost.iter().all(|(_, known)| *known != engine) {
+                lost.push((now, engine));
+            }
+            let surplus = lost.len().saturating_sub(FAILURES);
+            lost.drain(..surplus);
         }
     }
 
@@ -108,7 +121,7 @@ mod tests {
     #[test]
     fn a_statement_is_quarantined_for_its_principal_and_not_for_others() {
         let (quarantine, now) = (Quarantine::default(), Instant::now());
-        quarantine.note(culprit("ann", "a"), true, now);
+        quarantine.note(culprit("ann", "a"), 1, true, now);
         let check = |principal, statement, at| quarantine.check(&culprit(principal, statement), at);
         let seconds = Duration::from_secs;
         assert_eq!(check("ann", "a", now), Err(QueryError::Quarantined(QUARANTINE)));
@@ -125,12 +138,13 @@ mod tests {
         let (quarantine, now) = (Quarantine::default(), Instant::now());
         let check = |at| quarantine.check(&culprit("ann", "other"), at);
         let seconds = Duration::from_secs;
-        quarantine.note(culprit("ann", "a"), false, now);
-        quarantine.note(culprit("ann", "b"), false, now + seconds(30));
-        assert_eq!(check(now + seconds(31)), Ok(()));
-        quarantine.note(culprit("ann", "a"), false, now + seconds(61));
+        quarantine.note(culprit("ann", "a"), 1, false, now);
+        quarantine.note(culprit("ann", "b"), 2, false, now + seconds(30));
+        quarantine.note(culprit("ann", "c"), 2, false, now + seconds(31));
+        assert_eq!(check(now + seconds(31)), Ok(()), "two of its statements were in one engine");
+        quarantine.note(culprit("ann", "a"), 3, false, now + seconds(61));
         assert_eq!(check(now + seconds(61)), Ok(()), "the first is longer ago");
-        quarantine.note(culprit("ann", "a"), false, now + seconds(62));
+        quarantine.note(culprit("ann", "a"), 4, false, now + seconds(62));
         let failed = QueryError::TooManyFailures(seconds(59));
         assert_eq!(check(now + seconds(63)), Err(failed));
         assert_eq!(check(now + seconds(122)), Ok(()));

@@ -200,13 +200,13 @@ impl Watched {
                 Ended::Response(response, bytes) => return Ok((response, bytes)),
                 Ended::Failed(error) => return Err(error),
                 Ended::Culprit(error) => {
-                    self.note(shared, true);
+                    self.note(shared, &process, true);
                     let detail = format!("statement {statement}: {error}");
                     shared.replace(&process, StartReason::Failed, detail);
                     return Err(error);
                 }
                 Ended::Wedged => {
-                    self.note(shared, false);
+                    self.note(shared, &process, false);
                     let detail = format!("statement {statement} did not stop");
                     shared.replace(&process, StartReason::Wedged, detail);
                     return Err(QueryError::TimedOut);
@@ -261,11 +261,11 @@ impl Watched {
                 Ended::Response(response, bytes) => return Ok((response, bytes)),
                 Ended::Failed(error) => return Err(error),
                 Ended::Wedged => {
-                    self.note(shared, false);
+                    self.note(shared, &process, false);
                     return Err(QueryError::TimedOut);
                 }
                 Ended::Culprit(error) => {
-                    self.note(shared, true);
+                    self.note(shared, &process, true);
                     return Err(error);
                 }
                 Ended::Unexplained | Ended::Victim | Ended::Killed => {
@@ -274,7 +274,7 @@ impl Watched {
                     if trials > 0 && process.was_killed_by_signal() && !self.client.has_begun() {
                         continue;
                     }
-                    self.note(shared, true);
+                    self.note(shared, &process, true);
                     let reason = "it made the engine end".to_owned();
                     return Err(QueryError::EngineFailed(reason));
                 }
@@ -282,8 +282,9 @@ impl Watched {
         }
     }
 
-    fn note(&self, shared: &Shared, is_quarantined: bool) {
-        shared.quarantine.note(self.culprit, is_quarantined, Instant::now().into_std());
+    fn note(&self, shared: &Shared, process: &Process, is_quarantined: bool) {
+        let now = Instant::now().into_std();
+        shared.quarantine.note(self.culprit, process.pid(), is_quarantined, now);
     }
 
     /// What `wait` comes to, unless the time is over or the client leaves before.
