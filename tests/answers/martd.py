@@ -21,6 +21,7 @@ FORMATS = {
     "arrow": "application/vnd.apache.arrow.stream",
 }
 PATIENCE_S = 60
+IDLE_S = 20.0
 
 
 class Refused(Exception):
@@ -80,6 +81,7 @@ class Martd:
         if not self._listening.wait(PATIENCE_S):
             raise RuntimeError("martd does not listen:\n" + "".join(self.log))
         self._connection: http.client.HTTPConnection | None = None
+        self._used = time.monotonic()
 
     def _read_log(self) -> None:
         assert self._process.stderr
@@ -126,12 +128,18 @@ class Martd:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
     ) -> tuple[int, bytes]:
+        # martd closes a connection that has been idle for 30 s.
+        if self._connection is not None and time.monotonic() - self._used > IDLE_S:
+            self._connection.close()
+            self._connection = None
         if self._connection is None:
             self._connection = http.client.HTTPConnection(self._host, self._port, timeout=PATIENCE_S)
         try:
             self._connection.request(method, path, body, dict(headers))
             answer = self._connection.getresponse()
-            return answer.status, answer.read()
+            body = answer.read()
+            self._used = time.monotonic()
+            return answer.status, body
         except (OSError, http.client.HTTPException):
             self._connection.close()
             self._connection = None
