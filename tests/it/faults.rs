@@ -143,6 +143,7 @@ fn with_a_full_state_directory_martd_serves_on_and_keeps_the_last_snapshot_that_
 
     writer.land(&root, "a", "SELECT 2 AS x, hash(i) FROM range(100000) t(i)");
     martd.wait_log("the snapshot cannot be kept for a restart; the last one is");
+    martd.wait_snapshot("the second", |snapshot| snapshot["generation"] == 2);
     assert_eq!(martd.query("SELECT max(x) FROM mart.a").value(), 2, "published all the same");
     assert_eq!(kept().as_deref(), first["id"].as_str());
     let left = fs::read_dir(namespace.path(state.path())).expect("readable");
