@@ -159,6 +159,18 @@ impl Target {
         self.versions().all(|version| version.table.get().is_some())
     }
 
+    /// What can be served of it now: of a mart whose version has no table yet, the one that is served, if
+    /// any.
+    pub fn built_part(&self, served: Option<&Self>) -> Self {
+        let is_built = |chosen: &Chosen| chosen.version.table.get().is_some();
+        let marts = self.marts.iter().filter_map(|(name, chosen)| {
+            let served = served.and_then(|served| served.marts.get(name));
+            let chosen = if is_built(chosen) { chosen } else { served? };
+            Some((name.clone(), chosen.clone()))
+        });
+        Self { marts: marts.collect(), ..self.clone() }
+    }
+
     /// Whether the two serve the same in every respect that a client can see.
     pub fn same_as(&self, other: &Self) -> bool {
         let key = |target: &Self| -> Vec<(Hash, bool, Timestamp)> {

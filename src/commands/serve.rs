@@ -73,7 +73,7 @@ impl From<StartError> for Failure {
 }
 
 fn start(config: Config) -> Result<(), Failure> {
-    raise_descriptor_limit();
+    raise_descriptor_limit()?;
     let sockets = Sockets::open(&config.listen, config.admin_listen.as_ref())?;
     let legacy = config.legacy.clone().map(LegacyFile::new);
     make_state_dir(&config)?;
@@ -152,12 +152,21 @@ fn tell_memory(config: &Config, builders: &build::Settings) {
 
 /// A mart takes a descriptor for each version that somebody reads, so the customary soft limit of 1,024
 /// is too low for a thousand marts. What nothing here uses is `select`, the reason for that limit.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit() -> Result<(), String> {
+    /// Sockets of an engine's slots, a builder's, and some marts.
+    const LEAST: u64 = 256;
     let limit = rustix::process::getrlimit(Resource::Nofile);
+    if let Some(most) = limit.maximum.filter(|most| *most < LEAST) {
+        return Err(format!(
+            "martd may open {most} files and needs {LEAST} at least: raise its limit of descriptors \
+             (LimitNOFILE=, ulimit -n)"
+        ));
+    }
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
         warn!(%error, "the limit of descriptors stays at {:?}", limit.current);
     }
+    Ok(())
 }
 
 async fn serve(

@@ -261,6 +261,11 @@ impl Process {
         Busy(Arc::clone(self))
     }
 
+    /// Whether somebody waits for a request of it.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire) > 0
+    }
+
     /// From here on no new request goes to it. Returns whether that is news.
     pub(super) fn retire(&self) -> bool {
         !self.is_retired.swap(true, Ordering::AcqRel)

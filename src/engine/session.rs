@@ -21,6 +21,9 @@ pub(super) trait Sink {
     /// [`QueryError::Cancelled`] when it is to be stopped already.
     fn begin(&mut self, interrupt: Interrupt) -> Result<(), Failure>;
 
+    /// Whether a part was sent.
+    fn has_begun(&self) -> bool;
+
     /// Sends a part that others follow, after which there are so many rows.
     ///
     /// # Errors
@@ -28,11 +31,30 @@ pub(super) trait Sink {
     fn part(&mut self, bytes: &[u8], rows: u64) -> Result<(), Failure>;
 }
 
-/// Answers a query; returns the last part, or all of a small answer.
+/// Answers a query. When memory runs out before anything was sent, `free` gives up what it can, and the
+/// query is run once more: a prepared statement that is kept holds hash tables and the like of its last
+/// run, which DuckDB frees with the statement alone.
 ///
 /// # Errors
 /// Why not, and whose doing it is.
-pub(super) fn answer(
+pub(super) fn answer_with_room(
+    snapshot: &Snapshot,
+    statement: &ValidatedStatement,
+    job: &QueryJob,
+    sink: &mut impl Sink,
+    free: impl FnOnce(),
+) -> Result<(End, Vec<u8>), Failure> {
+    match answer(snapshot, statement, job, sink) {
+        Err(Failure { error: QueryError::OutOfMemory, .. }) if !sink.has_begun() => {
+            free();
+            answer(snapshot, statement, job, sink)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Answers a query; returns the last part, or all of a small answer.
+fn answer(
     snapshot: &Snapshot,
     statement: &ValidatedStatement,
     job: &QueryJob,
@@ -48,7 +70,7 @@ pub(super) fn answer(
         let outcome = bind(&mut prepared.statement, &job.parameters)
             .and_then(|()| prepared.statement.execute().map_err(explain))
             .and_then(|rows| write(rows, snapshot, job, began, sink));
-        if statement.keep_prepared {
+        if statement.keep_prepared && outcome.is_ok() {
             pooled.keep(prepared);
         }
         outcome
@@ -234,6 +256,10 @@ mod tests {
             Ok(())
         }
 
+        fn has_begun(&self) -> bool {
+            !self.0.is_empty()
+        }
+
         fn part(&mut self, bytes: &[u8], _: u64) -> Result<(), Failure> {
             assert!(!bytes.is_empty() && bytes.len() <= PART_BYTES);
             self.0.extend_from_slice(bytes);
@@ -294,5 +320,28 @@ mod tests {
         assert_eq!(culprit.blame, Blame::Culprit, "{culprit:?}");
         let victim = run("SELECT 1", false).expect_err("refused");
         assert_eq!(victim.blame, Blame::Victim, "{victim:?}");
+    }
+
+    #[test]
+    fn what_kept_statements_hold_is_given_up_for_one_that_needs_it() {
+        let snapshot = open(&[("t", "SELECT range AS id FROM range(100000)")]);
+        let run = |sql: &str| {
+            let mut parts = Parts(Vec::new());
+            let free = || snapshot.forget_prepared();
+            answer_with_room(&snapshot, &validate(sql), &job(sql), &mut parts, free)
+        };
+        // Each holds 25 MB of 64 once it has run, until it is run again or dropped.
+        for number in 0..6 {
+            let sql = format!(
+                "WITH a AS (SELECT id, repeat('x', 200) || id AS s FROM mart.t)
+                 SELECT count(*) + {number} FROM a x JOIN a y USING (s)"
+            );
+            let (end, _) = run(&sql).unwrap_or_else(|failure| panic!("{number}: {failure:?}"));
+            assert_eq!(end.rows, 1);
+        }
+        let bomb = "SELECT length(list(repeat('x', 2000) || id)::VARCHAR) FROM mart.t";
+        let failure = run(bomb).expect_err("it needs more than there is");
+        assert_eq!(failure.error, QueryError::OutOfMemory);
+        assert!(run("SELECT count(*) FROM mart.t").is_ok());
     }
 }

@@ -183,6 +183,12 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Drops the statements that idle connections keep, with what those hold.
+    pub(super) fn forget_prepared(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.iter_mut().for_each(|pooled| pooled.prepared.clear());
+    }
+
     /// Takes a connection back.
     pub(super) fn give_back(&self, pooled: Pooled) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

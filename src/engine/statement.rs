@@ -5,13 +5,13 @@
 //! does is waited for here, so that a slot is free only when it really is, or the engine was replaced.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
@@ -29,6 +29,9 @@ const PARTS_AHEAD: usize = 4;
 const OWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a suspect is run alone, if somebody kills the engine that it runs in.
 const TRIALS: usize = 2;
+/// How long a statement waits before it is run again that had no memory beside others.
+const MEMORY_PAUSES: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
 
 /// A query, and how long it may take.
 #[derive(Debug)]
@@ -192,12 +195,20 @@ impl Watched {
         lease: Option<&Arc<Lease>>,
     ) -> Result<(Response, Bytes), QueryError> {
         shared.quarantine.check(&self.culprit, Instant::now().into_std())?;
+        let mut pauses = MEMORY_PAUSES.into_iter();
         loop {
             let process = self.in_time(shared.current()).await?;
             let ended = self.attempt(&process, task).await;
             let statement = &task.statement().to_hex()[..16];
             match ended {
                 Ended::Response(response, bytes) => return Ok((response, bytes)),
+                // Those beside it may have had the memory.
+                Ended::Failed(QueryError::OutOfMemory)
+                    if process.is_busy() && !self.client.has_begun() =>
+                {
+                    let Some(pause) = pauses.next() else { return Err(QueryError::OutOfMemory) };
+                    self.in_time(sleep(pause)).await?;
+                }
                 Ended::Failed(error) => return Err(error),
                 Ended::Culprit(error) => {
                     self.note(shared, &process, true);
@@ -234,11 +245,11 @@ impl Watched {
         task: &Task,
         lease: Option<&Arc<Lease>>,
     ) -> Result<(Response, Bytes), QueryError> {
-        let waiting = Waiting::begin(&shared.suspects);
-        let mut isolation = self.in_time(shared.isolation.lock()).await?;
+        let waiting = Waiting::begin(shared);
+        let _turn = self.in_time(shared.isolation.turn()).await?;
         let mut trials = TRIALS;
         loop {
-            let process = match isolation.take().filter(|process| !process.has_ended()) {
+            let process = match shared.isolation.idle() {
                 Some(process) => process,
                 None => {
                     self.in_time(shared.isolate()).await?.map_err(|_| QueryError::Unavailable)?
@@ -253,7 +264,7 @@ impl Watched {
             let ended = self.attempt(&process, task).await;
             match ended {
                 Ended::Response(..) | Ended::Failed(_) if waiting.others_wait() => {
-                    *isolation = Some(Arc::clone(&process));
+                    shared.isolation.give_back(Arc::clone(&process));
                 }
                 _ => process.kill(),
             }
@@ -364,23 +375,25 @@ fn ended(process: &Process, socket: SlotSocket, response: Response, bytes: Bytes
     }
 }
 
-/// Counts a suspect that waits for its turn, or has it.
-struct Waiting<'s>(&'s AtomicUsize);
+/// Counts a suspect that waits for its turn, or has it. The last one ends the engines.
+struct Waiting<'s>(&'s Shared);
 
 impl<'s> Waiting<'s> {
-    fn begin(count: &'s AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
+    fn begin(shared: &'s Shared) -> Self {
+        shared.suspects.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
     }
 
     fn others_wait(&self) -> bool {
-        self.0.load(Ordering::Acquire) > 1
+        self.0.suspects.load(Ordering::Acquire) > 1
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        if self.0.suspects.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.isolation.clear();
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::lease::{Lease, Table};
@@ -31,6 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Beside those of queries: for what the front asks of its own accord, and for validation, which must
 /// not wait for queries.
 const OTHER_SLOTS: usize = 4;
+/// Suspects that run at once, each in an engine of its own.
+const ISOLATED_ENGINES: usize = 3;
 
 /// Why an engine was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -107,11 +109,50 @@ pub(super) struct Shared {
     leases: Mutex<BTreeMap<u64, Weak<Lease>>>,
     numbers: AtomicU64,
     pub(super) quarantine: Quarantine,
-    /// Whoever runs suspects has this to itself.
-    pub(super) isolation: tokio::sync::Mutex<Option<Arc<Process>>>,
+    pub(super) isolation: Isolation,
     /// Those who wait for that.
     pub(super) suspects: AtomicUsize,
     facts: Mutex<Facts>,
+}
+
+/// Engines in which suspects run, each alone. There are a few, for a slow suspect must not have the others
+/// wait for as long as it may take.
+#[derive(Debug)]
+pub(super) struct Isolation {
+    turns: Semaphore,
+    idle: Mutex<Vec<Arc<Process>>>,
+}
+
+impl Isolation {
+    fn new() -> Self {
+        Self { turns: Semaphore::new(ISOLATED_ENGINES), idle: Mutex::default() }
+    }
+
+    /// The right to run one suspect.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("never closed")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Process>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An engine that another suspect has left.
+    pub(super) fn idle(&self) -> Option<Arc<Process>> {
+        let mut idle = self.lock();
+        idle.retain(|process| !process.has_ended());
+        idle.pop()
+    }
+
+    /// Leaves an engine to the next suspect.
+    pub(super) fn give_back(&self, process: Arc<Process>) {
+        self.lock().push(process);
+    }
+
+    /// Ends what nobody waits for.
+    pub(super) fn clear(&self) {
+        self.lock().drain(..).for_each(|process| process.kill());
+    }
 }
 
 #[derive(Debug, Default)]
@@ -178,7 +219,7 @@ impl Engine {
             leases: Mutex::default(),
             numbers: AtomicU64::new(1),
             quarantine: Quarantine::default(),
-            isolation: tokio::sync::Mutex::new(None),
+            isolation: Isolation::new(),
             suspects: AtomicUsize::new(0),
             facts: Mutex::default(),
         });

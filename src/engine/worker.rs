@@ -229,6 +229,13 @@ impl Engine {
         self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives up what kept statements hold.
+    fn free(&self) {
+        let snapshots = self.snapshots.read().unwrap_or_else(PoisonError::into_inner);
+        let snapshots: Vec<_> = snapshots.values().cloned().collect();
+        snapshots.iter().for_each(|snapshot| snapshot.forget_prepared());
+    }
+
     /// Does what the control socket says, until it ends.
     fn obey(self: &Arc<Self>, control: &UnixStream, catalog: &Sender<Change>) {
         let (stop, stopping) = mpsc::channel();
@@ -278,7 +285,8 @@ impl Engine {
     /// Answers the requests of a slot until its socket ends.
     fn serve(&self, slot: usize, socket: &UnixStream) {
         while let Ok(Some(request)) = protocol::receive_request(socket) {
-            let mut answers = Answers { engine: self, slot, request: request.number, socket };
+            let mut answers =
+                Answers { engine: self, slot, request: request.number, socket, has_begun: false };
             let answer = AssertUnwindSafe(|| self.respond(&request, &mut answers));
             let (response, bytes) = catch_unwind(answer).unwrap_or_else(|_| {
                 let error = QueryError::EngineFailed("an encoder panicked".to_owned());
@@ -303,7 +311,7 @@ impl Engine {
                 .map_err(session::explain_rejection)
                 .and_then(|statement| {
                     let snapshot = self.snapshot(*snapshot)?;
-                    session::answer(&snapshot, &statement, job, answers)
+                    session::answer_with_room(&snapshot, &statement, job, answers, || self.free())
                 })
                 .map(|(end, bytes)| (Response::End(end), bytes)),
             Task::Newest { snapshot, mart, column } => self
@@ -339,6 +347,7 @@ struct Answers<'a> {
     slot: usize,
     request: u64,
     socket: &'a UnixStream,
+    has_begun: bool,
 }
 
 impl Sink for Answers<'_> {
@@ -351,7 +360,12 @@ impl Sink for Answers<'_> {
         Ok(())
     }
 
+    fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     fn part(&mut self, bytes: &[u8], rows: u64) -> Result<(), Failure> {
+        self.has_begun = true;
         if self.engine.slot(self.slot).cancelled == self.request {
             return Err(QueryError::Cancelled.into());
         }

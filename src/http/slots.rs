@@ -75,7 +75,12 @@ impl Slots {
         holds_none: bool,
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, Problem> {
-        let place = Place::take(&self.waiting, self.queue);
+        if holds_none && let Ok(permit) = Arc::clone(&self.reserved).try_acquire_owned() {
+            return Ok(permit);
+        }
+        // Who has nothing yet may always wait: another's queries must not take all of the queue.
+        let limit = if holds_none { usize::MAX } else { self.queue };
+        let place = Place::take(&self.waiting, limit);
         let _place = place.ok_or_else(|| self.overloaded(Shed::QueueFull))?;
         let free = Arc::clone(&self.free).acquire_owned();
         let taken = async {
@@ -210,6 +215,24 @@ mod tests {
         drop((first, theirs));
         assert_eq!(slots.in_flight(), 1);
         let _again = slots.take(other, soon()).await.expect("a slot");
+    }
+
+    #[tokio::test]
+    async fn one_that_fills_the_queue_keeps_no_other_out() {
+        let slots = Slots::new(1, 0, metrics());
+        let far = || Instant::now() + Duration::from_secs(60);
+        let _one = slots.take(principal("greedy"), far()).await.expect("a slot");
+        assert!(slots.take(principal("greedy"), far()).await.is_err(), "there is no queue");
+        let theirs = slots.take(principal("other"), far()).await.expect("the one that is reserved");
+        let third = slots.take(principal("third"), far());
+        tokio::pin!(third);
+        tokio::select! {
+            biased;
+            _ = &mut third => panic!("there is no slot"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(theirs);
+        assert!(third.await.is_ok(), "who has nothing may wait");
     }
 
     #[tokio::test]

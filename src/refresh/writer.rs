@@ -25,6 +25,8 @@ use crate::watch::{GLANCE_INTERVAL, Watch};
 
 /// Two scans are at least this far apart; a writer that renames without a pause costs no more.
 const SCAN_INTERVAL: Duration = Duration::from_millis(2);
+/// How long what is chosen waits for the tables of all its files, where it is not a build.
+const TABLES_WITHIN: Duration = Duration::from_secs(1);
 /// How often an absent directory is looked for.
 const ABSENT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait after a database could not be opened.
@@ -60,6 +62,7 @@ pub(super) struct Writer {
     /// What will be served once its tables are there. One at a time: what changes meanwhile is decided
     /// anew then.
     chosen: Option<Target>,
+    chosen_at: Instant,
     preparing: bool,
     /// Not before this moment, after a failure.
     retry: Option<Instant>,
@@ -96,6 +99,7 @@ impl Writer {
             publisher,
             building: Vec::new(),
             chosen: None,
+            chosen_at: now,
             started: now,
             next_scan: now,
             scan_reason: ScanReason::Timer,
@@ -221,7 +225,24 @@ impl Writer {
             }
         }
         self.chosen = Some(target);
+        self.chosen_at = Instant::now();
         self.prepare();
+    }
+
+    /// One file whose table takes long does not hold up the others, where no ledger binds them together.
+    fn go_without(&mut self, now: Instant) {
+        let is_late = now >= self.chosen_at + TABLES_WITHIN;
+        let Some(target) = self.chosen.take_if(|target| is_late && target.ledger.is_none()) else {
+            return;
+        };
+        let served = self.current.as_ref().filter(|current| current.source == Source::Parquet);
+        let served = served.map(|snapshot| &snapshot.target);
+        let part = target.built_part(served);
+        if !part.marts.is_empty() && !served.is_some_and(|served| served.same_as(&part)) {
+            self.preparing = true;
+            self.publisher.prepare(part, self.current.clone());
+        }
+        // What it lacks is chosen again, with what has landed since.
     }
 
     /// Starts making a snapshot of what was chosen, if all of its tables are there.
@@ -241,6 +262,7 @@ impl Writer {
     fn advance(&mut self, now: Instant) {
         // While the directory cannot be read, nothing is known: what is served stays.
         let mut has_marts = false;
+        self.go_without(now);
         if self.directory.is_none() {
             let decision = self.decide(now);
             has_marts = decision.target.as_ref().is_some_and(|target| !target.marts.is_empty());
