@@ -159,7 +159,7 @@ test-answers: test-martd ## Check answers against DuckDB: files of statements, T
 	cd tests/answers && $(CURDIR)/$(VENV)/bin/python -m mypy
 	$(ANSWERS) compare --scale 0.01
 	$(ANSWERS) fuzz --seed 2026 --time 60s --restart
-	$(ANSWERS) fuzz --seed 2027 --time 60s --second-edition
+	$(ANSWERS) fuzz --seed 2027 --time 60s --on-disk
 
 .PHONY: fuzz-answers
 fuzz-answers: test-martd ## Ask random statements for TIME=10m, with engines killed and restarts

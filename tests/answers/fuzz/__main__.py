@@ -1,6 +1,6 @@
 """Asks martd random statements over random files, and DuckDB over tables of the same files.
 
-    python -m fuzz [--seed N] [--time 120s] [--restart] [--second-edition]
+    python -m fuzz [--seed N] [--time 120s] [--restart] [--on-disk]
 
 Ends with 1 at the first difference, with a statement made as small as it can be and the files kept.
 """
@@ -165,10 +165,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
     parser.add_argument("--time", type=seconds, default="60s", help="for example 120s or 10m")
     parser.add_argument("--restart", action="store_true", help="kill engines and restart martd now and then")
-    parser.add_argument("--second-edition", action="store_true", help="with so little memory that tables are on disk")
+    parser.add_argument("--on-disk", action="store_true", help="with so little memory that tables are on disk")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
-    settings = {"MARTD_TABLE_MEMORY": "1MiB"} if arguments.second_edition else {}
+    tables = tempfile.TemporaryDirectory()
+    on_disk = {"MARTD_TABLE_MEMORY": "1KiB", "MARTD_TABLE_DIR": tables.name}
+    settings = on_disk if arguments.on_disk else {}
     deadline = time.monotonic() + arguments.time
     counts: Counter[str] = Counter()
     for number in range(1_000_000):
