@@ -30,6 +30,10 @@ use crate::marts::build::BuiltTable;
 
 /// An engine that does not start within this time is given up.
 const START_WITHIN: Duration = Duration::from_secs(30);
+/// How DuckDB's allocator (jemalloc) behaves: what is free is unmapped soon. It would keep the addresses
+/// for later, which count towards the limit of data, in an arena for each thread, until there are none left
+/// and every statement fails.
+const ALLOCATOR: &str = "retain:false,narenas:2,dirty_decay_ms:100,muzzy_decay_ms:0";
 /// Where tests look for faults to cause.
 const TEST_FAULTS: &str = "MARTD_TEST_FAULTS";
 
@@ -99,6 +103,7 @@ impl Process {
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
         let mut command = Command::new(program);
         command.args([SUBCOMMAND, &std::process::id().to_string()]).env_clear();
+        command.env("DUCKDB_JE_MALLOC_CONF", ALLOCATOR);
         if cfg!(debug_assertions)
             && let Some(dir) = std::env::var_os(TEST_FAULTS)
         {
