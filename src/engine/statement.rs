@@ -206,8 +206,11 @@ impl Watched {
                 Ended::Failed(QueryError::OutOfMemory)
                     if process.is_busy() && !self.client.has_begun() =>
                 {
-                    let Some(pause) = pauses.next() else { return Err(QueryError::OutOfMemory) };
-                    self.in_time(sleep(pause)).await?;
+                    let left = self.deadline.saturating_duration_since(Instant::now());
+                    match pauses.next().filter(|pause| *pause < left) {
+                        Some(pause) => self.in_time(sleep(pause)).await?,
+                        None => return Err(QueryError::OutOfMemory),
+                    }
                 }
                 Ended::Failed(error) => return Err(error),
                 Ended::Culprit(error) => {
