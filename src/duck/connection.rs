@@ -222,7 +222,7 @@ mod tests {
             });
             let sql = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b";
             let mut statement = connection.prepare(sql);
-            while statement.as_ref().is_err_and(DuckError::is_interrupt) {
+            while statement.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
                 statement = connection.prepare(sql); // planning was stopped
             }
             let mut statement = statement.unwrap();
@@ -230,7 +230,7 @@ mod tests {
             ended.store(true, Ordering::Relaxed);
             error
         });
-        assert!(error.is_interrupt(), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
         connection.execute("SELECT 1").expect("the connection is good for more");
     }
 

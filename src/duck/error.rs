@@ -120,37 +120,12 @@ impl DuckError {
         &self.message
     }
 
-    /// Whether the statement was stopped by [`Interrupt::interrupt`](super::Interrupt::interrupt).
-    pub fn is_interrupt(&self) -> bool {
-        self.kind == ErrorKind::Interrupted
-    }
-
-    /// Whether DuckDB ran into its memory limit, or the system's.
-    pub fn is_out_of_memory(&self) -> bool {
-        self.kind == ErrorKind::OutOfMemory
-    }
-
-    /// Whether an assertion within DuckDB failed: this statement did it.
-    pub fn is_internal(&self) -> bool {
-        self.kind == ErrorKind::Internal
-    }
-
-    /// Whether the database is to be replaced.
-    pub fn is_fatal(&self) -> bool {
-        matches!(self.kind, ErrorKind::Internal | ErrorKind::Fatal)
-    }
-
     /// Whether DuckDB refused this statement for what an earlier one did: a victim, not the culprit.
     ///
     /// The sentence may stand anywhere in the message: when the culprit's own message has it (a client
     /// may name a column so), DuckDB does not put it at the start. The kind is not the client's to choose.
     pub fn is_invalidated(&self) -> bool {
         self.kind == ErrorKind::Fatal && self.message.contains(INVALIDATED)
-    }
-
-    /// Whether DuckDB blames what it runs on, and not the statement.
-    pub fn is_of_system(&self) -> bool {
-        self.kind == ErrorKind::Io
     }
 }
 
@@ -204,7 +179,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_the_systems_fault() {
         let error = error("ATTACH '/proc/nowhere/x.db'");
-        assert!(error.is_of_system() && !error.is_fatal(), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
     }
 
     #[test]
@@ -212,13 +187,13 @@ mod tests {
         let settings = [("memory_limit", "10MB".to_owned()), ("temp_directory", String::new())];
         let connection = Database::open_in_memory(&settings).unwrap().connect().unwrap();
         let error = run(&connection, "SELECT list(range) FROM range(100000000)").unwrap_err();
-        assert!(error.is_out_of_memory(), "{error}");
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
     }
 
     #[test]
     fn an_internal_error_while_planning_is_internal() {
         let error = error("SELECT switch(x, map([x], [1])) FROM (SELECT 1 AS x)");
-        assert!(error.is_internal() && error.is_fatal() && !error.is_invalidated(), "{error}");
+        assert!(error.kind() == ErrorKind::Internal && !error.is_invalidated(), "{error}");
     }
 
     #[test]
@@ -238,12 +213,11 @@ mod tests {
             Ok::<_, DuckError>(())
         };
         let culprit = (0..9).find_map(|_| again().err()).expect("an internal error");
-        assert!(culprit.is_internal() && !culprit.is_invalidated(), "{culprit}");
+        assert!(culprit.kind() == ErrorKind::Internal && !culprit.is_invalidated(), "{culprit}");
         let other = database.connect().unwrap();
         for connection in [&connection, &other] {
             let victim = run(connection, "SELECT 1").unwrap_err();
-            assert!(victim.is_invalidated() && victim.is_fatal(), "{victim}");
-            assert!(!victim.is_internal());
+            assert!(victim.is_invalidated() && victim.kind() == ErrorKind::Fatal, "{victim}");
         }
     }
 

@@ -54,15 +54,6 @@ pub fn version() -> String {
     unsafe { CStr::from_ptr(ffi::duckdb_library_version()) }.to_string_lossy().into_owned()
 }
 
-/// Whether DuckDB knows this time zone.
-///
-/// # Errors
-/// DuckDB's reason, with the names that come close.
-pub fn check_time_zone(name: &str) -> Result<(), DuckError> {
-    let connection = Database::open_in_memory(&[])?.connect()?;
-    connection.execute(&format!("SET TimeZone = {}", quote_literal(name)))
-}
-
 /// Whether this is a keyword of DuckDB's grammar, which it quotes when it is a name.
 pub fn is_keyword(name: &str) -> bool {
     static KEYWORDS: LazyLock<HashSet<String>> =

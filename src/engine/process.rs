@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,6 @@ struct Outgoing {
 struct Waiting {
     started: Mutex<Option<mpsc::Sender<Result<(), StartError>>>>,
     snapshots: Mutex<HashMap<u64, oneshot::Sender<Result<(), String>>>>,
-    status: OnceLock<ExitStatus>,
 }
 
 /// The socket of a slot that is idle, or that one request has to itself.
@@ -315,8 +314,7 @@ impl Process {
     pub(super) fn reap(&self) -> Option<ExitStatus> {
         let mut child = lock(&self.child);
         let _ = child.kill(); // it has closed its socket, and is of no use
-        let status = child.wait().ok()?;
-        Some(*self.waiting.status.get_or_init(|| status))
+        child.wait().ok()
     }
 }
 
