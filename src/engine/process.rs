@@ -123,7 +123,10 @@ impl Process {
             their.push(OwnedFd::from(theirs));
         }
         let sockets: Vec<BorrowedFd<'_>> = their.iter().map(AsFd::as_fd).collect();
-        ipc::send(&control, &Control::Start(settings.clone()), &sockets).map_err(failed)?;
+        ipc::send(&control, &Control::Start(settings.clone(), slots), &[]).map_err(failed)?;
+        for batch in sockets.chunks(MOST_DESCRIPTORS) {
+            ipc::send(&control, &Control::Slots, batch).map_err(failed)?;
+        }
         drop(their);
 
         let (sender, started) = mpsc::channel();

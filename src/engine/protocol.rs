@@ -79,8 +79,10 @@ pub(super) struct TableSpec {
 /// From the front, on the control socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Control {
-    /// The first message. Descriptors: the sockets of the slots, by number.
-    Start(Settings),
+    /// The first message, and how many sockets of slots follow.
+    Start(Settings, usize),
+    /// Descriptors: sockets of slots, by number.
+    Slots,
     /// Tables that a snapshot will name. Descriptors: theirs, in this order.
     Attach(Vec<TableNumber>),
     /// Serve this. Answered by [`Status::Ready`] or [`Status::Refused`].

@@ -90,9 +90,16 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     let other = StartError::Other;
     let first = ipc::receive(control);
     let first = first.map_err(|error| other(format!("the front is not understood: {error}")))?;
-    let Some((Control::Start(settings), sockets)) = first else {
+    let Some((Control::Start(settings, slots), _)) = first else {
         return Err(other("the front said nothing".to_owned()));
     };
+    let mut sockets = Vec::new();
+    while sockets.len() < slots {
+        match ipc::receive(control) {
+            Ok(Some((Control::Slots, batch))) => sockets.extend(batch),
+            _ => return Err(other("the front sent no sockets".to_owned())),
+        }
+    }
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE); // where there is no /proc
     // Before rights are given up: DuckDB looks for the limits of its cgroup when it is opened, and
     // does not bear that they cannot be read.
@@ -253,7 +260,7 @@ impl Engine {
                     self.slot(slot).cancelled = request;
                     stop.send((slot, request)).is_ok()
                 }
-                Control::Start(_) => false,
+                Control::Start(..) | Control::Slots => false,
             };
             if !sent {
                 return;

@@ -142,6 +142,12 @@ fn duckdb_has_the_memory_that_martd_memory_says() {
 }
 
 #[test]
+fn more_queries_at_once_than_one_message_has_descriptors() {
+    let (_root, martd) = martd(&[("MARTD_QUERIES", "300")]);
+    assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 1000);
+}
+
+#[test]
 fn what_statements_held_is_there_for_others() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT i FROM range(100000) t(i)");
