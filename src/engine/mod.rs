@@ -5,10 +5,11 @@
 //! calls it.
 //!
 //! The front's side: [`Engine`] answers queries ([`statement`]), keeps one process at work
-//! ([`supervisor`], [`process`]), has it serve the snapshots that are leased ([`lease`]), and does not
-//! run again what brought one down ([`quarantine`]). The engine's side: [`worker`] is its `main`,
-//! [`database`] the locked DuckDB database, [`snapshot`] the views of one snapshot, [`session`] the life
-//! of a query, [`freshness`] the newest value of a column. Both sides share [`protocol`] and [`scope`].
+//! ([`supervisor`], [`process`]), has it serve the snapshots that are leased ([`lease`]), runs suspects
+//! alone ([`isolation`]), and does not run again what brought one down ([`quarantine`]). The engine's side:
+//! [`worker`] is its `main`, [`database`] the locked DuckDB database, [`snapshot`] the views of one
+//! snapshot, [`session`] the life of a query, [`freshness`] the newest value of a column. Both sides share
+//! [`protocol`] and [`scope`].
 //!
 //! **Invariants.**
 //! - A statement that brought an engine down is never run again for its client; one that was beside it
@@ -21,6 +22,7 @@
 
 mod database;
 mod freshness;
+mod isolation;
 mod lease;
 mod process;
 mod protocol;

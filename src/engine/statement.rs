@@ -5,7 +5,6 @@
 //! does is waited for here, so that a slot is free only when it really is, or the engine was replaced.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -181,7 +180,7 @@ struct Watched {
 }
 
 impl Watched {
-    async fn run(mut self, shared: &Shared, task: &Task, lease: Option<&Arc<Lease>>) {
+    async fn run(mut self, shared: &Arc<Shared>, task: &Task, lease: Option<&Arc<Lease>>) {
         match self.outcome(shared, task, lease).await {
             Ok((response, bytes)) => self.client.last(response, bytes).await,
             Err(error) => self.client.fail(error),
@@ -190,7 +189,7 @@ impl Watched {
 
     async fn outcome(
         &mut self,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         task: &Task,
         lease: Option<&Arc<Lease>>,
     ) -> Result<(Response, Bytes), QueryError> {
@@ -244,11 +243,11 @@ impl Watched {
     /// Runs a suspect with no other beside it.
     async fn alone(
         &mut self,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         task: &Task,
         lease: Option<&Arc<Lease>>,
     ) -> Result<(Response, Bytes), QueryError> {
-        let waiting = Waiting::begin(shared);
+        let suspect = shared.isolation.begin();
         let _turn = self.in_time(shared.isolation.turn()).await?;
         let mut trials = TRIALS;
         loop {
@@ -266,7 +265,7 @@ impl Watched {
             }
             let ended = self.attempt(&process, task).await;
             match ended {
-                Ended::Response(..) | Ended::Failed(_) if waiting.others_wait() => {
+                Ended::Response(..) | Ended::Failed(_) if suspect.others_wait() => {
                     shared.isolation.give_back(Arc::clone(&process));
                 }
                 _ => process.kill(),
@@ -375,28 +374,6 @@ fn ended(process: &Process, socket: SlotSocket, response: Response, bytes: Bytes
             Blame::Victim => Ended::Victim,
         },
         response => Ended::Response(response, bytes),
-    }
-}
-
-/// Counts a suspect that waits for its turn, or has it. The last one ends the engines.
-struct Waiting<'s>(&'s Shared);
-
-impl<'s> Waiting<'s> {
-    fn begin(shared: &'s Shared) -> Self {
-        shared.suspects.fetch_add(1, Ordering::AcqRel);
-        Self(shared)
-    }
-
-    fn others_wait(&self) -> bool {
-        self.0.suspects.load(Ordering::Acquire) > 1
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.0.suspects.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.isolation.clear();
-        }
     }
 }
 

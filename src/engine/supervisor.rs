@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::isolation::Isolation;
 use super::lease::{Lease, Table};
 use super::process::Process;
 use super::protocol::{Settings, StartError};
@@ -31,8 +32,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Beside those of queries: for what the front asks of its own accord, and for validation, which must
 /// not wait for queries.
 const OTHER_SLOTS: usize = 4;
-/// Suspects that run at once, each in an engine of its own.
-const ISOLATED_ENGINES: usize = 3;
 
 /// Why an engine was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,56 +109,16 @@ pub(super) struct Shared {
     numbers: AtomicU64,
     pub(super) quarantine: Quarantine,
     pub(super) isolation: Isolation,
-    /// Those who wait for that.
-    pub(super) suspects: AtomicUsize,
+    settings: EngineSettings,
+    spawner: Spawner,
+    runtime: Handle,
     facts: Mutex<Facts>,
-}
-
-/// Engines in which suspects run, each alone. There are a few, for a slow suspect must not have the others
-/// wait for as long as it may take.
-#[derive(Debug)]
-pub(super) struct Isolation {
-    turns: Semaphore,
-    idle: Mutex<Vec<Arc<Process>>>,
-}
-
-impl Isolation {
-    fn new() -> Self {
-        Self { turns: Semaphore::new(ISOLATED_ENGINES), idle: Mutex::default() }
-    }
-
-    /// The right to run one suspect.
-    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turns.acquire().await.expect("never closed")
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Process>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An engine that another suspect has left.
-    pub(super) fn idle(&self) -> Option<Arc<Process>> {
-        let mut idle = self.lock();
-        idle.retain(|process| !process.has_ended());
-        idle.pop()
-    }
-
-    /// Leaves an engine to the next suspect.
-    pub(super) fn give_back(&self, process: Arc<Process>) {
-        self.lock().push(process);
-    }
-
-    /// Ends what nobody waits for.
-    pub(super) fn clear(&self) {
-        self.lock().drain(..).for_each(|process| process.kill());
-    }
 }
 
 #[derive(Debug, Default)]
 struct Facts {
     starts: BTreeMap<StartReason, u64>,
     old: Weak<Process>,
-    isolated: Weak<Process>,
     last: Option<Replacement>,
     /// Since when there is no engine.
     missing: Option<Instant>,
@@ -179,8 +138,10 @@ pub struct Replacement {
 /// What is known of the engine, for metrics and people.
 #[derive(Debug, Clone)]
 pub struct EngineStatus {
-    /// The process ids of the engines: the one that takes requests first.
-    pub pids: Vec<u32>,
+    /// The process id of the one that takes requests.
+    pub current: Option<u32>,
+    /// That of the one that finishes what it has.
+    pub ending: Option<u32>,
     /// How long the one that takes requests has been there.
     pub age: Option<Duration>,
     /// Engines started, by reason.
@@ -197,7 +158,6 @@ enum Message {
     Ended(u32),
     Replace(Arc<Process>, StartReason, String),
     Publish(String, Vec<Table>, mpsc::Sender<Result<Arc<Lease>, String>>),
-    Isolate(oneshot::Sender<Result<Arc<Process>, StartError>>),
     Stop,
 }
 
@@ -220,14 +180,13 @@ impl Engine {
             numbers: AtomicU64::new(1),
             quarantine: Quarantine::default(),
             isolation: Isolation::new(),
-            suspects: AtomicUsize::new(0),
+            settings,
+            spawner,
+            runtime: runtime.clone(),
             facts: Mutex::default(),
         });
         let (first, outcome) = mpsc::channel();
         let mut supervisor = Supervisor {
-            settings,
-            spawner,
-            runtime: runtime.clone(),
             shared: Arc::clone(&shared),
             old: None,
             wanted: Some((StartReason::First, Instant::now())),
@@ -265,12 +224,10 @@ impl Engine {
     pub fn status(&self) -> EngineStatus {
         let current = self.shared.current.borrow().clone();
         let facts = self.shared.facts();
-        let live = |process: &Weak<Process>| {
-            process.upgrade().filter(|process| !process.has_ended()).map(|process| process.pid())
-        };
-        let pids = current.iter().map(|process| process.pid());
+        let old = facts.old.upgrade().filter(|process| !process.has_ended());
         EngineStatus {
-            pids: pids.chain(live(&facts.old)).chain(live(&facts.isolated)).collect(),
+            current: current.as_ref().map(|process| process.pid()),
+            ending: old.map(|process| process.pid()),
             age: current.as_ref().map(|process| process.age()),
             starts: facts.starts.iter().map(|(reason, count)| (*reason, *count)).collect(),
             last: facts.last.clone(),
@@ -324,11 +281,29 @@ impl Shared {
             .send_if_modified(|current| current.take_if(|process| process.pid() == pid).is_some());
     }
 
+    /// Starts an engine. Blocks until it has started.
+    fn spawn(&self, slots: usize, reason: StartReason) -> Result<Arc<Process>, StartError> {
+        let EngineSettings { program, process: settings, .. } = &self.settings;
+        let messages = self.messages.clone();
+        let (known, pid) = mpsc::channel();
+        let ended = move || {
+            if let Ok(pid) = pid.recv() {
+                let _ = messages.send(Message::Ended(pid)); // martd may be ending
+            }
+        };
+        let process =
+            Process::start(&self.spawner, program, settings, slots, &self.runtime, ended)?;
+        let _ = known.send(process.pid()); // `ended` waits for it
+        *self.facts().starts.entry(reason).or_default() += 1;
+        info!(pid = process.pid(), reason = reason.name(), "an engine has started");
+        Ok(process)
+    }
+
     /// An engine of its own for suspects, with one slot and nothing to serve yet.
-    pub(super) async fn isolate(&self) -> Result<Arc<Process>, StartError> {
-        let (sender, outcome) = oneshot::channel();
-        self.post(Message::Isolate(sender));
-        outcome.await.map_err(|_| StartError::Other("martd is ending".to_owned()))?
+    pub(super) async fn isolate(self: &Arc<Self>) -> Result<Arc<Process>, StartError> {
+        let shared = Arc::clone(self);
+        let spawned = tokio::task::spawn_blocking(move || shared.spawn(1, StartReason::Suspects));
+        spawned.await.map_err(|error| StartError::Other(error.to_string()))?
     }
 
     /// Tells engines that nobody will ask for a snapshot any more.
@@ -343,9 +318,6 @@ impl Shared {
 
 /// The thread that starts engines.
 struct Supervisor {
-    settings: EngineSettings,
-    spawner: Spawner,
-    runtime: Handle,
     shared: Arc<Shared>,
     /// The engine that finishes what it has.
     old: Option<Arc<Process>>,
@@ -383,39 +355,15 @@ impl Supervisor {
                 Ok(Message::Publish(id, tables, reply)) => {
                     let _ = reply.send(self.publish(&id, tables)); // it waits
                 }
-                Ok(Message::Isolate(reply)) => {
-                    let started = self.spawn(1, StartReason::Suspects);
-                    if let Ok(process) = &started {
-                        self.shared.facts().isolated = Arc::downgrade(process);
-                    }
-                    let _ = reply.send(started); // its time may be over
-                }
             }
         }
-    }
-
-    fn spawn(&self, slots: usize, reason: StartReason) -> Result<Arc<Process>, StartError> {
-        let EngineSettings { program, process: settings, .. } = &self.settings;
-        let messages = self.shared.messages.clone();
-        let (known, pid) = mpsc::channel();
-        let ended = move || {
-            if let Ok(pid) = pid.recv() {
-                let _ = messages.send(Message::Ended(pid)); // martd may be ending
-            }
-        };
-        let process =
-            Process::start(&self.spawner, program, settings, slots, &self.runtime, ended)?;
-        let _ = known.send(process.pid()); // `ended` waits for it
-        *self.shared.facts().starts.entry(reason).or_default() += 1;
-        info!(pid = process.pid(), reason = reason.name(), "an engine has started");
-        Ok(process)
     }
 
     /// Starts an engine, has it serve everything that is leased, and sends new requests there.
     fn start(&mut self) -> Result<(), StartError> {
         let began = Instant::now();
         let reason = self.wanted.map_or(StartReason::Exited, |(reason, _)| reason);
-        let process = self.spawn(self.settings.queries + OTHER_SLOTS, reason)?;
+        let process = self.shared.spawn(self.shared.settings.queries + OTHER_SLOTS, reason)?;
         // Held until new requests go there: who drops one after that tells the new engine.
         let leases = self.shared.live_leases();
         for lease in &leases {
@@ -432,7 +380,7 @@ impl Supervisor {
     fn serve(&self, process: &Arc<Process>, lease: &Lease) -> Result<(), String> {
         let told = process.publish(lease);
         let wait = async { tokio::time::timeout(PUBLISH_WITHIN, told).await };
-        match self.runtime.block_on(wait) {
+        match self.shared.runtime.block_on(wait) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err("the engine ended while it published a snapshot".to_owned()),
             Err(_) => {

@@ -286,15 +286,11 @@ fn engine(facts: &mut Facts, app: &App) {
     let help = "How long the engine that takes queries has been there";
     facts.add("martd_engine_age_seconds", help, status.age.map(|age| age.as_secs_f64()));
     let help = "Memory in use by each engine: the one that takes queries, and one that ends";
-    let resident = ["current", "ending"].into_iter().zip(&status.pids);
-    let resident =
-        resident.filter_map(|(role, pid)| Some((role.to_owned(), resident_bytes(*pid)?)));
-    facts.add_each(
-        "martd_engine_resident_memory_bytes",
-        help,
-        "engine",
-        resident.collect::<Vec<_>>(),
-    );
+    let engines = [("current", status.current), ("ending", status.ending)];
+    let resident = engines
+        .map(|(role, pid)| pid.and_then(|pid| Some((role.to_owned(), resident_bytes(pid)?))));
+    let resident = resident.into_iter().flatten();
+    facts.add_each("martd_engine_resident_memory_bytes", help, "engine", resident);
     let help = "Statements that brought an engine down and are not run again for a while";
     facts.add_count("martd_statements_quarantined", help, status.quarantined);
 }
