@@ -203,6 +203,12 @@ impl Period {
 }
 
 impl Model {
+    /// What the project says that a column means. Names are compared as DuckDB does, without case.
+    pub fn meaning(&self, column: &str) -> Option<&str> {
+        let known = self.columns.iter().find(|known| known.name.eq_ignore_ascii_case(column))?;
+        known.description.as_deref()
+    }
+
     /// How old the mart may get: `meta.freshness`.
     pub fn freshness(&self) -> Option<FreshnessRule> {
         FreshnessRule::read(self.meta.get("freshness")?)

@@ -15,6 +15,11 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// A format, not compressed.
+    pub(super) fn plain(format: Format) -> Self {
+        Self { format, codings: Codings { best: Coding::Identity, identity: true } }
+    }
+
     /// What a request says, or why there is nothing like it.
     pub(super) fn of(arguments: &Arguments, headers: &HeaderMap) -> Result<Self, Problem> {
         Ok(Self { format: format(arguments.get("format"), headers)?, codings: codings(headers)? })

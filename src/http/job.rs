@@ -146,7 +146,7 @@ impl Work<'_> {
                     format: task.wanted.format,
                     codings: task.wanted.codings,
                     max_rows: task.query.limit,
-                    max_bytes: app.settings().max_result_bytes,
+                    max_bytes: task.query.max_bytes,
                     elapsed: task.started.elapsed(),
                 },
                 principal: task.principal,

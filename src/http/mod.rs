@@ -15,6 +15,8 @@ mod exchange;
 mod freshness;
 mod job;
 mod mart_file;
+mod marts;
+mod mcp;
 mod origin;
 mod page;
 mod probes;

@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 problem details. The one place that maps the errors of other modules to a
 //! status and to words for the client; what only the operator may know goes to the log.
 
+use std::fmt;
 use std::time::Duration;
 
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -197,6 +198,17 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.extend(self.header.map(|header| *header));
         response
+    }
+}
+
+/// The title and the detail, and where in the statement it is, if that is known.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.title, self.detail)?;
+        match self.extra.get("position") {
+            Some(position) => write!(f, " (at byte {position} of the statement)"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use super::request::Query;
 use super::routes::MARTD_SNAPSHOT;
 use super::tally::Tally;
 use crate::catalog::{Snapshot, State};
-use crate::encode::Coding;
+use crate::encode::{Coding, Format};
 use crate::engine::{Principal, QueryError, Scope};
 use crate::metrics::CacheResult;
 use crate::sql_gate::ValidatedStatement;
@@ -68,58 +68,25 @@ async fn respond(
     request: Request<Incoming>,
     tally: &mut Tally,
 ) -> Result<(HeaderMap, Content), Problem> {
-    let facts = tally.facts().clone();
     let wanted = Wanted::of(arguments, request.headers())?;
     tally.in_format(wanted.format);
     let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
     let headers = request.headers().clone();
     let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
     let query = Query::read(app, arguments, request).await?;
-    facts.statement(&query.sql, app.settings().log_sql);
+    tally.facts().statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
-    let principal = caller.principal(&scope);
-    let deadline = tokio::time::Instant::from_std(tally.started()) + query.timeout;
-    let validated = validate(app, &query.sql, principal, deadline, query.timeout).await?;
-
-    let key = validated.cacheable.then(|| key(app, &snapshot, &query, wanted, &scope));
-    if let Some(key) = key.filter(|_| conditional) {
-        let etag = key.etag();
-        if headers.get(IF_NONE_MATCH).is_some_and(|known| names(known, &etag)) {
-            app.metrics().cache(CacheResult::Revalidated);
-            let mut headers = HeaderMap::new();
-            describe(&mut headers, &snapshot, Some(key));
-            return Ok((headers, Content::Unchanged));
-        }
-    }
-    let (content, cache) = match key.and_then(|key| app.answers().get(&key)) {
-        Some(stored) => (Content::Whole(stored), CacheResult::Hit),
-        None => {
-            let task = Task {
-                snapshot: Arc::clone(&snapshot),
-                query,
-                wanted,
-                scope,
-                principal,
-                started: tally.started(),
-            };
-            let work = Work { app, task: Arc::new(task), key, facts: facts.clone() };
-            let (answer, result) = work.answer(ticket).await?;
-            let content = match answer {
-                Answer::Whole(stored) => Content::Whole(stored),
-                Answer::Stream(stream) => Content::Stream(stream),
-            };
-            (content, result)
-        }
-    };
-    app.metrics().cache(if key.is_some() { cache } else { CacheResult::Bypass });
+    let known = headers.get(IF_NONE_MATCH).filter(|_| conditional);
+    let asked = Asked { app, snapshot: &snapshot, caller, query, wanted, scope };
+    let (content, key, cache) = asked.answer(known, ticket, tally).await?;
     let mut headers = HeaderMap::new();
+    describe(&mut headers, &snapshot, key);
     let coding = match &content {
+        Content::Unchanged => return Ok((headers, content)),
         Content::Whole(stored) => {
-            facts.rows(stored.rows);
             headers.insert(MARTD_TRUNCATED, job::truth(stored.truncated));
             stored.coding
         }
-        Content::Unchanged => Coding::Identity,
         Content::Stream(_) => {
             headers.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
             wanted.codings.best
@@ -129,11 +96,93 @@ async fn respond(
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(wanted.format.content_type()));
-    describe(&mut headers, &snapshot, key);
     if key.is_some() {
         headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(cache)));
     }
     Ok((headers, content))
+}
+
+/// The answer to a query as JSON, all of it.
+pub(super) async fn json(
+    app: &App,
+    state: &State,
+    caller: &Caller,
+    headers: &HeaderMap,
+    query: Query,
+    ticket: Ticket,
+    tally: &mut Tally,
+) -> Result<Bytes, Problem> {
+    let wanted = Wanted::plain(Format::Json);
+    tally.in_format(wanted.format);
+    let scope = caller.scope(app.settings().scope_column.as_deref(), headers)?;
+    tally.facts().statement(&query.sql, app.settings().log_sql);
+    let snapshot = snapshot_asked_for(app, state, headers)?;
+    let asked = Asked { app, snapshot: &snapshot, caller, query, wanted, scope };
+    match asked.answer(None, ticket, tally).await? {
+        (Content::Whole(stored), ..) => Ok(stored.bytes),
+        (Content::Stream(stream), ..) => match stream.collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(aborted) => Err(Problem::internal(aborted)),
+        },
+        (Content::Unchanged, ..) => Err(Problem::internal("unchanged since never")),
+    }
+}
+
+/// A query whose form is right, and what it is to be answered from.
+struct Asked<'a> {
+    app: &'a App,
+    snapshot: &'a Arc<Snapshot>,
+    caller: &'a Caller,
+    query: Query,
+    wanted: Wanted,
+    scope: Scope,
+}
+
+impl Asked<'_> {
+    /// The content of the answer, the key by which it is cached, if it may be, and where it came from.
+    /// Nothing runs when the client has the answer by the tag that it names.
+    async fn answer(
+        self,
+        known: Option<&HeaderValue>,
+        ticket: Ticket,
+        tally: &Tally,
+    ) -> Result<(Content, Option<Key>, CacheResult), Problem> {
+        let Self { app, snapshot, caller, query, wanted, scope } = self;
+        let principal = caller.principal(&scope);
+        let deadline = tokio::time::Instant::from_std(tally.started()) + query.timeout;
+        let validated = validate(app, &query.sql, principal, deadline, query.timeout).await?;
+        let key = validated.cacheable.then(|| key(app, snapshot, &query, wanted, &scope));
+        if let (Some(key), Some(known)) = (key, known)
+            && names(known, &key.etag())
+        {
+            app.metrics().cache(CacheResult::Revalidated);
+            return Ok((Content::Unchanged, Some(key), CacheResult::Revalidated));
+        }
+        let (content, cache) = match key.and_then(|key| app.answers().get(&key)) {
+            Some(stored) => (Content::Whole(stored), CacheResult::Hit),
+            None => {
+                let task = Task {
+                    snapshot: Arc::clone(snapshot),
+                    query,
+                    wanted,
+                    scope,
+                    principal,
+                    started: tally.started(),
+                };
+                let facts = tally.facts().clone();
+                let work = Work { app, task: Arc::new(task), key, facts };
+                match work.answer(ticket).await? {
+                    (Answer::Whole(stored), result) => (Content::Whole(stored), result),
+                    (Answer::Stream(stream), result) => (Content::Stream(stream), result),
+                }
+            }
+        };
+        app.metrics().cache(if key.is_some() { cache } else { CacheResult::Bypass });
+        if let Content::Whole(stored) = &content {
+            tally.facts().rows(stored.rows);
+        }
+        Ok((content, key, cache))
+    }
 }
 
 /// In the words of RFC 9211.
@@ -178,6 +227,7 @@ fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Sc
         scope.as_bytes(),
         wanted.as_bytes(),
         &query.limit.to_le_bytes(),
+        &query.max_bytes.to_le_bytes(),
         app.settings().time_zone.as_bytes(),
     ])
 }

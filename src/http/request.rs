@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
@@ -20,9 +21,10 @@ use crate::engine::Parameters;
 /// Rows of an answer when the request does not say.
 const DEFAULT_LIMIT: u64 = 10_000;
 
+/// A query as its client writes it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
+pub(super) struct Body {
     sql: String,
     #[serde(default)]
     params: Json,
@@ -32,6 +34,13 @@ struct Body {
     timeout_ms: Option<u64>,
 }
 
+impl Body {
+    /// A statement alone.
+    pub(super) fn of(sql: String) -> Self {
+        Self { sql, ..Self::default() }
+    }
+}
+
 /// A request that is well-formed.
 #[derive(Debug, Clone)]
 pub(super) struct Query {
@@ -39,6 +48,8 @@ pub(super) struct Query {
     pub(super) parameters: Parameters,
     /// The most rows of the answer.
     pub(super) limit: u64,
+    /// The size of the answer, in bytes before compression, after which no further rows are begun.
+    pub(super) max_bytes: u64,
     /// The time that it may take.
     pub(super) timeout: Duration,
 }
@@ -103,23 +114,27 @@ async fn posted(app: &App, request: Request<Incoming>) -> Result<Body, Problem> 
             return Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail));
         }
     };
+    in_body(&body(app, request).await?, is_json)
+}
+
+/// The body of a request, read to its end.
+pub(super) async fn body(app: &App, request: Request<Incoming>) -> Result<Bytes, Problem> {
     let body_timeout = app.settings().timeouts.body;
     let max_bytes = app.settings().max_body_bytes;
     let limited =
         Limited::new(request.into_body(), usize::try_from(max_bytes).unwrap_or(usize::MAX));
-    let bytes = match timeout(body_timeout, limited.collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
+    match timeout(body_timeout, limited.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let detail = format!("the body may have {max_bytes} bytes at most");
-            return Err(Problem::new(problem::PAYLOAD_TOO_LARGE, detail));
+            Err(Problem::new(problem::PAYLOAD_TOO_LARGE, detail))
         }
-        Ok(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        Ok(Err(error)) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
         Err(_) => {
             let detail = format!("the body was not there after {body_timeout:?}");
-            return Err(Problem::new(problem::BODY_TIMEOUT, detail));
+            Err(Problem::new(problem::BODY_TIMEOUT, detail))
         }
-    };
-    in_body(&bytes, is_json)
+    }
 }
 
 fn in_body(bytes: &[u8], is_json: bool) -> Result<Body, Problem> {
@@ -134,7 +149,7 @@ fn in_body(bytes: &[u8], is_json: bool) -> Result<Body, Problem> {
     let sql = std::str::from_utf8(bytes)
         .map_err(|_| Problem::bad_request("the statement is not UTF-8"))?
         .to_owned();
-    Ok(Body { sql, ..Body::default() })
+    Ok(Body::of(sql))
 }
 
 /// The media type without its parameters. Its case does not matter.
@@ -152,7 +167,8 @@ fn content_type<B>(request: &Request<B>) -> Option<String> {
     )
 }
 
-fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
+/// What a client wrote, checked against the limits.
+pub(super) fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
     if body.sql.trim().is_empty() {
         return Err(Problem::bad_request("the statement is empty; say it in sql"));
     }
@@ -171,7 +187,8 @@ fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
         None => most,
     };
     let limit = body.limit.unwrap_or(DEFAULT_LIMIT.min(settings.max_rows));
-    Ok(Query { sql: body.sql, parameters: parameters(&body.params, &body.types)?, limit, timeout })
+    let parameters = parameters(&body.params, &body.types)?;
+    Ok(Query { sql: body.sql, parameters, limit, max_bytes: settings.max_result_bytes, timeout })
 }
 
 /// Values typed from their JSON, or as `types` says: by name, or by number from 1.

@@ -24,8 +24,8 @@ use super::problem::{self, Problem};
 use super::queries::Ticket;
 use super::trace::TraceParent;
 use super::{
-    App, datasets, events, freshness, mart_file, page, probes, query, request_id, scrape, snapshot,
-    waiting,
+    App, datasets, events, freshness, mart_file, marts, mcp, page, probes, query, request_id,
+    scrape, snapshot, waiting,
 };
 use crate::catalog::State;
 use crate::hooks;
@@ -161,6 +161,9 @@ enum Route {
     Datasets,
     Dataset,
     Marts,
+    MartFile,
+    Attach,
+    Mcp,
     Ready,
     Live,
     Events,
@@ -190,9 +193,12 @@ impl Route {
             "/metrics" => Self::Metrics,
             "/openapi.json" => Self::OpenApi,
             "/v1/datasets" => Self::Datasets,
+            "/v1/marts" => Self::Marts,
+            "/v1/attach.sql" => Self::Attach,
+            "/mcp" => Self::Mcp,
             _ if dataset_id(path).is_some() => Self::Dataset,
             _ if path.starts_with(QUERIES_PREFIX) => Self::Queries,
-            _ if path.starts_with(MARTS_PREFIX) => Self::Marts,
+            _ if path.starts_with(MARTS_PREFIX) => Self::MartFile,
             _ => return None,
         })
     }
@@ -202,6 +208,7 @@ impl Route {
         match self {
             Self::Query => "GET, POST",
             Self::Queries => "DELETE",
+            Self::Mcp => "POST",
             _ => "GET",
         }
     }
@@ -216,6 +223,9 @@ impl Route {
             Self::Datasets => "datasets",
             Self::Dataset => "dataset",
             Self::Marts => "marts",
+            Self::MartFile => "mart_file",
+            Self::Attach => "attach",
+            Self::Mcp => "mcp",
             Self::Ready => "readyz",
             Self::Live => "livez",
             Self::Page => "page",
@@ -281,7 +291,10 @@ async fn answer(
             query::answer(app, state, &caller, ticket, facts, &arguments, request).await
         }
         Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
-        Route::Marts => {
+        Route::Marts => json(StatusCode::OK, &marts::Document::of(app, state)),
+        Route::Attach => marts::attach(app, state, request.headers()),
+        Route::Mcp => mcp::answer(app, state, &caller, facts, request).await,
+        Route::MartFile => {
             mart_file::answer(app, state, request.headers(), &path[MARTS_PREFIX.len()..])
         }
         Route::Snapshot => {
@@ -379,6 +392,9 @@ mod tests {
             Route::Datasets,
             Route::Dataset,
             Route::Marts,
+            Route::MartFile,
+            Route::Attach,
+            Route::Mcp,
             Route::Ready,
             Route::Live,
             Route::Page,

@@ -221,6 +221,16 @@ impl Martd {
         answer(request.send_json(body))
     }
 
+    /// Posts a text that is JSON, or should be.
+    pub fn post_to(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request =
+            self.agent.post(self.url(path)).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.send(body))
+    }
+
     /// `POST /v1/query` with a body of any type.
     pub fn post_text(&self, body: &str, content_type: &str) -> Answer {
         let request = self.agent.post(self.url("/v1/query")).header("content-type", content_type);

@@ -42,6 +42,7 @@ mod log;
 mod limits;
 mod listeners;
 mod mart_file;
+mod mcp;
 mod metrics;
 mod openapi;
 mod ops;

@@ -37,8 +37,8 @@ impl Writer {
     /// Writes a Parquet file with COPY and these options.
     pub fn copy(&self, select: &str, path: &Path, options: &str) {
         let comma = if options.is_empty() { "" } else { ", " };
-        let sql =
-            format!("COPY ({select}) TO '{}' (FORMAT parquet{comma}{options})", path.display());
+        let path = path.display().to_string().replace('\'', "''");
+        let sql = format!("COPY ({select}) TO '{path}' (FORMAT parquet{comma}{options})");
         self.duckdb.execute_batch(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
