@@ -19,6 +19,10 @@ pub struct Table {
     pub columns: Vec<ReportColumn>,
     /// Whether to serve it without rows whatever the table holds (dbt-duckdb's empty model).
     pub is_empty: bool,
+    /// What it holds, as its project says; empty when that says nothing.
+    pub description: String,
+    /// What columns mean, by name.
+    pub meanings: Vec<(String, String)>,
 }
 
 /// The right to ask for a snapshot. Engines drop the snapshot with it.
@@ -32,8 +36,17 @@ pub struct Lease {
 impl Lease {
     pub(super) fn new(number: u64, id: &str, tables: Vec<Table>, engine: Weak<Shared>) -> Self {
         let (mut specs, mut built) = (Vec::new(), Vec::new());
-        for Table { name, schema, table, columns, is_empty } in tables {
-            specs.push(TableSpec { number: table.number(), name, schema, columns, is_empty });
+        for Table { name, schema, table, columns, is_empty, description, meanings } in tables {
+            let number = table.number();
+            specs.push(TableSpec {
+                number,
+                name,
+                schema,
+                columns,
+                is_empty,
+                description,
+                meanings,
+            });
             built.push(table);
         }
         let spec = SnapshotSpec { number, id: id.to_owned(), tables: specs };
@@ -56,6 +69,8 @@ impl Lease {
                     && spec.name == other.name
                     && spec.schema == other.schema
                     && spec.is_empty == other.is_empty
+                    && spec.description == other.description
+                    && spec.meanings == other.meanings
             })
     }
 }

@@ -22,6 +22,7 @@
 
 mod database;
 mod freshness;
+mod introspection;
 mod isolation;
 mod lease;
 mod process;
@@ -124,7 +125,15 @@ mod tests {
         for (number, (name, select)) in (1..).zip(marts) {
             let (file, columns) = table(select);
             let name = (*name).to_owned();
-            specs.push(TableSpec { number, name, schema: None, columns, is_empty: false });
+            specs.push(TableSpec {
+                number,
+                name,
+                schema: None,
+                columns,
+                is_empty: false,
+                description: String::new(),
+                meanings: Vec::new(),
+            });
             attached.push(Arc::new(database.attach_table(file).expect("attached")));
         }
         let spec = SnapshotSpec { number: 1, id: "id".to_owned(), tables: specs };

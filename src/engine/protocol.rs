@@ -74,6 +74,10 @@ pub(super) struct TableSpec {
     pub(super) columns: Vec<ReportColumn>,
     /// Whether it is served without rows, whatever the table holds (dbt-duckdb's empty model).
     pub(super) is_empty: bool,
+    /// What it holds, as its project says; empty when that says nothing.
+    pub(super) description: String,
+    /// What columns mean, by name.
+    pub(super) meanings: Vec<(String, String)>,
 }
 
 /// From the front, on the control socket.

@@ -66,7 +66,8 @@ fn answer(
     let mut pooled = snapshot.connection(&job.scope).map_err(explain)?;
     sink.begin(pooled.connection.interrupt_handle())?;
     hooks::abort_at(&job.sql);
-    let outcome = pooled.prepare(&job.sql).map_err(explain).and_then(|mut prepared| {
+    let text = statement.redirected.as_ref().unwrap_or(&job.sql);
+    let outcome = pooled.prepare(text).map_err(explain).and_then(|mut prepared| {
         let outcome = bind(&mut prepared.statement, &job.parameters)
             .and_then(|()| prepared.statement.execute().map_err(explain))
             .and_then(|rows| write(rows, snapshot, job, began, sink));

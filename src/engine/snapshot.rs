@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::database::{Attached, LockedDatabase};
+use super::introspection;
 use super::protocol::{QueryError, SnapshotSpec, TableSpec};
 use super::scope::{self, SCOPE_VARIABLE, Scope, Scoping};
 use crate::duck::{Connection, DuckError, Statement, Value, quote_identifier};
@@ -119,13 +120,18 @@ impl Snapshot {
         if let Some(found) = key.and_then(|key| self.names.get(&key)) {
             return Ok(*found);
         }
-        let similar =
-            self.tables.iter().find(|table| table.spec.name.to_ascii_lowercase() == lower);
-        let hint = match (similar, self.schemas.first()) {
+        let distance = |table: &&Table| {
+            strsim::damerau_levenshtein(&table.spec.name.to_ascii_lowercase(), &lower)
+        };
+        let similar = self.tables.iter().min_by_key(distance);
+        let hint = match (
+            similar.filter(|table| distance(table) <= lower.len() / 3),
+            self.schemas.first(),
+        ) {
             (Some(table), Some(schema)) => {
                 format!("Did you mean \"{schema}.{}\"?", table.spec.name)
             }
-            _ => "GET /v1/snapshot lists the marts.".to_owned(),
+            _ => "SHOW TABLES lists the marts.".to_owned(),
         };
         let position = name.position;
         Err(match sql_gate::looks_like_a_file(name) {
@@ -175,7 +181,7 @@ impl Snapshot {
             (Scope::Value(value), Some(scoped)) => (scoped, Value::Varchar(value.clone())),
             _ => (&self.all_rows, Value::Null),
         };
-        pooled.connection.execute(&format!("USE {}", views.catalog()))?;
+        pooled.connection.execute(&format!("USE {}", views.schema(&self.schemas[0])))?;
         let mut set = pooled.connection.prepare(&format!("SET VARIABLE {SCOPE_VARIABLE} = ?"))?;
         set.bind(1, &value)?;
         set.execute()?;
@@ -228,6 +234,9 @@ fn make_views(
             let _ = write!(sql, "CREATE VIEW IF NOT EXISTS {schema}.{name} AS {query};");
         }
     }
+    let shown = tables.iter().map(|table| &table.spec);
+    let shown = shown.filter(|spec| scoping.is_none_or(|scoping| scoping.check(spec).is_ok()));
+    sql.push_str(&introspection::statements(&views, &schemas[0], shown));
     database.transaction(&sql)?;
     Ok(views)
 }

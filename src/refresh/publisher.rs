@@ -15,7 +15,7 @@ use super::{Mailbox, Message};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
 use crate::engine::{Engine, Lease, Table};
 use crate::hooks;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Model};
 use crate::legacy::LegacyVersion;
 use crate::marts::build::{BuiltLegacyTable, BuiltTable, Pool};
 use crate::metrics::Metrics;
@@ -138,7 +138,7 @@ impl Opener {
             let Ok(table) = outcome else { continue };
             let mart = Version::new(name.clone(), None, Arc::clone(&version.file));
             let _ = mart.table.set(Arc::clone(&table));
-            tables.push(engine_table(&name, Some(schema), table));
+            tables.push(Table { schema: Some(schema), ..engine_table(&name, None, table) });
             chosen.insert(name, Chosen { version: Arc::new(mart), orphan: false });
         }
         let target = Target { marts: chosen, ledger: None, verified: true };
@@ -209,19 +209,27 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
 }
 
 fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {
-    let schema = |name: &String| target.ledger.as_ref()?.model(name)?.schema.clone();
-    let table =
-        |(name, mart): (&String, &Mart)| engine_table(name, schema(name), Arc::clone(&mart.table));
+    let table = |(name, mart): (&String, &Mart)| {
+        let model = target.ledger.as_ref().and_then(|ledger| ledger.model(name));
+        engine_table(name, model, Arc::clone(&mart.table))
+    };
     marts.iter().map(table).collect()
 }
 
-fn engine_table(name: &str, schema: Option<String>, table: Arc<BuiltTable>) -> Table {
+/// A mart with what its project says of it.
+fn engine_table(name: &str, model: Option<&Model>, table: Arc<BuiltTable>) -> Table {
     let report = table.report();
+    let meanings = report.columns.iter().filter_map(|column| {
+        let meaning = model?.meaning(&column.name).filter(|meaning| !meaning.is_empty())?;
+        Some((column.name.clone(), meaning.to_owned()))
+    });
     Table {
         name: name.to_owned(),
-        schema,
+        schema: model.and_then(|model| model.schema.clone()),
         columns: report.columns.clone(),
         is_empty: report.empty_model,
+        description: model.and_then(|model| model.description.clone()).unwrap_or_default(),
+        meanings: meanings.collect(),
         table,
     }
 }

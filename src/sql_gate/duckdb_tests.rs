@@ -51,6 +51,9 @@ fn duckdb_functions() -> Vec<Function> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
+/// Functions that the catalog of a snapshot has of its own, as constants.
+const OF_THE_SNAPSHOT: [&str; 3] = ["current_catalog", "current_database", "current_schema"];
+
 #[test]
 fn every_function_of_this_duckdb_is_reviewed() {
     // DuckDB says consistent, and the clock is in them, or a macro hides it.
@@ -93,7 +96,8 @@ fn every_function_of_this_duckdb_is_reviewed() {
     assert!(gone.is_empty(), "listed and gone: {gone:?}");
     for (name, duckdb) in &consistent {
         if let Some(Review::Allowed { consistent }) = functions::expression(name) {
-            let expected = *duckdb && !STRICTER.contains(&name.as_str());
+            let constant = OF_THE_SNAPSHOT.contains(&name.as_str());
+            let expected = (*duckdb || constant) && !STRICTER.contains(&name.as_str());
             assert_eq!(consistent, expected, "stability of {name}");
         }
     }
@@ -122,6 +126,10 @@ fn pragma_functions_are_rejected_in_a_select() {
     let validator = Validator::new().unwrap();
     for function in duckdb_functions().into_iter().filter(|function| function.pragma) {
         let name = &function.name;
+        // There is a scalar function of this name, too.
+        if name == "version" {
+            continue;
+        }
         for sql in [format!("select {name}()"), format!("select * from {name}()")] {
             let answer = validator.validate(&sql);
             assert!(
@@ -152,6 +160,11 @@ fn duckdbs_own_views_are_rejected() {
         }
         for name in names {
             let answer = validator.validate(&format!("select * from {name}"));
+            if ["information_schema.tables", "information_schema.columns"].contains(&name.as_str())
+            {
+                assert!(answer.is_ok_and(|found| found.redirected.is_some()), "{name}");
+                continue;
+            }
             assert!(matches!(answer, Err(Rejection::Statement { .. })), "{name}: {answer:?}");
             count += 1;
         }

@@ -113,12 +113,12 @@ const REFUSED: &[(&str, &str)] = &[
         "overflows the stack of the process on deeply nested JSON; use json_type and json_keys",
         "json_group_structure json_structure",
     ),
-    ("shows settings or the server's version", "current_setting getvariable version"),
+    ("shows settings", "current_setting getvariable"),
     (
         "shows the session or the catalog",
         "
-            current_catalog current_connection_id current_database current_query
-            current_query_id current_schema current_schemas current_transaction_id
+            current_connection_id current_query current_query_id current_schemas
+            current_transaction_id
             get_block_size in_search_path txid_current
         ",
     ),
@@ -242,7 +242,8 @@ const CONSISTENT: &str = "
     base64 bin bit_and bit_count bit_length bit_or bit_position bit_xor bitstring bitstring_agg
     bool_and bool_or can_cast_implicitly cardinality cast_to_type cbrt ceil ceiling century
     char_length character_length chr concat concat_ws contains corr cos cosh cot count count_if
-    count_star countif covar_pop covar_samp cume_dist current_role current_user
+    count_star countif covar_pop covar_samp cume_dist current_catalog current_database current_role
+    current_schema current_user
     damerau_levenshtein date_add date_diff date_part date_sub date_trunc datediff datepart
     datesub datetrunc day dayname dayofmonth dayofweek dayofyear days_in_month decade decode
     degrees dense_rank divide editdist3 element_at encode ends_with entropy enum_code enum_first
@@ -295,6 +296,6 @@ const CONSISTENT: &str = "
     to_seconds to_timestamp to_weeks to_years translate trim trunc try_strptime typeof ucase
     unbin unhex unicode union_extract union_tag union_value unlist unnest upper url_decode
     url_encode user uuid_extract_timestamp uuid_extract_version var_pop var_samp variance
-    variant_extract variant_normalize variant_typeof wavg week weekday weekofyear weighted_avg
+    variant_extract variant_normalize variant_typeof version wavg week weekday weekofyear weighted_avg
     xor year yearweek | || ~ ~~ ~~*
 ";

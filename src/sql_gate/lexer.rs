@@ -45,7 +45,7 @@ pub(super) fn check(sql: &str) -> Result<(), Rejection> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// A bare word: keyword, name or number.
     Word,
     /// One character of anything else outside strings and comments.
@@ -55,10 +55,11 @@ enum Kind {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Token<'a> {
-    kind: Kind,
-    text: &'a str,
-    at: usize,
+pub(super) struct Token<'a> {
+    pub(super) kind: Kind,
+    pub(super) text: &'a str,
+    /// Where it begins, in bytes.
+    pub(super) at: usize,
 }
 
 impl Token<'_> {
@@ -66,12 +67,13 @@ impl Token<'_> {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword)
     }
 
-    fn is_symbol(&self, symbol: u8) -> bool {
+    pub(super) fn is_symbol(&self, symbol: u8) -> bool {
         self.kind == Kind::Symbol(symbol)
     }
 }
 
-fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Rejection> {
+/// The tokens of a text.
+pub(super) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Rejection> {
     let bytes = sql.as_bytes();
     let mut tokens = Vec::new();
     let mut at = 0;

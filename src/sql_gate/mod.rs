@@ -10,7 +10,8 @@
 //! **Invariants.**
 //! - What is not reviewed is rejected: a node, a field or a function that a new version of DuckDB
 //!   brings is an error until somebody has read what it does.
-//! - The text that was validated is the text that is prepared, unchanged.
+//! - The text that was validated is the text that is prepared: the client's, unchanged, but for the
+//!   name of one schema, after which it is validated anew ([`introspection`]).
 //! - The validator does not know the marts. **The caller must resolve every name in `tables`
 //!   against its snapshot, and reject those that are not in it, before DuckDB sees the text**:
 //!   otherwise DuckDB would look for a file of that name.
@@ -39,6 +40,7 @@ mod calls;
 mod duckdb_tests;
 mod expressions;
 mod functions;
+mod introspection;
 mod lexer;
 #[cfg(test)]
 mod plan_tests;
@@ -48,6 +50,7 @@ mod tests;
 mod tree;
 mod walk;
 
+pub use introspection::{SCHEMA as INTROSPECTION_SCHEMA, TABLES as INTROSPECTION_TABLES};
 pub use tables::looks_like_a_file;
 
 /// How DuckDB's errors begin when there is no memory left.
@@ -91,6 +94,9 @@ pub struct ValidatedStatement {
     /// computed length it can give another answer (DuckDB 1.5.6). Such a statement is prepared anew
     /// for each execution.
     pub keep_prepared: bool,
+    /// The text to prepare in the place of the client's, of the same length, where it asks
+    /// [`information_schema`](INTROSPECTION_SCHEMA).
+    pub redirected: Option<String>,
 }
 
 /// The kinds of statements that are served.
@@ -250,7 +256,18 @@ impl Validator {
         }
         let mut statements = read(&json)?.statements(sql)?;
         match (statements.pop(), statements.is_empty()) {
-            (Some(statement), true) => walk::validate(&statement),
+            (Some(statement), true) => walk::validate(&statement).and_then(|mut statement| {
+                if !statement.tables.iter().any(introspection::is_standard) {
+                    return Ok(statement);
+                }
+                let redirected = introspection::redirect(sql)?;
+                statement = self.validate_anew(&redirected)?;
+                statement.tables.retain(|table| !introspection::is_own(table));
+                // Comments change with the project, which the snapshot does not.
+                statement.cacheable = false;
+                statement.redirected = Some(redirected);
+                Ok(statement)
+            }),
             (Some(_), false) => {
                 Err(Rejection::statement("a request is one statement; send them one by one", None))
             }
@@ -326,7 +343,11 @@ impl Serialized {
         if self.error_type == "serialization" {
             return Err(Rejection::statement(self.error_message, position));
         }
-        let message = format!("{} Error: {}", title(&self.error_type), self.error_message);
+        let mut message = format!("{} Error: {}", title(&self.error_type), self.error_message);
+        let wrong = position.map_or("", |position| &sql[position..]);
+        if wrong.starts_with(':') || wrong.starts_with("%s") || wrong.starts_with("%(") {
+            message.push_str("\na parameter is written $name, $1 or ?");
+        }
         Err(Rejection::Syntax { message, position })
     }
 }

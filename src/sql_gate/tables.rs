@@ -7,7 +7,7 @@ use super::expressions::{EXPRESSION_FIELDS, MAX_EXPRESSION_DEPTH, constant};
 use super::lexer::{MAX_NESTING, too_deep};
 use super::tree::{Node, fields, list, object, one_of};
 use super::walk::{Complexity, Walk};
-use super::{Rejection, TableName, functions};
+use super::{Rejection, TableName, functions, introspection};
 
 /// Columns of one PIVOT: its values multiplied.
 const MAX_PIVOT_COLUMNS: u64 = 5_000;
@@ -77,7 +77,7 @@ impl Walk {
         if let Some(complexity) = self.cte(&table) {
             return Ok(complexity.and(Complexity::ONE));
         }
-        if is_system(&table) {
+        if is_system(&table) && !introspection::is_standard(&table) {
             return Err(not_a_mart(&table, "the system catalog is not served"));
         }
         if !self.tables.iter().any(|known| known.same(&table)) {
@@ -155,17 +155,21 @@ impl Walk {
         Ok(self.call(call)?.and(Complexity::TABLE))
     }
 
-    /// DESCRIBE and SUMMARIZE of a query or a table. Without one they list the catalog.
+    /// DESCRIBE and SUMMARIZE of a query or a table, and SHOW TABLES.
     pub(super) fn show(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
         node.only_with(TABLE_FIELDS, "table_name query show_type catalog_name schema_name")?;
         let query = node.required("query")?;
         let of_query = matches!(node.text("show_type")?, "DESCRIBE" | "SUMMARY")
             && !query.is_null()
             && node.text("table_name")?.is_empty();
+        if node.text("table_name")? == "\"tables\"" && node.text("show_type")? == "SHOW_UNQUALIFIED"
+        {
+            return Ok(Complexity::TABLE); // the search path is that of the snapshot
+        }
         if !of_query {
             return Err(Rejection::statement(
-                "SHOW and DESCRIBE without a table list the catalog, which is not served as SQL; \
-                 GET /v1/snapshot lists the marts",
+                "of SHOW and DESCRIBE without a table, SHOW TABLES alone is served; \
+                 information_schema.columns has the columns of all marts",
                 node.position(),
             ));
         }

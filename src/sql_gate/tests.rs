@@ -335,10 +335,41 @@ fn calls_that_break_duckdb_say_what_to_write() {
 #[test]
 fn results_survive_serialization() {
     let validator = Validator::new().unwrap();
-    for sql in ["select $a from mart.t, u", "selec 1", "drop table x", "select version()", ";"] {
+    for sql in ["select $a from mart.t, u", "selec 1", "drop table x", "select getenv('x')", ";"] {
         let result = validator.validate(sql).map(|validated| (*validated).clone());
         let json = serde_json::to_string(&result).unwrap();
         let read: Result<ValidatedStatement, Rejection> = serde_json::from_str(&json).unwrap();
         assert_eq!(read, result, "{sql}");
+    }
+}
+
+#[test]
+fn what_asks_the_catalog_is_given_that_of_its_snapshot() {
+    let validator = Validator::new().unwrap();
+    let found = validator
+        .validate(
+            "from information_schema.columns join mart.a on column_name = 'information_schema.x'",
+        )
+        .unwrap();
+    assert_eq!(
+        found.redirected.as_deref(),
+        Some("from martd_introspected.columns join mart.a on column_name = 'information_schema.x'")
+    );
+    assert_eq!(found.tables.len(), 1);
+    assert!(!found.cacheable, "comments change");
+    assert_eq!(validator.validate("show tables").unwrap().redirected, None);
+    // By its own name it is a table that no snapshot has.
+    let named = validator.validate("from martd_introspected.columns").unwrap();
+    assert_eq!((named.tables.len(), &named.redirected), (1, &None));
+    for sql in [
+        "from information_schema.schemata",
+        "from information_schema.\"TABLES\".x",
+        "from memory.information_schema.tables",
+        "show all tables",
+        "show tables from mart",
+        "show databases",
+        "describe",
+    ] {
+        assert!(validator.validate(sql).is_err(), "{sql}");
     }
 }

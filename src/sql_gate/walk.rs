@@ -44,6 +44,7 @@ pub(super) fn validate(tree: &Value) -> Result<ValidatedStatement, Rejection> {
         cacheable: !walk.inconsistent,
         parameters: parameters.into_iter().collect(),
         keep_prepared: !walk.runs_once,
+        redirected: None,
     })
 }
 

@@ -233,14 +233,7 @@ function	select getenv('HOME')
 function	select getvariable('scope')
 function	select ('scope').getvariable()
 function	select system.main.getvariable('scope')
-function	select version()
 function	select current_schemas(true)
-function	select current_schema()
-function	select current_schema
-function	select "CURRENT_SCHEMA"
-function	select current_catalog
-function	select current_schema.upper()
-function	select current_database()
 function	select current_query()
 function	select txid_current()
 function	select current_connection_id()
@@ -292,8 +285,6 @@ statement	select * from "sqlite_schema"
 statement	select * from pragma_database_list
 statement	select * from pg_class
 statement	select * from pg_catalog.pg_tables
-statement	select * from information_schema.tables
-statement	select * from INFORMATION_SCHEMA.columns
 statement	select * from memory.information_schema.tables
 statement	select * from system.information_schema.tables
 statement	select * from system.main.duckdb_views
@@ -302,21 +293,16 @@ statement	select * from temp.main.x
 statement	select * from temp.x
 statement	select * from otherdb.mart.orders
 statement	with pg_class2 as (select 1) select * from pg_class
-statement	show tables
 statement	show all tables
 statement	show databases
 statement	show schemas
 statement	show tables from mart
 statement	show
 statement	describe
-statement	describe tables
-statement	summarize tables
-statement	select * from (show tables)
 statement	select * from (show all tables)
 statement	select * from (describe)
 statement	from (show databases) select *
 statement	describe duckdb_views
-statement	describe information_schema.tables
 statement	summarize pg_catalog.pg_class
 statement	show sqlite_master
 unknown	select * from main.scoped_orders

@@ -120,3 +120,15 @@ select «12:(select »1«12:)»
 select coalesce(«60:coalesce(»note«60:, 'a')», '') from mart.orders
 select switch(id, map {1: 'a', 2: 'b'}) from mart.orders
 select lag(id, -2) over (order by day), lead(id, customer_id + 1, 0) over (order by day) from mart.orders
+select * from information_schema.tables
+show tables
+describe tables
+select * from (show tables)
+describe information_schema.tables
+select version(), current_schema(), current_schema, current_database(), current_catalog
+select c.column_name from "Information_Schema".columns c join information_schema.tables t using (table_schema, table_name)
+select "CURRENT_SCHEMA"
+select current_catalog
+select current_database()
+select * from INFORMATION_SCHEMA.columns
+summarize tables

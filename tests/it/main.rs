@@ -35,6 +35,7 @@ mod history;
 mod holds;
 mod hostile;
 mod in_place;
+mod introspection;
 mod kill;
 mod legacy;
 mod lifecycle;
