@@ -70,6 +70,8 @@ fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
         schema: None,
         columns: table.report().columns.clone(),
         is_empty: false,
+        description: String::new(),
+        meanings: Vec::new(),
         table: Arc::clone(&table),
     };
     (0..count).map(mart).collect()
