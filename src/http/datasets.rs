@@ -3,7 +3,7 @@
 
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
 use super::problem::{self, Problem};
@@ -15,6 +15,16 @@ use crate::ledger::Model;
 pub(super) struct Document<'s> {
     datasets: Vec<Dataset<'s>>,
     total: usize,
+    /// What the project says in a way that is not understood, and is left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<Misunderstood<'s>>,
+}
+
+/// A part of a model's `meta` that is not what it should be.
+#[derive(Debug, Serialize)]
+struct Misunderstood<'s> {
+    dataset_name: &'s str,
+    problem: String,
 }
 
 /// A model with `meta.dataset: true`.
@@ -70,8 +80,18 @@ struct Column<'s> {
 impl<'s> Document<'s> {
     /// Without a ledger nothing is known of any dataset.
     pub(super) fn of(state: &'s State) -> Self {
-        let datasets: Vec<_> = models(state).map(Dataset::of).collect();
-        Self { total: datasets.len(), datasets }
+        let mut problems = Vec::new();
+        let datasets: Vec<_> = models(state)
+            .map(|model| {
+                let mut meta = Meta::of(model);
+                let dataset = Dataset::of(model, &mut meta);
+                let dataset_name = model.name.as_str();
+                let found = meta.problems.into_iter();
+                problems.extend(found.map(|problem| Misunderstood { dataset_name, problem }));
+                dataset
+            })
+            .collect();
+        Self { total: datasets.len(), datasets, problems }
     }
 }
 
@@ -85,7 +105,8 @@ pub(super) fn schema<'s>(state: &'s State, id: &str) -> Result<Schema<'s>, Probl
             let detail = format!("no dataset {id:?}; /v1/datasets lists them by id and by name");
             Problem::new(problem::NOT_FOUND, detail)
         })?;
-    Ok(Schema { dataset: Dataset::of(model), columns: columns(state.snapshot.as_deref(), model) })
+    let dataset = Dataset::of(model, &mut Meta::of(model));
+    Ok(Schema { dataset, columns: columns(state.snapshot.as_deref(), model) })
 }
 
 fn models(state: &State) -> impl Iterator<Item = &Model> {
@@ -100,26 +121,29 @@ fn id_of(name: &str) -> Uuid {
 }
 
 impl<'s> Dataset<'s> {
-    fn of(model: &'s Model) -> Self {
-        let text = |key: &str| model.meta.get(key).and_then(Json::as_str);
+    fn of(model: &'s Model, meta: &mut Meta<'s>) -> Self {
         Self {
             id: id_of(&model.name),
             dataset_name: &model.name,
-            friendly_name: text("friendly_name").unwrap_or(&model.name),
+            friendly_name: meta.text("friendly_name").unwrap_or(&model.name),
             description: model.description.as_deref().unwrap_or_default(),
-            group: text("group"),
-            time_grain: text("time_grain"),
+            group: meta.text("group"),
+            time_grain: meta.text("time_grain"),
             filters: Filters {
-                date_column: text("date_column"),
-                account_id_column: text("account_id_column"),
-                tag_id_column: text("tag_id_column"),
-                enum_filters: filters(model, "enum_filters")
+                date_column: meta.text("date_column"),
+                account_id_column: meta.text("account_id_column"),
+                tag_id_column: meta.text("tag_id_column"),
+                enum_filters: meta
+                    .filters("enum_filters")
+                    .into_iter()
                     .map(|(filter, name, label)| {
                         let options = filter.get("options").and_then(Json::as_array);
                         EnumFilter { name, label, options: options.map_or(&[], Vec::as_slice) }
                     })
                     .collect(),
-                numeric_filters: filters(model, "numeric_filters")
+                numeric_filters: meta
+                    .filters("numeric_filters")
+                    .into_iter()
                     .map(|(_, name, label)| NumericFilter { name, label })
                     .collect(),
             },
@@ -127,13 +151,56 @@ impl<'s> Dataset<'s> {
     }
 }
 
-/// The filters of a kind that have a name, with their labels.
-fn filters<'s>(model: &'s Model, kind: &str) -> impl Iterator<Item = (&'s Json, &'s str, &'s str)> {
-    let filters = model.meta.get(kind).and_then(Json::as_array);
-    filters.into_iter().flatten().filter_map(|filter| {
-        let name = filter.get("name")?.as_str()?;
-        Some((filter, name, filter.get("label").and_then(Json::as_str).unwrap_or(name)))
-    })
+/// What a model's `meta` says, in itself or under its key `filters`, which wins. People write it by hand:
+/// what is not understood is noted, and the rest holds.
+struct Meta<'s> {
+    meta: &'s Map<String, Json>,
+    nested: Option<&'s Map<String, Json>>,
+    problems: Vec<String>,
+}
+
+impl<'s> Meta<'s> {
+    fn of(model: &'s Model) -> Self {
+        let nested = model.meta.get("filters").filter(|nested| !nested.is_null());
+        let mut meta = Self { meta: &model.meta, nested: None, problems: Vec::new() };
+        meta.nested = nested.and_then(|nested| meta.understood("filters", nested, Json::as_object));
+        meta
+    }
+
+    /// A member that is there and not null.
+    fn said(&self, key: &str) -> Option<&'s Json> {
+        let nested = self.nested.and_then(|nested| nested.get(key));
+        nested.or_else(|| self.meta.get(key)).filter(|json| !json.is_null())
+    }
+
+    /// What `read` makes of a value, or a note that it made nothing.
+    fn understood<T>(
+        &mut self,
+        key: &str,
+        json: &'s Json,
+        read: impl FnOnce(&'s Json) -> Option<T>,
+    ) -> Option<T> {
+        let read = read(json);
+        if read.is_none() {
+            self.problems.push(format!("meta: {key} is not understood: {json}"));
+        }
+        read
+    }
+
+    fn text(&mut self, key: &str) -> Option<&'s str> {
+        let json = self.said(key)?;
+        self.understood(key, json, Json::as_str)
+    }
+
+    /// The filters of a kind that have a name, with their labels.
+    fn filters(&mut self, kind: &str) -> Vec<(&'s Json, &'s str, &'s str)> {
+        let list = self.said(kind).and_then(|json| self.understood(kind, json, Json::as_array));
+        let named = list.into_iter().flatten().filter_map(|filter| {
+            let name = self.understood(kind, filter, |filter| filter.get("name")?.as_str())?;
+            Some((filter, name, filter.get("label").and_then(Json::as_str).unwrap_or(name)))
+        });
+        named.collect()
+    }
 }
 
 /// The columns that the project describes, or else those of the file; a type that the project does

@@ -61,6 +61,10 @@ fn datasets_are_what_the_project_says_of_its_models() {
     let plain = &answer["datasets"][0];
     assert_eq!((&plain["friendly_name"], &plain["description"]), (&json!("dim_plain"), &json!("")));
 
+    let problem = json!({"dataset_name": "fct_transactions",
+        "problem": "meta: enum_filters is not understood: {\"label\":\"no name\"}"});
+    assert_eq!(answer["problems"], json!([problem]));
+
     // By id or by name; a type that the project does not give is the file's.
     let mut schema = full.clone();
     schema["columns"] = json!([
@@ -89,4 +93,57 @@ fn without_a_ledger_there_are_no_datasets() {
     let martd = Martd::start(root.path());
     martd.wait_ready();
     assert_eq!(martd.get("/v1/datasets").json(), json!({"datasets": [], "total": 0}));
+}
+
+#[test]
+fn filters_stand_in_meta_or_under_a_key_of_their_own() {
+    let (root, writer) = (Root::new(), Writer::new());
+    let said = [
+        ("flat", json!({"date_column": "day", "numeric_filters": [{"name": "amount"}]})),
+        (
+            "nested",
+            json!({"filters": {"date_column": "day", "numeric_filters": [{"name": "amount"}]}}),
+        ),
+        // What is nearer to its purpose wins.
+        (
+            "both",
+            json!({"date_column": "other", "numeric_filters": [{"name": "amount"}],
+                        "filters": {"date_column": "day"}}),
+        ),
+        (
+            "wrong",
+            json!({"filters": ["day"], "date_column": 7, "numeric_filters": {"name": "amount"}}),
+        ),
+    ];
+    let models: Vec<Json> = said
+        .into_iter()
+        .map(|(name, mut meta)| {
+            writer.land_stamped(&root, name, "SELECT 1 AS amount", Some("i1"));
+            meta["dataset"] = json!(true);
+            json!({"name": name, "invocation_id": "i1", "meta": meta})
+        })
+        .collect();
+    write_ledger(&root, &models);
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let answer = martd.get("/v1/datasets").json();
+    let filters = |name: &str| {
+        let datasets = answer["datasets"].as_array().expect("datasets");
+        datasets.iter().find(|set| set["dataset_name"] == name).expect(name)["filters"].clone()
+    };
+    assert_eq!(filters("flat")["date_column"], "day");
+    assert_eq!(filters("flat")["numeric_filters"], json!([{"name": "amount", "label": "amount"}]));
+    assert_eq!(filters("nested"), filters("flat"));
+    assert_eq!(filters("both"), filters("flat"));
+    assert_eq!(filters("wrong")["date_column"], Json::Null);
+    let problems: Vec<&str> = answer["problems"]
+        .as_array()
+        .expect("problems")
+        .iter()
+        .filter(|problem| problem["dataset_name"] == "wrong")
+        .filter_map(|problem| problem["problem"].as_str())
+        .collect();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert!(problems[0].contains("filters is not understood: [\"day\"]"), "{problems:?}");
+    assert_eq!(answer["problems"].as_array().map(Vec::len), Some(3));
 }
