@@ -49,6 +49,7 @@ kinds! {
         "The range is not in the file";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE,
         "The request body has a type that is not supported";
+    ANSWER_TOO_LARGE = "answer-too-large", UNPROCESSABLE_ENTITY, "The answer is too large";
     MEMORY_LIMIT = "memory-limit", INSUFFICIENT_STORAGE, "The statement needs too much memory";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "Too many queries at once";
     NOT_READY = "not-ready", SERVICE_UNAVAILABLE, "Nothing can be served yet";
@@ -226,6 +227,7 @@ impl Problem {
                 Self::new(STATEMENT_NOT_ALLOWED, detail).at(position)
             }
             QueryError::Parameter(_) => Self::bad_request(detail),
+            QueryError::AnswerTooLarge(_) => Self::new(ANSWER_TOO_LARGE, detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Cancelled => Self::cancelled(),
             QueryError::TimedOut => Self::timed_out(limit),

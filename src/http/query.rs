@@ -74,7 +74,7 @@ async fn respond(
     let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
     let headers = request.headers().clone();
     let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
-    let query = Query::read(app, arguments, request).await?;
+    let query = Query::read(app, arguments, wanted.format, request).await?;
     facts.statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
     let principal = caller.principal(&scope);
@@ -171,13 +171,14 @@ fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Sc
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
     let wanted = format!("{wanted:?}");
+    let limit = format!("{:?}", query.limit);
     Key::of([
         snapshot.id.as_bytes(),
         query.sql.as_bytes(),
         parameters.as_bytes(),
         scope.as_bytes(),
         wanted.as_bytes(),
-        &query.limit.to_le_bytes(),
+        limit.as_bytes(),
         app.settings().time_zone.as_bytes(),
     ])
 }

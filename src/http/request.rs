@@ -15,9 +15,10 @@ use super::arguments::Arguments;
 use super::problem::{self, Problem};
 use super::{App, Settings};
 use crate::duck::{TypeName, Value};
+use crate::encode::Format;
 use crate::engine::Parameters;
 
-/// Rows of an answer when the request does not say.
+/// Rows of an answer that can say that there are more, when the request does not say.
 const DEFAULT_LIMIT: u64 = 10_000;
 
 #[derive(Debug, Default, Deserialize)]
@@ -37,8 +38,8 @@ struct Body {
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) parameters: Parameters,
-    /// The most rows of the answer.
-    pub(super) limit: u64,
+    /// The rows after which the answer is cut.
+    pub(super) limit: Option<u64>,
     /// The time that it may take.
     pub(super) timeout: Duration,
 }
@@ -48,6 +49,7 @@ impl Query {
     pub(super) async fn read(
         app: &App,
         arguments: &Arguments,
+        format: Format,
         request: Request<Incoming>,
     ) -> Result<Self, Problem> {
         let body = if request.method() == Method::POST {
@@ -55,7 +57,7 @@ impl Query {
         } else {
             in_url(arguments)?
         };
-        check(app.settings(), body)
+        check(app.settings(), format, body)
     }
 }
 
@@ -152,7 +154,7 @@ fn content_type<B>(request: &Request<B>) -> Option<String> {
     )
 }
 
-fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
+fn check(settings: &Settings, format: Format, body: Body) -> Result<Query, Problem> {
     if body.sql.trim().is_empty() {
         return Err(Problem::bad_request("the statement is empty; say it in sql"));
     }
@@ -170,7 +172,8 @@ fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
         Some(asked) => asked,
         None => most,
     };
-    let limit = body.limit.unwrap_or(DEFAULT_LIMIT.min(settings.max_rows));
+    let default = format.tells_truncation().then_some(DEFAULT_LIMIT.min(settings.max_rows));
+    let limit = body.limit.or(default);
     Ok(Query { sql: body.sql, parameters: parameters(&body.params, &body.types)?, limit, timeout })
 }
 
