@@ -9,6 +9,7 @@ mod arguments;
 mod body;
 mod cache;
 pub mod client;
+mod conditional;
 mod datasets;
 mod events;
 mod exchange;
@@ -30,6 +31,7 @@ mod slots;
 mod snapshot;
 mod tally;
 mod trace;
+mod upload;
 mod validated;
 mod waiting;
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use headers::HeaderMapExt;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
-    TRAILER, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TRAILER, VARY,
 };
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use super::App;
 use super::accept::Wanted;
@@ -21,6 +21,7 @@ use super::access::Caller;
 use super::arguments::Arguments;
 use super::body::{self, BoxBody};
 use super::cache::{Key, Stored};
+use super::conditional::Validators;
 use super::exchange::Facts;
 use super::job::{self, Answer, MARTD_TRUNCATED, Stream, Task, Work};
 use super::problem::{self, Problem};
@@ -73,7 +74,7 @@ async fn respond(
     tally.in_format(wanted.format);
     let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
     let headers = request.headers().clone();
-    let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
+    let method = request.method().clone();
     let query = Query::read(app, arguments, wanted.format, request).await?;
     facts.statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
@@ -82,14 +83,12 @@ async fn respond(
     let validated = validate(app, &query.sql, principal, deadline, query.timeout).await?;
 
     let key = validated.cacheable.then(|| key(app, &snapshot, &query, wanted, &scope));
-    if let Some(key) = key.filter(|_| conditional) {
-        let etag = key.etag();
-        if headers.get(IF_NONE_MATCH).is_some_and(|known| names(known, &etag)) {
-            app.metrics().cache(CacheResult::Revalidated);
-            let mut headers = HeaderMap::new();
-            describe(&mut headers, &snapshot, Some(key));
-            return Ok((headers, Content::Unchanged));
-        }
+    let etag = key.map(|key| key.etag());
+    if (Validators { etag, modified: None, exists: false }).is_known_to(&method, &headers)? {
+        app.metrics().cache(CacheResult::Revalidated);
+        let mut headers = HeaderMap::new();
+        describe(&mut headers, &snapshot, key);
+        return Ok((headers, Content::Unchanged));
     }
     let (content, cache) = match key.and_then(|key| app.answers().get(&key)) {
         Some(stored) => (Content::Whole(stored), CacheResult::Hit),
@@ -152,19 +151,11 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
     let control = if key.is_some() { "private, no-cache" } else { "no-store" };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(control));
     if let Some(key) = key {
-        headers.insert(ETAG, key.etag());
+        headers.typed_insert(key.etag());
     }
     if let Ok(id) = HeaderValue::from_str(&snapshot.id) {
         headers.insert(MARTD_SNAPSHOT, id);
     }
-}
-
-/// Whether `If-None-Match` has this tag. Weak tags are compared as they are. A `*` has none: it would
-/// say of a statement that was never answered that its answer has not changed.
-pub(super) fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
-    let (Ok(known), Ok(etag)) = (known.to_str(), etag.to_str()) else { return false };
-    let strong = etag.trim_start_matches("W/");
-    known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
 }
 
 fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Scope) -> Key {

@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request};
 use serde::Deserialize;
 use serde_json::Value as Json;
-use tokio::time::timeout;
 
 use super::arguments::Arguments;
-use super::problem::{self, Problem};
+use super::problem::Problem;
+use super::upload::{Kind, Upload};
 use super::{App, Settings};
 use crate::duck::{TypeName, Value};
 use crate::encode::Format;
@@ -53,7 +51,7 @@ impl Query {
         request: Request<Incoming>,
     ) -> Result<Self, Problem> {
         let body = if request.method() == Method::POST {
-            posted(app, request).await?
+            in_body(Upload::read(app, request).await?)?
         } else {
             in_url(arguments)?
         };
@@ -96,62 +94,16 @@ fn in_url(arguments: &Arguments) -> Result<Body, Problem> {
     Ok(body)
 }
 
-async fn posted(app: &App, request: Request<Incoming>) -> Result<Body, Problem> {
-    let is_json = match content_type(&request).as_deref() {
-        None | Some("application/json") => true,
-        Some("text/plain") => false,
-        Some(other) => {
-            let detail = format!("{other} is not understood; send application/json or text/plain");
-            return Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail));
-        }
-    };
-    let body_timeout = app.settings().timeouts.body;
-    let max_bytes = app.settings().max_body_bytes;
-    let limited =
-        Limited::new(request.into_body(), usize::try_from(max_bytes).unwrap_or(usize::MAX));
-    let bytes = match timeout(body_timeout, limited.collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("the body may have {max_bytes} bytes at most");
-            return Err(Problem::new(problem::PAYLOAD_TOO_LARGE, detail));
-        }
-        Ok(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
-        Err(_) => {
-            let detail = format!("the body was not there after {body_timeout:?}");
-            return Err(Problem::new(problem::BODY_TIMEOUT, detail));
-        }
-    };
-    in_body(&bytes, is_json)
-}
-
-fn in_body(bytes: &[u8], is_json: bool) -> Result<Body, Problem> {
-    if is_json {
-        // serde would take a list for a struct, its items for the fields in order.
-        if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-            return Err(Problem::bad_request("the body must be a JSON object"));
-        }
-        return serde_json::from_slice(bytes)
-            .map_err(|error| Problem::bad_request(format!("the body does not parse: {error}")));
+fn in_body(Upload { kind, text }: Upload) -> Result<Body, Problem> {
+    if kind == Kind::Text {
+        return Ok(Body { sql: text, ..Body::default() });
     }
-    let sql = std::str::from_utf8(bytes)
-        .map_err(|_| Problem::bad_request("the statement is not UTF-8"))?
-        .to_owned();
-    Ok(Body { sql, ..Body::default() })
-}
-
-/// The media type without its parameters. Its case does not matter.
-fn content_type<B>(request: &Request<B>) -> Option<String> {
-    let value = request.headers().get(CONTENT_TYPE)?;
-    Some(
-        value
-            .to_str()
-            .unwrap_or("?")
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase(),
-    )
+    // serde would take a list for a struct, its items for the fields in order.
+    if text.trim_ascii_start().starts_with(|first| first != '{') {
+        return Err(Problem::bad_request("the body must be a JSON object"));
+    }
+    serde_json::from_str(&text)
+        .map_err(|error| Problem::bad_request(format!("the body does not parse: {error}")))
 }
 
 fn check(settings: &Settings, format: Format, body: Body) -> Result<Query, Problem> {
@@ -238,17 +190,18 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(5_000))]
 
         #[test]
-        fn any_bytes_are_a_body_or_a_problem(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = in_body(&bytes, true);
-            let text = in_body(&bytes, false);
-            prop_assert_eq!(text.is_ok(), std::str::from_utf8(&bytes).is_ok());
+        fn any_json_is_a_body_or_a_problem(json in json()) {
+            let text = json.to_string();
+            let whole = json.get("sql").is_some_and(Json::is_string);
+            let body = in_body(Upload { kind: Kind::Json, text });
+            prop_assert!(whole || body.is_err());
         }
 
         #[test]
-        fn any_json_is_a_body_or_a_problem(json in json()) {
-            let text = serde_json::to_vec(&json).expect("JSON");
-            let whole = json.get("sql").is_some_and(Json::is_string);
-            prop_assert!(whole || in_body(&text, true).is_err());
+        fn any_text_is_a_body_or_a_problem(text in ".{0,300}") {
+            let _ = in_body(Upload { kind: Kind::Json, text: text.clone() });
+            let body = in_body(Upload { kind: Kind::Text, text });
+            prop_assert!(body.is_ok());
         }
 
         #[test]

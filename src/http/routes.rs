@@ -57,7 +57,17 @@ pub(super) async fn handle(
 ) -> Result<Response<BoxBody>, Infallible> {
     let started = Instant::now();
     let id = request_id::of(request.headers());
-    let ticket = (request.uri().path() == QUERY_PATH).then(|| app.queries().register(id.clone()));
+    let admitted = app.settings().doors.admit(peer.door, &request);
+    // On the listener for operators no token is asked for.
+    let tokens = app.tokens().filter(|_| surface == Surface::Everything);
+    let caller = Caller::identify(tokens, request.headers(), peer.address);
+    // Only who may ask takes an id from others.
+    let ticket = match (&admitted, &caller) {
+        (Ok(_), Ok(caller)) if request.uri().path() == QUERY_PATH => {
+            Some(app.queries().register(id.clone(), caller))
+        }
+        _ => None,
+    };
     let id = ticket.as_ref().map_or(id, |ticket| ticket.id().to_owned());
     let state = app.catalog().load();
     let span = info_span!("request", id, trace_id = Empty, parent_id = Empty);
@@ -76,7 +86,6 @@ pub(super) async fn handle(
     };
     let exchange = exchange.begin();
 
-    let admitted = app.settings().doors.admit(peer.door, &request);
     let origin = admitted.as_ref().ok().cloned().flatten();
     // A task of its own, so that a panic ends this request alone.
     let task = tokio::spawn({
@@ -86,7 +95,7 @@ pub(super) async fn handle(
             if is_preflight(&request) {
                 return Ok(preflight());
             }
-            answer(&app, surface, &state, peer, ticket, facts, request).await
+            answer(&app, surface, &state, caller, ticket, facts, request).await
         }
         .instrument(span.clone())
     });
@@ -241,7 +250,7 @@ async fn answer(
     app: &App,
     surface: Surface,
     state: &State,
-    peer: Peer,
+    caller: Result<Caller, Problem>,
     ticket: Option<Ticket>,
     facts: Facts,
     request: Request<Incoming>,
@@ -271,18 +280,16 @@ async fn answer(
         Route::Asset(asset) => return Ok(page::asset(asset)),
         _ => {}
     }
-    // On the listener for operators no token is asked for.
-    let tokens = app.tokens().filter(|_| surface == Surface::Everything);
-    let caller = Caller::identify(tokens, request.headers(), peer.address)?;
+    let caller = caller?;
     match route {
         Route::Query => {
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
-            ticket.belongs_to(&caller);
             query::answer(app, state, &caller, ticket, facts, &arguments, request).await
         }
         Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
         Route::Marts => {
-            mart_file::answer(app, state, request.headers(), &path[MARTS_PREFIX.len()..])
+            let (method, headers) = (request.method(), request.headers());
+            mart_file::answer(app, state, method, headers, &path[MARTS_PREFIX.len()..])
         }
         Route::Snapshot => {
             let wait = waiting::duration(arguments.get("wait"))?;

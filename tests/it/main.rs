@@ -54,4 +54,6 @@ mod restart;
 mod retention;
 mod scope;
 mod service;
+mod uploads;
 mod watching;
+mod wire;
