@@ -181,7 +181,7 @@ impl Client {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         for (name, value) in headers {
-            request = request.header(*name, value);
+            request = request.header(*name, value.as_bytes());
         }
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");

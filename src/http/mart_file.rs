@@ -37,7 +37,7 @@ pub(super) fn answer(
     headers: &HeaderMap,
     path: &str,
 ) -> Result<Response<BoxBody>, Problem> {
-    if let Some(column) = &app.settings().scope_column {
+    if let Some(column) = app.settings().scope_column() {
         let detail = format!("a file holds everybody's rows, and rows are scoped by {column}");
         return Err(Problem::new(problem::SCOPE_REQUIRED, detail));
     }

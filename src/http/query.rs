@@ -72,7 +72,7 @@ async fn respond(
     let facts = tally.facts().clone();
     let wanted = Wanted::of(arguments, request.headers())?;
     tally.in_format(wanted.format);
-    let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
+    let scope = caller.scope(app.settings().scope_column(), request.headers())?;
     let headers = request.headers().clone();
     let method = request.method().clone();
     let query = Query::read(app, arguments, wanted.format, request).await?;

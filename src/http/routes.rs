@@ -14,7 +14,7 @@ use serde::Serialize;
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 
-use super::access::Caller;
+use super::access::{Caller, Sizes};
 use super::arguments::Arguments;
 use super::body::{self, BoxBody};
 use super::exchange::{Exchange, Facts};
@@ -281,6 +281,10 @@ async fn answer(
         _ => {}
     }
     let caller = caller?;
+    let sizes = match surface {
+        Surface::Everything => caller.sizes(app.settings().scoping.as_ref()),
+        Surface::Admin => Sizes::ALL,
+    };
     match route {
         Route::Query => {
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
@@ -294,12 +298,13 @@ async fn answer(
         Route::Snapshot => {
             let wait = waiting::duration(arguments.get("wait"))?;
             match arguments.get("build") {
-                Some(build) => waiting::answer(app, build, wait).await,
-                None => json(StatusCode::OK, &snapshot::Document::of(state)),
+                Some(build) => waiting::answer(app, build, wait, sizes).await,
+                None => json(StatusCode::OK, &snapshot::Document::of(state, sizes)),
             }
         }
         Route::Freshness => {
-            let document = freshness::Document::of(state, app.settings().max_age, Timestamp::now());
+            let (max_age, now) = (app.settings().max_age, Timestamp::now());
+            let document = freshness::Document::of(state, max_age, sizes, now);
             let strict = arguments.flag("strict")?;
             let stale = strict && document.status() == freshness::Status::Error;
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)
@@ -309,7 +314,7 @@ async fn answer(
             json(StatusCode::OK, &datasets::schema(state, dataset_id(path).unwrap_or_default())?)
         }
         Route::Events => events::answer(app, request.method(), request.headers()),
-        Route::Metrics => scrape::answer(app, state, request.headers()),
+        Route::Metrics => scrape::answer(app, state, sizes, request.headers()),
         Route::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
         Route::Ready | Route::Live | Route::Page | Route::Asset(_) => {
             Err(Problem::internal("answered above"))
