@@ -151,6 +151,7 @@ fn query(bencher: Bencher) {
             scope: Scope::AllRows,
             format: Format::Json,
             codings: Codings { best: Coding::Identity, identity: true },
+            limit: None,
             max_rows: 10_000,
             max_bytes: 1 << 30,
             elapsed: Duration::ZERO,

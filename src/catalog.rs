@@ -154,6 +154,22 @@ impl State {
         self.snapshot.as_ref().map_or(Source::Parquet, |snapshot| snapshot.source)
     }
 
+    /// Whether nobody could tell the two apart.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        let snapshots = |state: &Self| -> Vec<*const Snapshot> {
+            let retained = state.retained.iter().map(|retained| &retained.snapshot);
+            state.snapshot.iter().chain(retained).map(Arc::as_ptr).collect()
+        };
+        let Self { builds, held, rejected, landing, ignored, .. } = self;
+        let Self { directory, legacy, watch, watch_degraded, .. } = self;
+        snapshots(self) == snapshots(other)
+            && self.snapshot.is_some() == other.snapshot.is_some()
+            && (builds, held, rejected) == (&other.builds, &other.held, &other.rejected)
+            && (landing, ignored) == (&other.landing, &other.ignored)
+            && (directory, legacy) == (&other.directory, &other.legacy)
+            && (watch, watch_degraded) == (&other.watch, &other.watch_degraded)
+    }
+
     /// The current or a retained snapshot with this id.
     pub fn snapshot_by_id(&self, id: &str) -> Option<&Arc<Snapshot>> {
         self.snapshot
@@ -196,15 +212,44 @@ impl Catalog {
         self.state.load_full()
     }
 
-    /// Notified after every swap.
+    /// Notified after every change.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Swaps in a new state, for the refresh thread alone. Returns the one before it.
-    pub(crate) fn store(&self, state: Arc<State>) -> Arc<State> {
+    /// Swaps in a new state, for the refresh thread alone. Returns the one before it, unless the two
+    /// are the same: nobody is woken then.
+    pub(crate) fn store(&self, state: Arc<State>) -> Option<Arc<State>> {
+        if self.state.load().says_the_same_as(&state) {
+            return None;
+        }
         let before = self.state.swap(state);
         self.changed.send_replace(());
-        before
+        Some(before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_woken_for_a_state_that_says_the_same() {
+        let catalog = Catalog::default();
+        let mut changes = catalog.subscribe();
+        let state = State::clone(&catalog.load());
+        assert!(catalog.store(Arc::new(state.clone())).is_none());
+        assert!(!changes.has_changed().expect("the catalog is there"));
+        let since = Timestamp::UNIX_EPOCH;
+        let fault = Fault { file: "a.parquet".to_owned(), reason: "no PAR1".to_owned(), since };
+        for changed in [
+            State { directory: None, ..state.clone() },
+            State { rejected: vec![fault], ..state.clone() },
+            State { legacy: Some(Trouble::Locked), ..state },
+        ] {
+            assert!(catalog.store(Arc::new(changed)).is_some());
+            assert!(changes.has_changed().expect("the catalog is there"));
+            changes.mark_unchanged();
+        }
     }
 }

@@ -420,7 +420,7 @@ impl ServeArgs {
             },
             tokens,
             http: http::Settings {
-                scope_column: scoping.map(|scoping| scoping.column),
+                scoping,
                 time_zone: self.timezone,
                 cache_bytes,
                 require: self.require,

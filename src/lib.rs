@@ -42,5 +42,6 @@ pub mod sandbox;
 pub mod memory;
 pub mod signal;
 pub mod service;
+mod printable;
 pub mod hooks;
 pub mod commands;

@@ -65,12 +65,12 @@ fn show(document: &Json) {
             moment(&mart["max_loaded_at"]).into(),
             period(&mart["criteria"]["warn_after"]).into(),
             period(&mart["criteria"]["error_after"]).into(),
-            mart["rows"].as_u64().unwrap_or_default().into(),
+            mart["rows"].as_u64().map_or_else(|| "-".into(), Cell::from),
         ]);
     }
     print(&table.render(colours()));
     let build = match document["build"]["invocation_id"].as_str() {
-        Some(id) => format!(", build {id}"),
+        Some(id) => format!(", build {}", printable(id, usize::MAX)),
         None => String::new(),
     };
     match document["snapshot"].as_str() {

@@ -18,6 +18,7 @@ use crate::config::ServeArgs;
 use crate::engine;
 use crate::http::client::{Client, ClientError, Server};
 use crate::marts::build;
+use crate::printable;
 
 /// What was asked for is not so: rejected, held, refused, not ready, or it failed.
 const EXIT_NO: u8 = 1;
@@ -126,7 +127,7 @@ fn asking(command: impl Future<Output = Result<ExitCode, ClientError>>) -> ExitC
 }
 
 fn complain(problem: &str, code: u8) -> ExitCode {
-    eprintln!("martd: {problem}");
+    eprintln!("martd: {}", printable::lines(problem));
     ExitCode::from(code)
 }
 

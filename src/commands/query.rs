@@ -26,7 +26,7 @@ pub struct QueryArgs {
     #[arg(short, long, value_enum)]
     format: Option<OutputFormat>,
 
-    /// The most rows [default: 10000]
+    /// The most rows [default: 10000 for table and json, else all]
     #[arg(short, long, value_name = "N")]
     limit: Option<u64>,
 

@@ -106,7 +106,7 @@ fn confine(config: &Config, builders: &build::Settings, files: &SocketFiles) -> 
     let status =
         sandbox::forbid_writes(writable, files.directories()).map_err(|error| error.to_string())?;
     if status == RulesetStatus::NotEnforced {
-        go_on_without_landlock(config.landlock, config.http.scope_column.is_some())?;
+        go_on_without_landlock(config.landlock, config.http.scoping.is_some())?;
         warn!("this kernel has no Landlock: rights are not given up");
     }
     Ok(())

@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::printable::is_control;
+
 /// A cell that is longer is cut, so that one text does not push all others out of sight.
 const MAX_CELL_WIDTH: usize = 80;
 
@@ -143,18 +145,13 @@ pub(super) fn printable(text: &str, most: usize) -> String {
             out.push('…');
             break;
         }
-        if c.is_control() || is_direction(c) {
+        if is_control(c) {
             let _ = write!(out, "{}", c.escape_default());
         } else {
             out.push(c);
         }
     }
     out
-}
-
-/// What changes the direction of text can make a row look like another.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ impl Format {
         }
     }
 
+    /// Whether an answer itself says that rows were left out.
+    pub fn tells_truncation(self) -> bool {
+        self == Self::Json
+    }
+
     /// The value of an answer's `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {

@@ -152,6 +152,7 @@ mod tests {
             scope: Scope::AllRows,
             format: Format::Csv,
             codings: Codings { best: Coding::Identity, identity: true },
+            limit: None,
             max_rows: 1 << 20,
             max_bytes: 1 << 30,
             elapsed: Duration::ZERO,

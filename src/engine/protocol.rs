@@ -167,9 +167,11 @@ pub struct QueryJob {
     pub format: Format,
     /// …and compressed.
     pub codings: Codings,
-    /// The most rows of the answer.
+    /// The rows after which the answer is cut, and says so; all are asked for without it.
+    pub limit: Option<u64>,
+    /// The most rows of an answer whose client asked for all of them.
     pub max_rows: u64,
-    /// The most bytes of the answer; no more rows follow once it has so many.
+    /// The most bytes of the answer.
     pub max_bytes: u64,
     /// How long ago the request came.
     pub elapsed: Duration,
@@ -268,6 +270,9 @@ pub enum QueryError {
     /// The statement was stopped because its time was over.
     #[error("the statement was stopped at its time limit")]
     TimedOut,
+    /// The answer is larger than this, and its format cannot say that rows were left out.
+    #[error("the answer has more than {0}; ask for less, or for a limit of rows")]
+    AnswerTooLarge(String),
     /// The client took no bytes for too long.
     #[error("the client took nothing for {0:?}")]
     Stalled(Duration),

@@ -72,6 +72,12 @@ impl Scoping {
         table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(&self.column))
     }
 
+    /// Whether anyone may read a mart as a whole.
+    pub fn is_open(&self, mart: &str, columns: &[ReportColumn]) -> bool {
+        let is_scoped = columns.iter().any(|column| column.name.eq_ignore_ascii_case(&self.column));
+        self.is_unscoped(mart) && !is_scoped
+    }
+
     /// Whether a mart can be read: it has the column, or is listed as unscoped.
     ///
     /// # Errors

@@ -98,9 +98,22 @@ fn write(
     let mut encoder = Encoder::begin(job.format, &mut out, rows.columns())?;
     while let Some(chunk) = rows.next_chunk().map_err(|error| explain(&job.sql, &error))? {
         let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
-        let room = if bytes > job.max_bytes { 0 } else { job.max_rows - encoder.rows() };
+        let has_room = bytes <= job.max_bytes;
+        let most = job.limit.unwrap_or(job.max_rows);
+        let room = if has_room { most - encoder.rows() } else { 0 };
         let take = chunk.rows().min(usize::try_from(room).unwrap_or(usize::MAX));
         truncated = take < chunk.rows();
+        // Short and complete to look at is what an answer never is, unless its client said where.
+        if truncated && !job.format.tells_truncation() {
+            if !has_room {
+                let size = format!("{} bytes (MARTD_MAX_RESULT)", job.max_bytes);
+                return Err(QueryError::AnswerTooLarge(size).into());
+            }
+            if job.limit.is_none() {
+                let size = format!("{} rows (MARTD_MAX_ROWS)", job.max_rows);
+                return Err(QueryError::AnswerTooLarge(size).into());
+            }
+        }
         encoder.chunk(&mut out, chunk, take)?;
         if truncated {
             break;

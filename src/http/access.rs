@@ -4,19 +4,23 @@
 //! use: `user_id=<value>` for one value, `user_id=*` for any one value at a time, `*` for all rows at
 //! once. A token without scopes may be used where rows are not scoped. `#` begins a comment.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use blake3::Hash;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
 use tracing::{error, info};
 
 use super::problem::{self, Problem};
-use crate::engine::{Principal, Scope};
+use crate::catalog::Mart;
+use crate::engine::{Principal, Scope, Scoping};
 
 /// Which rows a request wants to see.
 const MARTD_SCOPE: HeaderName = HeaderName::from_static("martd-scope");
@@ -60,6 +64,22 @@ pub(super) struct Caller {
     grants: Vec<Grant>,
     /// Where they ask from, unless that is a Unix socket.
     address: Option<IpAddr>,
+}
+
+/// Of which marts a caller may know how much is in them. A count of everybody's rows tells of others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes<'s> {
+    hidden: Option<&'s Scoping>,
+}
+
+impl Sizes<'_> {
+    /// Of all, for operators.
+    pub(super) const ALL: Self = Sizes { hidden: None };
+
+    /// Whether of this one.
+    pub(super) fn show(self, name: &str, mart: &Mart) -> bool {
+        self.hidden.is_none_or(|scoping| scoping.is_open(name, &mart.report().columns))
+    }
 }
 
 impl Tokens {
@@ -137,6 +157,12 @@ impl Caller {
         Principal(blake3::hash(text.as_bytes()))
     }
 
+    /// Of which marts the caller may know how much is in them: where rows are scoped, those that anyone
+    /// reads as a whole, unless the caller may read all rows.
+    pub(super) fn sizes<'s>(&self, scoping: Option<&'s Scoping>) -> Sizes<'s> {
+        Sizes { hidden: scoping.filter(|_| !self.grants.contains(&Grant::AllRows)) }
+    }
+
     /// Which rows this request sees: all, where rows are not scoped, or those of its header.
     pub(super) fn scope(
         &self,
@@ -159,7 +185,9 @@ impl Caller {
                 let detail = format!("say whose rows to read: Martd-Scope: {column}=<value>");
                 return Err(required(detail));
             }
-            (Some(header), None) => header.to_str().map(str::trim).unwrap_or_default(),
+            (Some(header), None) => str::from_utf8(header.as_bytes())
+                .map_err(|_| Problem::bad_request("Martd-Scope is not UTF-8"))?
+                .trim(),
             (Some(_), Some(_)) => {
                 return Err(Problem::bad_request("Martd-Scope was sent more than once"));
             }
@@ -171,27 +199,40 @@ impl Caller {
                 Err(required("reading all rows needs a token that says so".to_owned()))
             };
         }
-        let value = match header.split_once('=') {
-            Some((name, value)) if name == column && !value.is_empty() => value,
-            _ => {
-                let detail = format!("Martd-Scope must be {column}=<value>");
-                return Err(Problem::bad_request(detail));
-            }
-        };
+        let value = scope_value(header, column).filter(|value| !value.is_empty());
+        let value = value.ok_or_else(|| {
+            let detail = format!(
+                "Martd-Scope must be {column}=<value>, or {column}*=UTF-8''<value> with percent-encoding"
+            );
+            Problem::bad_request(detail)
+        })?;
         let granted = self.token.is_none()
             || self.grants.iter().any(|grant| match grant {
                 Grant::AllRows => false,
                 Grant::AnyValue { column: granted } => granted == column,
                 Grant::OneValue { column: granted, value: only } => {
-                    granted == column && only == value
+                    granted == column && *only == value
                 }
             });
         if granted {
-            Ok(Scope::Value(value.to_owned()))
+            Ok(Scope::Value(value.into_owned()))
         } else {
             Err(required("the token may not read these rows".to_owned()))
         }
     }
+}
+
+/// The value of `<column>=<value>`. Clients that send ASCII alone write the others as RFC 8187 has it:
+/// `<column>*=UTF-8''J%C3%BCrgen`.
+fn scope_value<'h>(header: &'h str, column: &str) -> Option<Cow<'h, str>> {
+    let (name, value) = header.split_once('=')?;
+    if name == column {
+        return Some(Cow::Borrowed(value));
+    }
+    let (charset, value) =
+        value.split_once("''").filter(|_| name.strip_suffix('*') == Some(column))?;
+    let value = percent_decode_str(value).decode_utf8().ok()?;
+    charset.eq_ignore_ascii_case("utf-8").then_some(value)
 }
 
 fn read(file: &Path) -> Result<Vec<Token>, String> {
@@ -268,6 +309,31 @@ mod tests {
         assert_eq!(scope("all", "u=7"), None);
         assert_eq!(scope("none", "u=7"), None);
         assert_eq!(scope("unknown", "u=7"), None);
+    }
+
+    #[test]
+    fn a_scope_has_any_letters() {
+        let nobody = Caller { token: None, grants: Vec::new(), address: None };
+        let of = |value: &[u8]| {
+            let value = hyper::header::HeaderValue::from_bytes(value).expect("a header value");
+            let headers = HeaderMap::from_iter([(MARTD_SCOPE, value)]);
+            nobody.scope(Some("u"), &headers).ok()
+        };
+        let value = |value: &str| Some(Scope::Value(value.to_owned()));
+        assert_eq!(of("u=Jürgen %41".as_bytes()), value("Jürgen %41"));
+        assert_eq!(of(b"u*=UTF-8''J%C3%BCrgen%20%2541"), value("Jürgen %41"));
+        assert_eq!(of(b"u*=utf-8''7"), value("7"));
+        let wrong: [&[u8]; 6] = [
+            b"u=J\xfcrgen",
+            b"u*=UTF-8''J%FCrgen",
+            b"u*=iso-8859-1''7",
+            b"u*=7",
+            b"v*=UTF-8''7",
+            b"u*=UTF-8''",
+        ];
+        for wrong in wrong {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use blake3::{Hash, Hasher};
 use bytes::Bytes;
-use hyper::header::HeaderValue;
+use headers::ETag;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
@@ -42,9 +42,9 @@ impl Key {
     }
 
     /// The tag of the answer. Weak: the bytes tell how long the query took, which may differ.
-    pub(super) fn etag(&self) -> HeaderValue {
+    pub(super) fn etag(&self) -> ETag {
         let text = format!("W/\"{}\"", &self.0.to_hex()[..32]);
-        HeaderValue::try_from(text).expect("made of ASCII")
+        text.parse().expect("an entity tag")
     }
 }
 

@@ -181,7 +181,7 @@ impl Client {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         for (name, value) in headers {
-            request = request.header(*name, value);
+            request = request.header(*name, value.as_bytes());
         }
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -246,7 +246,10 @@ impl Reply {
     /// When it breaks off: what came is not the whole answer.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| self.error(&format!("broke off: {error}")))?;
+            let frame = frame.map_err(|error| self.error(&format!(
+                    "broke the answer off ({error}): what came is not all of it. Its log has the reason, \
+                     for example MARTD_MAX_ROWS, MARTD_MAX_RESULT or the time limit"
+                )))?;
             match frame.into_data() {
                 Ok(data) => return Ok(Some(data)),
                 Err(other) => {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::access::Sizes;
 use super::snapshot::Build;
 use crate::catalog::{Held, Mart, Snapshot, Source, State};
 use crate::duck;
@@ -12,6 +13,8 @@ use crate::ledger::{FreshnessRule, Model, Period};
 
 /// A column's newest value may be this far ahead: a local time that was stored as if it were UTC.
 const FUTURE_SECONDS: f64 = 86_400.0;
+/// A file's time may be this far ahead: clocks of two machines differ.
+const FILE_FUTURE_SECONDS: f64 = 300.0;
 
 /// dbt's words for an outcome, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -58,8 +61,9 @@ pub(super) struct MartFreshness<'s> {
     pub(super) status: Status,
     /// Why the status says less than it should.
     pub(super) problem: Option<String>,
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
+    /// Sizes are for those who may know them.
+    pub(super) rows: Option<u64>,
+    pub(super) bytes: Option<u64>,
     pub(super) orphan: bool,
 }
 
@@ -74,9 +78,15 @@ pub struct Criteria {
 }
 
 impl<'s> Document<'s> {
-    pub(super) fn of(state: &'s State, default: Criteria, now: Timestamp) -> Self {
+    pub(super) fn of(
+        state: &'s State,
+        default: Criteria,
+        sizes: Sizes<'_>,
+        now: Timestamp,
+    ) -> Self {
         let snapshot = state.snapshot.as_deref();
-        let results = snapshot.map(|snapshot| results(snapshot, default, now)).unwrap_or_default();
+        let results =
+            snapshot.map(|snapshot| results(snapshot, default, sizes, now)).unwrap_or_default();
         let last_refresh = snapshot.and_then(Snapshot::last_refresh);
         Self {
             metadata: Metadata {
@@ -116,13 +126,25 @@ fn overall(snapshot: Option<&Snapshot>, results: &[MartFreshness<'_>]) -> Status
         .fold(floor, Status::max)
 }
 
-fn results(snapshot: &Snapshot, default: Criteria, now: Timestamp) -> Vec<MartFreshness<'_>> {
+fn results<'s>(
+    snapshot: &'s Snapshot,
+    default: Criteria,
+    sizes: Sizes<'_>,
+    now: Timestamp,
+) -> Vec<MartFreshness<'s>> {
     let models = snapshot.ledger.iter().flat_map(|ledger| &ledger.models);
     let models: HashMap<&str, &Model> = models.map(|model| (model.name.as_str(), model)).collect();
     snapshot
         .marts
         .iter()
-        .map(|(name, mart)| result(name, mart, models.get(name.as_str()).copied(), default, now))
+        .map(|(name, mart)| {
+            let model = models.get(name.as_str()).copied();
+            let mut result = result(name, mart, model, default, now);
+            if !sizes.show(name, mart) {
+                (result.rows, result.bytes) = (None, None);
+            }
+            result
+        })
         .collect()
 }
 
@@ -146,10 +168,16 @@ fn result<'s>(
     };
     let age = loaded.map(|time| seconds_between(time, now));
     let field = mart.loaded.as_ref().map(|loaded| loaded.field.as_str());
-    if let (Some(field), Some(age)) = (field, age)
-        && age < -FUTURE_SECONDS
-    {
-        problems.push(format!("the newest value of {field} lies in the future"));
+    match (field, age) {
+        (Some(field), Some(age)) if age < -FUTURE_SECONDS => {
+            problems.push(format!("the newest value of {field} lies in the future"));
+        }
+        (None, Some(age)) if age < -FILE_FUTURE_SECONDS => problems.push(
+            "the file's time lies in the future, so its age is not known; set the clock of whoever \
+             wrote it, and write it again"
+                .to_owned(),
+        ),
+        _ => {}
     }
     let floor = if problems.is_empty() { Status::Pass } else { Status::Warn };
     if let (Some(field), None) = (field, loaded) {
@@ -167,8 +195,8 @@ fn result<'s>(
         criteria,
         status: criteria.judge(age).max(floor),
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
-        rows: mart.report().rows,
-        bytes: mart.version.pin.size(),
+        rows: Some(mart.report().rows),
+        bytes: Some(mart.version.pin.size()),
         orphan: mart.orphan,
     }
 }

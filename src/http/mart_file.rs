@@ -3,23 +3,25 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use headers::{AcceptRanges, ContentRange, ETag, HeaderMapExt, LastModified};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use hyper::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue,
-    IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
 };
-use hyper::{HeaderMap, Response, StatusCode};
+use hyper::{HeaderMap, Method, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::App;
 use super::body::{self, Aborted, BoxBody, Stream};
+use super::conditional::Validators;
 use super::problem::{self, Problem};
-use super::query::{names, snapshot_asked_for};
+use super::query::snapshot_asked_for;
 use super::routes::MARTD_SNAPSHOT;
 use crate::catalog::{Source, State};
 use crate::pin::Pin;
@@ -31,10 +33,11 @@ const PART_BYTES: u64 = 256 << 10;
 pub(super) fn answer(
     app: &App,
     state: &State,
+    method: &Method,
     headers: &HeaderMap,
     path: &str,
 ) -> Result<Response<BoxBody>, Problem> {
-    if let Some(column) = &app.settings().scope_column {
+    if let Some(column) = app.settings().scope_column() {
         let detail = format!("a file holds everybody's rows, and rows are scoped by {column}");
         return Err(Problem::new(problem::SCOPE_REQUIRED, detail));
     }
@@ -50,41 +53,43 @@ pub(super) fn answer(
         return Err(Problem::new(problem::NOT_FOUND, detail));
     };
     let pin = &mart.version.pin;
-    let etag = format!("\"{}\"", &pin.hash().to_hex()[..32]);
-    let etag = HeaderValue::try_from(etag).map_err(Problem::internal)?;
+    let etag: ETag = format!("\"{}\"", &pin.hash().to_hex()[..32]).parse().expect("an entity tag");
+    // A time that is still to come tells no versions apart, and may not be sent.
+    let modified = SystemTime::from(mart.version.modified()).min(SystemTime::now());
+    let validators =
+        Validators { etag: Some(etag.clone()), modified: Some(modified), exists: true };
+    let is_known = validators.is_known_to(method, headers)?;
 
     let mut answer = HeaderMap::new();
-    answer.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    answer.typed_insert(AcceptRanges::bytes());
     answer.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    answer.insert(ETAG, etag.clone());
+    answer.typed_insert(etag);
+    answer.typed_insert(LastModified::from(modified));
     let id = HeaderValue::try_from(snapshot.id.as_str()).map_err(Problem::internal)?;
     answer.insert(MARTD_SNAPSHOT, id);
-    let modified = mart.version.modified().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    answer.insert(LAST_MODIFIED, HeaderValue::try_from(modified).map_err(Problem::internal)?);
 
-    let (status, content) = if headers
-        .get(IF_NONE_MATCH)
-        .is_some_and(|known| known == "*" || names(known, &etag))
-    {
+    let (status, content) = if is_known {
         (StatusCode::NOT_MODIFIED, body::full(Bytes::new()))
     } else {
         // A range of another version than the client has begun would not fit the rest.
-        let wanted =
-            headers.get(RANGE).filter(|_| headers.get(IF_RANGE).is_none_or(|known| known == etag));
+        let is_ranged = method == Method::GET && validators.fits_range(headers);
+        let wanted = headers.get(RANGE).filter(|_| is_ranged);
         let size = pin.size();
         let (status, range) = match wanted.and_then(|value| range(value, size)) {
             None => (StatusCode::OK, 0..size),
             Some(Some(range)) => {
-                let shown = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-                answer.insert(
-                    CONTENT_RANGE,
-                    HeaderValue::try_from(shown).map_err(Problem::internal)?,
-                );
+                let shown = ContentRange::bytes(range.clone(), size);
+                answer.typed_insert(shown.map_err(Problem::internal)?);
                 (StatusCode::PARTIAL_CONTENT, range)
             }
             Some(None) => {
-                let detail = format!("the file has {size} bytes");
-                return Err(Problem::new(problem::RANGE_NOT_SATISFIABLE, detail).with("size", size));
+                let problem = Problem::new(
+                    problem::RANGE_NOT_SATISFIABLE,
+                    format!("the file has {size} bytes"),
+                );
+                let shown = HeaderValue::try_from(format!("bytes */{size}"));
+                let shown = shown.map_err(Problem::internal)?;
+                return Err(problem.with("size", size).with_header(CONTENT_RANGE, shown));
             }
         };
         let media = HeaderValue::from_static("application/vnd.apache.parquet");
@@ -101,17 +106,24 @@ pub(super) fn answer(
 /// The one range that is asked for: `None` when there is none that is understood (then the whole file
 /// is meant), `Some(None)` when it lies outside of the file.
 fn range(value: &HeaderValue, size: u64) -> Option<Option<Range<u64>>> {
-    let (first, last) = value.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
+    let (unit, ranges) = value.to_str().ok()?.split_once('=')?;
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let (first, last) = ranges.split_once('-')?;
     let (first, last) = (first.trim(), last.trim());
+    let number = |text: &str| {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u64>().ok().filter(|_| is_number)
+    };
     let range = if first.is_empty() {
-        let count: u64 = last.parse().ok()?;
-        size.saturating_sub(count)..size
+        size.saturating_sub(number(last)?)..size
     } else {
-        let first: u64 = first.parse().ok()?;
+        let first = number(first)?;
         let end = if last.is_empty() {
             size
         } else {
-            let last: u64 = last.parse().ok()?;
+            let last = number(last)?;
             if last < first {
                 return None;
             }
@@ -171,5 +183,7 @@ mod tests {
         assert_eq!(of("bytes=9-0"), None);
         assert_eq!(of("bytes=0-1,5-6"), None);
         assert_eq!(of("rows=0-1"), None);
+        assert_eq!(of("bytes=+0-9"), None);
+        assert_eq!(of("Bytes=0-9"), Some(Some(0..10)));
     }
 }

@@ -10,6 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::App;
+use super::access::Sizes;
 use super::body::{self, BoxBody};
 use super::freshness;
 use super::problem::{self, Problem};
@@ -30,7 +31,8 @@ pub(super) struct Document<'s> {
 pub(super) struct Mart<'s> {
     pub(super) name: &'s str,
     pub(super) description: &'s str,
-    rows: u64,
+    /// For those who may know it.
+    rows: Option<u64>,
     pub(super) columns: Vec<Column<'s>>,
     pub(super) freshness: Freshness,
 }
@@ -51,10 +53,10 @@ pub(super) struct Freshness {
 }
 
 impl<'s> Document<'s> {
-    pub(super) fn of(app: &App, state: &'s State) -> Self {
+    pub(super) fn of(app: &App, state: &'s State, sizes: Sizes<'_>) -> Self {
         let snapshot = state.snapshot.as_deref();
         let now = Timestamp::now();
-        let fresh = freshness::Document::of(state, app.settings().max_age, now);
+        let fresh = freshness::Document::of(state, app.settings().max_age, sizes, now);
         let marts = snapshot.into_iter().flat_map(|snapshot| &snapshot.marts);
         let marts = marts.zip(fresh.results()).map(|((name, mart), fresh)| {
             let ledger = snapshot.and_then(|snapshot| snapshot.ledger.as_deref());
@@ -72,7 +74,7 @@ impl<'s> Document<'s> {
                 description: model
                     .and_then(|model| model.description.as_deref())
                     .unwrap_or_default(),
-                rows: mart.report().rows,
+                rows: fresh.rows,
                 columns: columns.collect(),
                 freshness: Freshness { status: fresh.status, max_loaded_at: fresh.max_loaded_at },
             }
@@ -87,7 +89,7 @@ pub(super) fn attach(
     state: &State,
     headers: &HeaderMap,
 ) -> Result<Response<BoxBody>, Problem> {
-    if let Some(column) = &app.settings().scope_column {
+    if let Some(column) = app.settings().scope_column() {
         let detail = format!("files hold everybody's rows, and rows are scoped by {column}");
         return Err(Problem::new(problem::SCOPE_REQUIRED, detail));
     }

@@ -9,6 +9,7 @@ mod arguments;
 mod body;
 mod cache;
 pub mod client;
+mod conditional;
 mod datasets;
 mod events;
 mod exchange;
@@ -32,6 +33,7 @@ mod slots;
 mod snapshot;
 mod tally;
 mod trace;
+mod upload;
 mod validated;
 mod waiting;
 
@@ -42,7 +44,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
-use crate::engine::Engine;
+use crate::engine::{Engine, Scoping};
 use crate::events::Events;
 use crate::metrics::Metrics;
 
@@ -68,8 +70,8 @@ pub struct Settings {
     pub require: Vec<String>,
     /// How old marts may be whose models do not say.
     pub max_age: Criteria,
-    /// The column that scopes rows, if one does.
-    pub scope_column: Option<String>,
+    /// How rows are scoped, if they are.
+    pub scoping: Option<Scoping>,
     /// The session time zone, which answers depend on.
     pub time_zone: String,
     /// Memory for cached answers, in bytes; 0 for no cache.
@@ -94,6 +96,13 @@ pub struct Settings {
     pub log_sql: bool,
     /// Which names and web pages are let in.
     pub doors: Doors,
+}
+
+impl Settings {
+    /// The column that scopes rows, if one does.
+    pub fn scope_column(&self) -> Option<&str> {
+        self.scoping.as_ref().map(|scoping| scoping.column.as_str())
+    }
 }
 
 /// How long clients may take.

@@ -9,15 +9,28 @@ use std::net::IpAddr;
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST,
-    HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RANGE, VARY,
 };
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Version};
 
 use super::problem::{self, Problem};
+use super::request_id::X_REQUEST_ID;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+/// Headers that say one thing. Of two, a proxy before martd may heed one and martd the other.
+const SINGLE: [HeaderName; 8] = [
+    HOST,
+    ORIGIN,
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    RANGE,
+    X_REQUEST_ID,
+    HeaderName::from_static("martd-scope"),
+    HeaderName::from_static("martd-snapshot"),
+];
 /// What a listed page may send and read beside what every page may.
 const REQUEST_HEADERS: &str = "authorization, content-type, if-none-match, last-event-id, \
                                martd-scope, martd-snapshot, x-request-id";
@@ -64,6 +77,10 @@ impl Doors {
         request: &Request<B>,
     ) -> Result<Option<HeaderValue>, Problem> {
         let headers = request.headers();
+        if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().count() > 1) {
+            let detail = format!("the header {name} was sent more than once");
+            return Err(Problem::bad_request(detail));
+        }
         let host = host(request)?;
         let named = match door {
             Door::Loopback => true,
@@ -127,14 +144,22 @@ pub(super) fn allow_requests(headers: &mut HeaderMap) {
 
 /// The one host that a request names. HTTP/1.0 did not ask for one.
 fn host<B>(request: &Request<B>) -> Result<&str, Problem> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => {
-            host.to_str().map_err(|_| Problem::bad_request("Host is not a host and a port"))
+    let wrong = || Problem::bad_request("Host is not a host and a port");
+    let host = match request.headers().get(HOST) {
+        Some(host) => host.to_str().map_err(|_| wrong())?,
+        None if request.version() == Version::HTTP_10 => "localhost",
+        None => return Err(Problem::bad_request("the header Host is missing")),
+    };
+    let is_host = host.is_empty() || (host.parse::<Authority>().is_ok() && !host.contains('@'));
+    if !is_host {
+        return Err(wrong());
+    }
+    // The form that proxies are sent.
+    match request.uri().authority() {
+        Some(target) if !target.as_str().eq_ignore_ascii_case(host) => {
+            Err(Problem::bad_request("Host is another one than in the request's first line"))
         }
-        (None, _) if request.version() == Version::HTTP_10 => Ok("localhost"),
-        (None, _) => Err(Problem::bad_request("the header Host is missing")),
-        (Some(_), Some(_)) => Err(Problem::bad_request("the header Host was sent more than once")),
+        _ => Ok(host),
     }
 }
 

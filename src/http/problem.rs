@@ -46,10 +46,13 @@ kinds! {
     BODY_TIMEOUT = "body-timeout", REQUEST_TIMEOUT, "The request body took too long";
     SNAPSHOT_GONE = "snapshot-gone", GONE, "The snapshot is gone";
     PAYLOAD_TOO_LARGE = "payload-too-large", PAYLOAD_TOO_LARGE, "The request body is too large";
+    PRECONDITION_FAILED = "precondition-failed", PRECONDITION_FAILED,
+        "There is another version";
     RANGE_NOT_SATISFIABLE = "range-not-satisfiable", RANGE_NOT_SATISFIABLE,
         "The range is not in the file";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE,
         "The request body has a type that is not supported";
+    ANSWER_TOO_LARGE = "answer-too-large", UNPROCESSABLE_ENTITY, "The answer is too large";
     MEMORY_LIMIT = "memory-limit", INSUFFICIENT_STORAGE, "The statement needs too much memory";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "Too many queries at once";
     NOT_READY = "not-ready", SERVICE_UNAVAILABLE, "Nothing can be served yet";
@@ -119,23 +122,25 @@ impl Problem {
         }
     }
 
-    /// A problem that goes away by itself: says when to try again, in seconds.
-    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
-        self.header = Some(Box::new((RETRY_AFTER, HeaderValue::from(seconds))));
+    /// With the one header that its status asks for.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some(Box::new((name, value)));
         self
     }
 
+    /// A problem that goes away by itself: says when to try again, in seconds.
+    pub(super) fn retry_after(self, seconds: u32) -> Self {
+        self.with_header(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
     pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
-        let mut problem = Self::new(METHOD_NOT_ALLOWED, format!("use {allowed}"));
-        problem.header = Some(Box::new((ALLOW, HeaderValue::from_static(allowed))));
-        problem
+        Self::new(METHOD_NOT_ALLOWED, format!("use {allowed}"))
+            .with_header(ALLOW, HeaderValue::from_static(allowed))
     }
 
     pub(super) fn unauthorized(detail: &str) -> Self {
-        let mut problem = Self::new(UNAUTHORIZED, detail);
         let scheme = HeaderValue::from_static("Bearer");
-        problem.header = Some(Box::new((WWW_AUTHENTICATE, scheme)));
-        problem
+        Self::new(UNAUTHORIZED, detail).with_header(WWW_AUTHENTICATE, scheme)
     }
 
     pub(super) fn timed_out(limit: Duration) -> Self {
@@ -238,6 +243,7 @@ impl Problem {
                 Self::new(STATEMENT_NOT_ALLOWED, detail).at(position)
             }
             QueryError::Parameter(_) => Self::bad_request(detail),
+            QueryError::AnswerTooLarge(_) => Self::new(ANSWER_TOO_LARGE, detail),
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Cancelled => Self::cancelled(),
             QueryError::TimedOut => Self::timed_out(limit),

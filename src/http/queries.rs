@@ -16,15 +16,15 @@ pub(super) struct Queries(Arc<Mutex<HashMap<String, Registered>>>);
 #[derive(Debug)]
 struct Registered {
     cancel: CancellationToken,
-    /// Who asked; known once the request's headers are judged.
-    caller: Option<Caller>,
+    /// Who asked.
+    caller: Caller,
     /// Once the answer is being streamed, the token of what makes it.
     stream: Option<CancellationToken>,
 }
 
 impl Queries {
-    /// Registers a query under this id, or under a fresh one if a query has it already.
-    pub(super) fn register(&self, id: String) -> Ticket {
+    /// Registers a caller's query under this id, or under a fresh one if a query has it already.
+    pub(super) fn register(&self, id: String, caller: &Caller) -> Ticket {
         let mut queries = self.lock();
         let mut id = id;
         loop {
@@ -32,9 +32,8 @@ impl Queries {
                 Entry::Vacant(place) => {
                     let cancel = CancellationToken::new();
                     let id = place.key().clone();
-                    let registered =
-                        Registered { cancel: cancel.clone(), caller: None, stream: None };
-                    place.insert(registered);
+                    let (token, caller) = (cancel.clone(), caller.clone());
+                    place.insert(Registered { cancel: token, caller, stream: None });
                     drop(queries);
                     return Ticket { id, cancel, queries: self.clone() };
                 }
@@ -46,10 +45,7 @@ impl Queries {
     /// Cancels a caller's own query. `false` when they have none of this id.
     pub(super) fn cancel(&self, id: &str, caller: &Caller) -> bool {
         let queries = self.lock();
-        let Some(query) = queries
-            .get(id)
-            .filter(|query| query.caller.as_ref().is_some_and(|known| known.is(caller)))
-        else {
+        let Some(query) = queries.get(id).filter(|query| query.caller.is(caller)) else {
             return false;
         };
         query.cancel.cancel();
@@ -76,13 +72,6 @@ impl Ticket {
     /// The id, which the answer carries.
     pub(super) fn id(&self) -> &str {
         &self.id
-    }
-
-    /// Notes who asks.
-    pub(super) fn belongs_to(&self, caller: &Caller) {
-        if let Some(query) = self.queries.lock().get_mut(&self.id) {
-            query.caller = Some(caller.clone());
-        }
     }
 
     /// From here on the answer is streamed, and cancelling it means this.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use headers::{ETag, HeaderMapExt};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
-    TRAILER, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TRAILER, VARY,
 };
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use super::App;
 use super::accept::Wanted;
@@ -21,6 +21,7 @@ use super::access::Caller;
 use super::arguments::Arguments;
 use super::body::{self, BoxBody};
 use super::cache::{Key, Stored};
+use super::conditional::Validators;
 use super::exchange::Facts;
 use super::job::{self, Answer, MARTD_TRUNCATED, Stream, Task, Work};
 use super::problem::{self, Problem};
@@ -70,15 +71,16 @@ async fn respond(
 ) -> Result<(HeaderMap, Content), Problem> {
     let wanted = Wanted::of(arguments, request.headers())?;
     tally.in_format(wanted.format);
-    let scope = caller.scope(app.settings().scope_column.as_deref(), request.headers())?;
+    let scope = caller.scope(app.settings().scope_column(), request.headers())?;
     let headers = request.headers().clone();
-    let conditional = request.method() == Method::GET || request.method() == Method::HEAD;
-    let query = Query::read(app, arguments, request).await?;
+    let method = request.method().clone();
+    let query = Query::read(app, arguments, wanted.format, request).await?;
     tally.facts().statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
-    let known = headers.get(IF_NONE_MATCH).filter(|_| conditional);
     let asked = Asked { app, snapshot: &snapshot, caller, query, wanted, scope };
-    let (content, key, cache) = asked.answer(known, ticket, tally).await?;
+    let is_known =
+        |etag| (Validators { etag, modified: None, exists: false }).is_known_to(&method, &headers);
+    let (content, key, cache) = asked.answer(is_known, ticket, tally).await?;
     let mut headers = HeaderMap::new();
     describe(&mut headers, &snapshot, key);
     let coding = match &content {
@@ -114,11 +116,11 @@ pub(super) async fn json(
 ) -> Result<Bytes, Problem> {
     let wanted = Wanted::plain(Format::Json);
     tally.in_format(wanted.format);
-    let scope = caller.scope(app.settings().scope_column.as_deref(), headers)?;
+    let scope = caller.scope(app.settings().scope_column(), headers)?;
     tally.facts().statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, headers)?;
     let asked = Asked { app, snapshot: &snapshot, caller, query, wanted, scope };
-    match asked.answer(None, ticket, tally).await? {
+    match asked.answer(|_| Ok(false), ticket, tally).await? {
         (Content::Whole(stored), ..) => Ok(stored.bytes),
         (Content::Stream(stream), ..) => match stream.collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
@@ -140,10 +142,10 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// The content of the answer, the key by which it is cached, if it may be, and where it came from.
-    /// Nothing runs when the client has the answer by the tag that it names.
+    /// Nothing runs when `is_known` says of its entity tag that the client has it.
     async fn answer(
         self,
-        known: Option<&HeaderValue>,
+        is_known: impl FnOnce(Option<ETag>) -> Result<bool, Problem>,
         ticket: Ticket,
         tally: &Tally,
     ) -> Result<(Content, Option<Key>, CacheResult), Problem> {
@@ -152,11 +154,9 @@ impl Asked<'_> {
         let deadline = tokio::time::Instant::from_std(tally.started()) + query.timeout;
         let validated = validate(app, &query.sql, principal, deadline, query.timeout).await?;
         let key = validated.cacheable.then(|| key(app, snapshot, &query, wanted, &scope));
-        if let (Some(key), Some(known)) = (key, known)
-            && names(known, &key.etag())
-        {
+        if is_known(key.map(|key| key.etag()))? {
             app.metrics().cache(CacheResult::Revalidated);
-            return Ok((Content::Unchanged, Some(key), CacheResult::Revalidated));
+            return Ok((Content::Unchanged, key, CacheResult::Revalidated));
         }
         let (content, cache) = match key.and_then(|key| app.answers().get(&key)) {
             Some(stored) => (Content::Whole(stored), CacheResult::Hit),
@@ -201,32 +201,25 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
     let control = if key.is_some() { "private, no-cache" } else { "no-store" };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(control));
     if let Some(key) = key {
-        headers.insert(ETAG, key.etag());
+        headers.typed_insert(key.etag());
     }
     if let Ok(id) = HeaderValue::from_str(&snapshot.id) {
         headers.insert(MARTD_SNAPSHOT, id);
     }
 }
 
-/// Whether `If-None-Match` has this tag. Weak tags are compared as they are. A `*` has none: it would
-/// say of a statement that was never answered that its answer has not changed.
-pub(super) fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
-    let (Ok(known), Ok(etag)) = (known.to_str(), etag.to_str()) else { return false };
-    let strong = etag.trim_start_matches("W/");
-    known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == strong)
-}
-
 fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Scope) -> Key {
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
     let wanted = format!("{wanted:?}");
+    let limit = format!("{:?}", query.limit);
     Key::of([
         snapshot.id.as_bytes(),
         query.sql.as_bytes(),
         parameters.as_bytes(),
         scope.as_bytes(),
         wanted.as_bytes(),
-        &query.limit.to_le_bytes(),
+        limit.as_bytes(),
         &query.max_bytes.to_le_bytes(),
         app.settings().time_zone.as_bytes(),
     ])

@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request};
 use serde::Deserialize;
 use serde_json::Value as Json;
-use tokio::time::timeout;
 
 use super::arguments::Arguments;
-use super::problem::{self, Problem};
+use super::problem::Problem;
+use super::upload::{Kind, Upload};
 use super::{App, Settings};
 use crate::duck::{TypeName, Value};
+use crate::encode::Format;
 use crate::engine::Parameters;
 
-/// Rows of an answer when the request does not say.
+/// Rows of an answer that can say that there are more, when the request does not say.
 const DEFAULT_LIMIT: u64 = 10_000;
 
 /// A query as its client writes it.
@@ -46,9 +44,9 @@ impl Body {
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) parameters: Parameters,
-    /// The most rows of the answer.
-    pub(super) limit: u64,
-    /// The size of the answer, in bytes before compression, after which no further rows are begun.
+    /// The rows after which the answer is cut.
+    pub(super) limit: Option<u64>,
+    /// The most bytes of the answer, before compression.
     pub(super) max_bytes: u64,
     /// The time that it may take.
     pub(super) timeout: Duration,
@@ -59,14 +57,15 @@ impl Query {
     pub(super) async fn read(
         app: &App,
         arguments: &Arguments,
+        format: Format,
         request: Request<Incoming>,
     ) -> Result<Self, Problem> {
         let body = if request.method() == Method::POST {
-            posted(app, request).await?
+            in_body(Upload::read(app, request).await?)?
         } else {
             in_url(arguments)?
         };
-        check(app.settings(), body)
+        check(app.settings(), format, body)
     }
 }
 
@@ -105,70 +104,20 @@ fn in_url(arguments: &Arguments) -> Result<Body, Problem> {
     Ok(body)
 }
 
-async fn posted(app: &App, request: Request<Incoming>) -> Result<Body, Problem> {
-    let is_json = match content_type(&request).as_deref() {
-        None | Some("application/json") => true,
-        Some("text/plain") => false,
-        Some(other) => {
-            let detail = format!("{other} is not understood; send application/json or text/plain");
-            return Err(Problem::new(problem::UNSUPPORTED_MEDIA_TYPE, detail));
-        }
-    };
-    in_body(&body(app, request).await?, is_json)
-}
-
-/// The body of a request, read to its end.
-pub(super) async fn body(app: &App, request: Request<Incoming>) -> Result<Bytes, Problem> {
-    let body_timeout = app.settings().timeouts.body;
-    let max_bytes = app.settings().max_body_bytes;
-    let limited =
-        Limited::new(request.into_body(), usize::try_from(max_bytes).unwrap_or(usize::MAX));
-    match timeout(body_timeout, limited.collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("the body may have {max_bytes} bytes at most");
-            Err(Problem::new(problem::PAYLOAD_TOO_LARGE, detail))
-        }
-        Ok(Err(error)) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
-        Err(_) => {
-            let detail = format!("the body was not there after {body_timeout:?}");
-            Err(Problem::new(problem::BODY_TIMEOUT, detail))
-        }
+fn in_body(Upload { kind, text }: Upload) -> Result<Body, Problem> {
+    if kind == Kind::Text {
+        return Ok(Body::of(text));
     }
-}
-
-fn in_body(bytes: &[u8], is_json: bool) -> Result<Body, Problem> {
-    if is_json {
-        // serde would take a list for a struct, its items for the fields in order.
-        if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-            return Err(Problem::bad_request("the body must be a JSON object"));
-        }
-        return serde_json::from_slice(bytes)
-            .map_err(|error| Problem::bad_request(format!("the body does not parse: {error}")));
+    // serde would take a list for a struct, its items for the fields in order.
+    if text.trim_ascii_start().starts_with(|first| first != '{') {
+        return Err(Problem::bad_request("the body must be a JSON object"));
     }
-    let sql = std::str::from_utf8(bytes)
-        .map_err(|_| Problem::bad_request("the statement is not UTF-8"))?
-        .to_owned();
-    Ok(Body::of(sql))
-}
-
-/// The media type without its parameters. Its case does not matter.
-fn content_type<B>(request: &Request<B>) -> Option<String> {
-    let value = request.headers().get(CONTENT_TYPE)?;
-    Some(
-        value
-            .to_str()
-            .unwrap_or("?")
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase(),
-    )
+    serde_json::from_str(&text)
+        .map_err(|error| Problem::bad_request(format!("the body does not parse: {error}")))
 }
 
 /// What a client wrote, checked against the limits.
-pub(super) fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
+pub(super) fn check(settings: &Settings, format: Format, body: Body) -> Result<Query, Problem> {
     if body.sql.trim().is_empty() {
         return Err(Problem::bad_request("the statement is empty; say it in sql"));
     }
@@ -186,7 +135,8 @@ pub(super) fn check(settings: &Settings, body: Body) -> Result<Query, Problem> {
         Some(asked) => asked,
         None => most,
     };
-    let limit = body.limit.unwrap_or(DEFAULT_LIMIT.min(settings.max_rows));
+    let default = format.tells_truncation().then_some(DEFAULT_LIMIT.min(settings.max_rows));
+    let limit = body.limit.or(default);
     let parameters = parameters(&body.params, &body.types)?;
     Ok(Query { sql: body.sql, parameters, limit, max_bytes: settings.max_result_bytes, timeout })
 }
@@ -252,17 +202,18 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(5_000))]
 
         #[test]
-        fn any_bytes_are_a_body_or_a_problem(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = in_body(&bytes, true);
-            let text = in_body(&bytes, false);
-            prop_assert_eq!(text.is_ok(), std::str::from_utf8(&bytes).is_ok());
+        fn any_json_is_a_body_or_a_problem(json in json()) {
+            let text = json.to_string();
+            let whole = json.get("sql").is_some_and(Json::is_string);
+            let body = in_body(Upload { kind: Kind::Json, text });
+            prop_assert!(whole || body.is_err());
         }
 
         #[test]
-        fn any_json_is_a_body_or_a_problem(json in json()) {
-            let text = serde_json::to_vec(&json).expect("JSON");
-            let whole = json.get("sql").is_some_and(Json::is_string);
-            prop_assert!(whole || in_body(&text, true).is_err());
+        fn any_text_is_a_body_or_a_problem(text in ".{0,300}") {
+            let _ = in_body(Upload { kind: Kind::Json, text: text.clone() });
+            let body = in_body(Upload { kind: Kind::Text, text });
+            prop_assert!(body.is_ok());
         }
 
         #[test]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 
-use super::access::Caller;
+use super::access::{Caller, Sizes};
 use super::arguments::Arguments;
 use super::body::{self, BoxBody};
 use super::exchange::{Exchange, Facts};
@@ -57,7 +57,17 @@ pub(super) async fn handle(
 ) -> Result<Response<BoxBody>, Infallible> {
     let started = Instant::now();
     let id = request_id::of(request.headers());
-    let ticket = (request.uri().path() == QUERY_PATH).then(|| app.queries().register(id.clone()));
+    let admitted = app.settings().doors.admit(peer.door, &request);
+    // On the listener for operators no token is asked for.
+    let tokens = app.tokens().filter(|_| surface == Surface::Everything);
+    let caller = Caller::identify(tokens, request.headers(), peer.address);
+    // Only who may ask takes an id from others.
+    let ticket = match (&admitted, &caller) {
+        (Ok(_), Ok(caller)) if request.uri().path() == QUERY_PATH => {
+            Some(app.queries().register(id.clone(), caller))
+        }
+        _ => None,
+    };
     let id = ticket.as_ref().map_or(id, |ticket| ticket.id().to_owned());
     let state = app.catalog().load();
     let span = info_span!("request", id, trace_id = Empty, parent_id = Empty);
@@ -76,7 +86,6 @@ pub(super) async fn handle(
     };
     let exchange = exchange.begin();
 
-    let admitted = app.settings().doors.admit(peer.door, &request);
     let origin = admitted.as_ref().ok().cloned().flatten();
     // A task of its own, so that a panic ends this request alone.
     let task = tokio::spawn({
@@ -86,7 +95,7 @@ pub(super) async fn handle(
             if is_preflight(&request) {
                 return Ok(preflight());
             }
-            answer(&app, surface, &state, peer, ticket, facts, request).await
+            answer(&app, surface, &state, caller, ticket, facts, request).await
         }
         .instrument(span.clone())
     });
@@ -251,7 +260,7 @@ async fn answer(
     app: &App,
     surface: Surface,
     state: &State,
-    peer: Peer,
+    caller: Result<Caller, Problem>,
     ticket: Option<Ticket>,
     facts: Facts,
     request: Request<Incoming>,
@@ -281,31 +290,34 @@ async fn answer(
         Route::Asset(asset) => return Ok(page::asset(asset)),
         _ => {}
     }
-    // On the listener for operators no token is asked for.
-    let tokens = app.tokens().filter(|_| surface == Surface::Everything);
-    let caller = Caller::identify(tokens, request.headers(), peer.address)?;
+    let caller = caller?;
+    let sizes = match surface {
+        Surface::Everything => caller.sizes(app.settings().scoping.as_ref()),
+        Surface::Admin => Sizes::ALL,
+    };
     match route {
         Route::Query => {
             let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
-            ticket.belongs_to(&caller);
             query::answer(app, state, &caller, ticket, facts, &arguments, request).await
         }
         Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
-        Route::Marts => json(StatusCode::OK, &marts::Document::of(app, state)),
+        Route::Marts => json(StatusCode::OK, &marts::Document::of(app, state, sizes)),
         Route::Attach => marts::attach(app, state, request.headers()),
         Route::Mcp => mcp::answer(app, state, &caller, facts, request).await,
         Route::MartFile => {
-            mart_file::answer(app, state, request.headers(), &path[MARTS_PREFIX.len()..])
+            let (method, headers) = (request.method(), request.headers());
+            mart_file::answer(app, state, method, headers, &path[MARTS_PREFIX.len()..])
         }
         Route::Snapshot => {
             let wait = waiting::duration(arguments.get("wait"))?;
             match arguments.get("build") {
-                Some(build) => waiting::answer(app, build, wait).await,
-                None => json(StatusCode::OK, &snapshot::Document::of(state)),
+                Some(build) => waiting::answer(app, build, wait, sizes).await,
+                None => json(StatusCode::OK, &snapshot::Document::of(state, sizes)),
             }
         }
         Route::Freshness => {
-            let document = freshness::Document::of(state, app.settings().max_age, Timestamp::now());
+            let (max_age, now) = (app.settings().max_age, Timestamp::now());
+            let document = freshness::Document::of(state, max_age, sizes, now);
             let strict = arguments.flag("strict")?;
             let stale = strict && document.status() == freshness::Status::Error;
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)
@@ -315,7 +327,7 @@ async fn answer(
             json(StatusCode::OK, &datasets::schema(state, dataset_id(path).unwrap_or_default())?)
         }
         Route::Events => events::answer(app, request.method(), request.headers()),
-        Route::Metrics => scrape::answer(app, state, request.headers()),
+        Route::Metrics => scrape::answer(app, state, sizes, request.headers()),
         Route::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
         Route::Ready | Route::Live | Route::Page | Route::Asset(_) => {
             Err(Problem::internal("answered above"))

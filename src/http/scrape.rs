@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::accept;
+use super::access::Sizes;
 use super::body::{self, BoxBody};
 use super::freshness::{self, Status};
 use super::problem::Problem;
@@ -28,11 +29,12 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn answer(
     app: &App,
     state: &State,
+    sizes: Sizes<'_>,
     headers: &HeaderMap,
 ) -> Result<Response<BoxBody>, Problem> {
     let mut registry = Registry::default();
     app.metrics().register(&mut registry);
-    registry.register_collector(Box::new(facts(app, state)));
+    registry.register_collector(Box::new(facts(app, state, sizes)));
     let mut page = String::new();
     text::encode(&mut page, &registry).map_err(Problem::internal)?;
     let (page, content_type) = if accept::prefers(headers, OPEN_METRICS, TEXT) {
@@ -146,7 +148,7 @@ fn encode(metric: &mut MetricEncoder<'_>, kind: MetricType, value: f64) -> fmt::
     }
 }
 
-fn facts(app: &App, state: &State) -> Facts {
+fn facts(app: &App, state: &State, sizes: Sizes<'_>) -> Facts {
     let mut facts = Facts(Vec::new());
     let version = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -161,7 +163,7 @@ fn facts(app: &App, state: &State) -> Facts {
     let ready = truth(probes::is_ready(app, state));
     facts.add("martd_ready", "Whether /readyz says 200", ready);
     snapshot(&mut facts, state);
-    marts(&mut facts, app, state);
+    marts(&mut facts, app, state, sizes);
     directory(&mut facts, state);
     load(&mut facts, app);
     process(&mut facts, app);
@@ -207,8 +209,9 @@ fn snapshot(facts: &mut Facts, state: &State) {
     facts.add_count("martd_pending_files", "Files that belong to no finished build", pending);
 }
 
-fn marts(facts: &mut Facts, app: &App, state: &State) {
-    let document = freshness::Document::of(state, app.settings().max_age, Timestamp::now());
+fn marts(facts: &mut Facts, app: &App, state: &State, sizes: Sizes<'_>) {
+    let (max_age, now) = (app.settings().max_age, Timestamp::now());
+    let document = freshness::Document::of(state, max_age, sizes, now);
     let each = |value: &dyn Fn(&freshness::MartFreshness<'_>) -> Option<f64>| {
         let results = document.results().iter();
         let values = results.filter_map(|mart| Some((mart.name.to_owned(), value(mart)?)));
@@ -221,9 +224,9 @@ fn marts(facts: &mut Facts, app: &App, state: &State) {
     let help = "What the mart's age is counted from: its loaded_at_field, or its file's time";
     let loaded = each(&|mart| mart.max_loaded_at.map(seconds));
     facts.add_each("martd_mart_loaded_timestamp_seconds", help, "mart", loaded);
-    let rows = each(&|mart| Some(mart.rows as f64));
+    let rows = each(&|mart| mart.rows.map(|rows| rows as f64));
     facts.add_each("martd_mart_rows", "Rows of the mart", "mart", rows);
-    let bytes = each(&|mart| Some(mart.bytes as f64));
+    let bytes = each(&|mart| mart.bytes.map(|bytes| bytes as f64));
     facts.add_each("martd_mart_bytes", "Size of the mart's file", "mart", bytes);
     let help = "The mart against its freshness rule: 0 pass, 1 warn, 2 error; not for orphans";
     let status = each(&|mart| (!mart.orphan).then(|| severity(mart.status)));

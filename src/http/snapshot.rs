@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::access::Sizes;
 use crate::catalog::{Held, Snapshot, Source, State};
 use crate::ledger::{Ledger, Status};
 use crate::marts::build::{ReportColumn, TableKind};
@@ -43,12 +44,13 @@ pub(super) struct Build<'s> {
 #[derive(Debug, Serialize)]
 struct Mart<'s> {
     name: &'s str,
-    rows: u64,
-    bytes: u64,
+    /// Sizes are for those who may know them.
+    rows: Option<u64>,
+    bytes: Option<u64>,
     mtime: Timestamp,
     pin: PinKind,
     table: TableKind,
-    table_bytes: u64,
+    table_bytes: Option<u64>,
     invocation_id: Option<&'s str>,
     orphan: bool,
     columns: &'s [ReportColumn],
@@ -66,7 +68,7 @@ impl<'s> Build<'s> {
 }
 
 impl<'s> Document<'s> {
-    pub(super) fn of(state: &'s State) -> Self {
+    pub(super) fn of(state: &'s State, sizes: Sizes<'_>) -> Self {
         let snapshot = state.snapshot.as_deref();
         Self {
             id: snapshot.map(|snapshot| snapshot.id.as_str()),
@@ -76,7 +78,7 @@ impl<'s> Document<'s> {
             build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(Build::of),
             verified: snapshot.is_some_and(|snapshot| snapshot.verified),
             held: state.held.as_ref(),
-            marts: snapshot.map(marts).unwrap_or_default(),
+            marts: snapshot.map(|snapshot| marts(snapshot, sizes)).unwrap_or_default(),
             rejected: &state.rejected,
             landing: &state.landing,
             ignored: &state.ignored,
@@ -88,18 +90,19 @@ impl<'s> Document<'s> {
     }
 }
 
-fn marts(snapshot: &Snapshot) -> Vec<Mart<'_>> {
+fn marts<'s>(snapshot: &'s Snapshot, sizes: Sizes<'_>) -> Vec<Mart<'s>> {
+    let sized = |name: &str, mart, size| sizes.show(name, mart).then_some(size);
     snapshot
         .marts
         .iter()
         .map(|(name, mart)| Mart {
             name,
-            rows: mart.report().rows,
-            bytes: mart.version.pin.size(),
+            rows: sized(name, mart, mart.report().rows),
+            bytes: sized(name, mart, mart.version.pin.size()),
             mtime: mart.version.modified(),
             pin: mart.version.pin.kind(),
             table: mart.table.kind(),
-            table_bytes: mart.table.bytes(),
+            table_bytes: sized(name, mart, mart.table.bytes()),
             invocation_id: mart.version.invocation_id.as_deref(),
             orphan: mart.orphan,
             columns: &mart.report().columns,

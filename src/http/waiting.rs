@@ -6,6 +6,7 @@ use hyper::{Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::App;
+use super::access::Sizes;
 use super::body::BoxBody;
 use super::problem::{self, Problem};
 use super::{routes, snapshot};
@@ -39,6 +40,7 @@ pub(super) async fn answer(
     app: &App,
     build: &str,
     wait: Duration,
+    sizes: Sizes<'_>,
 ) -> Result<Response<BoxBody>, Problem> {
     let deadline = Instant::now() + wait;
     // Subscribed before the first look: a swap in between wakes the wait below.
@@ -47,7 +49,7 @@ pub(super) async fn answer(
         let state = app.catalog().load();
         match standing(&state, build) {
             Standing::Published => {
-                return routes::json(StatusCode::OK, &snapshot::Document::of(&state));
+                return routes::json(StatusCode::OK, &snapshot::Document::of(&state, sizes));
             }
             Standing::Held(reason) => return Err(Problem::new(problem::BUILD_HELD, reason)),
             Standing::Unknown => {}

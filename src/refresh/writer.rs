@@ -462,7 +462,8 @@ impl Writer {
             watch: self.watch.mode(),
             watch_degraded: self.watch.degraded().map(str::to_owned),
         });
-        let before = self.catalog.store(Arc::clone(&state));
-        self.events.note(&before, &state);
+        if let Some(before) = self.catalog.store(Arc::clone(&state)) {
+            self.events.note(&before, &state);
+        }
     }
 }

@@ -117,6 +117,7 @@ fn query_prints_tables_for_people_and_data_for_programs() {
     let streamed = ask(&[many, "--limit", "200000"]);
     assert_eq!(streamed.out.lines().count(), 200_001);
     assert!(streamed.err.contains("rows were left out"), "the trailer is read");
+    assert_eq!(ask(&[many]).out.lines().count(), 300_001, "all of them, where no limit is named");
 
     let refused = ask(&["SELECT *\nFROM read_csv('/etc/passwd')"]);
     assert_eq!(refused.code, 1);

@@ -1,8 +1,12 @@
 //! What a web page that somebody has open can do to a martd on the same machine: nothing.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
 
+use serde_json::{Value as Json, json};
+
+use crate::browser::{Browser, DESKTOP};
 use crate::harness::{Martd, Root};
 use crate::writers::Writer;
 
@@ -80,4 +84,94 @@ fn an_origin_that_is_none_is_a_wrong_setting() {
         assert_eq!(output.code, 2, "{output:?}");
         assert!(output.err.contains("MARTD_CORS_ORIGINS"), "{output:?}");
     }
+}
+
+/// A web server of somebody else's, on the same machine; returns its port. It lasts as long as the test.
+fn other_site() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            // Browsers open connections that they do not use.
+            thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let page = "<!doctype html><title>x</title><link rel=icon href=data:,>";
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\
+                     Content-Length: {}\r\n\r\n{page}",
+                    page.len()
+                );
+            });
+        }
+    });
+    port
+}
+
+/// What a page gets by each way that browsers have to ask another site.
+fn attack(browser: &Browser, target: &str) -> Json {
+    browser.run_async(&format!(
+        r#"const done = arguments[0], at = "{target}", sql = "/v1/query?sql=select+4711+as+secret";
+        const read = (path, options) => fetch(at + path, options).then(r => r.text(), () => "");
+        const load = (tag, url) => new Promise(end => {{
+            const node = document.createElement(tag);
+            node.onload = () => end("loaded"); node.onerror = () => end("");
+            node[tag === "link" ? "href" : "src"] = at + url;
+            if (tag === "link") node.rel = "stylesheet";
+            document.head.append(node);
+        }});
+        Promise.all([
+            read(sql), read("/v1/snapshot"), read("/"),
+            read("/v1/query", {{method: "POST", headers: {{"content-type": "application/json"}},
+                body: '{{"sql": "select 4711 as secret"}}'}}),
+            read("/v1/query", {{method: "POST", headers: {{"content-type": "text/plain"}},
+                body: "select 4711 as secret"}}),
+            read("/v1/query", {{method: "POST", mode: "no-cors", body: "select 4711 as secret"}}),
+            navigator.sendBeacon(at + "/v1/query", "select 4711 as secret") && "",
+            load("script", sql), load("script", "/status.js"), load("img", sql), load("link", "/status.css"),
+        ]).then(done);"#
+    ))
+}
+
+#[test]
+fn in_a_browser_another_site_neither_reads_nor_runs_anything() {
+    let (_root, martd) = martd(&[]);
+    let Some(browser) = Browser::open(DESKTOP) else { return };
+    let (here, there) =
+        (other_site(), martd.address.rsplit_once(':').expect("a port").1.to_owned());
+    // Of another site, and of another port of the same one; asking for an address, and for a name that
+    // its owner has let point to this machine.
+    for page in ["evil.localhost", "127.0.0.1"] {
+        browser.visit(&format!("http://{page}:{here}/"));
+        for target in ["127.0.0.1", "localhost", "rebound.localhost"] {
+            let got = attack(&browser, &format!("http://{target}:{there}"));
+            let nothing = got.as_array().expect("answers").iter().all(|answer| answer == "");
+            assert!(nothing, "{page} of {target}: {got}");
+        }
+    }
+    // A name of theirs that points here makes the page martd's own; martd is not there by that name.
+    browser.visit(&format!("http://rebound.localhost:{there}/v1/query?sql=select+4711+as+secret"));
+    assert!(!browser.text("body").contains("4711"), "{}", browser.text("body"));
+    let log = martd.log();
+    let ran: Vec<&Json> = log.iter().filter(|line| line["statement"].is_string()).collect();
+    assert!(ran.is_empty(), "a statement was run: {ran:?}");
+}
+
+#[test]
+fn in_a_browser_a_listed_site_reads_what_it_asks() {
+    let here = other_site();
+    let origin = format!("http://app.localhost:{here}");
+    let (_root, martd) = martd(&[("MARTD_CORS_ORIGINS", &origin)]);
+    let Some(browser) = Browser::open(DESKTOP) else { return };
+    browser.visit(&origin);
+    let got = browser.run_async(&format!(
+        r#"const done = arguments[0];
+        fetch("http://{}/v1/query", {{method: "POST", body: '{{"sql": "select x from mart.a"}}',
+            headers: {{"content-type": "application/json", "x-request-id": "of-a-page"}}}})
+            .then(async r => done([await r.json(), r.headers.get("x-request-id"),
+                r.headers.get("martd-snapshot")]), error => done(String(error)));"#,
+        martd.address
+    ));
+    assert_eq!((&got[0]["data"], &got[1]), (&json!([{"x": 1}]), &json!("of-a-page")), "{got}");
+    assert_eq!(got[2], martd.snapshot()["id"], "{got}");
 }

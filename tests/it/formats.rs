@@ -172,7 +172,6 @@ fn a_cut_is_told_in_a_header_or_in_a_trailer() {
     let sql = "SELECT i, 'a text of some length' AS x FROM range(200000) t(i)";
     let all = json!({"sql": sql, "limit": 200_000});
     let cut_by_rows = json!({"sql": sql, "limit": 199_999});
-    let cut_by_bytes = json!({"sql": sql.replace("200000", "1000000"), "limit": 1_000_000});
     let few = json!({"sql": sql, "limit": 10});
     let whole = json!({"sql": "SELECT 1"});
     for (format, _) in FORMATS {
@@ -181,7 +180,7 @@ fn a_cut_is_told_in_a_header_or_in_a_trailer() {
             let header = format!("martd-truncated: {cut}\r\n");
             assert!(answer.head.contains(&header), "{format}: {}", answer.head);
         }
-        for (query, cut) in [(&all, false), (&cut_by_rows, true), (&cut_by_bytes, true)] {
+        for (query, cut) in [(&all, false), (&cut_by_rows, true)] {
             let answer = raw(&martd, format, query, "TE: trailers\r\n");
             assert!(answer.whole, "{format}");
             assert!(answer.head.contains("trailer: martd-truncated\r\n"), "{}", answer.head);
@@ -197,6 +196,56 @@ fn a_cut_is_told_in_a_header_or_in_a_trailer() {
     };
     assert_eq!(rows("ndjson", &cut_by_rows), 199_999);
     assert_eq!(rows("csv", &cut_by_rows), 1 + 199_999);
+}
+
+#[test]
+fn an_answer_is_never_short_and_complete() {
+    let limits = [("MARTD_MAX_RESULT", "12MiB"), ("MARTD_MAX_ROWS", "300000")];
+    let (_root, martd) = martd_with(&limits);
+    let rows = |count: u32, text: &str| json!({"sql": format!("SELECT i, '{text}' AS x FROM range({count}) t(i)")});
+    // Without a limit the answer has all rows.
+    for (format, head) in [("ndjson", 0), ("csv", 1)] {
+        let answer = raw(&martd, format, &rows(30_000, ""), "");
+        let lines = String::from_utf8(answer.body).expect("UTF-8").lines().count();
+        assert_eq!((lines, answer.whole), (30_000 + head, true), "{format}");
+    }
+    let json = |query: &Json| {
+        let answer = raw(&martd, "json", query, "");
+        let json: Json = serde_json::from_slice(&answer.body).expect("JSON");
+        (json["rows"].as_u64().expect("a count"), json["truncated"].clone())
+    };
+    assert_eq!(json(&rows(30_000, "")), (10_000, json!(true)), "JSON can say so");
+    let wide = "a text of some length, so that few rows are many bytes";
+    let mut large = rows(300_000, wide);
+    for (format, _) in FORMATS.into_iter().filter(|(format, _)| *format != "json") {
+        for query in [rows(300_001, ""), large.clone()] {
+            let answer = raw(&martd, format, &query, "");
+            let refused = answer.head.starts_with("http/1.1 422"); // before it began
+            assert!(refused || !answer.whole, "{format}: {query}");
+        }
+    }
+    let refused = martd.wait_log("broken off");
+    assert!(refused["reason"].as_str().expect("a reason").contains("MARTD_MAX_"), "{refused}");
+    large["limit"] = json!(300_000);
+    assert!(!raw(&martd, "csv", &large, "").whole, "not all that its client named");
+    let (rows, truncated) = json(&large);
+    assert!(rows < 300_000 && truncated == json!(true), "{rows}");
+    let refused =
+        Scrape::of(&martd).value("martd_queries_total{outcome=\"refused\",format=\"csv\"}");
+    assert_eq!(refused, 3.0);
+}
+
+#[test]
+fn an_answer_that_is_too_large_before_it_began_is_a_problem() {
+    let (_root, martd) = martd_with(&[("MARTD_MAX_ROWS", "100")]);
+    let sql = "SELECT i FROM range(101) t(i)";
+    let answer = martd.post_with(&json!({ "sql": sql }), &[("accept", "text/csv")]);
+    assert_eq!(answer.status, 422);
+    let (slug, detail) = answer.problem();
+    assert_eq!(slug, "answer-too-large");
+    assert!(detail.contains("100 rows (MARTD_MAX_ROWS)"), "{detail}");
+    let cut = martd.post_with(&json!({"sql": sql, "limit": 100}), &[("accept", "text/csv")]);
+    assert_eq!((cut.status, cut.header("martd-truncated")), (200, "true"));
 }
 
 #[test]

@@ -155,3 +155,25 @@ fn a_rule_that_does_not_parse_is_told_and_takes_nothing_down() {
     age(&root, "a", 2);
     martd.wait_snapshot("the old file", |_| status(&martd, "a") == "error");
 }
+
+#[test]
+fn a_file_from_the_future_is_not_simply_fresh() {
+    let rule = json!({"warn_after": hours(1), "error_after": hours(2)});
+    let marts = [("ahead", MART, rule.clone()), ("skewed", MART, rule)];
+    let (root, _, martd) = served(&marts, &[]);
+    let write = |name: &str, ahead: u64| {
+        let file = File::options().write(true).open(root.mart(&format!("{name}.parquet")));
+        let time = SystemTime::now() + Duration::from_secs(ahead);
+        file.and_then(|file| file.set_modified(time)).expect("utimensat");
+    };
+    write("ahead", 30 * 86_400);
+    write("skewed", 60); // as far as two clocks may differ
+    martd.wait_snapshot("the times", |_| status(&martd, "ahead") == "warn");
+    let problem = result(&martd, "ahead")["problem"].as_str().expect("a problem").to_owned();
+    assert!(problem.contains("lies in the future"), "{problem}");
+    assert_eq!(
+        (status(&martd, "skewed"), &result(&martd, "skewed")["problem"]),
+        ("pass".to_owned(), &Json::Null)
+    );
+    assert_eq!(martd.get("/v1/freshness").json()["status"], "warn");
+}

@@ -56,4 +56,6 @@ mod restart;
 mod retention;
 mod scope;
 mod service;
+mod uploads;
 mod watching;
+mod wire;

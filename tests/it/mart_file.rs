@@ -40,6 +40,59 @@ fn the_file_is_served_from_the_pin_whole_and_in_ranges() {
 }
 
 #[test]
+fn conditions_are_those_of_rfc_9110() {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT 1 AS i");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let ask = |headers: &[(&str, &str)]| martd.get_bytes("/v1/marts/a.parquet", headers).0;
+    let answer = martd.get_with("/v1/marts/a.parquet", &[("range", "bytes=0-3")]);
+    let (etag, modified) = (answer.header("etag"), answer.header("last-modified"));
+    let before = "Sun, 06 Nov 1994 08:49:37 GMT";
+    for (headers, expected) in [
+        (&[("if-match", etag)][..], 200),
+        (&[("if-match", "*")], 200),
+        (&[("if-match", "\"other\"")], 412),
+        (&[("if-unmodified-since", modified)], 200),
+        (&[("if-unmodified-since", before)], 412),
+        (&[("if-none-match", etag)], 304),
+        (&[("if-modified-since", modified)], 304),
+        (&[("if-modified-since", before)], 200),
+        (&[("if-modified-since", modified), ("if-none-match", "\"other\"")], 200),
+        (&[("range", "bytes=0-3"), ("if-range", etag)], 206),
+        (&[("range", "bytes=0-3"), ("if-range", "\"other\"")], 200),
+        (&[("range", "bytes=0-3"), ("if-range", &format!("W/{etag}"))], 200),
+        // A second may have two versions.
+        (&[("range", "bytes=0-3"), ("if-range", modified)], 200),
+        (&[("range", "bytes=0-3"), ("if-match", "\"other\"")], 412),
+    ] {
+        assert_eq!(ask(headers), expected, "{headers:?}");
+    }
+    let failed = martd.get_with("/v1/marts/a.parquet", &[("if-match", "\"other\"")]);
+    assert_eq!(failed.problem().0, "precondition-failed");
+    let size = std::fs::metadata(root.mart("a.parquet")).expect("there").len();
+    let beyond = martd.get_with("/v1/marts/a.parquet", &[("range", "bytes=99999999-")]);
+    assert_eq!((beyond.status, beyond.header("content-range")), (416, &*format!("bytes */{size}")));
+    let unchanged = martd.get_with("/v1/marts/a.parquet", &[("if-none-match", etag)]);
+    assert_eq!((unchanged.header("etag"), unchanged.header("last-modified")), (etag, modified));
+}
+
+#[test]
+fn a_query_is_answered_for_the_version_that_is_asked_for() {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT 1 AS i");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let path = "/v1/query?sql=from+mart.a";
+    let etag = martd.get(path).header("etag").to_owned();
+    let ask = |headers: &[(&str, &str)]| martd.get_with(path, headers).status;
+    assert_eq!(ask(&[("if-none-match", &format!("\"x\", {etag}"))]), 304);
+    assert_eq!(ask(&[("if-none-match", &etag), ("if-match", "*")]), 304);
+    assert_eq!(ask(&[("if-match", "\"other\"")]), 412);
+    assert_eq!(ask(&[("if-modified-since", "Sun, 06 Nov 2094 08:49:37 GMT")]), 200);
+}
+
+#[test]
 fn a_file_is_not_served_where_rows_are_scoped() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS user_id");

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use crate::browser::{Browser, DESKTOP, Look};
-use crate::harness::{Martd, Root, wait_for};
+use crate::harness::{Martd, Root, run, wait_for};
 use crate::writers::{Project, Writer, put};
 
 /// A project like a real one, served from a good build.
@@ -52,6 +52,31 @@ fn inspect(browser: &Browser, name: &str) {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
         std::fs::create_dir_all(&docs).expect("mkdir");
         std::fs::write(docs.join(format!("{name}.png")), picture).expect("write");
+    }
+}
+
+#[test]
+fn a_ledger_cannot_make_the_page_or_a_terminal_do_things() {
+    const WILD: &str = "a\u{1b}[2J\u{0}\u{7}b\u{202e}c\u{9b}d";
+    let (root, writer, mut project) = (Root::new(), Writer::new(), Project::default());
+    writer.land_stamped(&root, "a", "SELECT 1 AS x", Some("one"));
+    project.built("a", "one");
+    project.write_ledger(&root, "one");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    project.outstanding.push(json!({
+        "unique_id": format!("model.{WILD}"), "message": WILD, "since": "2026-01-01T00:00:00Z",
+    }));
+    project.write_ledger(&root, "two");
+    martd.wait_snapshot("a hold", |snapshot| snapshot["held"].is_object());
+    let page = martd.get("/").body;
+    assert!(page.contains(r"a\u{1b}[2J\u{0}\u{7}b\u{202e}c\u{9b}d"), "{page}");
+    let is_wild = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    assert!(!page.contains(is_wild), "{page:?}");
+    let server = [("MARTD_SERVER", martd.address.as_str())];
+    for words in [&["freshness"][..], &["wait", "--build", "two", "--timeout", "1s"]] {
+        let output = run(words, &server);
+        assert!(!output.out.contains(is_wild) && !output.err.contains(is_wild), "{output:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Answer, Martd, Root, wait_for};
+use crate::harness::{Answer, Martd, Root, run, wait_for};
 use crate::writers::Writer;
 
 const ALICE: &str = "user_id=11111111-1111-1111-1111-111111111111";
@@ -276,4 +276,76 @@ fn without_scoping_nothing_is_asked_for() {
         martd.query("SELECT note FROM mart.hidden").rows(),
         json!([{"note": Json::from(SECRET)}])
     );
+}
+
+#[test]
+fn a_scope_may_have_any_letters() {
+    let root = Root::new();
+    let names = "SELECT unnest(['Jürgen', '日本 語', 'a%41b', 'aAb']) AS user_id, 1 AS n";
+    Writer::new().land(&root, "names", names);
+    let martd = Martd::start_with(root.path(), &[("MARTD_SCOPE_COLUMN", "user_id")]);
+    martd.wait_ready();
+    let sql = "SELECT user_id FROM mart.names";
+    for (scope, expected) in [
+        ("user_id=Jürgen", "Jürgen"),
+        ("user_id*=UTF-8''J%C3%BCrgen", "Jürgen"),
+        ("user_id*=UTF-8''%E6%97%A5%E6%9C%AC%20%E8%AA%9E", "日本 語"),
+        ("user_id=a%41b", "a%41b"),
+        ("user_id*=UTF-8''a%41b", "aAb"),
+    ] {
+        assert_eq!(ask(&martd, scope, sql).rows(), json!([{"user_id": expected}]), "{scope}");
+        let server = [("MARTD_SERVER", martd.address.as_str())];
+        let output = run(&["query", sql, "--scope", scope, "--format", "csv"], &server);
+        assert_eq!(output.out, format!("user_id\n{expected}\n"), "{output:?}");
+    }
+    let (slug, detail) = ask(&martd, "user_id*=UTF-8''J%FCrgen", sql).problem();
+    assert_eq!(slug, "bad-request");
+    assert!(detail.contains("user_id*=UTF-8''<value>"), "{detail}");
+}
+
+#[test]
+fn how_much_others_have_is_not_told() {
+    let tokens = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(tokens.path(), format!("alice {ALICE}\nany user_id=*\nall *\n")).expect("write");
+    let settings = [
+        ("MARTD_TOKEN_FILE", tokens.path().to_str().expect("UTF-8")),
+        ("MARTD_ADMIN_LISTEN", "127.0.0.1:0"),
+    ];
+    let (_root, martd) = martd(&settings);
+    let get = |path: &str, token: &str| {
+        martd.get_with(path, &[("authorization", &format!("Bearer {token}"))])
+    };
+    let sizes = |token: &str| -> Vec<(String, bool)> {
+        let snapshot = get("/v1/snapshot", token).json();
+        let freshness = get("/v1/freshness", token).json();
+        let metrics = get("/metrics", token).body;
+        let marts = snapshot["marts"].as_array().expect("marts").iter();
+        let marts = marts.zip(freshness["results"].as_array().expect("results"));
+        marts
+            .map(|(mart, result)| {
+                let name = mart["name"].as_str().expect("a name");
+                let told = [&mart["rows"], &mart["bytes"], &mart["table_bytes"]];
+                let told = told.into_iter().chain([&result["rows"], &result["bytes"]]);
+                let told: Vec<bool> = told.map(Json::is_number).collect();
+                let scraped = ["martd_mart_rows", "martd_mart_bytes"]
+                    .map(|metric| metrics.contains(&format!("{metric}{{mart=\"{name}\"}}")));
+                let all: Vec<bool> = told.into_iter().chain(scraped).collect();
+                assert!(all.iter().all(|told| *told == all[0]), "{name}: {all:?}");
+                (name.to_owned(), all[0])
+            })
+            .collect()
+    };
+    let told = |hidden, notes, rates| {
+        vec![
+            ("hidden".to_owned(), hidden),
+            ("notes".to_owned(), notes),
+            ("rates".to_owned(), rates),
+        ]
+    };
+    assert_eq!(sizes("alice"), told(false, false, true));
+    assert_eq!(sizes("any"), told(false, false, true));
+    assert_eq!(sizes("all"), told(true, true, true));
+    assert!(martd.get_admin("/metrics").body.contains("martd_mart_rows{mart=\"notes\"} 3"));
+    let page = get("/", "alice").body;
+    assert!(page.contains("<td class=\"number\">–</td>"), "{page}");
 }

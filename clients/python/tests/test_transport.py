@@ -124,6 +124,12 @@ def test_rows_that_martd_left_out_are_an_error():
                 asked.execute_query("SELECT 1")
 
 
+def test_an_answer_that_is_too_large_is_told_as_such():
+    with Fake(problem(422, "answer-too-large")) as server, client(server) as asked:
+        with pytest.raises(AnswerTooLarge, match="about answer-too-large"):
+            asked.execute_query("SELECT 1")
+
+
 @pytest.mark.parametrize("slug", ["overloaded", "legacy-locked", "not-ready"])
 def test_what_goes_away_by_itself_is_asked_again(slug):
     busy = problem("503 Service Unavailable", slug, "Retry-After: 0")

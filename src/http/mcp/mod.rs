@@ -17,12 +17,13 @@ use hyper::{Request, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::App;
 use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::exchange::Facts;
 use super::problem::Problem;
 use super::routes::json;
-use super::{App, request};
+use super::upload::Upload;
 use crate::catalog::State;
 
 /// The protocol in which each request says which version it speaks.
@@ -77,7 +78,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let headers = request.headers().clone();
-    let text = request::body(app, request).await?;
+    let Upload { text, .. } = Upload::read(app, request).await?;
     let message = match read(&text) {
         Ok(message) => message,
         Err(error) => return reply(None, false, Err(error)),
@@ -108,8 +109,8 @@ pub(super) async fn answer(
     reply(Some(id), stateless, outcome)
 }
 
-fn read(text: &[u8]) -> Result<Message, RpcError> {
-    let value: Json = serde_json::from_slice(text)
+fn read(text: &str) -> Result<Message, RpcError> {
+    let value: Json = serde_json::from_str(text)
         .map_err(|error| RpcError::new(RpcError::PARSE, format!("this is not JSON: {error}")))?;
     let named = value.get("id").is_none_or(|id| id.is_string() || id.is_i64() || id.is_u64());
     let message = Message::deserialize(value).map_err(|error| error.to_string());

@@ -9,7 +9,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::RpcError;
 use crate::catalog::State;
-use crate::http::access::Caller;
+use crate::encode::Format;
+use crate::http::access::{Caller, Sizes};
 use crate::http::exchange::Facts;
 use crate::http::problem::{self, Problem};
 use crate::http::request::{self, Query};
@@ -105,21 +106,26 @@ pub(super) async fn call(asked: Asked<'_>, params: Map<String, Json>) -> Result<
 }
 
 impl Asked<'_> {
+    fn sizes(&self) -> Sizes<'_> {
+        self.caller.sizes(self.app.settings().scoping.as_ref())
+    }
+
     fn list_marts(&self, given: Map<String, Json>) -> Result<String, Problem> {
         let Nothing {} = arguments(given)?;
-        text(&marts::Document::of(self.app, self.state))
+        text(&marts::Document::of(self.app, self.state, self.sizes()))
     }
 
     fn freshness(&self, given: Map<String, Json>) -> Result<String, Problem> {
         let Nothing {} = arguments(given)?;
         let now = jiff::Timestamp::now();
-        text(&freshness::Document::of(self.state, self.app.settings().max_age, now))
+        let max_age = self.app.settings().max_age;
+        text(&freshness::Document::of(self.state, max_age, self.sizes(), now))
     }
 
     async fn describe_mart(&self, given: Map<String, Json>) -> Result<String, Problem> {
         let Named { name } = arguments(given)?;
         let bare = name.strip_prefix("mart.").unwrap_or(&name);
-        let document = marts::Document::of(self.app, self.state);
+        let document = marts::Document::of(self.app, self.state, self.sizes());
         let mart = document.marts.iter().find(|mart| mart.name == name || mart.name == bare);
         let mart = mart.ok_or_else(|| {
             let detail = format!("there is no mart {name:?}; list_marts has all of them");
@@ -171,10 +177,9 @@ impl Asked<'_> {
     }
 
     async fn ask(&self, body: request::Body, tally: &mut Tally) -> Result<Bytes, Problem> {
-        let query =
-            Query { max_bytes: MAX_TEXT as u64, ..request::check(self.app.settings(), body)? };
-        let ticket = self.app.queries().register(request_id::fresh());
-        ticket.belongs_to(self.caller);
+        let query = request::check(self.app.settings(), Format::Json, body)?;
+        let query = Query { max_bytes: MAX_TEXT as u64, ..query };
+        let ticket = self.app.queries().register(request_id::fresh(), self.caller);
         query::json(self.app, self.state, self.caller, self.headers, query, ticket, tally).await
     }
 }

@@ -213,10 +213,10 @@ fn marts(notices: &mut Vec<Notice>, results: &[MartFreshness<'_>]) {
                 li { code { (mart.name) } ": " (mart.problem.as_deref().unwrap_or_default()) }
             } }
             (more(problems.len()))
-            p.do { "Correct meta.freshness in the model." }
+            p.do { "Correct meta.freshness in the model, or what the message names." }
         };
         let title =
-            count(problems.len(), "freshness rule has a problem", "freshness rules have problems");
+            count(problems.len(), "mart's age is not told well", "marts' ages are not told well");
         notices.push(Notice::new(Level::Odd, title, body));
     }
     let orphans = names(&|mart| mart.orphan);

@@ -9,6 +9,7 @@ use super::{moment, number, span};
 use crate::catalog::{Source, State};
 use crate::engine::EngineStatus;
 use crate::events::Event;
+use crate::http::access::Sizes;
 use crate::http::freshness::{self, MartFreshness, Status};
 use crate::http::{App, probes};
 use crate::ledger;
@@ -28,11 +29,11 @@ pub(super) struct View<'s> {
 }
 
 impl<'s> View<'s> {
-    pub(super) fn of(app: &App, state: &'s State, now: Timestamp) -> Self {
+    pub(super) fn of(app: &App, state: &'s State, sizes: Sizes<'_>, now: Timestamp) -> Self {
         Self {
             state,
             unready: probes::reasons(app, state),
-            freshness: freshness::Document::of(state, app.settings().max_age, now),
+            freshness: freshness::Document::of(state, app.settings().max_age, sizes, now),
             events: app.events().newest(EVENTS),
             engine: app.engine().status(),
             now,
@@ -130,8 +131,8 @@ impl<'s> View<'s> {
 
     fn marts(&self) -> Markup {
         let results = self.freshness.results();
-        let rows: u64 = results.iter().map(|mart| mart.rows).sum();
-        let bytes: u64 = results.iter().map(|mart| mart.bytes).sum();
+        let rows = results.iter().map(|mart| mart.rows).sum::<Option<u64>>();
+        let bytes = results.iter().map(|mart| mart.bytes).sum::<Option<u64>>();
         html! {
             section.panel aria-labelledby="marts-title" {
                 h2 #marts-title { "Marts" }
@@ -151,8 +152,8 @@ impl<'s> View<'s> {
                             tfoot { tr {
                                 th scope="row" { (number(results.len() as u64)) " in all" }
                                 td colspan="4" {}
-                                td.number { (number(rows)) }
-                                td.number { (size(bytes)) }
+                                td.number { (rows.map_or_else(unknown, number)) }
+                                td.number { (bytes.map_or_else(unknown, size)) }
                             } }
                         }
                     }
@@ -178,8 +179,8 @@ impl<'s> View<'s> {
                     (mart.version.modified().strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
                 } }
                 td.fine { (rule(mart)) }
-                td.number { (number(mart.rows)) }
-                td.number { (size(mart.bytes)) }
+                td.number { (mart.rows.map_or_else(unknown, number)) }
+                td.number { (mart.bytes.map_or_else(unknown, size)) }
             }
         }
     }
@@ -233,6 +234,11 @@ fn rule(mart: &MartFreshness<'_>) -> String {
     let parts = [part("warn", criteria.warn_after), part("error", criteria.error_after)];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+}
+
+/// In the place of a number that whoever looks may not know.
+fn unknown() -> String {
+    "–".to_owned()
 }
 
 fn size(bytes: u64) -> String {

@@ -22,6 +22,7 @@ use super::access::Caller;
 use super::body::{self, BoxBody};
 use super::problem::Problem;
 use crate::catalog::State;
+use crate::printable;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -56,15 +57,17 @@ pub(super) fn answer(
     let (title, main) = if app.tokens().is_some() && !headers.contains_key(AUTHORIZATION) {
         ("martd", ask_for_token())
     } else {
-        Caller::identify(app.tokens(), headers, None)?;
-        let view = facts::View::of(app, state, Timestamp::now());
+        let caller = Caller::identify(app.tokens(), headers, None)?;
+        let sizes = caller.sizes(app.settings().scoping.as_ref());
+        let view = facts::View::of(app, state, sizes, Timestamp::now());
         let main = html! {
             div #facts { (view.render()) }
             (query_box(app))
         };
         (view.title(), main)
     };
-    Ok(respond(document(title, &main).into_string(), "text/html; charset=utf-8"))
+    let document = document(title, &main).into_string();
+    Ok(respond(printable::lines(&document).into_owned(), "text/html; charset=utf-8"))
 }
 
 fn respond(text: String, content_type: &'static str) -> Response<BoxBody> {
@@ -133,7 +136,7 @@ fn ask_for_token() -> Markup {
 
 /// Without JavaScript the form asks `/v1/query` itself, and the browser shows JSON.
 fn query_box(app: &App) -> Markup {
-    let scope = app.settings().scope_column.as_deref();
+    let scope = app.settings().scope_column();
     html! {
         section.panel aria-labelledby="query-title" {
             h2 #query-title { "Query" }

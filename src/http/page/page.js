@@ -127,7 +127,10 @@ function table(answer) {
 async function run(form) {
   const body = { sql: byId("sql").value, limit: 200 };
   const column = form.dataset.scope;
-  const scope = column && (byId("scope").value === "*" ? "*" : `${column}=${byId("scope").value}`);
+  const value = byId("scope")?.value;
+  // A header is ASCII; RFC 8187 has the form for other letters.
+  const scope = column && (value === "*" ? "*" : /^[ -~]*$/.test(value) ? `${column}=${value}`
+    : `${column}*=UTF-8''${encodeURIComponent(value)}`);
   const button = form.querySelector("button");
   byId("curl").textContent = curl(body, scope);
   button.disabled = true;

@@ -73,6 +73,8 @@ def from_problem(status: int, problem: dict[str, object], query: str) -> MartdEr
     kind: type[MartdError] = MartdError
     if slug == "not-ready":
         kind = NotReady
+    elif slug == "answer-too-large":
+        kind = AnswerTooLarge
     elif status == 503:
         kind = Unavailable
     elif status in (408, 504):

@@ -103,7 +103,7 @@ class Remote:
         if question.snapshot is not None:
             headers["Martd-Snapshot"] = question.snapshot
         if question.scope is not None:
-            headers["Martd-Scope"] = _header_value(question.scope)
+            headers["Martd-Scope"] = _scope_value(question.scope)
         body = json.dumps(document, allow_nan=False).encode()
         return self._answered("POST", "/v1/query", headers, body, deadline, question.query, True)
 
@@ -214,5 +214,13 @@ def _retry_after(response: Response) -> float | None:
 
 def _header_value(text: str) -> str:
     if not text.isascii() or not text.isprintable():
-        raise QueryError("a token or scope may have printable ASCII only", slug="bad-request")
+        raise QueryError("a token may have printable ASCII only", slug="bad-request")
     return text
+
+
+def _scope_value(scope: str) -> str:
+    """A header is ASCII; RFC 8187 has the form for other letters."""
+    if scope.isascii() and scope.isprintable():
+        return scope
+    column, _, value = scope.partition("=")
+    return _header_value(f"{column}*=UTF-8''{quote(value, safe='')}")
