@@ -39,7 +39,7 @@ pub mod http;
 pub mod metrics;
 pub mod listen;
 pub mod sandbox;
-pub mod memory;
+pub mod limits;
 pub mod signal;
 pub mod service;
 pub mod hooks;

@@ -23,9 +23,9 @@ use crate::engine::{Engine, Spawner, StartError};
 use crate::events::Events;
 use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
+use crate::limits::{self, Shares};
 use crate::listen::{self, SocketFiles, Sockets};
 use crate::marts::build;
-use crate::memory;
 use crate::metrics::Metrics;
 use crate::pin::Budget;
 use crate::refresh::{BeginWith, Refresh};
@@ -123,26 +123,37 @@ fn go_on_without_landlock(landlock: Landlock, is_scoped: bool) -> Result<(), Str
     }
 }
 
-/// Tells what memory martd may take at most, and whether there is so much.
-fn tell_memory(config: &Config, builders: &build::Settings) {
-    let (pins, tables) = (config.refresh.intake.pin_bytes, builders.budget.limit());
-    let (engine, answers) = (config.engine.process.memory_bytes, config.http.cache_bytes);
-    let engines = 2 * (engine + memory::ENGINE_BYTES);
-    let sum = memory::FRONT_BYTES + pins + tables + answers + engines;
-    let available = memory::available();
+/// Tells what there is, what memory martd may take, and whether there is so much.
+fn tell_limits(config: &Config, builders: &build::Settings) {
+    let shares = Shares {
+        engine: config.engine.process.memory_bytes,
+        pins: config.refresh.intake.pin_bytes,
+        tables: builders.budget.limit(),
+        answers: config.http.cache_bytes,
+    };
+    let (memory, processors) = (limits::memory(), limits::processors());
     let size = |bytes| ByteSize::b(bytes).to_string();
     info!(
-        pins = size(pins),
-        tables = size(tables),
-        engine = size(engine),
-        answers = size(answers),
-        at_most = size(sum),
-        available = size(available),
-        "memory, with two engines while one is replaced"
+        memory = size(memory.value),
+        memory_source = memory.source,
+        processors = processors.value,
+        processors_source = processors.source,
+        "limits"
     );
-    if sum > available {
+    let builder_count = builders.builders as u64 + u64::from(config.legacy.is_some());
+    let (at_most, available) = (limits::most_bytes(shares), memory.value);
+    info!(
+        pins = size(shares.pins),
+        tables = size(shares.tables),
+        engine = size(shares.engine),
+        answers = size(shares.answers),
+        at_most = size(at_most),
+        builders = size(builder_count * limits::builder_bytes()),
+        "memory, with two engines while one is replaced; builders come on top while files are read"
+    );
+    if at_most > available {
         warn!(
-            at_most = size(sum),
+            at_most = size(at_most),
             available = size(available),
             "martd may take more memory than there is: lower MARTD_MEMORY, MARTD_TABLE_MEMORY, \
              MARTD_PIN_MEMORY or MARTD_CACHE"
@@ -178,7 +189,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let Sockets { all, admin, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
-    tell_memory(&config, &builders);
+    tell_limits(&config, &builders);
     let engine = Engine::start(config.engine, spawner, &Handle::current())?;
     let catalog = Catalog::default();
     let state = match &config.refresh.intake.state_dir {

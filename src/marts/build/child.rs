@@ -17,6 +17,7 @@ use super::builder::SUBCOMMAND;
 use super::messages::{Request, Response};
 use super::table::TableBudget;
 use crate::ipc;
+use crate::limits;
 
 /// Processor time that an empty file may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -50,7 +51,7 @@ pub struct Settings {
 impl Settings {
     /// As many builders as there are processors, at most two, and the usual deadline.
     pub fn new(program: PathBuf, scratch: PathBuf, budget: Arc<TableBudget>) -> Self {
-        let builders = std::thread::available_parallelism().map_or(1, |count| count.get().min(2));
+        let builders = if limits::processors().value > 1 { 2 } else { 1 };
         Self { program, builders, scratch, budget, deadline: DEADLINE, patience: PATIENCE }
     }
 
