@@ -33,6 +33,7 @@ pub mod events;
 pub mod sql_gate;
 pub mod duck;
 pub mod ipc;
+pub mod spawner;
 pub mod engine;
 pub mod encode;
 pub mod http;

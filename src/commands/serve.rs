@@ -19,7 +19,7 @@ use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
 use crate::config::{Config, Landlock, ServeArgs};
 use crate::duck;
-use crate::engine::{Engine, Spawner, StartError};
+use crate::engine::{Engine, StartError};
 use crate::events::Events;
 use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
@@ -78,15 +78,14 @@ fn start(config: Config) -> Result<(), Failure> {
     let legacy = config.legacy.clone().map(LegacyFile::new);
     make_state_dir(&config)?;
     let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
-    // Rights are given up before any other thread is there, for they inherit that.
-    let spawner = Spawner::start().map_err(|error| format!("a thread cannot be had: {error}"))?;
+    // Rights are given up before any thread is there but the spawner, for they inherit that.
     confine(&config, &builders, &sockets.files)
         .map_err(|error| format!("rights cannot be given up: {error}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    runtime.block_on(serve(config, builders, spawner, legacy, sockets))
+    runtime.block_on(serve(config, builders, legacy, sockets))
 }
 
 fn make_state_dir(config: &Config) -> Result<(), String> {
@@ -183,14 +182,13 @@ fn raise_descriptor_limit() -> Result<(), String> {
 async fn serve(
     config: Config,
     builders: build::Settings,
-    spawner: Spawner,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
 ) -> Result<(), Failure> {
     let Sockets { all, admin, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     tell_limits(&config, &builders);
-    let engine = Engine::start(config.engine, spawner, &Handle::current())?;
+    let engine = Engine::start(config.engine, builders.spawner.clone(), &Handle::current())?;
     let catalog = Catalog::default();
     let state = match &config.refresh.intake.state_dir {
         Some(dir) => Some(StateDir::open(dir).map_err(|error| {
