@@ -17,14 +17,15 @@ COPY --from=duckdb /duckdb /duckdb
 COPY . .
 RUN make build
 RUN make install DESTDIR=/out PREFIX=/usr/local
-# A volume takes its owner from here: martd's user writes nowhere else.
+# A volume takes its owner and its mode from here: martd's user writes nowhere else, and nobody else reads it.
 RUN make state-dir DESTDIR=/out
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/usr/local/bin/martd /usr/local/bin/martd
 COPY --from=build /out/usr/local/lib/martd /usr/local/lib/martd
 COPY --from=build /out/usr/local/share/doc/martd /usr/local/share/doc/martd
-COPY --from=build --chown=65532:65532 /out/var/lib/martd /var/lib/martd
+# Its parent is what is copied, for a folder that is named itself is made anew, for everyone.
+COPY --from=build --chown=65532:65532 /out/var/lib/ /var/lib/
 # The parent of `mart` is what is mounted there, read-only: a mount of `mart` itself would go on showing a
 # directory that was replaced.
 ENV PARQUET_DIR=/data/parquet MARTD_LISTEN=0.0.0.0:8321 MARTD_STATE_DIR=/var/lib/martd
@@ -32,7 +33,8 @@ USER 65532:65532
 EXPOSE 8321
 # Longer than MARTD_DRAIN_DELAY and MARTD_DRAIN: docker stop --time 30
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=12s --start-period=10m --start-interval=1s \
+# Without --start-interval, which Docker before 25 does not know.
+HEALTHCHECK --interval=10s --timeout=12s --start-period=10m \
     CMD ["/usr/local/bin/martd", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/martd"]
 CMD ["serve"]

@@ -46,8 +46,7 @@ help: ## Show this help
 	@echo
 	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')," \
 		"TARGET (of dbt: embedded or postgres)," \
-		"SOAK (how long, e.g. SOAK=10m), HISTORY_SEED (as a run printed it)," \
-		"TIME and SEED (of fuzz-answers)"
+		"SOAK (how long, e.g. SOAK=10m), TIME (of fuzz), SEED (of both, as a run printed it)"
 
 .PHONY: run
 run: build $(LEDGER) ## Build everything, make marts with dbt, and serve them
@@ -161,9 +160,10 @@ test-answers: test-martd ## Check answers against DuckDB: files of statements, T
 	$(ANSWERS) fuzz --seed 2026 --time 60s --restart
 	$(ANSWERS) fuzz --seed 2027 --time 60s --on-disk
 
-.PHONY: fuzz-answers
-fuzz-answers: test-martd ## Ask random statements for TIME=10m, with engines killed and restarts
-	$(ANSWERS) fuzz --restart --time $(TIME) $(if $(SEED),--seed $(SEED))
+# The tests take the same seeds in each run; here they take others.
+.PHONY: fuzz
+fuzz: test-martd $(VENV)/ready ## Run all that is random for TIME=10m with new seeds, which are printed (SEED=N: once with that one)
+	PYTHON_TEST="$(PYTHON_TEST)" scripts/fuzz $(TIME) $(SEED)
 
 .PHONY: screenshots
 screenshots: $(DUCKDB) $(VENV)/ready need-cargo need-cc ## Take the pictures of the status page in docs/ anew
@@ -192,7 +192,7 @@ test-containers: $(VENV)/ready
 
 .PHONY: soak
 soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK=2m; prints figures
-	SOAK=$(SOAK) cargo test --release --locked --test it -- --exact --nocapture \
+	SOAK=$(SOAK) TEST_SEED=$(or $(SEED),$$RANDOM) cargo test --release --locked --test it -- --exact --nocapture \
 		history::every_answer_comes_from_one_state_that_writers_finished
 
 # What martd is compared with lives in an environment of its own. Data that is there is used again.

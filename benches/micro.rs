@@ -11,8 +11,7 @@ use divan::{Bencher, black_box};
 use martd::duck::Database;
 use martd::encode::{Coding, Codings, Encoder, Format, Summary};
 use martd::engine::{
-    Engine, EngineSettings, Head, Parameters, Principal, Query, QueryJob, Scope, Settings, Spawner,
-    Table,
+    Engine, EngineSettings, Head, Parameters, Principal, Query, QueryJob, Scope, Settings, Table,
 };
 use martd::marts::build::{self, Pool, TableBudget, Verdict};
 use martd::pin::{Budget, Pin};
@@ -58,7 +57,7 @@ fn marts(count: usize) -> TempDir {
 fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
     let budget = TableBudget::new(u64::MAX, None);
     let program = env!("CARGO_BIN_EXE_martd").into();
-    let builders = build::Settings::new(program, dir.path().to_owned(), budget);
+    let builders = build::Settings::new(program, dir.path().to_owned(), budget).expect("threads");
     let pool = Pool::start(builders, |_| {}).expect("threads");
     let file = File::open(dir.path().join(SCHEMA).join("m0.parquet"));
     let pin = Arc::new(Pin::new(file.expect("a mart"), &Budget::new(u64::MAX)).expect("a pin"));
@@ -89,7 +88,7 @@ fn engine(runtime: &Runtime) -> Engine {
     };
     let program = env!("CARGO_BIN_EXE_martd").into();
     let settings = EngineSettings { program, queries: 1, process };
-    let spawner = Spawner::start().expect("a thread");
+    let spawner = martd::spawner::Spawner::start().expect("a thread");
     Engine::start(settings, spawner, runtime.handle()).expect("an engine")
 }
 

@@ -13,15 +13,13 @@ use jiff::SignedDuration;
 use crate::engine;
 use crate::http::{self, Tokens};
 use crate::ledger::Period;
+use crate::limits::{self, LEAST_ENGINE_BYTES, Shares};
 use crate::listen::Address;
-use crate::memory;
 use crate::publish::{Policy, Unverified};
 use crate::refresh;
 use crate::scan::MartDir;
 use crate::watch::WatchSetting;
 
-/// The least memory that DuckDB gets; below it even small statements fail.
-const LEAST_MEMORY: u64 = 64 << 20;
 /// A place in the queue costs a request's text; clients of a dashboard come several at once.
 const LEAST_QUEUE: usize = 32;
 
@@ -325,17 +323,15 @@ impl SourceArgs {
             let problem = format!("{} is no directory; create it", dir.display());
             return Err(ConfigError { setting: "MARTD_TABLE_DIR", problem });
         }
-        let share = |setting: Option<ByteSize>, of: u64| {
-            setting.map_or_else(|| memory::to_share() / of, |size| size.as_u64())
-        };
+        let shares = Shares::of(limits::memory().value);
         Ok(refresh::Intake {
             dir: MartDir::new(self.parquet_dir),
             policy: self.publish,
             unverified: self.unverified,
-            pin_bytes: share(self.pin_memory, 8),
+            pin_bytes: self.pin_memory.map_or(shares.pins, |size| size.as_u64()),
             program: program()?,
             scratch_dir: self.scratch_dir,
-            table_bytes: share(self.table_memory, 4),
+            table_bytes: self.table_memory.map_or(shares.tables, |size| size.as_u64()),
             table_dir: self.table_dir,
             state_dir: self.state_dir,
         })
@@ -348,10 +344,10 @@ impl ServeArgs {
     /// # Errors
     /// The first setting that cannot be used.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        let processors = processors();
-        let available = memory::to_share();
-        let memory = self.memory.map_or((available / 4).max(LEAST_MEMORY), |size| size.as_u64());
-        if memory < LEAST_MEMORY {
+        let processors = usize::try_from(limits::processors().value).unwrap_or(usize::MAX);
+        let shares = Shares::of(limits::memory().value);
+        let memory = self.memory.map_or(shares.engine, |size| size.as_u64());
+        if memory < LEAST_ENGINE_BYTES {
             let problem =
                 format!("{} is too little; give DuckDB at least 64 MiB", ByteSize::b(memory));
             return Err(ConfigError { setting: "MARTD_MEMORY", problem });
@@ -386,7 +382,7 @@ impl ServeArgs {
             .transpose()
             .map_err(|problem| ConfigError { setting: "MARTD_TOKEN_FILE", problem })?;
         let max_age = max_age(self.max_age_warn, self.max_age_error)?;
-        let cache_bytes = self.cache.map_or(available / 16, |size| size.as_u64());
+        let cache_bytes = self.cache.map_or(shares.answers, |size| size.as_u64());
 
         let intake = self.source.into_intake()?;
         let table_dir = intake.table_dir.clone().or_else(|| intake.state_dir.clone());
@@ -472,10 +468,6 @@ fn max_age(warn: Option<Time>, error: Option<Time>) -> Result<http::Criteria, Co
         return Err(ConfigError { setting: "MARTD_MAX_AGE_ERROR", problem });
     }
     Ok(criteria)
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, Count::get)
 }
 
 /// A scheme and an authority, and nothing after them.

@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from daemon import Daemon
-from workspace import PROJECT, Workspace
+from workspace import DBT, PROJECT, Workspace
 
 sys.path.insert(0, str(PROJECT))
 from orchestration.martd import Martd, Unreachable  # noqa: E402
@@ -104,6 +106,26 @@ with DagsterInstance.get() as instance, WorkspaceProcessContext(instance, Worksp
 """
 
 
+# Runs that their daemon did not survive, beside one that is not begun with and one that is done.
+INTERRUPTED = """
+import json
+from dagster import DagsterInstance, DagsterRunStatus
+from orchestration.definitions import definitions
+from orchestration.start_daemon import report_interrupted
+
+with DagsterInstance.get() as instance:
+    job = definitions.resolve_job_def("build_marts")
+    before = ["STARTING", "STARTED", "CANCELING", "NOT_STARTED", "SUCCESS"]
+    runs = [instance.create_run_for_job(job, status=DagsterRunStatus(status)).run_id for status in before]
+    reported = report_interrupted(instance)
+    monitoring = instance.run_monitoring_enabled and instance.run_monitoring_max_runtime_seconds
+    print(json.dumps({
+        "statuses": [instance.get_run_by_id(run).status.value for run in runs],
+        "reported": sorted(runs.index(run) for run in reported), "hung": monitoring,
+    }))
+"""
+
+
 class InProject(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -165,6 +187,27 @@ class Location(InProject):
         self.assertFalse(queue["telemetry"])
 
 
+    def test_a_run_that_was_interrupted_does_not_block_the_next(self):
+        self.space.dbt("parse")
+        home = self.space.root / "interrupted"
+        home.mkdir()
+        shutil.copy(self.home / "dagster.yaml", home)
+        found = self.python(INTERRUPTED, DAGSTER_HOME=str(home))
+        self.assertEqual(found["statuses"], ["FAILURE", "FAILURE", "FAILURE", "NOT_STARTED", "SUCCESS"])
+        self.assertEqual(found["reported"], [0, 1, 2])
+        self.assertGreater(found["hung"], 0, "nobody ends a run that hangs")
+
+    def test_dbt_is_found_elsewhere_on_the_path(self):
+        self.space.dbt("parse")
+        elsewhere, python = (Path(tempfile.mkdtemp(dir=self.home)) for _ in range(2))
+        (elsewhere / "dbt").symlink_to(DBT)
+        script = "import json; from orchestration import definitions; print(json.dumps({'dbt': definitions.DBT}))"
+        # As another environment's Python that has Dagster.
+        script = f"import sys; sys.executable = {str(python / 'python')!r}; {script}"
+        found = self.python(script, PATH=f"{elsewhere}:/usr/bin:/bin")
+        self.assertEqual(found["dbt"], str(elsewhere / "dbt"))
+
+
 class Job(InProject):
     """On a project of two marts, one of which has a test."""
 
@@ -178,11 +221,14 @@ class Job(InProject):
         cls.space.write("models/3_mart/marts.yml", "models: [{name: b, columns: [{name: x, data_tests: [not_null]}]}]")
         cls.space.dbt("parse")
         cls.space.marts.mkdir(parents=True)
+        cls.temporary = cls.space.root / "tmp"
+        cls.temporary.mkdir()
         cls.daemon = Daemon(cls.space.marts.parent)
         cls.addClassCleanup(cls.daemon.stop)
 
     def run_job(self, *selections, **env):
-        return self.python(RUN_JOB, json.dumps(selections), **({"MARTD_URL": self.daemon.url} | env))["runs"]
+        env = {"MARTD_URL": self.daemon.url, "TMPDIR": str(self.temporary)} | env
+        return self.python(RUN_JOB, json.dumps(selections), **env)["runs"]
 
     def test_the_job_ends_when_martd_serves_the_build(self):
         run, = self.run_job(None)
@@ -192,6 +238,8 @@ class Job(InProject):
         self.assertEqual(run["metadata"]["invocation_id"], self.space.ledger["invocation_id"])
         self.assertEqual(run["metadata"]["invocation_id"], served["build"]["invocation_id"])
         self.assertEqual(run["metadata"]["snapshot_id"], served["id"])
+        left = [path.name for path in (self.space.project / "target").iterdir() if path.is_dir() and "build" in path.name]
+        self.assertEqual(left + list(self.temporary.iterdir()), [], "a target of each run is left behind")
 
         with self.subTest("a failed test: the build is done, and martd holds it"):
             self.space.write("models/3_mart/b.sql", "select nullif(x, 1) as x from {{ ref('a') }}")
@@ -212,6 +260,36 @@ class Job(InProject):
             run, = self.run_job(None, DBT_VARS="{transactions: 1}")
             self.assertEqual(list(run["failures"]), ["dbt_build"])
             self.assertIn("at least 1 user and 60 transactions", run["failures"]["dbt_build"])
+
+
+class Webserver(unittest.TestCase):
+    def test_it_is_not_healthy_without_its_code(self):
+        sys.path.insert(0, str(PROJECT / "orchestration"))
+        from healthcheck import problem
+
+        entry = lambda kind, **more: {"locationEntries": [{"name": "marts", "locationOrLoadError": {"__typename": kind} | more}]}
+        for workspace, expected in (
+            (entry("RepositoryLocation"), None),
+            (entry("PythonError", message="target/manifest.json is missing"), "marts is not loaded: target/manifest.json is missing"),
+            ({"locationEntries": [{"name": "marts", "locationOrLoadError": None}]}, "not loaded: not yet"),
+            ({"locationEntries": []}, "no code location"),
+            ({"message": "no such module"}, "no code location: no such module"),
+            (None, "does not answer"),
+        ):
+            class Answer(BaseHTTPRequestHandler):
+                def do_POST(self):
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(json.dumps({"data": {"workspaceOrError": workspace}} if workspace else {}).encode())
+
+                def log_message(self, *_):
+                    pass
+
+            with self.subTest(expected), HTTPServer(("127.0.0.1", 0), Answer) as server:
+                threading.Thread(target=server.handle_request).start()
+                found = problem(f"http://127.0.0.1:{server.server_port}")
+                self.assertIn(expected or "None", str(found))
+        self.assertIn("does not answer", problem("http://127.0.0.1:1"))
 
 
 class Waiting(unittest.TestCase):

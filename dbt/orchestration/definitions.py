@@ -5,7 +5,9 @@ the manifest before (`make manifest`).
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from dagster import (
@@ -29,6 +31,11 @@ MANIFEST = PROJECT / os.environ.get("DBT_TARGET_PATH", "target") / "manifest.jso
 if not MANIFEST.exists():
     raise DagsterInvariantViolationError(f"{MANIFEST} is missing: run make manifest, or dbt parse where the image is built.")
 
+# Beside this Python, or wherever else there is one.
+DBT = shutil.which("dbt", path=os.pathsep.join([os.fspath(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))
+if DBT is None:
+    raise DagsterInvariantViolationError(f"there is no dbt beside {sys.executable} and none on PATH: install requirements.txt.")
+
 PASSING = {"success", "pass", "warn", "no-op"}
 
 
@@ -44,11 +51,13 @@ class Translator(DagsterDbtTranslator):
 def marts(context: AssetExecutionContext, dbt: DbtCliResource):
     variables = os.environ.get("DBT_VARS")
     arguments = ["build", "--vars", variables] if variables else ["build"]
-    build = dbt.cli(arguments, context=context, raise_on_error=False)
-    yield from build.stream()
-    error = build.get_error()
-    if error and not only_tests_failed(build):
-        raise error
+    # Of no use after the run, and 5 MB each.
+    with tempfile.TemporaryDirectory(prefix="dbt-target-") as target:
+        build = dbt.cli(arguments, context=context, raise_on_error=False, target_path=Path(target))
+        yield from build.stream()
+        error = build.get_error()
+        if error and not only_tests_failed(build):
+            raise error
 
 
 def only_tests_failed(build):
@@ -92,7 +101,7 @@ definitions = Definitions(
     schedules=[nightly],
     resources={
         "dbt": DbtCliResource(
-            project_dir=os.fspath(PROJECT), profiles_dir=os.fspath(PROJECT), dbt_executable=os.fspath(Path(sys.executable).with_name("dbt")),
+            project_dir=os.fspath(PROJECT), profiles_dir=os.fspath(PROJECT), dbt_executable=DBT,
         )
     },
 )

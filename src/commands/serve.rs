@@ -19,13 +19,13 @@ use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
 use crate::config::{Config, Landlock, ServeArgs};
 use crate::duck;
-use crate::engine::{Engine, Spawner, StartError};
+use crate::engine::{Engine, StartError};
 use crate::events::Events;
 use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
+use crate::limits::{self, Shares};
 use crate::listen::{self, SocketFiles, Sockets};
 use crate::marts::build;
-use crate::memory;
 use crate::metrics::Metrics;
 use crate::pin::Budget;
 use crate::refresh::{BeginWith, Refresh};
@@ -78,15 +78,14 @@ fn start(config: Config) -> Result<(), Failure> {
     let legacy = config.legacy.clone().map(LegacyFile::new);
     make_state_dir(&config)?;
     let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
-    // Rights are given up before any other thread is there, for they inherit that.
-    let spawner = Spawner::start().map_err(|error| format!("a thread cannot be had: {error}"))?;
+    // Rights are given up before any thread is there but the spawner, for they inherit that.
     confine(&config, &builders, &sockets.files)
         .map_err(|error| format!("rights cannot be given up: {error}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    runtime.block_on(serve(config, builders, spawner, legacy, sockets))
+    runtime.block_on(serve(config, builders, legacy, sockets))
 }
 
 fn make_state_dir(config: &Config) -> Result<(), String> {
@@ -123,26 +122,37 @@ fn go_on_without_landlock(landlock: Landlock, is_scoped: bool) -> Result<(), Str
     }
 }
 
-/// Tells what memory martd may take at most, and whether there is so much.
-fn tell_memory(config: &Config, builders: &build::Settings) {
-    let (pins, tables) = (config.refresh.intake.pin_bytes, builders.budget.limit());
-    let (engine, answers) = (config.engine.process.memory_bytes, config.http.cache_bytes);
-    let engines = 2 * (engine + memory::ENGINE_BYTES);
-    let sum = memory::FRONT_BYTES + pins + tables + answers + engines;
-    let available = memory::available();
+/// Tells what there is, what memory martd may take, and whether there is so much.
+fn tell_limits(config: &Config, builders: &build::Settings) {
+    let shares = Shares {
+        engine: config.engine.process.memory_bytes,
+        pins: config.refresh.intake.pin_bytes,
+        tables: builders.budget.limit(),
+        answers: config.http.cache_bytes,
+    };
+    let (memory, processors) = (limits::memory(), limits::processors());
     let size = |bytes| ByteSize::b(bytes).to_string();
     info!(
-        pins = size(pins),
-        tables = size(tables),
-        engine = size(engine),
-        answers = size(answers),
-        at_most = size(sum),
-        available = size(available),
-        "memory, with two engines while one is replaced"
+        memory = size(memory.value),
+        memory_source = memory.source,
+        processors = processors.value,
+        processors_source = processors.source,
+        "limits"
     );
-    if sum > available {
+    let builder_count = builders.builders as u64 + u64::from(config.legacy.is_some());
+    let (at_most, available) = (limits::most_bytes(shares), memory.value);
+    info!(
+        pins = size(shares.pins),
+        tables = size(shares.tables),
+        engine = size(shares.engine),
+        answers = size(shares.answers),
+        at_most = size(at_most),
+        builders = size(builder_count * limits::builder_bytes()),
+        "memory, with two engines while one is replaced; builders come on top while files are read"
+    );
+    if at_most > available {
         warn!(
-            at_most = size(sum),
+            at_most = size(at_most),
             available = size(available),
             "martd may take more memory than there is: lower MARTD_MEMORY, MARTD_TABLE_MEMORY, \
              MARTD_PIN_MEMORY or MARTD_CACHE"
@@ -172,14 +182,13 @@ fn raise_descriptor_limit() -> Result<(), String> {
 async fn serve(
     config: Config,
     builders: build::Settings,
-    spawner: Spawner,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
 ) -> Result<(), Failure> {
     let Sockets { all, admin, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
-    tell_memory(&config, &builders);
-    let engine = Engine::start(config.engine, spawner, &Handle::current())?;
+    tell_limits(&config, &builders);
+    let engine = Engine::start(config.engine, builders.spawner.clone(), &Handle::current())?;
     let catalog = Catalog::default();
     let state = match &config.refresh.intake.state_dir {
         Some(dir) => Some(StateDir::open(dir).map_err(|error| {

@@ -391,7 +391,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn uuids_read_as_they_do_everywhere(bits: u128) {
+        fn any_uuid_reads_as_it_does_everywhere(bits: u128) {
             let expected = uuid::Uuid::from_u128(bits).to_string();
             assert_eq!(text(|out| super::uuid(out, uuid_bits(bits))), expected);
         }

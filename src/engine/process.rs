@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
 use super::protocol::{Control, Settings, StartError, Status, TableNumber};
-use super::spawner::Spawner;
 use super::worker::SUBCOMMAND;
 use crate::ipc::{self, MOST_DESCRIPTORS};
 use crate::marts::build::BuiltTable;
+use crate::spawner::Spawner;
 
 /// An engine that does not start within this time is given up.
 const START_WITHIN: Duration = Duration::from_secs(30);

@@ -22,7 +22,7 @@ use super::lease::{Lease, Table};
 use super::process::Process;
 use super::protocol::{Settings, StartError};
 use super::quarantine::Quarantine;
-use super::spawner::Spawner;
+use crate::spawner::Spawner;
 
 /// An engine that has not published a snapshot in this time is replaced.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(60);

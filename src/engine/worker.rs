@@ -30,6 +30,7 @@ use super::snapshot::Snapshot;
 use crate::duck::{self, ErrorKind, Interrupt};
 use crate::ipc;
 use crate::sandbox;
+use crate::spawner;
 use crate::sql_gate::Validator;
 
 /// The name of the hidden subcommand.
@@ -62,7 +63,8 @@ pub fn main(front: u32) -> ExitCode {
     // The second line of defence: the first is the end of the control socket.
     let guarded = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let parent = rustix::process::getppid().map(|parent| parent.as_raw_pid().cast_unsigned());
-    if guarded.is_err() || parent != Some(front) {
+    let left = spawner::leave_signals_to_the_front();
+    if guarded.is_err() || left.is_err() || parent != Some(front) {
         return ExitCode::FAILURE;
     }
     let Ok(control) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {

@@ -114,7 +114,9 @@ impl Server {
         }
         self.empty_backlog(&graceful);
         self.listeners.clear(); // the port is free from here on
-        info!("finishing {} connections", graceful.count());
+        if matches!(self.surface, Surface::Everything) {
+            info!("finishing {} connections", graceful.count());
+        }
         let app = self.app.clone();
         tokio::select! {
             () = graceful.shutdown() => {}

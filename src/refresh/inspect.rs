@@ -38,16 +38,16 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// How tables are built. Looks for a scratch folder, so ask while there is a right to write.
+    /// How tables are built. Looks for a scratch folder and starts a spawner, so ask before rights are given up.
     ///
     /// # Errors
-    /// When there is no scratch folder.
+    /// When there is no scratch folder, or no thread.
     pub fn builders(&self) -> io::Result<build::Settings> {
         let state_dir = self.state_dir.as_deref();
         let scratch = build::choose_scratch(self.scratch_dir.as_deref(), state_dir)?;
         let table_dir = self.table_dir.as_deref().or(state_dir);
         let budget = TableBudget::new(self.table_bytes, table_dir.map(Path::to_owned));
-        Ok(build::Settings::new(self.program.clone(), scratch, budget))
+        build::Settings::new(self.program.clone(), scratch, budget)
     }
 }
 

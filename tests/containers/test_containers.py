@@ -72,7 +72,7 @@ class Mounts(unittest.TestCase):
         for name in ("first-build", "dagster-daemon", "dagster-webserver"):
             path = SERVICES[name]["environment"]["DUCKDB_PATH"]
             self.assertEqual(path, "/tmp/dbt_build.duckdb", name)
-            self.assertIn("/tmp", SERVICES[name]["tmpfs"])
+            self.assertIn("/tmp", [mounted.split(":")[0] for mounted in SERVICES[name]["tmpfs"]])
             self.assertFalse([target for _, target, _ in mounts(name) if path.startswith(target)], name)
         shared = {source for name in SERVICES for source, _, read_only in mounts(name) if source == "./data/legacy" and not read_only}
         self.assertEqual(shared, set())
@@ -119,6 +119,32 @@ class Starting(unittest.TestCase):
     def test_the_backend_waits_until_martd_is_ready(self):
         self.assertEqual(SERVICES["backend"]["depends_on"], {"martd": {"condition": "service_healthy"}})
         self.assertEqual(SERVICES["martd"]["healthcheck"]["test"], ["CMD", "/usr/local/bin/martd", "healthcheck"])
+
+    def test_martd_is_ready_with_the_first_whole_build_and_not_before(self):
+        environment = SERVICES["martd"]["environment"]
+        self.assertEqual((environment["MARTD_PUBLISH"], environment["MARTD_UNVERIFIED"]), ("build", "refuse"))
+
+    def test_health_checks_cost_little_and_are_known_to_old_engines(self):
+        seconds = lambda text: int(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
+        for name, service in SERVICES.items():
+            check = service.get("healthcheck", {})
+            self.assertNotIn("start_interval", check, "Docker before 25 does not know it")
+            if check:
+                self.assertGreaterEqual(seconds(check["interval"]), 300 if "dagster-daemon" in check["test"] else 5, name)
+        for path in ("Dockerfile", "dbt/Dockerfile", "examples/backend/Dockerfile"):
+            for word, rest in instructions(path):
+                self.assertFalse(word == "HEALTHCHECK" and "--start-interval" in rest, path)
+
+    def test_a_webserver_that_has_not_loaded_its_code_is_not_healthy(self):
+        test = SERVICES["dagster-webserver"]["healthcheck"]["test"]
+        self.assertEqual(test[:2], ["CMD", "python"])
+        self.assertTrue((ROOT / "dbt" / test[2]).is_file(), test)
+
+    def test_a_daemon_reports_interrupted_runs_before_it_starts(self):
+        [command] = [rest for stage in stages("dbt/Dockerfile") for word, rest in stage if word == "CMD" and "daemon" in rest]
+        self.assertIn("exec python -m orchestration.start_daemon", command)
+        self.assertTrue((ROOT / "dbt/orchestration/start_daemon.py").is_file())
+        self.assertTrue(yaml.safe_load((ROOT / "dbt/orchestration/dagster.yaml").read_text())["run_monitoring"]["enabled"])
 
     def test_a_fresh_start_cannot_wait_for_itself(self):
         for name in SERVICES:
@@ -174,6 +200,18 @@ class LockedDown(unittest.TestCase):
         text = (ROOT / "docker-compose.yml").read_text()
         for line in re.findall(r"^.*(?:PASSWORD|TOKEN):.*$", text, flags=re.M):
             self.assertIn("${", line, line)
+
+
+class Memory(unittest.TestCase):
+    def test_what_is_memory_is_bounded(self):
+        for name in OURS:
+            for mounted in SERVICES[name]["tmpfs"]:
+                self.assertRegex(mounted, r"^/\w+:size=\d+[mg]$", name)
+
+    def test_martd_has_a_limit_that_its_defaults_fit(self):
+        limit = re.fullmatch(r"(\d+)g", SERVICES["martd"]["mem_limit"])
+        self.assertGreaterEqual(int(limit[1]), 1, "the defaults fit 512 MiB, and builders come on top")
+        self.assertFalse([name for name in SERVICES["martd"]["environment"] if "MEMORY" in name or "CACHE" in name])
 
 
 class Files(unittest.TestCase):
@@ -236,6 +274,26 @@ class Dockerfiles(unittest.TestCase):
                 subprocess.run(["make", "--silent", "-C", ROOT, target, *settings], check=True, capture_output=True)
             for path in copied:
                 self.assertTrue(Path(directory + path).exists(), path)
+
+    def test_the_state_directory_keeps_its_mode(self):
+        # COPY makes a folder that it is told to copy anew, 0755, and takes what is in it as it is.
+        copied = [rest.split()[-2:] for word, rest in stages("Dockerfile")[-1] if word == "COPY" and "/var/lib" in rest]
+        self.assertEqual(copied, [["/out/var/lib/", "/var/lib/"]])
+        with tempfile.TemporaryDirectory() as directory:
+            subprocess.run(["make", "--silent", "-C", ROOT, "state-dir", f"DESTDIR={directory}"], check=True, capture_output=True)
+            self.assertEqual((Path(directory) / "var/lib/martd").stat().st_mode & 0o777, 0o700)
+
+    def test_each_image_is_built_once(self):
+        built = [service["image"] for service in SERVICES.values() if "build" in service]
+        self.assertEqual(sorted(built), sorted(set(built)))
+        for name, service in SERVICES.items():
+            if service["image"] in built and "build" not in service:
+                self.assertEqual(service["pull_policy"], "never", name)
+
+    def test_what_dbt_leaves_is_not_sent_to_the_build(self):
+        for folder, names in ((".", {".git", "data", "secrets", ".env", "target"}), ("dbt", {"target", "logs"})):
+            ignored = set((ROOT / folder / ".dockerignore").read_text().split())
+            self.assertLessEqual(names, ignored, folder)
 
     def test_images_of_clients_run_as_nobody(self):
         for path in ("dbt/Dockerfile", "examples/backend/Dockerfile"):

@@ -1,6 +1,6 @@
 """Compares martd's answers in every format with what Python's duckdb says of the same data.
 
-    python check.py URL PARQUET
+    python check.py URL PARQUET SEED
 
 PARQUET is the file that martd serves as mart.kinds. Each statement is asked in all four formats.
 The Python client turns Arrow back into values, which must be exactly those of fetchall(); JSON, NDJSON
@@ -498,4 +498,4 @@ def main(url, path, seed):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if sys.argv[3:] else 1))
+    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, Root, names, wait_for};
-use crate::proc::{Builder, builders, cpu_ticks};
+use crate::proc::{Builder, builders, cpu_ticks, engine};
 use crate::writers::{Project, Writer, put};
 
 /// A file that DuckDB is at for minutes: lists in lists are read in exponential time.
@@ -257,4 +257,20 @@ fn a_build_of_eleven_small_marts_is_published_soon() {
     }
     took.sort_unstable();
     println!("ledger to published: median {:?}, slowest {:?}", took[2], took[4]);
+}
+
+#[test]
+fn the_kernel_ends_builders_first_and_then_engines() {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT 1 AS x");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let badness = |pid: i32| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it runs");
+        text.trim().parse().expect("a number")
+    };
+    let builder = builders(martd.pid()).pop().expect("one is kept for a while").pid;
+    let [front, engine] = [martd.pid(), engine(martd.pid())].map(|pid| badness(pid as i32));
+    let builder = badness(builder.as_raw_nonzero().get());
+    assert!(front < engine && engine < builder, "{front}, {engine}, {builder}");
 }

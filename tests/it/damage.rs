@@ -2,20 +2,21 @@
 //! builder reaches martd, and the last good version stays.
 //!
 //! Most of the corpus meets the code that judges files, with real builders; a sample of it
-//! then goes through a running martd. The seed is printed; `MARTD_SEED` repeats a run.
+//! then goes through a running martd.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use duckdb::Connection;
+use fastrand::Rng;
 use martd::marts::build::{self, Footer, Pool, TableBudget, Verdict, has_tail};
 use martd::pin::{Budget, Pin};
 
-use crate::harness::{Martd, Root, names, program};
+use crate::harness::{Martd, Root, names, program, seed};
 use crate::writers::put;
 
 /// Mutants of an intact file by random damage, beside those at every chosen place.
@@ -26,33 +27,6 @@ const RANDOM_MUTANTS_OF_WIDE: usize = 40;
 const BATCH: usize = 256;
 /// How many of each outcome a running martd is given.
 const SAMPLE: usize = 150;
-
-/// Steele, Lea and Flood's SplitMix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn seeded() -> Self {
-        let seed = std::env::var("MARTD_SEED").ok().map_or_else(
-            || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64,
-            |seed| seed.parse().expect("MARTD_SEED is a number"),
-        );
-        println!("MARTD_SEED={seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number in this range, which is not empty.
-    fn within(&mut self, range: std::ops::Range<usize>) -> usize {
-        range.start + (self.next() % (range.len() as u64)) as usize
-    }
-}
 
 /// A whole Parquet file, from which mutants are made.
 struct Intact {
@@ -209,7 +183,7 @@ fn footer_start(bytes: &[u8]) -> usize {
     bytes.len() - 8 - u32::from_le_bytes([a, b, c, d]) as usize
 }
 
-fn mutants_of(of: usize, intact: &Intact, random: &mut Random) -> Vec<Mutant> {
+fn mutants_of(of: usize, intact: &Intact, random: &mut Rng) -> Vec<Mutant> {
     let (whole, size) = (&intact.bytes, intact.bytes.len());
     let footer = footer_start(whole);
     let mut mutants = Vec::new();
@@ -222,7 +196,7 @@ fn mutants_of(of: usize, intact: &Intact, random: &mut Random) -> Vec<Mutant> {
     // Truncation at every kind of place.
     let mut ends: BTreeSet<usize> = intact.places.iter().take(100).copied().collect();
     ends.extend((0..16).chain(footer.saturating_sub(2)..footer + 3).chain(size - 12..size));
-    ends.extend((0..40).map(|_| random.within(0..size)));
+    ends.extend((0..40).map(|_| random.usize(0..size)));
     for end in ends {
         add(format!("cut at {end}"), true, whole[..end].to_vec());
     }
@@ -244,33 +218,33 @@ fn mutants_of(of: usize, intact: &Intact, random: &mut Random) -> Vec<Mutant> {
     let count = if intact.name == "wide" { RANDOM_MUTANTS_OF_WIDE } else { RANDOM_MUTANTS };
     for _ in 0..count {
         let mut bytes = whole.clone();
-        let in_footer = random.next().is_multiple_of(2) || footer <= 8;
+        let in_footer = random.bool() || footer <= 8;
         let region = if in_footer { footer..size - 8 } else { 4..footer };
-        let place = random.within(region.clone());
-        let damage = match random.within(0..6) {
+        let place = random.usize(region.clone());
+        let damage = match random.usize(0..6) {
             0..3 => {
-                let flips = random.within(1..4);
+                let flips = random.usize(1..4);
                 for _ in 0..flips {
-                    let place = random.within(region.clone());
-                    bytes[place] ^= 1 << random.within(0..8);
+                    let place = random.usize(region.clone());
+                    bytes[place] ^= 1 << random.usize(0..8);
                 }
                 format!("{flips} bits")
             }
             3 => {
                 // A length or an offset in Thrift's encoding becomes huge.
-                let end = (place + random.within(4..10)).min(region.end);
+                let end = (place + random.usize(4..10)).min(region.end);
                 bytes[place..end].fill(0xff);
                 bytes[end - 1] = 0x7f;
                 format!("a huge number at {place}")
             }
             4 => {
-                let end = (place + random.within(1..512)).min(region.end);
+                let end = (place + random.usize(1..512)).min(region.end);
                 bytes[place..end].fill(0);
                 format!("zeros at {place}..{end}")
             }
             _ => {
-                let length = random.within(1..64).min(region.end - place);
-                let from = random.within(0..size - length);
+                let length = random.usize(1..64).min(region.end - place);
+                let from = random.usize(0..size - length);
                 bytes.copy_within(from..from + length, place);
                 format!("{length} bytes of {from} at {place}")
             }
@@ -308,7 +282,8 @@ fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<(), String>> {
     let budget = Budget::new(1 << 30);
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let tables = TableBudget::new(1 << 30, None);
-    let mut settings = build::Settings::new(program().into(), scratch.path().into(), tables);
+    let mut settings =
+        build::Settings::new(program().into(), scratch.path().into(), tables).expect("threads");
     settings.deadline = Duration::from_secs(2); // some make DuckDB go round in circles
     let pool = Pool::start(settings, |_| {}).expect("threads");
     let mut verdicts = Vec::with_capacity(mutants.len());
@@ -338,7 +313,7 @@ fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<(), String>> {
 #[test]
 fn no_damage_kills_martd_or_is_served_where_it_can_be_told() {
     let started = Instant::now();
-    let mut random = Random::seeded();
+    let mut random = Rng::with_seed(seed());
     let bench = Bench::new();
     let intact = intact_files(&bench);
     let originals = (0..).zip(&intact).map(|(of, file)| Mutant {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Martd, PATIENCE, Root, wait_for};
+use crate::harness::{Martd, PATIENCE, Root, seed, wait_for};
 use crate::metrics::Scrape;
 use crate::writers::Writer;
 
@@ -364,6 +364,7 @@ fn every_type_is_right_in_every_format() {
         .arg(folder.join("tests/formats/check.py"))
         .arg(format!("http://{}", martd.address))
         .arg(root.mart("kinds.parquet"))
+        .arg(seed().to_string())
         .output()
         .expect("Python runs");
     let said = String::from_utf8_lossy(&output.stdout);

@@ -15,6 +15,15 @@ use serde_json::{Value as Json, json};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// The seed of everything that is random: the same in each run, so that a run that fails is a change that
+/// fails. `make fuzz` sets others.
+pub fn seed() -> u64 {
+    let seed = std::env::var("TEST_SEED").ok().filter(|seed| !seed.is_empty());
+    let seed = seed.map_or(2026, |seed| seed.parse().expect("TEST_SEED is a number"));
+    println!("TEST_SEED={seed}");
+    seed
+}
+
 /// A running martd. Killed when dropped.
 pub struct Martd {
     process: Child,

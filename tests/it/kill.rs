@@ -12,7 +12,7 @@ use fastrand::Rng;
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
-use crate::harness::{Client, Martd, Root, wait_for};
+use crate::harness::{Client, Martd, Root, seed, wait_for};
 use crate::proc;
 use crate::writers::{Project, Writer};
 
@@ -135,10 +135,7 @@ fn kill(martd: &mut Martd, after: Option<Duration>) {
 }
 
 fn killed_again_and_again(keeps_state: bool) {
-    let seed = std::env::var("KILL_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("KILL_SEED={seed}");
-    let mut rng = Rng::with_seed(seed);
+    let mut rng = Rng::with_seed(seed());
     let mut stage = Stage::new();
     stage.build();
 

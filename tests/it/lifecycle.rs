@@ -6,9 +6,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Martd, Root, program, wait_for};
+use crate::proc::{self, cpu_ticks, engine};
 use crate::writers::Writer;
 
 #[test]
@@ -198,4 +199,31 @@ fn clients_that_never_send_a_request_do_not_hold_up_the_end() {
     assert_eq!(martd.wait_exit().code(), Some(0));
     // Without that rule it is the 50 s of MARTD_DRAIN.
     assert!(stopping.elapsed() < std::time::Duration::from_secs(40));
+}
+
+#[test]
+fn a_signal_to_all_processes_is_the_fronts_matter() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let root = Root::new();
+        Writer::new().land(&root, "a", "SELECT 1 AS x");
+        let mut martd = Martd::start_with(root.path(), &[("MARTD_QUERY_TIMEOUT", "60s")]);
+        martd.wait_ready();
+        let engine = engine(martd.pid());
+        let before = cpu_ticks(engine);
+        let answer = thread::scope(|scope| {
+            let sql = "SELECT count(DISTINCT i + x) FROM mart.a, range(2000000) t(i)";
+            let answer = scope.spawn(|| martd.query(sql));
+            wait_for("the statement to run", || (cpu_ticks(engine) > before + 10).then_some(()));
+            // As a service manager does, or a terminal.
+            for pid in proc::children(martd.pid()).into_iter().chain([martd.pid()]) {
+                let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a process");
+                kill_process(pid, signal).expect("it runs");
+            }
+            answer.join().expect("the client ends")
+        });
+        assert_eq!(answer.value(), 2_000_000);
+        assert_eq!(martd.wait_exit().code(), Some(0));
+        let replaced = |line: &serde_json::Value| line["message"] == "the engine is replaced";
+        assert!(!martd.log().iter().any(replaced), "{:?}", martd.log());
+    }
 }

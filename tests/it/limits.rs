@@ -1,12 +1,13 @@
 //! Limits hold whatever a statement asks for, and the daemon answers the next one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::harness::{Martd, Root, Tokens, wait_for};
-use crate::proc::engine;
+use crate::proc::{self, engine};
 use crate::writers::Writer;
 
 fn martd(settings: &[(&str, &str)]) -> (Root, Martd) {
@@ -266,4 +267,88 @@ fn threads_of_all_snapshots_fit_the_memory_limit() {
         martd.wait_snapshot("the next", |s| s["generation"] == version + 1);
         assert_eq!(martd.query("SELECT x FROM mart.a").value(), version);
     }
+}
+
+/// What these processes have that is theirs, in bytes: no files, and what they share once.
+fn taken(pids: &[u32]) -> u64 {
+    let of = |pid: &u32| {
+        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let own = |line: &&str| line.starts_with("Pss_Anon:") || line.starts_with("Pss_Shmem:");
+        let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
+        Some(rollup.lines().filter(own).filter_map(kib).sum::<u64>() << 10)
+    };
+    pids.iter().filter_map(of).sum()
+}
+
+#[test]
+fn all_processes_take_no_more_than_is_told_at_start() {
+    let settings = [
+        ("MARTD_MEMORY", "256MiB"),
+        ("MARTD_PIN_MEMORY", "32MiB"),
+        ("MARTD_TABLE_MEMORY", "64MiB"),
+        ("MARTD_CACHE", "16MiB"),
+        ("MARTD_THREADS", "2"),
+        ("MARTD_QUERIES", "4"),
+        ("MARTD_QUERY_TIMEOUT", "4s"),
+    ];
+    let root = Root::new();
+    Writer::new().land(
+        &root,
+        "a",
+        "SELECT i AS x, 'n' || hash(i) AS name FROM range(1000000) t(i)",
+    );
+    let martd = Martd::start_with(root.path(), &settings);
+    martd.wait_ready();
+    let told =
+        martd.log().into_iter().find(|line| line.get("at_most").is_some()).expect("it is told");
+    let size = |field: &str| -> u64 {
+        let text = told[field].as_str().unwrap_or_else(|| panic!("{field}: {told}"));
+        text.parse::<bytesize::ByteSize>().expect("a size").as_u64()
+    };
+    let mib = |count: u64| count << 20;
+    assert_eq!(size("at_most"), mib(64 + 32 + 64 + 16 + 2 * (256 + 128)), "{told}");
+    assert!(size("builders") >= mib(256), "{told}");
+
+    let done = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let (mut most, mut engines) = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                let mut pids = proc::engines(martd.pid());
+                engines = engines.max(pids.len());
+                pids.push(martd.pid());
+                most = most.max(taken(&pids));
+                thread::yield_now();
+            }
+            (most, engines)
+        });
+        let asks = [
+            "SELECT count(DISTINCT i) FROM range(6000000) t(i)".to_owned(),
+            "SELECT name, count(*), list(x) FROM mart.a GROUP BY ALL ORDER BY ALL LIMIT 9"
+                .to_owned(),
+            "SELECT * FROM mart.a a, range(20) b(i)".to_owned(),
+            "SELECT max(a.name || b.name) FROM mart.a a JOIN mart.a b USING (x)".to_owned(),
+            // It cannot be interrupted, so that its engine is replaced beside this one.
+            format!("SELECT instr(repeat('a', {}), repeat('a', {}) || 'b')", 40 << 20, 20 << 20),
+        ];
+        let clients: Vec<_> = asks
+            .into_iter()
+            .map(|sql| {
+                let martd = &martd;
+                scope.spawn(move || {
+                    for _ in 0..3 {
+                        let body = json!({"sql": sql, "limit": 1_000_000});
+                        martd.client().post(&body);
+                    }
+                })
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().expect("the client ends"));
+        done.store(true, Ordering::Relaxed);
+        sampler.join().expect("the sampler ends")
+    });
+    println!("{} of {} MiB, with {} engines", most.0 >> 20, size("at_most") >> 20, most.1);
+    assert!(most.1 > 1, "no engine was replaced");
+    assert!(most.0 > mib(256), "nothing was done");
+    assert!(most.0 <= size("at_most"), "{} MiB", most.0 >> 20);
 }

@@ -4,13 +4,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Martd, Root};
+use crate::harness::{Martd, Root, seed};
 use crate::writers::Writer;
 
 /// Requests for each operation in each of schemathesis's phases.
 const EXAMPLES: &str = "40";
-/// The same requests in each run: a run that fails is to be a change that fails.
-const SEED: &str = "1";
 
 /// Builds that nobody makes are not waited for: it could be five minutes each. `holds.rs` waits for
 /// real ones.
@@ -29,7 +27,7 @@ fn schemathesis(martd: &Martd, arguments: &[&str]) {
         .arg("run")
         .arg(format!("http://{}/openapi.json", martd.address))
         .args(["--max-examples", EXAMPLES, "--request-timeout", "20", "--no-color"])
-        .args(["--seed", SEED])
+        .args(["--seed", &seed().to_string()])
         .args(arguments)
         .current_dir(work.path())
         .output()

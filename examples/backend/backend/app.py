@@ -72,6 +72,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             check_ownership(session, user_id, filters)
             return query_dataset(session, dataset, user_id, filters, limit, offset)
 
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """Whether this answers at all, for whoever starts and stops it: it knows no user."""
+        return {"status": "ok"}
+
     @app.get("/status")
     def status(_: User) -> dict[str, Any]:
         return {

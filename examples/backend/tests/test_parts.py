@@ -1,13 +1,17 @@
 """What the comparison of both ways cannot see, because they share it."""
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import duckdb
 import pytest
+from backend.app import create_app
 from backend.queries import to_json
 from backend.settings import Settings
 from backend.sources import source
 from daemon import Martd
+from fastapi.testclient import TestClient
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,13 @@ def test_an_old_file_with_either_schema(tmp_path, schema):
         connection.execute(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.x AS SELECT 1 AS a")
     with source(Settings("duckdb", duckdb_path=path)).session() as session:
         assert session.execute_query("SELECT a FROM mart.x", {}) == [{"a": 1}]
+
+
+def test_the_health_check_of_the_image_needs_no_user_and_no_data(tmp_path):
+    dockerfile = (Path(__file__).parents[1] / "Dockerfile").read_text()
+    (path,) = re.findall(r"HEALTHCHECK .*\n.*urlopen\('http://127\.0\.0\.1:8000(/\w+)'", dockerfile)
+    with TestClient(create_app(Settings("duckdb", duckdb_path=tmp_path / "none.duckdb"))) as backend:
+        assert backend.get(path).status_code == 200
 
 
 def test_a_source_that_is_not_known():

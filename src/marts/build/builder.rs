@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ use super::messages::{Allowance, Failure, Request, Response};
 use super::source::Source;
 use crate::ipc;
 use crate::sandbox;
+use crate::spawner;
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "build";
@@ -51,6 +53,10 @@ pub fn main(scratch: &Path) -> ExitCode {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return complain(&error),
     };
+    let made = fs::DirBuilder::new().mode(0o700).create(scratch);
+    if let Err(error) = spawner::leave_signals_to_the_front().and(made) {
+        return complain(&error);
+    }
     // Before anything is given up: DuckDB looks for the limits of its cgroup when it is opened, and
     // does not bear that they cannot be read. With one thread it starts no other.
     let mut source = Source::open(scratch.to_owned());

@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tracing::debug;
+use uuid::Uuid;
 
 use super::builder::SUBCOMMAND;
 use super::messages::{Request, Response};
 use super::table::TableBudget;
 use crate::ipc;
+use crate::limits;
+use crate::spawner::Spawner;
 
 /// Processor time that an empty file may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -36,6 +39,8 @@ pub struct Settings {
     pub program: PathBuf,
     /// Builders at once, besides one for a legacy file.
     pub builders: usize,
+    /// Starts them.
+    pub spawner: Spawner,
     /// Where each builder gets a folder (`MARTD_SCRATCH_DIR`); see [`choose_scratch`].
     pub scratch: PathBuf,
     /// What tables may take.
@@ -48,10 +53,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// As many builders as there are processors, at most two, and the usual deadline.
-    pub fn new(program: PathBuf, scratch: PathBuf, budget: Arc<TableBudget>) -> Self {
-        let builders = std::thread::available_parallelism().map_or(1, |count| count.get().min(2));
-        Self { program, builders, scratch, budget, deadline: DEADLINE, patience: PATIENCE }
+    /// As many builders as there are processors, at most two, and the usual deadline. Starts a spawner, so
+    /// ask before rights are given up.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn new(program: PathBuf, scratch: PathBuf, budget: Arc<TableBudget>) -> io::Result<Self> {
+        let builders = if limits::processors().value > 1 { 2 } else { 1 };
+        let (spawner, deadline, patience) = (Spawner::start()?, DEADLINE, PATIENCE);
+        Ok(Self { program, spawner, builders, scratch, budget, deadline, patience })
     }
 
     /// The processor time that a file of this size may take.
@@ -96,21 +106,30 @@ pub(super) struct Builder {
     asked: usize,
     patience: u32,
     /// Dropped after the process has ended.
-    _scratch: TempDir,
+    _scratch: Scratch,
+}
+
+/// A builder's folder. The builder makes it, so that there is none of one that never was, and removes it when
+/// it ends by itself.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // it is gone as a rule
+    }
 }
 
 impl Builder {
     pub(super) fn start(settings: &Settings) -> io::Result<Self> {
-        let scratch = TempDir::with_prefix_in(SCRATCH_PREFIX, &settings.scratch)?;
+        let name = format!("{SCRATCH_PREFIX}{}", Uuid::now_v7().simple());
+        let scratch = Scratch(settings.scratch.join(name));
         let (socket, theirs) = UnixStream::pair()?;
-        let words: [OsString; 2] = [SUBCOMMAND.into(), scratch.path().into()];
-        let process = Command::new(&settings.program)
-            .args(words)
-            .env_clear()
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let words: [OsString; 2] = [SUBCOMMAND.into(), scratch.0.as_os_str().to_owned()];
+        let mut command = Command::new(&settings.program);
+        command.args(words).env_clear().stdin(OwnedFd::from(theirs));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let process = settings.spawner.spawn(command)?;
         let (started, patience) = (Instant::now(), settings.patience);
         Ok(Self { process, socket, started, asked: 0, patience, _scratch: scratch })
     }

@@ -9,6 +9,7 @@ use duckdb::{Config, Connection};
 
 use super::messages::{Cause, Failure, Listed};
 use super::{Report, ReportColumn, TABLE};
+use crate::limits;
 
 /// Empty databases, by the size of their blocks; `scripts/empty-databases` writes them.
 const EMPTY_16K: &[u8] = include_bytes!("empty-16k.duckdb");
@@ -17,8 +18,6 @@ pub(super) const SMALL_BLOCK: u32 = 16 << 10;
 pub(super) const LARGE_BLOCK: u32 = 256 << 10;
 /// The database that is being built. A legacy file is attached by its stem, which is not this.
 const BUILT: &str = "martd: the table that is being built";
-/// What DuckDB may take. Rows go to the table as they are read, so this is for one row group.
-const MEMORY: &str = "2GB";
 
 /// DuckDB in a builder. Of no use any more after the first failure.
 pub(super) struct Source {
@@ -35,7 +34,7 @@ impl Source {
         let config = || {
             Config::default()
                 .threads(1)?
-                .max_memory(MEMORY)?
+                .max_memory(&format!("{}B", limits::builder_bytes()))?
                 .with("autoinstall_known_extensions", "false")?
                 .with("autoload_known_extensions", "false")?
                 .with("enable_external_file_cache", "false")?

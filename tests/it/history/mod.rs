@@ -5,8 +5,8 @@
 //! [`readers`] ask; all of them keep a [`record`]; and [`checker`] judges it. [`bad_histories`]
 //! proves that it would notice.
 //!
-//! Every random choice comes from one seed, which is printed. `HISTORY_SEED=` gives it again, which
-//! reproduces a run as far as timing allows. `SOAK=10m` makes it longer, which is `make soak`.
+//! Every random choice comes from one seed, which reproduces a run as far as timing allows. `SOAK=10m`
+//! makes it longer, which is `make soak`.
 
 mod record;
 mod checker;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use jiff::SignedDuration;
 
-use crate::harness::{Martd, Root};
+use crate::harness::{Martd, Root, seed};
 use crate::proc::Usage;
 use checker::Promise;
 use drivers::Stage;
@@ -60,24 +60,18 @@ const BUILDS: Plan = Plan {
 
 #[test]
 fn every_answer_comes_from_one_state_that_writers_finished() {
-    let seed = setting("HISTORY_SEED")
-        .map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("HISTORY_SEED is a number"));
-    let duration = setting("SOAK").map_or(DURATION, |time| {
+    let soak = std::env::var("SOAK").ok().filter(|time| !time.is_empty());
+    let duration = soak.map_or(DURATION, |time| {
         let time: SignedDuration = time.parse().expect("SOAK is a time such as 10m");
         time.try_into().expect("SOAK is not negative")
     });
-    println!("HISTORY_SEED={seed}");
-    let mut rng = Rng::with_seed(seed);
+    let mut rng = Rng::with_seed(seed());
     thread::scope(|scope| {
         for plan in [&FILES, &BUILDS] {
             let rng = rng.fork();
             scope.spawn(move || plan.run_and_check(duration, rng));
         }
     });
-}
-
-fn setting(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Plan {

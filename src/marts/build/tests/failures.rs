@@ -169,7 +169,7 @@ fn a_killed_front_leaves_nothing_behind() {
 /// Builds a file, says so, and has its builder still when it is killed.
 fn be_a_front(dir: &Path) {
     let budget = TableBudget::new(64 << 20, None);
-    let settings = Settings::new(dir.join("martd"), dir.join("scratch"), budget);
+    let settings = Settings::new(dir.join("martd"), dir.join("scratch"), budget).expect("threads");
     let pool = Pool::start(settings, |_| {}).expect("threads");
     let file = fs::File::open(dir.join("made.parquet")).expect("open");
     let pin = Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("pin"));

@@ -55,7 +55,8 @@ impl Stage {
         );
         write_program(&program, &text);
         let budget = TableBudget::new(64 << 20, None);
-        let mut settings = Settings::new(program, dir.path().join("scratch"), budget);
+        let mut settings =
+            Settings::new(program, dir.path().join("scratch"), budget).expect("threads");
         settings.builders = 1;
         Self { dir, settings, pins: Budget::new(64 << 20) }
     }
