@@ -176,7 +176,7 @@ class Response(io.RawIOBase):
 
     def _cut(self) -> AnswerCut:
         request_id = self.headers.get("X-Request-Id")
-        detail = "the answer broke off before its end; the log of martd may say why"
+        detail = "the answer broke off before its end; martd's log says why, for example MARTD_MAX_RESULT or its time limit"
         return AnswerCut(detail, slug="answer-cut", request_id=request_id)
 
 
