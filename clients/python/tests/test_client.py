@@ -1,7 +1,6 @@
 """The client on a real martd, and the same in process."""
 
 import datetime as dt
-import json
 import subprocess
 import sys
 import threading
@@ -301,31 +300,6 @@ connection.close()
             for ask in asks:
                 ask.join()
             assert answers == [[{"a": 1}]] * 2
-
-
-def test_datasets(tmp_path):
-    """The ledger's, the same over HTTP and in process."""
-    write_mart(tmp_path, "x", "SELECT 1 AS a")
-    model = {
-        "name": "x", "schema": "mart", "description": "Xs.", "invocation_id": "i",
-        "meta": {"dataset": True, "friendly_name": "The Xs", "enum_filters": [{"name": "a", "options": [1]}]},
-        "columns": [{"name": "a", "description": "A.", "data_type": "INTEGER"}],
-    }  # fmt: skip
-    build = {
-        "invocation_id": "i", "started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:01Z",
-        "status": "success", "results": [], "outstanding": [], "models": [model, {**model, "name": "y", "meta": {}}],
-    }  # fmt: skip
-    (tmp_path / "mart/_build.json").write_text(json.dumps({"build": build}))
-    with Martd(tmp_path, MARTD_PUBLISH="file") as daemon, Client(daemon.ready().url) as one, Client(f"file://{tmp_path}") as other:
-        assert one.datasets() == other.datasets()
-        [dataset] = one.datasets()["datasets"]
-        for name in ("x", dataset["id"]):
-            assert one.schema(name) == other.schema(name)
-        assert one.schema("x")["columns"] == model["columns"]
-        for each in (one, other):
-            with pytest.raises(QueryError) as caught:
-                each.schema("nope")
-            assert caught.value.slug == "not-found"
 
 
 def test_a_scope_of_files_does_not_stay(parquet_dir):

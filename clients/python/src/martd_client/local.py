@@ -113,11 +113,12 @@ class Local:
         return [self._legacy] if self._legacy is not None and self._legacy.is_file() else []
 
     def _models(self) -> list[dict[str, Any]]:
-        try:
-            ledger = json.loads((self._folder / "_build.json").read_text(encoding="utf-8"))
-            return list(ledger["build"]["models"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return []  # as with martd, a project without a ledger offers nothing
+        """What the ledger says last of each mart; without one, nothing, as with martd."""
+        files = [self._folder / "_build.json", *self._folder.glob("_builds/*.json")]
+        models: dict[str, dict[str, Any]] = {}
+        for _, record in sorted(filter(None, map(_record, files)), key=lambda each: each[0]):
+            models |= record
+        return list(models.values())
 
     def _cursor(self, question: Question) -> "tuple[str, duckdb.DuckDBPyConnection]":
         """A connection to the files as they are now, and what they are."""
@@ -311,6 +312,18 @@ def _check_arrow(column: str, ty: Any) -> None:
         for _, child in ty.children:
             if not isinstance(child, int):  # the size of an array
                 _check_arrow(column, child)
+
+
+def _record(file: Path) -> tuple[tuple[dt.datetime, str], dict[str, dict[str, Any]]] | None:
+    """When a file of the ledger was written, and what it says of which mart; none where it is no whole one."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        build = document["build"]
+        finished = dt.datetime.fromisoformat(build["finished_at"])
+        models = document["marts"] if "marts" in document else build["models"]
+        return (finished, str(build.get("id", ""))), {model["name"]: model for model in models}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _identity(files: list[Path]) -> str:
