@@ -69,12 +69,13 @@ def test_whole_tables(client, old, query):
 @pytest.mark.parametrize("query", [
     SALES,
     "SELECT day, sum(amount) AS total, sum(i) AS whole, user_id, TIMESTAMPTZ '2026-01-31 12:00:00+00' AS at FROM mart.sales GROUP BY ALL ORDER BY ALL",
+    "SELECT (i * 7919 / 100)::DECIMAL(18, 2) AS d, (i * 7919 / 1000)::DECIMAL(38, 3) AS e FROM mart.sales ORDER BY i",
     "SELECT if(i % 2 = 0, day, NULL) AS d, if(i % 3 = 0, amount, NULL) AS a, if(i % 5 = 0, note, NULL) AS n FROM mart.sales ORDER BY i",
 ])  # fmt: skip
 def test_pandas_frames_are_duckdbs(client, old, query):
     expected = old.connection.execute(query).df()
-    pandas.testing.assert_frame_equal(client.query_df(query), expected)
-    pandas.testing.assert_frame_equal(client.connection().execute(query).df(), expected)
+    pandas.testing.assert_frame_equal(client.query_df(query), expected, check_exact=True)
+    pandas.testing.assert_frame_equal(client.connection().execute(query).df(), expected, check_exact=True)
 
 
 def test_parameters_and_the_library(client):
