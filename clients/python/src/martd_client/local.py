@@ -254,7 +254,8 @@ class Local:
         columns = connection.description or []
         for name, ty, *_ in columns:
             _check_arrow(str(name), ty)
-        table = connection.fetch_record_batch().read_all()
+        # duckdb 1.4 has only the second, which 1.5 warns of.
+        table = getattr(connection, "to_arrow_table", connection.fetch_arrow_table)()
         for (name, ty, *_), column in zip(columns, table.columns, strict=True):
             if "HUGEINT" in str(ty):
                 try:
