@@ -179,8 +179,9 @@ test-dbt: test-martd
 	$(PYTHON_TEST) -m unittest discover --start-directory dbt/checks
 
 .PHONY: test-client
-test-client: test-martd
+test-client: test-martd $(VENV)/generated/ready ## Check the Python client, and clients that are made of /openapi.json
 	cd clients/python && $(PYTHON_TEST) -m mypy && $(PYTHON_TEST) -m pytest -q
+	cd clients/generated && $(PYTHON_TEST) -m pytest -q
 
 .PHONY: test-backend
 test-backend: test-martd
@@ -239,6 +240,13 @@ $(VENV)/ready: dbt/requirements.txt dbt/requirements-dagster.txt tests/requireme
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check \
 		$(addprefix --requirement ,$(filter %.txt,$^))
+	@touch $@
+
+$(VENV)/generated/ready: clients/generated/package.json clients/generated/package-lock.json | $(VENV)/ready
+	@$(call need,npm,Node.js with npm)
+	@mkdir -p "$(@D)"
+	cp $^ "$(@D)"
+	cd "$(@D)" && npm ci --silent --no-fund --no-audit
 	@touch $@
 
 .PHONY: need-cargo need-cc

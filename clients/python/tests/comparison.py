@@ -17,7 +17,7 @@ def same(found, expected):
     if isinstance(expected, dict):
         return same(list(found.items()), list(expected.items()))
     if isinstance(expected, dt.datetime):
-        return found == expected and found.utcoffset() == expected.utcoffset()
+        return found == expected and repr(found) == repr(expected)  # the class of the time zone, too
     if isinstance(expected, dt.time):
         return found == expected and found.utcoffset() == expected.utcoffset()
     return repr(found) == repr(expected)  # 0.0 is not -0.0, nor is 1.0 the same Decimal as 1.00
@@ -32,11 +32,11 @@ def assert_same(found, expected):
 
 
 class OldClient:
-    """What an application had before: DuckDB's rows as dicts with lower-case keys."""
+    """What an application had before: DuckDB's rows as dicts with lower-case keys, cut at `max_rows`."""
 
     def __init__(self, parquet_dir):
         self.connection = duckdb.connect()
-        self.connection.execute("CREATE SCHEMA mart; SET TimeZone = 'UTC'")
+        self.connection.execute("CREATE SCHEMA mart; SET GLOBAL TimeZone = 'UTC'")
         for file in (parquet_dir / "mart").glob("*.parquet"):
             self.connection.execute(f"CREATE TABLE mart.{file.stem} AS FROM '{file}'")
 

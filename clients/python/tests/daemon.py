@@ -32,7 +32,7 @@ class Martd:
         self._process = subprocess.Popen(
             command, env=environment, stdout=self._log, stderr=subprocess.STDOUT, text=True
         )
-        self.url = f"http://{self._until(self._address)}"
+        self.url = f"http://{self.until(self._address)}"
         return self
 
     def __exit__(self, *_):
@@ -42,17 +42,18 @@ class Martd:
 
     def ready(self):
         """Waits until there is something to ask."""
-        return self._until(lambda: self._is_ready() and self)
+        return self.until(lambda: self._is_ready() and self)
 
     def wait_for(self, condition):
         """Waits until `condition` is true of /v1/snapshot."""
-        return self._until(lambda: condition(self.get("/v1/snapshot")) and self)
+        return self.until(lambda: condition(self.get("/v1/snapshot")) and self)
 
     def get(self, path):
         with urlopen(self.url + path) as answer:
             return json.load(answer)
 
-    def _until(self, look):
+    def until(self, look):
+        """Waits until `look` gives something, and gives that."""
         end = time.monotonic() + WAIT_S
         while time.monotonic() < end:
             if found := look():

@@ -1,17 +1,17 @@
 """The client on a real martd, and the same in process."""
 
 import datetime as dt
-import json
 import subprocess
 import sys
 import threading
+import time
 
 import duckdb
 import pytest
 from comparison import assert_same
 from conftest import write_mart
 from daemon import Martd
-from martd_client import Client, NotReady, QueryError, Unavailable, client as module
+from martd_client import AnswerCut, AnswerTooLarge, Client, NotReady, QueryError, Unavailable, client as module
 from martd_client.errors import position_in
 
 SALES = "SELECT * FROM mart.sales ORDER BY i"
@@ -44,13 +44,46 @@ def test_analytic_queries(client, old, query, params):
     assert_same(client.execute_query(query, params), expected)
 
 
-@pytest.mark.parametrize("max_rows", [0, 1, 9_999, 10_000, 30_000, 100_000])
-def test_max_rows(client, old, max_rows):
+@pytest.mark.parametrize("max_rows", [30_000, 100_000])
+def test_as_many_rows_as_there_are(client, old, max_rows):
     assert_same(client.execute_query(SALES, max_rows=max_rows), old.execute_query(SALES, max_rows=max_rows))
 
 
+@pytest.mark.parametrize("max_rows", [0, 1, 9_999, 10_000, 29_999])
+def test_more_rows_than_max_rows_are_an_error(client, max_rows):
+    with pytest.raises(AnswerTooLarge, match=f"more than max_rows={max_rows} rows.*LIMIT"):
+        client.execute_query(SALES, max_rows=max_rows)
+    assert len(client.execute_query(f"FROM mart.sales LIMIT {max_rows}", max_rows=max_rows)) == max_rows
+
+
 def test_ten_thousand_rows_unless_told_otherwise(client):
-    assert len(client.execute_query(SALES)) == 10_000
+    with pytest.raises(AnswerTooLarge, match="max_rows=10000"):
+        client.execute_query(SALES)
+    assert len(client.execute_query("FROM mart.sales LIMIT 10000")) == 10_000
+
+
+def test_a_negative_max_rows_is_wrong(client):
+    with pytest.raises(ValueError, match="max_rows is -1; use 0 or more"):
+        client.execute_query(SALES, max_rows=-1)
+
+
+def test_a_martd_that_lets_through_less(parquet_dir, old, tmp_path):
+    """Its maximum is not known to the client, and need not be."""
+    with Martd(parquet_dir, MARTD_MAX_ROWS="5000") as daemon, Client(daemon.ready().url) as asked:
+        query = "FROM mart.sales WHERE i < 5000 ORDER BY i"
+        assert_same(asked.execute_query(query), old.execute_query(query))
+        assert asked.query_arrow(query).num_rows == 5000
+        for ask in (
+            lambda: asked.execute_query(SALES),
+            lambda: asked.execute_query(SALES, max_rows=5000),
+            lambda: asked.query_arrow(SALES),
+            lambda: asked.connection().execute(SALES),
+            lambda: asked.export(SALES, tmp_path / "x.csv"),
+            lambda: asked.export(SALES, tmp_path / "x.parquet", format="parquet"),
+        ):
+            with pytest.raises((AnswerTooLarge, AnswerCut)):
+                ask()
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mart_without_rows_has_none(client):
@@ -100,23 +133,14 @@ def test_nothing_there_yet(tmp_path):
     (tmp_path / "mart").mkdir()
     with Martd(tmp_path) as daemon:
         for url in (daemon.url, f"file://{tmp_path}"):
-            with Client(url, retry=0) as asked:
+            with Client(url, retry=60, timeout=60) as asked:
+                start = time.monotonic()
                 assert asked.check_connection() is False
                 assert asked.last_refresh_time() is None and asked.snapshot() is None
                 with pytest.raises(FileNotFoundError) as caught:
                     asked.execute_query("SELECT 1 FROM mart.x")
                 assert type(caught.value) is NotReady and caught.value.slug == "not-ready"
-
-
-def test_a_client_that_waits_for_the_first_mart(tmp_path):
-    (tmp_path / "mart").mkdir()
-    with Martd(tmp_path) as daemon, Client(daemon.url, retry=60, timeout=60) as asked:
-        answers = []
-        waiting = threading.Thread(target=lambda: answers.append(asked.execute_query("SELECT a FROM mart.x")))
-        waiting.start()
-        write_mart(tmp_path, "x", "SELECT 1 AS a")
-        waiting.join()
-        assert answers == [[{"a": 1}]]
+                assert time.monotonic() - start < 30  # at once, as with a file that is not there
 
 
 def test_one_snapshot_for_several_queries(tmp_path):
@@ -130,9 +154,11 @@ def test_one_snapshot_for_several_queries(tmp_path):
         daemon.wait_for(lambda served: served["id"] != first)
         assert view.execute_query("SELECT a + 10 AS a FROM mart.x") == [{"a": 11}]
         assert asked.execute_query("SELECT a FROM mart.x") == [{"a": 2}]
-        assert asked.execute_query("SELECT a FROM mart.x", snapshot=first) == [{"a": 1}]
-        with pytest.raises(QueryError) as caught:
-            asked.execute_query("SELECT 1", snapshot="f00")
+        with asked.consistent(first) as past, asked.consistent("f00") as none:
+            assert past.execute_query("SELECT a FROM mart.x") == [{"a": 1}]
+            assert past.query_arrow("SELECT a FROM mart.x")["a"].to_pylist() == [1]
+            with pytest.raises(QueryError) as caught:
+                none.execute_query("SELECT 1")
         assert caught.value.slug == "snapshot-gone"
 
 
@@ -276,36 +302,32 @@ connection.close()
             assert answers == [[{"a": 1}]] * 2
 
 
-def test_datasets(tmp_path):
-    """The ledger's, the same over HTTP and in process."""
-    write_mart(tmp_path, "x", "SELECT 1 AS a")
-    model = {
-        "name": "x", "schema": "mart", "description": "Xs.", "invocation_id": "i",
-        "meta": {"dataset": True, "friendly_name": "The Xs", "enum_filters": [{"name": "a", "options": [1]}]},
-        "columns": [{"name": "a", "description": "A.", "data_type": "INTEGER"}],
-    }  # fmt: skip
-    build = {
-        "invocation_id": "i", "started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:01Z",
-        "status": "success", "results": [], "outstanding": [], "models": [model, {**model, "name": "y", "meta": {}}],
-    }  # fmt: skip
-    (tmp_path / "mart/_build.json").write_text(json.dumps({"build": build}))
-    with Martd(tmp_path, MARTD_PUBLISH="file") as daemon, Client(daemon.ready().url) as one, Client(f"file://{tmp_path}") as other:
-        assert one.datasets() == other.datasets()
-        [dataset] = one.datasets()["datasets"]
-        for name in ("x", dataset["id"]):
-            assert one.schema(name) == other.schema(name)
-        assert one.schema("x")["columns"] == model["columns"]
-        for each in (one, other):
-            with pytest.raises(QueryError) as caught:
-                each.schema("nope")
-            assert caught.value.slug == "not-found"
+def test_a_scope_of_files_does_not_stay(parquet_dir):
+    """Each question says whose rows it reads, whatever the one before it did."""
+    count = "SELECT count(*) AS n FROM mart.sales"
+    with Client(f"file://{parquet_dir}", unscoped=frozenset({"sales"})) as asked:
+        for scope, rows in ((None, 30_000), ("user_id=1", 10_000), ("*", 30_000), ("i=7", 1), ("user_id=2", 10_000)):
+            assert asked.execute_query(count, scope=scope) == [{"n": rows}]
+
+
+def test_the_time_zone_of_the_machine_does_not_matter(parquet_dir, martd):
+    """Neither what a moment is truncated to nor how it comes."""
+    query = "SELECT date_trunc('day', TIMESTAMPTZ '2026-01-31 23:00:00+00') AS d, TIMESTAMPTZ '2026-01-31 23:00:00+00'::DATE AS x"
+    script = f"""
+from martd_client import Client
+print([Client(url).execute_query({query!r}) for url in ({martd.url!r}, "file://{parquet_dir}")])
+"""
+    environment = {"PYTHONPATH": ":".join(sys.path), "TZ": "Asia/Tokyo"}
+    found = subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=60, capture_output=True, text=True)
+    row = "{'d': datetime.datetime(2026, 1, 31, 0, 0, tzinfo=<UTC>), 'x': datetime.date(2026, 1, 31)}"
+    assert found.stdout.strip() == f"[[{row}], [{row}]]"
 
 
 def test_martd_on_a_unix_socket(parquet_dir, tmp_path, old):
     path = tmp_path / "martd.sock"
-    with Martd(parquet_dir, listen=f"unix:{path}"), Client(f"http+unix://{path}", retry=60, timeout=60) as asked:
-        assert_same(asked.execute_query(SALES), old.execute_query(SALES))
-        assert asked.check_connection() is True
+    with Martd(parquet_dir, listen=f"unix:{path}") as daemon, Client(f"http+unix://{path}") as asked:
+        daemon.until(asked.check_connection)
+        assert_same(asked.execute_query(SALES, max_rows=30_000), old.execute_query(SALES, max_rows=30_000))
 
 
 def test_the_functions_of_the_module(martd, monkeypatch):

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from conftest import write_mart
 from daemon import Martd
-from martd_client import AnswerTooLarge, Client, QueryError
+from martd_client import Client, QueryError
 
 MILLION = 1_000_000
 WIDE = (
@@ -86,14 +86,6 @@ def test_parquet_of_an_interval_says_what_to_do(remote, tmp_path):
     with pytest.raises(QueryError, match="column c42 has the type INTERVAL.* cast it"):
         remote.export("SELECT c42 FROM mart.kinds", tmp_path / "x.parquet", format="parquet")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("format", ["csv", "parquet"])
-def test_more_rows_than_wanted_are_an_error(client, tmp_path, format):
-    with pytest.raises(AnswerTooLarge):
-        client.export("SELECT i FROM mart.sales", tmp_path / "x", format=format, max_rows=29_999)
-    assert list(tmp_path.iterdir()) == []
-    client.export("SELECT i FROM mart.sales", tmp_path / "x", format=format, max_rows=30_000)
 
 
 def test_a_wrong_statement_leaves_what_was_there(client, tmp_path):

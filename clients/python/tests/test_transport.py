@@ -67,7 +67,8 @@ def test_a_unix_socket(tmp_path):
 
 def test_what_is_sent():
     with Fake(WHOLE) as server, client(server, token="s3cret", scope_param="user_id") as asked:
-        asked.execute_query("SELECT $n", {"n": 1, "user_id": "u-1"}, max_rows=5, snapshot="f00")
+        with asked.consistent("f00") as view:
+            view.execute_query("SELECT $n", {"n": 1, "user_id": "u-1"}, max_rows=5)
         headers = server.requests[0]["headers"]
         assert json.loads(server.requests[0]["body"]) == {
             "sql": "SELECT $n", "limit": 5, "params": {"n": 1}, "types": {"n": "INTEGER"},
@@ -116,8 +117,7 @@ def test_rows_that_martd_left_out_are_an_error():
     short = whole(ARROW, "Martd-Truncated: true")
     with Fake(short, short, stream(ARROW, trailer="Martd-Truncated: true"), stream(ARROW, trailer="")) as server:
         with client(server) as asked:
-            assert len(asked.execute_query("SELECT 1", max_rows=1000)) == 1000  # as many as were asked for
-            for _ in range(2):
+            for _ in range(3):
                 with pytest.raises(AnswerTooLarge):
                     asked.execute_query("SELECT 1")
             with pytest.raises(AnswerCut, match="did not say"):
@@ -130,12 +130,29 @@ def test_an_answer_that_is_too_large_is_told_as_such():
             asked.execute_query("SELECT 1")
 
 
-@pytest.mark.parametrize("slug", ["overloaded", "legacy-locked", "not-ready"])
+@pytest.mark.parametrize("slug", ["overloaded", "legacy-locked"])
 def test_what_goes_away_by_itself_is_asked_again(slug):
     busy = problem("503 Service Unavailable", slug, "Retry-After: 0")
     with Fake(busy, busy, WHOLE) as server, client(server) as asked:
         assert asked.execute_query("SELECT 1") == ROWS
         assert len(server.requests) == 3 and server.connections == 1
+
+
+def test_no_data_yet_is_not_waited_for():
+    nothing = problem("503 Service Unavailable", "not-ready", "Retry-After: 0")
+    with Fake(nothing, WHOLE) as server, client(server) as asked:
+        with pytest.raises(FileNotFoundError):
+            asked.execute_query("SELECT 1")
+        assert len(server.requests) == 1
+
+
+def test_a_limit_that_martd_does_not_allow_is_left_out():
+    refused = problem("400 Bad Request", "bad-request", detail="limit may be 5 at most (MARTD_MAX_ROWS)")
+    with Fake(refused, WHOLE, refused, refused) as server, client(server) as asked:
+        assert asked.execute_query("SELECT 1") == ROWS
+        assert [json.loads(request["body"]).get("limit") for request in server.requests] == [10_000, None]
+        with pytest.raises(QueryError, match="MARTD_MAX_ROWS"):
+            asked.execute_query("SELECT 1")  # once is enough
 
 
 def test_retry_after_is_heeded():
@@ -172,7 +189,7 @@ def test_without_retry_after_nothing_is_asked_again():
         ("507 Insufficient Storage", "memory-limit", QueryError, Exception),
         ("504 Gateway Timeout", "query-timeout", QueryTimeout, TimeoutError),
         ("503 Service Unavailable", "not-ready", NotReady, FileNotFoundError),
-        ("503 Service Unavailable", "legacy-locked", Unavailable, Exception),
+        ("503 Service Unavailable", "legacy-locked", Unavailable, FileNotFoundError),
         ("500 Internal Server Error", "internal", MartdError, Exception),
     ],
 )
@@ -200,8 +217,15 @@ def test_nobody_there():
     with Client(url) as asked:
         with pytest.raises(Unreachable) as caught:
             asked.execute_query("SELECT 1")
-        assert isinstance(caught.value, ConnectionError)
-        assert asked.check_connection() is False
+        assert isinstance(caught.value, ConnectionError) and isinstance(caught.value, FileNotFoundError)
+        assert asked.check_connection() is False and asked.last_refresh_time() is None
+
+
+def test_a_wrong_token_is_neither_a_connection_nor_a_time():
+    with Fake(*[problem("401 Unauthorized", "unauthorized")] * 3) as server, client(server) as asked:
+        assert asked.check_connection() is False and asked.last_refresh_time() is None
+        with pytest.raises(QueryError, match="about unauthorized"):
+            asked.freshness()
 
 
 def test_a_server_that_says_nothing():

@@ -79,10 +79,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.get("/status")
     def status(_: User) -> dict[str, Any]:
+        has_datasets = analytics.manifest_available()
         return {
             "duckdb_available": analytics.check_connection(),
-            "manifest_available": analytics.manifest_available(),
-            "dataset_count": analytics.datasets()["total"],
+            "manifest_available": has_datasets,
+            "dataset_count": analytics.datasets()["total"] if has_datasets else 0,
             "last_refresh": analytics.last_refresh_time(),
         }
 
@@ -90,14 +91,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     def not_owned(_: Request, error: NotOwned) -> JSONResponse:
         return _problem(404, str(error))
 
-    @app.exception_handler(OSError)
+    @app.exception_handler(FileNotFoundError)
     @app.exception_handler(duckdb.IOException)
-    def not_there(_: Request, error: Exception) -> JSONResponse:
-        """No data yet, a file that dbt has locked, a martd that does not answer."""
-        return _problem(503, "analytics are not available at the moment")
-
     @app.exception_handler(MartdError)
-    def failed(_: Request, error: MartdError) -> JSONResponse:
+    def failed(_: Request, error: Exception) -> JSONResponse:
+        """No data yet, a file that dbt has locked, a martd that does not answer."""
         if isinstance(error, QueryError):
             raise error  # a statement of ours that is wrong: 500, and a trace in the log
         return _problem(504 if isinstance(error, QueryTimeout) else 503, "analytics are not available at the moment")

@@ -39,6 +39,7 @@ def _model(node: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": node["alias"],
         "description": node["description"],
-        "meta": node["config"].get("meta") or {},
+        "meta": node.get("meta"),
+        "config": node["config"],
         "columns": list(node["columns"].values()),
     }

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import duckdb
-from martd_client import Client, QueryError
+from martd_client import Client, QueryError, Unavailable
 
 from .manifest import Manifest
 from .settings import Settings
@@ -109,23 +109,39 @@ class MartdSource:
         return self._client.consistent()
 
     def datasets(self) -> dict[str, Any]:
-        known = self._client.datasets()
-        # Without a ledger, as with a legacy file, martd knows of no datasets.
-        return known if known["total"] else self._manifest.datasets()
+        return self._known() or self._manifest.datasets()
 
     def schema(self, dataset: str) -> Row | None:
+        if self._known() is None:
+            return self._manifest.schema(dataset)
         try:
             return self._client.schema(dataset)
         except QueryError as error:
             if error.slug != "not-found":
                 raise
-            return None if self._client.datasets()["total"] else self._manifest.schema(dataset)
+            return None
+
+    def _known(self) -> dict[str, Any] | None:
+        """The datasets that martd knows of; none without a ledger, as with a legacy file.
+
+        While martd is away the manifest says the same, if there is one.
+        """
+        try:
+            known = self._client.datasets()
+        except Unavailable:
+            if not self._manifest.is_there():
+                raise
+            return None
+        return known if known["total"] else None
 
     def check_connection(self) -> bool:
         return self._client.check_connection()
 
     def manifest_available(self) -> bool:
-        return bool(self.datasets()["total"])
+        try:
+            return bool(self.datasets()["total"])
+        except Unavailable:
+            return False
 
     def last_refresh_time(self) -> dt.datetime | None:
         return self._client.last_refresh_time()

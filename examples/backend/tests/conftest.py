@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import sys
@@ -51,6 +52,32 @@ def legacy_file(build):
     newest = max(mart.stat().st_mtime_ns for mart in build.marts.glob("*.parquet"))
     os.utime(build.old_file, ns=(newest, newest))  # so that both ways say the same of their age
     return build.old_file.resolve()
+
+
+@pytest.fixture(scope="session")
+def nested_build(build):
+    """The same build, of a project that has its filters under `meta.filters`."""
+    twin = build.copy()
+    edit(twin.ledger_file, lambda ledger: [nest(model["meta"]) for model in ledger["build"]["models"]])
+    edit(
+        twin.project / "target/manifest.json",
+        lambda manifest: [nest(meta) for node in manifest["nodes"].values() for meta in (node.get("meta"), node["config"].get("meta"))],
+    )
+    return twin
+
+
+def edit(path, change):
+    stat = path.stat()
+    document = json.loads(path.read_text(encoding="utf-8"))
+    change(document)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    os.utime(path, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+
+
+def nest(meta):
+    """Moves what is about filters."""
+    if meta and "filters" not in meta:
+        meta["filters"] = {key: meta.pop(key) for key in list(meta) if key.endswith(("_column", "_filters"))}
 
 
 @pytest.fixture(scope="session")

@@ -19,16 +19,23 @@ SEED = int(os.environ.get("TEST_SEED") or 2026)
 RANDOM_CALLS = 200
 
 
-@pytest.fixture(scope="module", params=["parquet", "legacy", "files"])
+@pytest.fixture(scope="module", params=["parquet", "legacy", "files", "nested files", "nested manifest"])
 def backends(request, build, legacy_file):
-    """The old way and a new one."""
+    """The old way and a new one, which may also be the old way over a project that has its filters elsewhere."""
     manifest = build.project / "target/manifest.json"
     old = Settings("duckdb", duckdb_path=legacy_file, manifest=manifest)
-    if request.param == "files":
-        url = f"file://{build.marts.parent}"
-    else:
-        url = request.getfixturevalue("martd" if request.param == "parquet" else "martd_on_legacy").url
-    new = Settings("martd", manifest=manifest, martd_url=url)
+    match request.param:
+        case "parquet" | "legacy":
+            martd = request.getfixturevalue("martd" if request.param == "parquet" else "martd_on_legacy")
+            new = Settings("martd", manifest=manifest, martd_url=martd.url)
+        case "files":
+            new = Settings("martd", manifest=manifest, martd_url=f"file://{build.marts.parent}")
+        case "nested files":
+            nested = request.getfixturevalue("nested_build")
+            new = Settings("martd", martd_url=f"file://{nested.marts.parent}")
+        case "nested manifest":
+            nested = request.getfixturevalue("nested_build")
+            new = Settings("duckdb", duckdb_path=legacy_file, manifest=nested.project / "target/manifest.json")
     with TestClient(create_app(old)) as before, TestClient(create_app(new)) as after:
         yield before, after
 

@@ -37,12 +37,28 @@ def test_no_data_yet(tmp_path, monkeypatch, manifest):
     }  # fmt: skip
 
 
-def test_a_martd_that_is_gone(tmp_path, monkeypatch, manifest):
+NOTHING = {"duckdb_available": False, "manifest_available": False, "dataset_count": 0, "last_refresh": None}
+AWAY = (503, {"detail": "analytics are not available at the moment"})
+
+
+def gone(tmp_path):
+    """The URL of a martd that was there."""
     (tmp_path / "mart").mkdir()
     with Martd(tmp_path) as martd:
-        url = martd.url
-    gone = answers(Settings("martd", martd_url=url, manifest=manifest), monkeypatch)
-    assert {status for status, _ in gone.values()} == {503}
+        return martd.url
+
+
+def test_a_martd_that_is_gone(tmp_path, monkeypatch, manifest):
+    """Said as a DuckDB file that is gone."""
+    old = answers(Settings("duckdb", duckdb_path=tmp_path / "none.duckdb", manifest=manifest), monkeypatch)
+    new = answers(Settings("martd", martd_url=gone(tmp_path), manifest=manifest), monkeypatch)
+    assert new == old
+    assert new["/status"][0] == new["/datasets"][0] == 200 and new["/datasets/dim_tags/query"] == AWAY
+
+
+def test_a_martd_that_is_gone_and_no_manifest(tmp_path, monkeypatch):
+    new = answers(Settings("martd", martd_url=gone(tmp_path)), monkeypatch)
+    assert new == {"/status": (200, NOTHING), "/datasets": AWAY, "/datasets/dim_tags/query": AWAY}
 
 
 def test_a_file_that_dbt_has(tmp_path, monkeypatch, manifest):

@@ -7,16 +7,27 @@ Every field says DuckDB's name of its type, because Arrow has fewer. What Python
 import datetime as dt
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
+from .errors import QueryError
+
+try:
+    import pytz
+
+    UTC: dt.tzinfo = pytz.utc  # what duckdb's values have, which needs pytz for them
+except ImportError:
+    UTC = dt.timezone.utc
+
 Values = list[Any]
 Converter = Callable[[Any], Values]
 
+NOT_IN_ARROW = ("UHUGEINT", "INTERVAL", "BIT", "BIGNUM", "TIME WITH TIME ZONE", "UNION")
+"""Types that martd sends as something else, or that duckdb's Arrow has wrong."""
 EPOCH = dt.datetime(1970, 1, 1)
 MICROS_PER_DAY = 86_400_000_000
 TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -27,20 +38,19 @@ FIRST_DAY, LAST_DAY = -719_162, 2_932_896
 DAYS_OF_400_YEARS = 146_097
 
 
-class Rows:
-    """Makes dicts of the rows of batches that share a schema."""
+def rows(schema: Any, batches: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    """The rows of batches that share a schema."""
+    converters = [converter(field) for field in schema]
+    for batch in batches:
+        columns = [convert(column) for convert, column in zip(converters, batch.columns, strict=True)]
+        yield from zip(*columns, strict=True)
 
-    def __init__(self, schema: Any) -> None:
-        self._names = [name.lower() for name in column_names(schema)]
-        self._converters = [converter(field) for field in schema]
 
-    def of(self, batch: Any) -> list[dict[str, Any]]:
-        """Of a name that is there twice, the last column stays, as in any dict."""
-        columns = [
-            convert(column)
-            for convert, column in zip(self._converters, batch.columns, strict=True)
-        ]
-        return [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
+def table(schema: Any, batches: list[Any]) -> Any:
+    """The same as a table with the types of duckdb's own Arrow tables."""
+    found = pa.Table.from_batches(batches, schema)
+    columns = [_plain(column, field) for column, field in zip(found.columns, schema, strict=True)]
+    return pa.table(columns, names=schema.names)
 
 
 def column_names(schema: Any) -> list[str]:
@@ -70,7 +80,7 @@ def _converter(ty: str, arrow: Any) -> Converter:
         function = _FROM_VALUE[ty]
         return lambda array: _map(function, array)
     if pa.types.is_timestamp(arrow):
-        zone = dt.timezone.utc if ty == "TIMESTAMP WITH TIME ZONE" else None
+        zone = UTC if ty == "TIMESTAMP WITH TIME ZONE" else None
         per_second = TICKS_PER_SECOND[arrow.unit]
         return lambda array: _map(lambda n: _timestamp(n, per_second, zone), array.view(pa.int64()))
     if ty == "INTERVAL":
@@ -86,6 +96,64 @@ def _converter(ty: str, arrow: Any) -> Converter:
     if pa.types.is_union(arrow):
         return _unions(arrow)
     return lambda array: list(array.to_pylist())
+
+
+def _plain(column: Any, field: Any) -> Any:
+    ty = plain_type(field, field.name)
+    if column.type == ty:
+        return column
+    try:
+        if pa.types.is_nested(ty) or pa.types.is_string(ty):
+            convert = converter(field)
+            return pa.chunked_array([pa.array(map(_texts, convert(chunk)), ty) for chunk in column.chunks], ty)
+        return column.cast(ty)
+    except pa.ArrowInvalid as error:
+        raise too_long_for_arrow(field.name) from error
+
+
+def _texts(value: Any) -> Any:
+    """A value with texts in the place of UUIDs."""
+    match value:
+        case uuid.UUID():
+            return str(value)
+        case list() | tuple():
+            return [_texts(each) for each in value]
+        case dict():
+            return {key: _texts(each) for key, each in value.items()}
+    return value
+
+
+def plain_type(field: Any, column: str) -> Any:
+    """The type that duckdb's own Arrow tables have; raises where there is none that says the same."""
+    ty, arrow = duckdb_type(field), field.type
+    if ty.startswith(NOT_IN_ARROW):
+        raise not_in_arrow(column, ty)
+    if ty in ("UUID", "JSON"):
+        return pa.string()
+    if ty == "HUGEINT":
+        return pa.decimal128(38, 0)
+    if pa.types.is_map(arrow):
+        return pa.map_(plain_type(arrow.key_field, column), plain_type(arrow.item_field, column))
+    if pa.types.is_fixed_size_list(arrow):
+        return pa.list_(plain_type(arrow.value_field, column), arrow.list_size)
+    if pa.types.is_list(arrow):
+        return pa.list_(plain_type(arrow.value_field, column))
+    if pa.types.is_struct(arrow):
+        fields = [arrow.field(n) for n in range(arrow.num_fields)]
+        return pa.struct([pa.field(each.name, plain_type(each, column)) for each in fields])
+    return arrow
+
+
+def not_in_arrow(column: str, ty: str) -> QueryError:
+    """The error of a column whose values Arrow has no type for."""
+    detail = f"column {column} has the type {ty}, which Arrow tables cannot have here; cast it"
+    return QueryError(detail, slug="unsupported-format")
+
+
+def too_long_for_arrow(column: str) -> QueryError:
+    """The error of a HUGEINT that is no decimal of Arrow's."""
+    detail = f"column {column} has a HUGEINT of more than 38 digits, which Arrow tables cannot have here; cast it"
+    return QueryError(detail, slug="unsupported-format")
 
 
 def _map(function: Callable[[Any], Any], array: Any) -> Values:

@@ -1,13 +1,53 @@
 """What can go wrong, as the application sees it.
 
-Each error is also the built-in one that code written for a DuckDB file expects: no data is a
-`FileNotFoundError`, a martd that does not answer a `ConnectionError`.
+Each error has its place among PEP 249's, and is also the built-in one that code written for a DuckDB
+file expects: whenever there is nothing to read at the moment, a `FileNotFoundError`.
 """
 
 import re
 
 
-class MartdError(Exception):
+class Warning(Exception):  # noqa: A001 (PEP 249's name)
+    """Never raised: PEP 249 asks for it."""
+
+
+class Error(Exception):
+    """All errors of this package."""
+
+
+class InterfaceError(Error):
+    """The client is used wrongly: a cursor that is closed, or fetched from before it was asked."""
+
+
+class DatabaseError(Error):
+    """All that is not the client's own."""
+
+
+class DataError(DatabaseError):
+    """Never raised: PEP 249 asks for it. A value that DuckDB cannot compute is a `QueryError`."""
+
+
+class OperationalError(DatabaseError):
+    """Not the statement's fault."""
+
+
+class IntegrityError(DatabaseError):
+    """Never raised: PEP 249 asks for it, and nothing is written."""
+
+
+class InternalError(DatabaseError):
+    """Never raised: PEP 249 asks for it. A failure inside of martd is a plain `MartdError`."""
+
+
+class ProgrammingError(DatabaseError):
+    """The statement's fault."""
+
+
+class NotSupportedError(DatabaseError):
+    """Never raised: PEP 249 asks for it. What is not supported is a `QueryError`."""
+
+
+class MartdError(DatabaseError):
     """An error that martd reported, or one in reaching it.
 
     `slug` is the last part of martd's problem type, for example `sql-error`; `position` is where in
@@ -35,31 +75,31 @@ class MartdError(Exception):
         return f"{self.detail}{request}"
 
 
-class QueryError(MartdError):
+class QueryError(MartdError, ProgrammingError):
     """The statement, its parameters, or what it asks for is wrong or not allowed."""
 
 
-class AnswerTooLarge(MartdError):
-    """There are more rows than were asked for, or than martd's limits let through."""
+class AnswerTooLarge(MartdError, ProgrammingError):
+    """There are more rows than `max_rows`, or than martd's limits let through."""
 
 
-class QueryTimeout(MartdError, TimeoutError):
+class QueryTimeout(MartdError, OperationalError, TimeoutError):
     """There was no answer in time."""
 
 
-class Unavailable(MartdError):
-    """martd cannot answer now, and could not within the time for retries."""
+class Unavailable(MartdError, OperationalError, FileNotFoundError):
+    """There is nothing to read at the moment."""
 
 
-class NotReady(Unavailable, FileNotFoundError):
+class NotReady(Unavailable):
     """There is nothing to read yet."""
 
 
-class Unreachable(MartdError, ConnectionError):
+class Unreachable(Unavailable, ConnectionError):
     """martd does not answer."""
 
 
-class AnswerCut(MartdError, ConnectionError):
+class AnswerCut(MartdError, OperationalError, ConnectionError):
     """The answer broke off in the middle. What came of it is thrown away."""
 
 

@@ -11,14 +11,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from . import datasets, local_export
+from .arrow import NOT_IN_ARROW, not_in_arrow, too_long_for_arrow
 from .errors import MartdError, NotReady, QueryError, Unavailable, position_in
 from .settings import Folder, Settings
-from .source import Question
+from .source import Answer, Question
 from .sql import identifier, literal
 
 if TYPE_CHECKING:
@@ -46,25 +48,25 @@ class Local:
         self._settings = settings
         self._scratch = tempfile.TemporaryDirectory(prefix="martd-client-")
         self._lock = threading.Lock()
-        self._opened: tuple[str, duckdb.DuckDBPyConnection] | None = None
+        self._opened: tuple[tuple[str, str | None], duckdb.DuckDBPyConnection] | None = None
+        """The database of the last question, and what it shows: a state of the files, scoped by a column."""
 
-    def rows(self, question: Question) -> tuple[list[dict[str, Any]], str | None]:
-        """The rows, and the state of the files that they come from."""
+    def ask(self, question: Question) -> Answer:
+        """All rows. An Arrow table of them is asked for anew, of the same state of the files."""
         snapshot, connection = self._cursor(question)
-        try:
-            found = self._asked(question, lambda: self._fetch(connection, question))
-        finally:
-            connection.close()
-        return found, snapshot
+        with connection:
+            columns, rows = self._asked(question, lambda: self._fetch(connection, question))
+        table = partial(self._table, replace(question, snapshot=snapshot))
+        return Answer(columns, iter(rows), table, snapshot)
 
-    def csv(self, question: Question, out: BinaryIO) -> None:
+    def csv(self, question: Question, out: BinaryIO) -> str | None:
         """Writes the rows as CSV."""
-        self._export(question, out, local_export.csv)
+        return self._export(question, out, local_export.csv)
 
-    def parquet(self, question: Question, out: BinaryIO) -> None:
+    def parquet(self, question: Question, out: BinaryIO) -> str | None:
         """Writes the rows as a Parquet file."""
         scratch = Path(self._scratch.name)
-        self._export(question, out, partial(local_export.parquet, scratch=scratch))
+        return self._export(question, out, partial(local_export.parquet, scratch=scratch))
 
     def datasets(self) -> dict[str, Any]:
         """As `/v1/datasets`, from the ledger."""
@@ -111,11 +113,12 @@ class Local:
         return [self._legacy] if self._legacy is not None and self._legacy.is_file() else []
 
     def _models(self) -> list[dict[str, Any]]:
-        try:
-            ledger = json.loads((self._folder / "_build.json").read_text(encoding="utf-8"))
-            return list(ledger["build"]["models"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return []  # as with martd, a project without a ledger offers nothing
+        """What the ledger says last of each mart; without one, nothing, as with martd."""
+        files = [self._folder / "_build.json", *self._folder.glob("_builds/*.json")]
+        models: dict[str, dict[str, Any]] = {}
+        for _, record in sorted(filter(None, map(_record, files)), key=lambda each: each[0]):
+            models |= record
+        return list(models.values())
 
     def _cursor(self, question: Question) -> "tuple[str, duckdb.DuckDBPyConnection]":
         """A connection to the files as they are now, and what they are."""
@@ -124,13 +127,14 @@ class Local:
             return self._legacy_cursor(question)
         snapshot = _identity(files)
         self._check_snapshot(question, snapshot)
+        shown = (snapshot, _scope_column(question))
         with self._lock:
             # A new database for a new state: DuckDB's cache would take a replaced file for the old one.
-            if self._opened is None or self._opened[0] != snapshot:
-                connection = self._open(question.scope is not None)
-                self._add_marts(connection, files, question.scope is not None)
+            if self._opened is None or self._opened[0] != shown:
+                connection = self._open()
+                self._add_marts(connection, files, shown[1])
                 self._lock_down(connection, files)
-                self._opened = (snapshot, connection)
+                self._opened = (shown, connection)
             cursor = self._opened[1].cursor()
         self._set_scope(cursor, question)
         return snapshot, cursor
@@ -142,10 +146,10 @@ class Local:
             raise NotReady(f"there is no mart in {self._folder} yet", slug="not-ready")
         snapshot = _identity(files)
         self._check_snapshot(question, snapshot)
-        connection = self._open(question.scope is not None)
+        connection = self._open()
         try:
             self._attach(connection, files[0])
-            self._add_tables(connection, question.scope is not None)
+            self._add_tables(connection, _scope_column(question))
             self._lock_down(connection, files)
             self._set_scope(connection, question)
         except BaseException:
@@ -153,9 +157,9 @@ class Local:
             raise
         return snapshot, connection
 
-    def _open(self, scoped: bool) -> "duckdb.DuckDBPyConnection":
+    def _open(self) -> "duckdb.DuckDBPyConnection":
         connection = self._duckdb.connect()
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of its cursors, too
         for schema in SCHEMAS:
             connection.execute(f"CREATE SCHEMA {schema}")
         return connection
@@ -175,16 +179,16 @@ class Local:
             time.sleep(LOCKED_POLL_S)
 
     def _add_marts(
-        self, connection: "duckdb.DuckDBPyConnection", files: list[Path], scoped: bool
+        self, connection: "duckdb.DuckDBPyConnection", files: list[Path], column: str | None
     ) -> None:
         for file in files:
             source = f"read_parquet({literal(str(file))})"
             found = connection.execute(f"SELECT * FROM {source} LIMIT 2").fetchall()
             # dbt-duckdb writes a row of NULLs for a model without rows.
             empty = len(found) == 1 and all(value is None for value in found[0])
-            self._add_view(connection, file.stem, source, scoped, empty)
+            self._add_view(connection, file.stem, source, column, empty)
 
-    def _add_tables(self, connection: "duckdb.DuckDBPyConnection", scoped: bool) -> None:
+    def _add_tables(self, connection: "duckdb.DuckDBPyConnection", column: str | None) -> None:
         names = ", ".join(map(literal, SCHEMAS))
         tables = connection.execute(
             "SELECT table_schema, table_name FROM information_schema.tables "
@@ -192,25 +196,25 @@ class Local:
             "ORDER BY table_schema DESC"  # mart before main_mart
         ).fetchall()
         for name, schema in {name: schema for schema, name in reversed(tables)}.items():
-            self._add_view(connection, name, f"legacy.{identifier(schema)}.{identifier(name)}", scoped, False)
+            self._add_view(connection, name, f"legacy.{identifier(schema)}.{identifier(name)}", column, False)
 
     def _add_view(
         self,
         connection: "duckdb.DuckDBPyConnection",
         name: str,
         source: str,
-        scoped: bool,
+        column: str | None,
         empty: bool,
     ) -> None:
         where = " WHERE false" if empty else ""
-        if scoped and name not in self._settings.unscoped:
-            column = self._settings.scope_param or ""
+        if column is not None:
             described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
             types = {str(row[0]).lower(): row[1] for row in described}
-            if column.lower() not in types:
+            if column.lower() in types:
+                value = f"TRY_CAST(getvariable('{SCOPE_VARIABLE}') AS {types[column.lower()]})"
+                where += f"{' AND' if where else ' WHERE'} {identifier(column)} = {value}"
+            elif name not in self._settings.unscoped:
                 return  # a mart that cannot be scoped is not shown
-            value = f"TRY_CAST(getvariable('{SCOPE_VARIABLE}') AS {types[column.lower()]})"
-            where += f"{' AND' if where else ' WHERE'} {identifier(column)} = {value}"
         for schema in SCHEMAS:
             view = f"{schema}.{identifier(name)}"
             connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {source}{where}")
@@ -230,11 +234,39 @@ class Local:
 
     def _fetch(
         self, connection: "duckdb.DuckDBPyConnection", question: Question
-    ) -> list[dict[str, Any]]:
+    ) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:
+        self._run(connection, question)
+        columns = [(str(name), str(ty)) for name, ty, *_ in connection.description or []]
+        if question.max_rows is None:
+            return columns, connection.fetchall()
+        rows = connection.fetchmany(question.max_rows + 1)
+        if len(rows) > question.max_rows:
+            raise question.too_large()
+        return columns, rows
+
+    def _table(self, question: Question) -> Any:
+        _, connection = self._cursor(question)
+        with connection:
+            return self._asked(question, lambda: self._fetch_table(connection, question))
+
+    def _fetch_table(self, connection: "duckdb.DuckDBPyConnection", question: Question) -> Any:
+        self._run(connection, question)
+        columns = connection.description or []
+        for name, ty, *_ in columns:
+            _check_arrow(str(name), ty)
+        # duckdb 1.4 has only the second, which 1.5 warns of.
+        table = getattr(connection, "to_arrow_table", connection.fetch_arrow_table)()
+        for (name, ty, *_), column in zip(columns, table.columns, strict=True):
+            if "HUGEINT" in str(ty):
+                try:
+                    column.validate(full=True)
+                except ValueError as error:
+                    raise too_long_for_arrow(str(name)) from error
+        return table
+
+    def _run(self, connection: "duckdb.DuckDBPyConnection", question: Question) -> None:
         self._check_statement(connection, question.query)
-        cursor = connection.execute(question.query, question.params or None)
-        names = [column[0].lower() for column in cursor.description or []]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchmany(question.limit)]
+        connection.execute(question.query, question.params or None)
 
     def _check_statement(self, connection: "duckdb.DuckDBPyConnection", query: str) -> None:
         statements = connection.extract_statements(query)
@@ -261,13 +293,38 @@ class Local:
         question: Question,
         out: BinaryIO,
         export: "Callable[[duckdb.DuckDBPyConnection, Question, BinaryIO], None]",
-    ) -> None:
-        _, connection = self._cursor(question)
-        try:
+    ) -> str:
+        snapshot, connection = self._cursor(question)
+        with connection:
             self._asked(question, lambda: self._check_statement(connection, question.query))
             self._asked(question, lambda: export(connection, question, out))
-        finally:
-            connection.close()
+        return snapshot
+
+
+def _scope_column(question: Question) -> str | None:
+    """The column whose values say whose a row is; none when all rows are shown."""
+    return None if question.scope in (None, "*") else str(question.scope).partition("=")[0]
+
+
+def _check_arrow(column: str, ty: Any) -> None:
+    if str(ty).startswith(NOT_IN_ARROW):
+        raise not_in_arrow(column, str(ty))
+    if ty.id in ("list", "array", "struct", "map"):
+        for _, child in ty.children:
+            if not isinstance(child, int):  # the size of an array
+                _check_arrow(column, child)
+
+
+def _record(file: Path) -> tuple[tuple[dt.datetime, str], dict[str, dict[str, Any]]] | None:
+    """When a file of the ledger was written, and what it says of which mart; none where it is no whole one."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        build = document["build"]
+        finished = dt.datetime.fromisoformat(build["finished_at"])
+        models = document["marts"] if "marts" in document else build["models"]
+        return (finished, str(build.get("id", ""))), {model["name"]: model for model in models}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _identity(files: list[Path]) -> str:

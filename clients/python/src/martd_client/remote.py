@@ -5,20 +5,23 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import pyarrow as pa
 
 from . import parameters, parquet
-from .arrow import Rows
-from .errors import AnswerCut, AnswerTooLarge, MartdError, QueryError, from_problem
+from .arrow import column_names, duckdb_type, rows, table
+from .errors import AnswerCut, MartdError, NotReady, QueryError, from_problem
 from .settings import Network, Settings
-from .source import Question
+from .source import Answer, Question
 from .transport import READ_BYTES, Deadline, Each, Response, Transport, Until
 
 ARROW = "application/vnd.apache.arrow.stream"
 CSV = "text/csv"
+MARTD_MAX_ROWS = 10_000_000
+"""martd's own maximum, unless its settings say otherwise."""
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 """How an Arrow stream ends. One without it looks whole to pyarrow."""
 
@@ -30,31 +33,35 @@ class Remote:
         self._transport = Transport(place)
         self._settings = settings
 
-    def rows(self, question: Question) -> tuple[list[dict[str, Any]], str | None]:
-        """The rows, and the snapshot that they come from."""
-        deadline = Until(self._settings.timeout)
-        with self._ask(question, ARROW, deadline) as response:
-            answer = ArrowAnswer(response)
-            to_dicts = Rows(answer.schema)
-            rows = [row for batch in answer.batches() for row in to_dicts.of(batch)]
-            if len(rows) < question.limit:
-                _check_whole(response)
-            return rows, response.headers.get("Martd-Snapshot")
+    def ask(self, question: Question) -> Answer:
+        """All rows, kept in Arrow until they are taken."""
+        with self._ask(question, ARROW, Until(self._settings.timeout)) as response:
+            stream = ArrowAnswer(response)
+            schema, batches = stream.schema, list(stream.batches())
+            _check_whole(response, question)
+        return Answer(
+            columns=[(name, duckdb_type(field)) for name, field in zip(column_names(schema), schema, strict=True)],
+            rows=rows(schema, batches),
+            table=partial(table, schema, batches),
+            snapshot=response.headers.get("Martd-Snapshot"),
+        )
 
-    def csv(self, question: Question, out: BinaryIO) -> None:
+    def csv(self, question: Question, out: BinaryIO) -> str | None:
         """Writes the rows as CSV."""
         with self._ask(question, CSV, Each(self._settings.timeout)) as response:
             buffer = memoryview(bytearray(READ_BYTES))
             while size := response.readinto(buffer):
                 out.write(buffer[:size])
-            _check_whole(response)
+            _check_whole(response, question)
+            return response.headers.get("Martd-Snapshot")
 
-    def parquet(self, question: Question, out: BinaryIO) -> None:
+    def parquet(self, question: Question, out: BinaryIO) -> str | None:
         """Writes the rows as a Parquet file."""
         with self._ask(question, ARROW, Each(self._settings.timeout)) as response:
             answer = ArrowAnswer(response)
             parquet.write(answer.schema, answer.batches(), out)
-            _check_whole(response)
+            _check_whole(response, question)
+            return response.headers.get("Martd-Snapshot")
 
     def get(self, path: str, *, retry: bool = True) -> Any:
         """A JSON document of martd's."""
@@ -89,7 +96,8 @@ class Remote:
 
     def _ask(self, question: Question, accept: str, deadline: Deadline) -> Response:
         params, types = parameters.encode(question.params)
-        document: dict[str, Any] = {"sql": question.query, "limit": question.limit}
+        limit = MARTD_MAX_ROWS if question.max_rows is None else question.max_rows
+        document: dict[str, Any] = {"sql": question.query, "limit": limit}
         if params:
             document["params"] = params
         if types:
@@ -104,8 +112,15 @@ class Remote:
             headers["Martd-Snapshot"] = question.snapshot
         if question.scope is not None:
             headers["Martd-Scope"] = _scope_value(question.scope)
-        body = json.dumps(document, allow_nan=False).encode()
-        return self._answered("POST", "/v1/query", headers, body, deadline, question.query, True)
+        while True:
+            body = json.dumps(document, allow_nan=False).encode()
+            try:
+                return self._answered("POST", "/v1/query", headers, body, deadline, question.query, True)
+            except QueryError as error:
+                if "limit" not in document or error.slug != "bad-request" or "MARTD_MAX_ROWS" not in error.detail:
+                    raise
+            # This martd lets through less. Without a limit it answers with all rows, or says that there are more.
+            del document["limit"]
 
     def _headers(self) -> dict[str, str]:
         token = self._settings.token
@@ -131,7 +146,7 @@ class Remote:
                 error = _error(response, query)
                 wait = _retry_after(response)
             now = time.monotonic()
-            if response.status != 503 or wait is None or now + wait > min(patience, now + deadline.left()):
+            if response.status != 503 or isinstance(error, NotReady) or wait is None or now + wait > min(patience, now + deadline.left()):
                 raise error
             # Not all clients at the same moment.
             time.sleep(min(wait * random.uniform(1.0, 1.25), patience - now))
@@ -180,17 +195,13 @@ class _Tail(io.BufferedReader):
         return data
 
 
-def _check_whole(response: Response) -> None:
+def _check_whole(response: Response, question: Question) -> None:
     """Raises when rows were left out."""
     told = response.headers.get("Martd-Truncated") or response.trailer("Martd-Truncated")
-    if told == "false":
-        return
     if told == "true":
-        raise AnswerTooLarge(
-            "there are more rows than max_rows or MARTD_MAX_RESULT let through; ask for less",
-            slug="answer-too-large",
-        )
-    raise AnswerCut("martd did not say whether the answer is whole; is there a proxy?", slug="answer-cut")
+        raise question.too_large()
+    if told != "false":
+        raise AnswerCut("martd did not say whether the answer is whole; is there a proxy?", slug="answer-cut")
 
 
 def _not_arrow(error: Exception) -> AnswerCut:
