@@ -37,6 +37,7 @@ mod hostile;
 mod in_place;
 mod kill;
 mod legacy;
+mod legacy_refused;
 mod lifecycle;
 mod log;
 mod limits;
