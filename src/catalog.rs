@@ -136,6 +136,8 @@ pub struct State {
     pub rejected: Vec<Fault>,
     /// Files that are not complete yet.
     pub landing: Vec<Fault>,
+    /// How many files are read and made tables of at this moment, and how many there are.
+    pub building: (usize, usize),
     /// Names and types that are never served.
     pub ignored: Vec<Remark>,
     /// Why the directory cannot be read, when it cannot.
@@ -160,12 +162,12 @@ impl State {
             let retained = state.retained.iter().map(|retained| &retained.snapshot);
             state.snapshot.iter().chain(retained).map(Arc::as_ptr).collect()
         };
-        let Self { builds, held, rejected, landing, ignored, .. } = self;
+        let Self { builds, held, rejected, landing, ignored, building, .. } = self;
         let Self { directory, legacy, watch, watch_degraded, .. } = self;
         snapshots(self) == snapshots(other)
             && self.snapshot.is_some() == other.snapshot.is_some()
             && (builds, held, rejected) == (&other.builds, &other.held, &other.rejected)
-            && (landing, ignored) == (&other.landing, &other.ignored)
+            && (landing, ignored, building) == (&other.landing, &other.ignored, &other.building)
             && (directory, legacy) == (&other.directory, &other.legacy)
             && (watch, watch_degraded) == (&other.watch, &other.watch_degraded)
     }
@@ -197,6 +199,7 @@ impl Default for Catalog {
             rejected: Vec::new(),
             landing: Vec::new(),
             ignored: Vec::new(),
+            building: (0, 0),
             directory: Some("the mart directory has not been read yet".to_owned()),
             legacy: None,
             watch: WatchMode::Poll,

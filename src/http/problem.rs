@@ -79,6 +79,13 @@ const CANCELLED: &Kind = &Kind {
     title: "The query was cancelled",
 };
 
+/// A client that takes nothing is as good as gone.
+const STALLED: &Kind = &Kind {
+    slug: QUERY_TIMEOUT.slug,
+    status: QUERY_TIMEOUT.status,
+    title: "The answer was not taken",
+};
+
 /// One problem, as the client is told.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
@@ -170,6 +177,7 @@ impl Problem {
         match self.kind.status {
             _ if self.kind == CANCELLED => Outcome::Cancelled,
             _ if self.kind == QUERY_TIMEOUT => Outcome::Timeout,
+            _ if self.kind == STALLED => Outcome::Gone,
             StatusCode::SERVICE_UNAVAILABLE => Outcome::Unavailable,
             status if status.is_client_error() => Outcome::Refused,
             _ => Outcome::Error,
@@ -247,7 +255,7 @@ impl Problem {
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Cancelled => Self::cancelled(),
             QueryError::TimedOut => Self::timed_out(limit),
-            QueryError::Stalled(_) => Self::new(QUERY_TIMEOUT, detail),
+            QueryError::Stalled(_) => Self::new(STALLED, detail),
             QueryError::EngineFailed(_) => Self::new(ENGINE_FAILED, detail),
             QueryError::Quarantined(time) => {
                 Self::new(STATEMENT_QUARANTINED, detail).retry_after(seconds(time))
@@ -263,4 +271,20 @@ impl Problem {
 
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_does_is_not_what_martd_failed_at() {
+        let outcome = |error| Problem::of_query(error, Duration::from_secs(1)).outcome();
+        assert_eq!(outcome(QueryError::TimedOut), Outcome::Timeout);
+        assert_eq!(outcome(QueryError::Cancelled), Outcome::Cancelled);
+        assert_eq!(outcome(QueryError::Stalled(Duration::from_secs(30))), Outcome::Gone);
+        assert_eq!(outcome(QueryError::AnswerTooLarge(String::new())), Outcome::Refused);
+        assert_eq!(outcome(QueryError::Unavailable), Outcome::Unavailable);
+        assert_eq!(outcome(QueryError::Internal(String::new())), Outcome::Error);
+    }
 }

@@ -30,6 +30,8 @@ pub(super) struct Document<'s> {
     watch: WatchMode,
     watch_degraded: Option<&'s str>,
     directory: Option<&'s str>,
+    /// Why the legacy file is not served, where it should be.
+    legacy: Option<String>,
 }
 
 /// The build that a snapshot shows.
@@ -86,6 +88,7 @@ impl<'s> Document<'s> {
             watch: state.watch,
             watch_degraded: state.watch_degraded.as_deref(),
             directory: state.directory.as_deref(),
+            legacy: state.legacy.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -150,6 +150,12 @@ impl Files {
             .collect()
     }
 
+    /// How many marts have a version that may be good.
+    pub(super) fn good_count(&self) -> usize {
+        let is_good = |entry: &&Entry| entry.newest.is_some() || entry.proven.is_some();
+        self.entries.values().filter(is_good).count()
+    }
+
     /// Files that are not complete yet.
     pub(super) fn landing(&self) -> impl Iterator<Item = Fault> {
         self.entries.iter().filter_map(|(name, entry)| entry.landing(name))

@@ -20,6 +20,7 @@ use crate::legacy::LegacyVersion;
 use crate::marts::build::{BuiltLegacyTable, BuiltTable, Pool};
 use crate::metrics::Metrics;
 use crate::publish::{Chosen, Target, Version};
+use crate::scan::Remark;
 use crate::state::StateDir;
 
 /// Hands targets to the thread. The thread ends when this is dropped.
@@ -39,9 +40,9 @@ enum Job {
 pub(super) enum Prepared {
     /// Of a target; an error when the engine does not serve it.
     Snapshot(Result<Snapshot, String>),
-    /// Of the legacy file: a snapshot or the reason why it cannot be served; an error when that says
-    /// nothing about the file.
-    Legacy(Result<Result<Snapshot, String>, String>),
+    /// Of the legacy file: a snapshot and what it leaves out, or the reason why it cannot be served; an
+    /// error when that says nothing about the file.
+    Legacy(Result<Result<(Snapshot, Vec<Remark>), String>, String>),
 }
 
 /// What the thread makes snapshots with.
@@ -123,7 +124,10 @@ impl Opener {
         Ok(self.snapshot(id, Source::Parquet, marts, lease, target))
     }
 
-    fn legacy(&mut self, version: &LegacyVersion) -> Result<Result<Snapshot, String>, String> {
+    fn legacy(
+        &mut self,
+        version: &LegacyVersion,
+    ) -> Result<Result<(Snapshot, Vec<Remark>), String>, String> {
         let built = self.pool.build_legacy(version, &self.schemas);
         let built = built.map_err(|error| format!("the legacy file could not be read: {error}"))?;
         if !version.is_copied() && !version.is_current() {
@@ -133,9 +137,17 @@ impl Opener {
             Ok(built) => built,
             Err(reason) => return Ok(Err(reason)),
         };
-        let (mut tables, mut chosen) = (Vec::new(), BTreeMap::new());
+        let (mut tables, mut chosen, mut left_out) = (Vec::new(), BTreeMap::new(), Vec::new());
         for BuiltLegacyTable { schema, name, outcome } in built {
-            let Ok(table) = outcome else { continue };
+            let table = match outcome {
+                Ok(table) => table,
+                Err(reason) => {
+                    let reason =
+                        format!("is a view of the legacy file that cannot be read: {reason}");
+                    left_out.push(Remark { file: format!("{schema}.{name}"), reason });
+                    continue;
+                }
+            };
             let mart = Version::new(name.clone(), None, Arc::clone(&version.file));
             let _ = mart.table.set(Arc::clone(&table));
             tables.push(Table { schema: Some(schema), ..engine_table(&name, None, table) });
@@ -145,7 +157,7 @@ impl Opener {
         let marts = marts(&target)?;
         let id = version.id();
         let lease = self.engine.publish(&id, tables)?;
-        Ok(Ok(self.snapshot(id, Source::Duckdb, marts, lease, target)))
+        Ok(Ok((self.snapshot(id, Source::Duckdb, marts, lease, target), left_out)))
     }
 
     /// Asks each mart whose rule names a column for that column's newest value, unless that is known.

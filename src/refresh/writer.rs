@@ -392,9 +392,13 @@ impl Writer {
         self.preparing = false;
         let snapshot = match prepared {
             Prepared::Snapshot(snapshot) => snapshot,
-            Prepared::Legacy(Ok(Ok(snapshot))) => Ok(snapshot),
+            Prepared::Legacy(Ok(Ok((snapshot, left_out)))) => {
+                if let Some(legacy) = &mut self.legacy {
+                    legacy.leave_out(left_out);
+                }
+                Ok(snapshot)
+            }
             Prepared::Legacy(Ok(Err(reason))) => {
-                warn!(reason, "the legacy file is rejected");
                 if let Some(legacy) = &mut self.legacy {
                     legacy.reject(reason);
                 }
@@ -432,6 +436,7 @@ impl Writer {
             verified = snapshot.verified,
             marts = snapshot.marts.len(),
             changed = changes.marts.join(","),
+            removed = changes.removed.join(","),
             columns = changes.columns.join(", "),
             "published"
         );
@@ -448,6 +453,7 @@ impl Writer {
     }
 
     fn store(&self) {
+        let left_out = self.legacy.iter().flat_map(LegacyFile::left_out);
         let legacy_fault = self.legacy.as_ref().and_then(LegacyFile::fault);
         let state = Arc::new(State {
             snapshot: self.current.clone(),
@@ -456,14 +462,17 @@ impl Writer {
             held: self.held.clone(),
             rejected: self.files.rejected().chain(legacy_fault).collect(),
             landing: self.files.landing().collect(),
-            ignored: self.files.ignored().to_vec(),
+            ignored: self.files.ignored().iter().chain(left_out).cloned().collect(),
+            building: (self.building.len(), self.files.good_count()),
             directory: self.directory.clone(),
             legacy: self.legacy.as_ref().and_then(|legacy| legacy.trouble().cloned()),
             watch: self.watch.mode(),
             watch_degraded: self.watch.degraded().map(str::to_owned),
         });
         if let Some(before) = self.catalog.store(Arc::clone(&state)) {
-            self.events.note(&before, &state);
+            let dir = self.settings.intake.dir.path();
+            let is_there = |file: &str| dir.join(file).symlink_metadata().is_ok();
+            self.events.note(&before, &state, is_there);
         }
     }
 }

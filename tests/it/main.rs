@@ -38,6 +38,7 @@ mod in_place;
 mod introspection;
 mod kill;
 mod legacy;
+mod legacy_refused;
 mod lifecycle;
 mod log;
 mod limits;
