@@ -47,7 +47,7 @@ help: ## Show this help
 	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')," \
 		"TARGET (of dbt: embedded or postgres)," \
 		"SOAK (how long, e.g. SOAK=10m), HISTORY_SEED (as a run printed it)," \
-		"TIME and SEED (of fuzz-answers)"
+		"TIME and SEED (of fuzz-answers), DIR (of foreign)"
 
 .PHONY: run
 run: build $(LEDGER) ## Build everything, make marts with dbt, and serve them
@@ -144,7 +144,7 @@ check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-dbt test-client test-backend test-answers test-containers ## Run everything that can be tested here
+test: check test-rust test-dbt test-client test-backend test-answers test-foreign test-containers ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
@@ -160,6 +160,18 @@ test-answers: test-martd ## Check answers against DuckDB: files of statements, T
 	$(ANSWERS) compare --scale 0.01
 	$(ANSWERS) fuzz --seed 2026 --time 60s --restart
 	$(ANSWERS) fuzz --seed 2027 --time 60s --on-disk
+
+# The files are committed; tests/foreign/make.py writes them.
+FOREIGN := cd tests/foreign && $(PYTHON_TEST) check.py
+.PHONY: test-foreign
+test-foreign: test-martd
+	cd tests/foreign && $(CURDIR)/$(VENV)/bin/python -m mypy
+	$(FOREIGN) files
+
+.PHONY: foreign
+foreign: test-martd ## Serve the Parquet files below DIR, and compare with what DuckDB reads in them
+	@[ -d "$(DIR)" ] || { echo "make: set DIR to a folder with Parquet files" >&2; exit 2; }
+	$(FOREIGN) "$(abspath $(DIR))"
 
 .PHONY: fuzz-answers
 fuzz-answers: test-martd ## Ask random statements for TIME=10m, with engines killed and restarts

@@ -167,7 +167,7 @@ fn result<'s>(
         criteria,
         status: criteria.judge(age).max(floor),
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
-        rows: mart.report().rows,
+        rows: mart.rows(),
         bytes: mart.version.pin.size(),
         orphan: mart.orphan,
     }

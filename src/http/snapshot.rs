@@ -94,7 +94,7 @@ fn marts(snapshot: &Snapshot) -> Vec<Mart<'_>> {
         .iter()
         .map(|(name, mart)| Mart {
             name,
-            rows: mart.report().rows,
+            rows: mart.rows(),
             bytes: mart.version.pin.size(),
             mtime: mart.version.modified(),
             pin: mart.version.pin.kind(),
@@ -102,7 +102,7 @@ fn marts(snapshot: &Snapshot) -> Vec<Mart<'_>> {
             table_bytes: mart.table.bytes(),
             invocation_id: mart.version.invocation_id.as_deref(),
             orphan: mart.orphan,
-            columns: &mart.report().columns,
+            columns: mart.columns(),
         })
         .collect()
 }
