@@ -46,7 +46,7 @@ help: ## Show this help
 	@echo
 	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')," \
 		"TARGET (of dbt: embedded or postgres)," \
-		"SOAK (how long, e.g. SOAK=10m), TIME (of fuzz), SEED (of both, as a run printed it)"
+		"SOAK (how long, e.g. SOAK=10m), TIME (of fuzz), SEED (of both, as a run printed it), DIR (of foreign)"
 
 .PHONY: run
 run: build $(LEDGER) ## Build everything, make marts with dbt, and serve them
@@ -143,7 +143,7 @@ check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-dbt test-client test-backend test-answers test-containers ## Run everything that can be tested here
+test: check test-rust test-dbt test-client test-backend test-answers test-foreign test-containers ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
@@ -164,6 +164,18 @@ test-answers: test-martd ## Check answers against DuckDB: files of statements, T
 .PHONY: fuzz
 fuzz: test-martd $(VENV)/ready ## Run all that is random for TIME=10m with new seeds, which are printed (SEED=N: once with that one)
 	PYTHON_TEST="$(PYTHON_TEST)" scripts/fuzz $(TIME) $(SEED)
+
+# The files are committed; tests/foreign/make.py writes them.
+FOREIGN := cd tests/foreign && $(PYTHON_TEST) check.py
+.PHONY: test-foreign
+test-foreign: test-martd
+	cd tests/foreign && $(CURDIR)/$(VENV)/bin/python -m mypy
+	$(FOREIGN) files
+
+.PHONY: foreign
+foreign: test-martd ## Serve the Parquet files below DIR, and compare with what DuckDB reads in them
+	@[ -d "$(DIR)" ] || { echo "make: set DIR to a folder with Parquet files" >&2; exit 2; }
+	$(FOREIGN) "$(abspath $(DIR))"
 
 .PHONY: screenshots
 screenshots: $(DUCKDB) $(VENV)/ready need-cargo need-cc ## Take the pictures of the status page in docs/ anew

@@ -96,7 +96,7 @@ fn engine(runtime: &Runtime) -> Engine {
 fn scan(bencher: Bencher, count: usize) {
     let dir = marts(count);
     let mart_dir = MartDir::new(dir.path()).open().expect("a directory");
-    bencher.bench(|| mart_dir.scan().expect("a scan"));
+    bencher.bench(|| mart_dir.scan(|_| false).expect("a scan"));
 }
 
 #[divan::bench]

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::engine::Lease;
 use crate::ledger::Ledger;
 use crate::legacy::Trouble;
-use crate::marts::build::{BuiltTable, Report};
+use crate::marts::build::{BuiltTable, ReportColumn};
 use crate::metrics::Counted;
 use crate::publish::{Hold, Target, Version};
 use crate::scan::{Fault, Remark};
@@ -28,6 +28,8 @@ pub struct Mart {
     pub version: Arc<Version>,
     /// What it is served from.
     pub table: Arc<BuiltTable>,
+    /// Whether it is an empty model of dbt's: its one row, of NULLs alone, is not served.
+    pub is_empty_model: bool,
     /// Whether dbt wrote it for a model that the project has no more.
     pub orphan: bool,
     /// What the column says that tells when it was loaded, where its rule names one.
@@ -35,9 +37,14 @@ pub struct Mart {
 }
 
 impl Mart {
-    /// Its row count and columns.
-    pub fn report(&self) -> &Report {
-        self.table.report()
+    /// The rows that are served.
+    pub fn rows(&self) -> u64 {
+        if self.is_empty_model { 0 } else { self.table.report().rows }
+    }
+
+    /// Its columns, in the file's order.
+    pub fn columns(&self) -> &[ReportColumn] {
+        &self.table.report().columns
     }
 }
 

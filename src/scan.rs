@@ -222,11 +222,12 @@ impl OpenDir {
         self.fd.as_fd()
     }
 
-    /// Lists the directory once.
+    /// Lists the directory once. Of two files whose names differ in case alone, the one that `is_known`
+    /// is the candidate, or else the first; the other is rejected.
     ///
     /// # Errors
     /// When the directory cannot be read. A single entry that cannot be is remarked on instead.
-    pub fn scan(&self) -> io::Result<Scan> {
+    pub fn scan(&self, is_known: impl Fn(&str) -> bool) -> io::Result<Scan> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.fd)? {
             let entry = entry?;
@@ -241,7 +242,14 @@ impl OpenDir {
         }
 
         let mut scan = Scan::default();
+        // DuckDB folds ASCII letters alone when it compares identifiers.
         let mut folded: HashMap<String, String> = HashMap::new();
+        let mut claim = |stem: &str| {
+            let first = folded.entry(stem.to_ascii_lowercase()).or_insert_with(|| stem.to_owned());
+            if first != stem && is_known(stem) && !is_known(first) {
+                stem.clone_into(first);
+            }
+        };
         for name in names {
             let Some(name) = name.to_str() else {
                 scan.ignored.push(remark(&name.to_string_lossy(), "its name is not UTF-8"));
@@ -269,20 +277,24 @@ impl OpenDir {
                 Err(StatError::Failed(error)) => {
                     scan.rejected.push(remark(name, &format!("cannot be looked at: {error}")));
                     scan.unseen.push(stem.to_owned());
+                    claim(stem);
                     continue;
                 }
             };
-            // DuckDB folds ASCII letters alone when it compares identifiers.
-            if let Some(first) = folded.insert(stem.to_ascii_lowercase(), name.to_owned()) {
-                let reason =
-                    format!("its name differs from {first} in case alone; rename one of the two");
-                folded.insert(stem.to_ascii_lowercase(), first);
-                scan.rejected.push(Remark { file: name.to_owned(), reason });
-                continue;
-            }
+            claim(stem);
             scan.candidates
                 .push(Candidate { name: stem.to_owned(), identity: Identity::of(&stat) });
         }
+        scan.candidates.retain(|Candidate { name, .. }| {
+            let first = &folded[&name.to_ascii_lowercase()];
+            if first != name {
+                let reason = format!(
+                    "its name differs from {first}{EXTENSION} in case alone; rename one of the two"
+                );
+                scan.rejected.push(Remark { file: format!("{name}{EXTENSION}"), reason });
+            }
+            first == name
+        });
         Ok(scan)
     }
 
@@ -415,7 +427,7 @@ mod tests {
         symlink("nowhere", mart.join("c.parquet")).expect("symlink");
 
         let dir = MartDir::new(root.path()).open().expect("open");
-        let scan = dir.scan().expect("scan");
+        let scan = dir.scan(|_| false).expect("scan");
 
         assert_eq!(names(&scan), ["a"]);
         let reasons: Vec<_> = scan.ignored.iter().map(|r| (&*r.file, &*r.reason)).collect();
@@ -438,10 +450,18 @@ mod tests {
         for name in ["Fct.parquet", "fct.parquet", "Äpfel.parquet", "äpfel.parquet"] {
             std::fs::write(mart.join(name), "x").expect("write");
         }
-        let scan = MartDir::new(root.path()).open().expect("open").scan().expect("scan");
+        let scan = MartDir::new(root.path()).open().expect("open").scan(|_| false).expect("scan");
         assert_eq!(names(&scan), ["Fct", "Äpfel", "äpfel"]);
         assert_eq!(scan.rejected.len(), 1);
         assert!(scan.rejected[0].reason.contains("Fct.parquet"), "{:?}", scan.rejected);
+
+        // The one that is served keeps its name.
+        let dir = MartDir::new(root.path()).open().expect("open");
+        let scan = dir.scan(|name| name == "fct").expect("scan");
+        assert_eq!(names(&scan), ["fct", "Äpfel", "äpfel"]);
+        let rejected = &scan.rejected[0];
+        assert_eq!(rejected.file, "Fct.parquet");
+        assert!(rejected.reason.contains("from fct.parquet in case alone"), "{rejected:?}");
     }
 
     #[test]

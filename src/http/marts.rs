@@ -62,7 +62,7 @@ impl<'s> Document<'s> {
             let ledger = snapshot.and_then(|snapshot| snapshot.ledger.as_deref());
             let model =
                 ledger.and_then(|ledger| ledger.models.iter().find(|model| model.name == *name));
-            let columns = mart.report().columns.iter().map(|column| Column {
+            let columns = mart.columns().iter().map(|column| Column {
                 name: &column.name,
                 r#type: &column.ty,
                 description: model

@@ -37,6 +37,8 @@ macro_rules! kinds {
 kinds! {
     BAD_REQUEST = "bad-request", BAD_REQUEST, "The request is malformed";
     SQL_ERROR = "sql-error", BAD_REQUEST, "The statement is wrong";
+    UNSUPPORTED_TYPE = "unsupported-type", BAD_REQUEST,
+        "A column has a type that must be cast";
     STATEMENT_NOT_ALLOWED = "statement-not-allowed", FORBIDDEN, "The statement is not allowed";
     FUNCTION_NOT_ALLOWED = "function-not-allowed", FORBIDDEN, "A function is not allowed";
     NOT_FOUND = "not-found", NOT_FOUND, "There is nothing here";
@@ -246,6 +248,7 @@ impl Problem {
         let detail = error.to_string();
         match error {
             QueryError::Sql { position, .. } => Self::new(SQL_ERROR, detail).at(position),
+            QueryError::NoForm(_) => Self::new(UNSUPPORTED_TYPE, detail),
             QueryError::Rejected(rejection) => rejection.into(),
             QueryError::NotAllowed { position, .. } => {
                 Self::new(STATEMENT_NOT_ALLOWED, detail).at(position)

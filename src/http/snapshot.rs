@@ -100,7 +100,7 @@ fn marts<'s>(snapshot: &'s Snapshot, sizes: Sizes<'_>) -> Vec<Mart<'s>> {
         .iter()
         .map(|(name, mart)| Mart {
             name,
-            rows: sized(name, mart, mart.report().rows),
+            rows: sized(name, mart, mart.rows()),
             bytes: sized(name, mart, mart.version.pin.size()),
             mtime: mart.version.modified(),
             pin: mart.version.pin.kind(),
@@ -108,7 +108,7 @@ fn marts<'s>(snapshot: &'s Snapshot, sizes: Sizes<'_>) -> Vec<Mart<'s>> {
             table_bytes: sized(name, mart, mart.table.bytes()),
             invocation_id: mart.version.invocation_id.as_deref(),
             orphan: mart.orphan,
-            columns: &mart.report().columns,
+            columns: mart.columns(),
         })
         .collect()
 }

@@ -33,7 +33,7 @@ impl Changes {
             list.push(name.clone());
             if let (Some(old), Some(new)) = (old, new) {
                 let columns = |mart: &Mart| -> Vec<(String, String)> {
-                    let columns = mart.report().columns.iter();
+                    let columns = mart.columns().iter();
                     columns.map(|column| (column.name.clone(), column.ty.clone())).collect()
                 };
                 let changed = columns_between(name, &columns(old), &columns(new));

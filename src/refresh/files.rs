@@ -86,7 +86,7 @@ impl Files {
     /// When the directory cannot be read; then nothing is known to have changed.
     pub(super) fn sweep(&mut self, dir: &OpenDir, now: Instant) -> io::Result<Sweep> {
         self.last_scan = now;
-        let mut scan = dir.scan()?;
+        let mut scan = dir.scan(|name| self.entries.contains_key(name))?;
         // A file system that was unmounted leaves an empty directory of another identity behind.
         let known = self.entries.values().any(|entry| entry.gone.is_none());
         if self.dir.is_some_and(|last| last != dir.id()) && scan.candidates.is_empty() && known {
@@ -360,12 +360,15 @@ impl Files {
 
     fn drop_gone(&mut self, there: &HashSet<&str>, now: Instant) -> bool {
         let mut changed = false;
+        let folded: HashSet<String> = there.iter().map(|name| name.to_ascii_lowercase()).collect();
         self.entries.retain(|name, entry| {
             if there.contains(name.as_str()) {
                 return true;
             }
             let gone = *entry.gone.get_or_insert(now);
-            let keep = now.duration_since(gone) < GONE_FOR;
+            // To DuckDB, names that differ in case alone are one: it was renamed.
+            let is_renamed = folded.contains(&name.to_ascii_lowercase());
+            let keep = now.duration_since(gone) < GONE_FOR && !is_renamed;
             if !keep {
                 info!(file = file_name(name), "gone");
                 changed = true;

@@ -114,7 +114,7 @@ impl Opener {
     fn open(&mut self, target: Target, current: Option<&Snapshot>) -> Result<Snapshot, String> {
         let mut marts = marts(&target)?;
         let tables = tables(&target, &marts);
-        let id = target.id();
+        let id = snapshot_id(&target, &marts);
         let lease = match current.filter(|current| current.lease.serves(&tables)) {
             // Only the ledger changed, for example after `dbt test`.
             Some(current) => Arc::clone(&current.lease),
@@ -214,8 +214,9 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
     let mart = |(name, chosen): (&String, &Chosen)| {
         let version = Arc::clone(&chosen.version);
         let table = version.table.get().ok_or_else(|| format!("mart {name} has no table"))?;
-        let table = Arc::clone(table);
-        Ok((name.clone(), Mart { version, table, orphan: chosen.orphan, loaded: None }))
+        let is_empty_model = is_empty_model(&version, target.ledger.as_deref());
+        let (table, orphan) = (Arc::clone(table), chosen.orphan);
+        Ok((name.clone(), Mart { version, table, is_empty_model, orphan, loaded: None }))
     };
     target.marts.iter().map(mart).collect()
 }
@@ -223,7 +224,8 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
 fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {
     let table = |(name, mart): (&String, &Mart)| {
         let model = target.ledger.as_ref().and_then(|ledger| ledger.model(name));
-        engine_table(name, model, Arc::clone(&mart.table))
+        let table = engine_table(name, model, Arc::clone(&mart.table));
+        Table { is_empty: mart.is_empty_model, ..table }
     };
     marts.iter().map(table).collect()
 }
@@ -239,9 +241,36 @@ fn engine_table(name: &str, model: Option<&Model>, table: Arc<BuiltTable>) -> Ta
         name: name.to_owned(),
         schema: model.and_then(|model| model.schema.clone()),
         columns: report.columns.clone(),
-        is_empty: report.empty_model,
+        is_empty: false,
         description: model.and_then(|model| model.description.clone()).unwrap_or_default(),
         meanings: meanings.collect(),
         table,
     }
+}
+
+/// The id of a snapshot: of what its files have, and of those that are empty models only because the ledger
+/// says so.
+fn snapshot_id(target: &Target, marts: &BTreeMap<String, Mart>) -> String {
+    let id = target.id();
+    let mut empty = marts.iter().filter(|(_, mart)| mart.is_empty_model).peekable();
+    if empty.peek().is_none() {
+        return id;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(id.as_bytes());
+    for (name, _) in empty {
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+    }
+    hasher.finalize().to_hex()[..id.len()].to_owned()
+}
+
+/// Whether a version is what dbt-duckdb writes for a model without rows: one row of NULLs alone, in a
+/// file that dbt stamped, or of a model that the ledger names. Others mean their one row.
+pub(super) fn is_empty_model(version: &Version, ledger: Option<&Ledger>) -> bool {
+    let is_dbts = || {
+        version.invocation_id.is_some()
+            || ledger.is_some_and(|ledger| ledger.model(&version.name).is_some())
+    };
+    version.table.get().is_some_and(|table| table.report().is_null_row) && is_dbts()
 }
