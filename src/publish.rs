@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use blake3::{Hash, Hasher};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::digest::{Digest, Hasher};
 use crate::ledger::{Ledger, Outstanding};
 use crate::marts::build::BuiltTable;
 use crate::pin::Pin;
@@ -140,13 +140,13 @@ pub struct Target {
 impl Target {
     /// The content-derived id: equal in every replica that sees the same files.
     pub fn id(&self) -> String {
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::default();
         for (name, chosen) in &self.marts {
-            hasher.update(&(name.len() as u64).to_le_bytes());
-            hasher.update(name.as_bytes());
+            hasher.update_text(name);
+            hasher.update_text(&format!("{name}.parquet"));
             hasher.update(chosen.version.pin.hash().as_bytes());
         }
-        hasher.finalize().to_hex()[..32].to_owned()
+        hasher.finish().short()
     }
 
     /// Its versions.
@@ -173,7 +173,7 @@ impl Target {
 
     /// Whether the two serve the same in every respect that a client can see.
     pub fn same_as(&self, other: &Self) -> bool {
-        let key = |target: &Self| -> Vec<(Hash, bool, Timestamp)> {
+        let key = |target: &Self| -> Vec<(Digest, bool, Timestamp)> {
             let facts = |chosen: &Chosen| {
                 (chosen.version.pin.hash(), chosen.orphan, chosen.version.modified())
             };
@@ -335,7 +335,7 @@ fn by_ledger(situation: &Situation<'_>, ledger: &Arc<Ledger>) -> Decision {
         // What dbt wrote after the last build ended, and no build has claimed, is of a running one.
         let unclaimed = foreign
             && version.modified() > ledger.finished_at
-            && !served.is_some_and(|served| served.version.pin.hash() == version.pin.hash());
+            && served.is_none_or(|served| served.version.pin.hash() != version.pin.hash());
         if unclaimed {
             let reason = "no finished build has written this mart yet".to_owned();
             waiting.push(pending(version, reason));

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use blake3::Hash;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::marts::build::SCRATCH_PREFIX;
 use crate::pin::{Budget, Pin};
@@ -25,7 +25,7 @@ use crate::publish::{Chosen, Target, Version};
 const MANIFEST: &str = "snapshot.json";
 const LOCK: &str = "lock";
 /// Manifests of other layouts are ignored.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const COPY_BUFFER_BYTES: usize = 1 << 20;
 
 /// The state directory. One martd at a time may have it.
@@ -47,7 +47,7 @@ struct Manifest {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
-    hash: String,
+    hash: Digest,
     invocation_id: Option<String>,
     orphan: bool,
 }
@@ -101,8 +101,7 @@ impl StateDir {
         }
         let mut marts = BTreeMap::new();
         for (name, entry) in manifest.marts {
-            let hash = Hash::from_hex(&entry.hash)
-                .map_err(|_| format!("{MANIFEST} has a hash of {name} that is none"))?;
+            let hash = entry.hash;
             let pin = File::open(self.file(&hash))
                 .map_err(|error| error.to_string())
                 .and_then(|file| Pin::new(file, budget).map_err(|error| error.to_string()))
@@ -136,7 +135,7 @@ impl StateDir {
                 .iter()
                 .map(|(name, chosen)| {
                     let entry = Entry {
-                        hash: chosen.version.pin.hash().to_hex().to_string(),
+                        hash: chosen.version.pin.hash(),
                         invocation_id: chosen.version.invocation_id.clone(),
                         orphan: chosen.orphan,
                     };
@@ -152,8 +151,8 @@ impl StateDir {
         self.remove_unnamed(target)
     }
 
-    fn file(&self, hash: &Hash) -> PathBuf {
-        self.path.join(format!("{}.parquet", hash.to_hex()))
+    fn file(&self, hash: &Digest) -> PathBuf {
+        self.path.join(format!("{}.parquet", hash))
     }
 
     /// Copies a version's bytes, and its modification time, which tells how fresh it is.

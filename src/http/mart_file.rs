@@ -50,7 +50,7 @@ pub(super) fn answer(
         return Err(Problem::new(problem::NOT_FOUND, detail));
     };
     let pin = &mart.version.pin;
-    let etag = format!("\"{}\"", &pin.hash().to_hex()[..32]);
+    let etag = format!("\"{}\"", pin.hash().short());
     let etag = HeaderValue::try_from(etag).map_err(Problem::internal)?;
 
     let mut answer = HeaderMap::new();

@@ -8,12 +8,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blake3::Hash;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::entry::{Condition, Entry, GONE_FOR, file_name};
 use super::ledger_file::LedgerFile;
+use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::marts::build::{self, BuildResult, Footer, FooterError, Rejection};
 use crate::pin::{Budget, Pin, PinError};
@@ -380,7 +380,7 @@ impl Files {
 }
 
 /// What tells versions apart.
-fn content(version: &Version) -> (Hash, Timestamp) {
+fn content(version: &Version) -> (Digest, Timestamp) {
     (version.pin.hash(), version.modified())
 }
 
