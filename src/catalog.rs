@@ -28,8 +28,10 @@ pub struct Mart {
     pub version: Arc<Version>,
     /// What it is served from.
     pub table: Arc<BuiltTable>,
-    /// Whether dbt wrote it for a model that the project has no more.
+    /// Whether it was written for a model that its project has no more.
     pub orphan: bool,
+    /// The build that wrote it, where that is known.
+    pub build: Option<String>,
     /// What the column says that tells when it was loaded, where its rule names one.
     pub loaded: Option<Loaded>,
 }
@@ -68,6 +70,16 @@ impl Source {
             Self::Duckdb => "duckdb",
         }
     }
+}
+
+/// What is published together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publishing {
+    /// Nothing: each file as it lands.
+    Files,
+    /// The marts of a build that a record vouches for.
+    Builds,
 }
 
 /// An immutable set of marts, and the database over their tables.
@@ -128,8 +140,8 @@ pub struct State {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Earlier snapshots, the newest first.
     pub retained: Vec<Retained>,
-    /// The builds whose work is served: that of the snapshot, and those before it.
-    pub builds: Arc<Vec<String>>,
+    /// What is published together.
+    pub publishing: Publishing,
     /// What is held back.
     pub held: Option<Held>,
     /// Files that will not be served.
@@ -154,6 +166,13 @@ impl State {
         self.snapshot.as_ref().map_or(Source::Parquet, |snapshot| snapshot.source)
     }
 
+    /// Whether the work of a build is served: of the last one that vouches, or one before it.
+    pub fn serves_build(&self, build: &str) -> bool {
+        let vouched = self.snapshot.as_ref().filter(|snapshot| snapshot.verified);
+        let ledger = vouched.and_then(|snapshot| snapshot.ledger.as_ref());
+        ledger.is_some_and(|ledger| ledger.builds.iter().any(|known| known == build))
+    }
+
     /// The current or a retained snapshot with this id.
     pub fn snapshot_by_id(&self, id: &str) -> Option<&Arc<Snapshot>> {
         self.snapshot
@@ -176,7 +195,7 @@ impl Default for Catalog {
         let state = State {
             snapshot: None,
             retained: Vec::new(),
-            builds: Arc::default(),
+            publishing: Publishing::Files,
             held: None,
             rejected: Vec::new(),
             landing: Vec::new(),

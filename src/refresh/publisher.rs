@@ -59,7 +59,7 @@ impl Publisher {
     pub(super) fn start(
         mut opener: Opener,
         mailbox: Mailbox,
-        state: Option<StateDir>,
+        state: Option<Arc<StateDir>>,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
@@ -203,7 +203,8 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
         let version = Arc::clone(&chosen.version);
         let table = version.table.get().ok_or_else(|| format!("mart {name} has no table"))?;
         let table = Arc::clone(table);
-        Ok((name.clone(), Mart { version, table, orphan: chosen.orphan, loaded: None }))
+        let (orphan, build) = (chosen.orphan, target.build_of(name));
+        Ok((name.clone(), Mart { version, table, orphan, build, loaded: None }))
     };
     target.marts.iter().map(mart).collect()
 }
