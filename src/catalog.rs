@@ -30,8 +30,10 @@ pub struct Mart {
     pub table: Arc<BuiltTable>,
     /// Whether it is an empty model of dbt's: its one row, of NULLs alone, is not served.
     pub is_empty_model: bool,
-    /// Whether dbt wrote it for a model that the project has no more.
+    /// Whether it was written for a model that its project has no more.
     pub orphan: bool,
+    /// The build that wrote it, where that is known.
+    pub build: Option<String>,
     /// What the column says that tells when it was loaded, where its rule names one.
     pub loaded: Option<Loaded>,
 }
@@ -75,6 +77,16 @@ impl Source {
             Self::Duckdb => "duckdb",
         }
     }
+}
+
+/// What is published together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publishing {
+    /// Nothing: each file as it lands.
+    Files,
+    /// The marts of a build that a record vouches for.
+    Builds,
 }
 
 /// An immutable set of marts, and the database over their tables.
@@ -135,8 +147,8 @@ pub struct State {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Earlier snapshots, the newest first.
     pub retained: Vec<Retained>,
-    /// The builds whose work is served: that of the snapshot, and those before it.
-    pub builds: Arc<Vec<String>>,
+    /// What is published together.
+    pub publishing: Publishing,
     /// What is held back.
     pub held: Option<Held>,
     /// Files that will not be served.
@@ -169,14 +181,21 @@ impl State {
             let retained = state.retained.iter().map(|retained| &retained.snapshot);
             state.snapshot.iter().chain(retained).map(Arc::as_ptr).collect()
         };
-        let Self { builds, held, rejected, landing, ignored, building, .. } = self;
+        let Self { publishing, held, rejected, landing, ignored, building, .. } = self;
         let Self { directory, legacy, watch, watch_degraded, .. } = self;
         snapshots(self) == snapshots(other)
             && self.snapshot.is_some() == other.snapshot.is_some()
-            && (builds, held, rejected) == (&other.builds, &other.held, &other.rejected)
+            && (publishing, held, rejected) == (&other.publishing, &other.held, &other.rejected)
             && (landing, ignored, building) == (&other.landing, &other.ignored, &other.building)
             && (directory, legacy) == (&other.directory, &other.legacy)
             && (watch, watch_degraded) == (&other.watch, &other.watch_degraded)
+    }
+
+    /// Whether the work of a build is served: of the last one that vouches, or one before it.
+    pub fn serves_build(&self, build: &str) -> bool {
+        let vouched = self.snapshot.as_ref().filter(|snapshot| snapshot.verified);
+        let ledger = vouched.and_then(|snapshot| snapshot.ledger.as_ref());
+        ledger.is_some_and(|ledger| ledger.builds.iter().any(|known| known == build))
     }
 
     /// The current or a retained snapshot with this id.
@@ -201,7 +220,7 @@ impl Default for Catalog {
         let state = State {
             snapshot: None,
             retained: Vec::new(),
-            builds: Arc::default(),
+            publishing: Publishing::Files,
             held: None,
             rejected: Vec::new(),
             landing: Vec::new(),

@@ -30,12 +30,12 @@ pub struct SourceArgs {
     #[arg(long, env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
     pub(crate) parquet_dir: PathBuf,
 
-    /// What is published: every valid file, only builds that the ledger vouches for, or the latter
-    /// as soon as there is a ledger
+    /// What is published: every valid file, only builds that records vouch for, or the latter as soon
+    /// as there is a record
     #[arg(long, env = "MARTD_PUBLISH", value_enum, default_value_t)]
     publish: Policy,
 
-    /// What to do after a start when the ledger does not vouch for the files within 10 s
+    /// What to do after a start when no record vouches for the files within 10 s
     #[arg(long, env = "MARTD_UNVERIFIED", value_enum, default_value_t)]
     unverified: Unverified,
 
@@ -58,8 +58,7 @@ pub struct SourceArgs {
     #[arg(long, env = "MARTD_SCRATCH_DIR", value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
 
-    /// Private directory in which the last published snapshot survives a restart; not kept when
-    /// not given
+    /// Private directory in which the last published builds survive a restart; not kept when not given
     #[arg(long, env = "MARTD_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -194,6 +193,10 @@ pub struct ServeArgs {
     /// How many replaced snapshots can still be read
     #[arg(long, env = "MARTD_RETAIN_COUNT", value_name = "N", default_value_t = 4)]
     retain_count: usize,
+
+    /// How many builds MARTD_STATE_DIR keeps for a rollback, the served one among them
+    #[arg(long, env = "MARTD_KEEP_BUILDS", value_name = "N", default_value = "3")]
+    keep_builds: Count,
 
     /// Time for a client to send a request's head, also on an idle connection
     #[arg(long, env = "MARTD_HEADER_TIMEOUT", value_name = "TIME", default_value = "30s")]
@@ -399,6 +402,7 @@ impl ServeArgs {
                 watch: self.watch,
                 retain_for: self.retain.0,
                 retain_count: self.retain_count,
+                keep_builds: self.keep_builds.get(),
                 schemas: self.schemas.clone(),
             },
             engine: engine::EngineSettings {

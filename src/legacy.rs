@@ -17,11 +17,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use blake3::Hasher;
 use jiff::Timestamp;
 use rustix::process::{Flock, FlockType};
 use tracing::{info, warn};
 
+use crate::digest::Hasher;
 use crate::hooks;
 use crate::pin::{Budget, Pin, PinError, PinKind};
 use crate::scan::{CLOCK_TICK, Fault, Identity, Remark};
@@ -231,12 +231,12 @@ impl LegacyVersion {
 
     /// Derived from the contents, as a snapshot's id is.
     pub fn id(&self) -> String {
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::default();
         hasher.update(b"duckdb");
         for pin in self.pins() {
             hasher.update(pin.hash().as_bytes());
         }
-        hasher.finalize().to_hex()[..32].to_owned()
+        hasher.finish().short()
     }
 
     /// The file, and the logs after it.

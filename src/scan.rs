@@ -6,11 +6,11 @@
 //! candidate's bytes are whole is [`crate::marts::build`]'s question.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,8 +19,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-/// The file in which each dbt build records what it did.
-pub const LEDGER: &str = "_build.json";
+use crate::ledger::{FIRST_EDITION, RECORDS};
 
 const EXTENSION: &str = ".parquet";
 /// Clocks of local file systems tick every 4 to 10 ms: two writes that are further apart differ in their
@@ -126,8 +125,6 @@ pub struct Scan {
     pub rejected: Vec<Remark>,
     /// The stems of files that are there but cannot be looked at: nothing is known of them.
     pub unseen: Vec<String>,
-    /// The ledger, if there is one.
-    pub ledger: Option<Identity>,
 }
 
 /// Where marts come from: `PARQUET_DIR` and the directory `mart` in it.
@@ -222,17 +219,46 @@ impl OpenDir {
         self.fd.as_fd()
     }
 
+    /// What a regular file of the directory is now, if there is one of this name.
+    pub fn identity(&self, file_name: &str) -> Option<Identity> {
+        self.stat(file_name).ok().map(|stat| Identity::of(&stat))
+    }
+
+    /// Opens a directory in this one.
+    ///
+    /// # Errors
+    /// When it is not there, is no directory, may not be read, or leads out of `PARQUET_DIR`.
+    pub fn open_dir(&self, name: &str) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        if !self.contains(&fd)? {
+            return Err(io::Error::other("leads out of PARQUET_DIR"));
+        }
+        let id = DirId::of(&fd, Path::new(""), AtFlags::EMPTY_PATH)?;
+        Ok(Self { fd, bounds: self.bounds.clone(), id })
+    }
+
+    /// The names in the directory, in no order.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let name = entry?.file_name().to_bytes().to_owned();
+            names.push(OsString::from_vec(name));
+        }
+        names.retain(|name| name != "." && name != "..");
+        Ok(names)
+    }
+
     /// Lists the directory once. Of two files whose names differ in case alone, the one that `is_known`
     /// is the candidate, or else the first; the other is rejected.
     ///
     /// # Errors
     /// When the directory cannot be read. A single entry that cannot be is remarked on instead.
     pub fn scan(&self, is_known: impl Fn(&str) -> bool) -> io::Result<Scan> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.fd)? {
-            let entry = entry?;
-            names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-        }
+        let mut names = self.names()?;
         names.sort();
         // A bind mount leads to its directory also when that was deleted, and then nothing is ever in
         // it again. That says nothing about marts.
@@ -255,10 +281,6 @@ impl OpenDir {
                 scan.ignored.push(remark(&name.to_string_lossy(), "its name is not UTF-8"));
                 continue;
             };
-            if name == LEDGER {
-                scan.ledger = self.stat(name).ok().map(|stat| Identity::of(&stat));
-                continue;
-            }
             let stem = match classify(name) {
                 Name::Mart(stem) => stem,
                 Name::Ignored(reason) => {
@@ -369,14 +391,18 @@ impl From<Errno> for StatError {
 enum Name<'n> {
     Mart(&'n str),
     Ignored(&'static str),
-    /// Not worth a line: hidden files that do not look like marts.
+    /// Not worth a line: the ledger, and hidden files that do not look like marts.
     Unlisted,
 }
 
 fn classify(name: &str) -> Name<'_> {
     let Some(stem) = name.strip_suffix(EXTENSION) else {
-        let hidden = name.starts_with('.') || name == format!("tmp_{LEDGER}");
-        return if hidden { Name::Unlisted } else { Name::Ignored("does not end in .parquet") };
+        let of_ledger = [FIRST_EDITION, RECORDS].contains(&name.trim_start_matches("tmp_"));
+        return if of_ledger || name.starts_with('.') {
+            Name::Unlisted
+        } else {
+            Name::Ignored("does not end in .parquet")
+        };
     };
     if name.starts_with('.') {
         Name::Ignored("is hidden (its name starts with a dot)")

@@ -191,9 +191,12 @@ async fn serve(
     let engine = Engine::start(config.engine, builders.spawner.clone(), &Handle::current())?;
     let catalog = Catalog::default();
     let state = match &config.refresh.intake.state_dir {
-        Some(dir) => Some(StateDir::open(dir).map_err(|error| {
-            format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
-        })?),
+        Some(dir) => {
+            let state = StateDir::open(dir, config.refresh.keep_builds).map_err(|error| {
+                format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
+            })?;
+            Some(Arc::new(state))
+        }
         None => None,
     };
     info!(

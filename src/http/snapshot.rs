@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::access::Sizes;
-use crate::catalog::{Held, Snapshot, Source, State};
+use crate::catalog::{Held, Publishing, Snapshot, Source, State};
 use crate::ledger::{Ledger, Status};
 use crate::marts::build::{ReportColumn, TableKind};
 use crate::pin::PinKind;
@@ -18,6 +18,7 @@ pub(super) struct Document<'s> {
     id: Option<&'s str>,
     generation: Option<u64>,
     source: Source,
+    publishing: Publishing,
     published_at: Option<Timestamp>,
     build: Option<Build<'s>>,
     verified: bool,
@@ -76,6 +77,7 @@ impl<'s> Document<'s> {
             id: snapshot.map(|snapshot| snapshot.id.as_str()),
             generation: snapshot.map(|snapshot| snapshot.generation),
             source: state.source(),
+            publishing: state.publishing,
             published_at: snapshot.map(|snapshot| snapshot.published_at),
             build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(Build::of),
             verified: snapshot.is_some_and(|snapshot| snapshot.verified),
@@ -106,7 +108,7 @@ fn marts<'s>(snapshot: &'s Snapshot, sizes: Sizes<'_>) -> Vec<Mart<'s>> {
             pin: mart.version.pin.kind(),
             table: mart.table.kind(),
             table_bytes: sized(name, mart, mart.table.bytes()),
-            invocation_id: mart.version.invocation_id.as_deref(),
+            invocation_id: mart.build.as_deref(),
             orphan: mart.orphan,
             columns: mart.columns(),
         })

@@ -8,12 +8,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blake3::Hash;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::entry::{Condition, Entry, GONE_FOR, file_name};
-use super::ledger_file::LedgerFile;
+use super::ledger_files::LedgerFiles;
+use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::marts::build::{self, BuildResult, Footer, FooterError, Rejection};
 use crate::pin::{Budget, Pin, PinError};
@@ -35,7 +35,7 @@ pub(super) struct Files {
     budget: Arc<Budget>,
     entries: BTreeMap<String, Entry>,
     staged: Staged,
-    ledger: LedgerFile,
+    ledger: LedgerFiles,
     dir: Option<DirId>,
     replaced_by_empty: Option<&'static str>,
     ignored: Vec<Remark>,
@@ -71,7 +71,7 @@ impl Files {
             budget,
             entries: BTreeMap::new(),
             staged: Staged::default(),
-            ledger: LedgerFile::default(),
+            ledger: LedgerFiles::default(),
             dir: None,
             replaced_by_empty: None,
             ignored: Vec::new(),
@@ -103,7 +103,9 @@ impl Files {
         let tick = watch::clock_tick(dir);
         let mut sweep = Sweep::default();
         // The ledger first: what it names was on disk before it was, so it is read below.
-        sweep.changed |= self.ledger.look(dir, scan.ledger, tick, now, &mut sweep.look_again);
+        let (changed, look_again) = self.ledger.look(dir, tick, now);
+        sweep.changed |= changed;
+        soonest(&mut sweep.look_again, look_again);
         // The smallest first, so that those that the budget has no room for are the largest.
         scan.candidates.sort_by_key(|candidate| candidate.identity.size());
         for candidate in &scan.candidates {
@@ -134,7 +136,7 @@ impl Files {
         self.ledger.in_force()
     }
 
-    /// Versions by invocation.
+    /// The last versions of each mart.
     pub(super) fn staged(&self) -> &Staged {
         &self.staged
     }
@@ -164,7 +166,7 @@ impl Files {
     /// Files that will not be served.
     pub(super) fn rejected(&self) -> impl Iterator<Item = Fault> {
         let entries = self.entries.iter().filter_map(|(name, entry)| entry.rejected(name));
-        self.ledger.fault().into_iter().chain(self.misnamed.iter().cloned()).chain(entries)
+        self.ledger.faults().chain(self.misnamed.iter().cloned()).chain(entries)
     }
 
     /// Names and types that are never served.
@@ -389,7 +391,7 @@ impl Files {
 }
 
 /// What tells versions apart.
-fn content(version: &Version) -> (Hash, Timestamp) {
+fn content(version: &Version) -> (Digest, Timestamp) {
     (version.pin.hash(), version.modified())
 }
 

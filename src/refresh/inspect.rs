@@ -155,5 +155,6 @@ fn decide(intake: &Intake, files: &Files, good: &BTreeMap<String, Arc<Version>>)
         files: good,
         staged: files.staged(),
         published: None,
+        kept: None,
     })
 }

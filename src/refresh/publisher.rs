@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::{Mailbox, Message};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
+use crate::digest::Hasher;
 use crate::engine::{Engine, Lease, Table};
 use crate::hooks;
 use crate::ledger::{Ledger, Model};
@@ -60,7 +61,7 @@ impl Publisher {
     pub(super) fn start(
         mut opener: Opener,
         mailbox: Mailbox,
-        state: Option<StateDir>,
+        state: Option<Arc<StateDir>>,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
@@ -215,8 +216,8 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
         let version = Arc::clone(&chosen.version);
         let table = version.table.get().ok_or_else(|| format!("mart {name} has no table"))?;
         let is_empty_model = is_empty_model(&version, target.ledger.as_deref());
-        let (table, orphan) = (Arc::clone(table), chosen.orphan);
-        Ok((name.clone(), Mart { version, table, is_empty_model, orphan, loaded: None }))
+        let (table, orphan, build) = (Arc::clone(table), chosen.orphan, target.build_of(name));
+        Ok((name.clone(), Mart { version, table, is_empty_model, orphan, build, loaded: None }))
     };
     target.marts.iter().map(mart).collect()
 }
@@ -256,13 +257,10 @@ fn snapshot_id(target: &Target, marts: &BTreeMap<String, Mart>) -> String {
     if empty.peek().is_none() {
         return id;
     }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(id.as_bytes());
-    for (name, _) in empty {
-        hasher.update(&(name.len() as u64).to_le_bytes());
-        hasher.update(name.as_bytes());
-    }
-    hasher.finalize().to_hex()[..id.len()].to_owned()
+    let mut hasher = Hasher::default();
+    hasher.update_text(&id);
+    empty.for_each(|(name, _)| hasher.update_text(name));
+    hasher.finish().short()
 }
 
 /// Whether a version is what dbt-duckdb writes for a model without rows: one row of NULLs alone, in a

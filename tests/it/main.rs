@@ -53,6 +53,7 @@ mod page;
 mod poison;
 mod query;
 mod readiness;
+mod records;
 mod restart;
 mod retention;
 mod scope;

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::attention::notices;
 use super::{moment, number, span};
-use crate::catalog::{Source, State};
+use crate::catalog::{Publishing, Source, State};
 use crate::engine::EngineStatus;
 use crate::events::Event;
 use crate::http::access::Sizes;
@@ -111,6 +111,9 @@ impl<'s> View<'s> {
                             (if ledger.status == ledger::Status::Success { "succeeded" } else { "ended with errors" })
                         }))
                         (fact("Build ended", moment(ledger.finished_at, now)))
+                    }
+                    @if state.publishing == Publishing::Files && state.source() == Source::Parquet {
+                        (fact("Publishing", html! { "each file as it lands: no record says which belong together" }))
                     }
                     @if let Some(held) = &state.held {
                         (fact(if held.hold.outstanding.is_empty() { "Build under way since" } else { "Held build" }, html! {
