@@ -48,6 +48,7 @@ mod ops;
 mod packaging;
 mod page;
 mod poison;
+mod publish;
 mod query;
 mod readiness;
 mod records;
