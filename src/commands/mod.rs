@@ -4,7 +4,10 @@ mod bootstrap;
 mod check;
 mod freshness;
 mod healthcheck;
+mod publish;
 mod query;
+mod records;
+mod rollback;
 mod serve;
 mod table;
 mod wait;
@@ -60,6 +63,13 @@ pub enum Command {
     Query(query::QueryArgs),
     /// Show how old each mart is. Exit code: 0 pass, 4 warn, 1 error, 3 when no martd answers
     Freshness(freshness::FreshnessArgs),
+    /// Vouch for marts, so that martd serves them together. Exit code: 0 recorded, 1 a file was refused (the
+    /// record says so and holds), or nothing could be recorded, 2 wrong usage, 4 there was nothing to vouch
+    /// for; with --wait as `wait`
+    Publish(Box<publish::PublishArgs>),
+    /// Serve an earlier build again, on every martd that has kept it, until --release. Exit code: 0
+    /// recorded, 1 it cannot be, 2 there is no such build
+    Rollback(rollback::RollbackArgs),
     /// Wait until a dbt build is served. Exit code: 0 it is, 1 it is held, 3 neither in time
     Wait(wait::WaitArgs),
     /// Ask /readyz, for containers. Exit code: 0 ready, 1 not, or no answer
@@ -90,6 +100,8 @@ impl Cli {
             Some(Command::Check(args)) => check::run(args),
             Some(Command::Query(args)) => asking(query::run(args)),
             Some(Command::Freshness(args)) => asking(freshness::run(args)),
+            Some(Command::Publish(args)) => publish::run(*args),
+            Some(Command::Rollback(args)) => rollback::run(args),
             Some(Command::Wait(args)) => asking(wait::run(args)),
             Some(Command::Healthcheck(args)) => asking(healthcheck::run(args)),
             Some(Command::Bootstrap(args)) => bootstrap::run(&args),

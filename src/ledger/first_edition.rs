@@ -77,15 +77,12 @@ impl Mart {
     fn into_model(self) -> Model {
         Model {
             unique_id: self.unique_id,
-            name: self.name,
             schema: self.schema,
             description: self.description,
             invocation_id: self.invocation_id,
             meta: self.meta,
             columns: self.columns,
-            tests: Vec::new(),
-            files: Vec::new(),
-            left: false,
+            ..Model::named(self.name)
         }
     }
 }

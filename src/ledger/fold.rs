@@ -62,8 +62,12 @@ fn state(records: &[&Record]) -> Option<Ledger> {
         &records.iter().rev().find(|record| record.is_of_a_build())?.build;
     let projects = projects(records);
     let mut models: BTreeMap<&str, (Option<&str>, &Model)> = BTreeMap::new();
-    let mut outstanding: Vec<Outstanding> =
-        projects.values().flat_map(|project| project.outstanding.values().cloned()).collect();
+    let mut outstanding = Vec::new();
+    for (name, project) in &projects {
+        let name = name.map(str::to_owned);
+        let known = project.outstanding.values().cloned();
+        outstanding.extend(known.map(|known| Outstanding { project: name.clone(), ..known }));
+    }
     for (project, Project { marts, .. }) in &projects {
         for (name, model) in marts {
             if let Some((other, _)) = models.insert(name, (*project, model)) {
@@ -104,7 +108,7 @@ fn conflict(name: &str, one: Option<&str>, other: Option<&str>, since: Timestamp
     };
     let message = format!("{} and {} both build it; rename one of the two", said(one), said(other));
     let (unique_id, status) = (format!("mart {name}"), "conflict".to_owned());
-    Outstanding { unique_id, status, message: Some(message), since }
+    Outstanding { unique_id, project: None, status, message: Some(message), since }
 }
 
 impl Record {
@@ -162,6 +166,7 @@ impl<'r> Project<'r> {
         for test in mart.tests.iter().filter(|test| !ran.contains(test.as_str())) {
             self.outstanding.entry(test).or_insert_with(|| Outstanding {
                 unique_id: test.clone(),
+                project: None,
                 status: UNTESTED.to_owned(),
                 message: Some(format!("has not run since mart {} was built", mart.name)),
                 since: at,
@@ -176,7 +181,8 @@ impl<'r> Project<'r> {
             (result.status == SKIPPED).then(|| "skipped, because another node failed".to_owned())
         };
         let (status, message) = (result.status.clone(), result.message.clone().or_else(default));
-        let known = Outstanding { unique_id: id.to_owned(), status, message, since };
+        let unique_id = id.to_owned();
+        let known = Outstanding { unique_id, project: None, status, message, since };
         self.outstanding.insert(id, known);
     }
 

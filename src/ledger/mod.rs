@@ -71,6 +71,8 @@ pub struct Rollback {
 pub struct Outstanding {
     /// Its id, in dbt's way.
     pub unique_id: String,
+    /// The project that it is of, where its writer names one.
+    pub project: Option<String>,
     /// Its writer's word for what it came to.
     pub status: String,
     /// What went wrong.

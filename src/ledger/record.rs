@@ -137,6 +137,22 @@ pub struct Model {
 }
 
 impl Model {
+    /// A mart of which nothing but its name is known.
+    pub fn named(name: String) -> Self {
+        Self {
+            unique_id: None,
+            name,
+            schema: None,
+            description: None,
+            invocation_id: String::new(),
+            meta: Map::new(),
+            columns: Vec::new(),
+            tests: Vec::new(),
+            files: Vec::new(),
+            left: false,
+        }
+    }
+
     /// How old the mart may get: `meta.freshness`.
     pub fn freshness(&self) -> Option<FreshnessRule> {
         FreshnessRule::read(self.meta.get("freshness")?)

@@ -187,6 +187,9 @@ fn by_ledger(situation: &Situation<'_>, ledger: &Arc<Ledger>) -> Decision {
     for (model, orphan) in models.chain(ledger.left.iter().map(|model| (model, true))) {
         let name = &model.name;
         let file = situation.files.get(name);
+        if orphan && file.is_none() {
+            continue;
+        }
         let version = at_hand(situation, model);
         let has_version = version.is_some();
         if let Some(version) = version {
@@ -194,10 +197,7 @@ fn by_ledger(situation: &Situation<'_>, ledger: &Arc<Ledger>) -> Decision {
         } else if !orphan {
             missing = true;
         }
-        if !orphan || file.is_some() {
-            waiting
-                .extend(difference(model, file, has_version).map(|pending| (has_version, pending)));
-        }
+        waiting.extend(difference(model, file, has_version).map(|pending| (has_version, pending)));
     }
 
     // Files that the ledger does not name.

@@ -167,3 +167,40 @@ fn an_empty_model_has_no_rows_and_a_dropped_one_is_an_orphan() {
         (martd.query("FROM mart.fct_goal_progress").status == 200).then_some(())
     });
 }
+
+#[test]
+fn martd_publish_vouches_for_what_dbt_did() {
+    let project = Project::new();
+    let publish = |command: &[&str]| {
+        assert!(project.dbt(command).success, "dbt {command:?} failed");
+        // The project's own macro still writes the first edition's ledger.
+        std::fs::remove_file(project.root.mart("_build.json")).expect("remove");
+        let target = project.file("target");
+        let paths = [project.root.path(), &target].map(|path| path.to_str().expect("UTF-8"));
+        let output =
+            crate::harness::run(&["publish", "--dir", paths[0], "--dbt-target", paths[1]], &[]);
+        assert_eq!(output.code, 0, "{output:?}");
+        serde_json::from_str::<Json>(&output.out).expect("JSON")
+    };
+    let build = |said: &Json| said["build"].as_str().expect("an id").to_owned();
+    let first = publish(&["build"]);
+    assert_eq!(first["vouched"].as_array().map(Vec::len), Some(11), "{first}");
+    let martd = Martd::start(project.root.path());
+    assert!(wait_build(&martd, &build(&first))["held"].is_null());
+
+    let run = publish(&["run", "--select", "dim_tags"]);
+    assert_eq!(names(&run["vouched"], "name"), ["dim_tags"]);
+    // What the project's own macro said is forgotten once its ledger has been gone for 2 s.
+    let held = martd.wait_snapshot("the hold", |snapshot| {
+        let reason = snapshot["held"]["reason"].as_str();
+        reason.is_some_and(|reason| reason.starts_with("not tested yet: test.finance."))
+    });
+    assert_eq!(held["build"]["invocation_id"], first["build"]);
+
+    let tested = publish(&["test", "--select", "dim_tags"]);
+    let snapshot = wait_build(&martd, &build(&tested));
+    assert!(snapshot["held"].is_null(), "{snapshot}");
+    let marts = snapshot["marts"].as_array().expect("marts").iter();
+    let own = marts.filter(|mart| mart["invocation_id"] == run["build"]);
+    assert_eq!(own.count(), 1, "the run's own mart is of the run");
+}

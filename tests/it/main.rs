@@ -51,6 +51,7 @@ mod ops;
 mod packaging;
 mod page;
 mod poison;
+mod publish;
 mod query;
 mod readiness;
 mod records;

@@ -308,7 +308,7 @@ fn a_rollback_serves_an_earlier_build_until_it_is_released() {
 }
 
 /// The schema of records, and Python's jsonschema.
-fn validate(record: &Path) {
+pub(crate) fn validate(record: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = "import json, sys, jsonschema\n\
                    schema, record = (json.load(open(path)) for path in sys.argv[1:])\n\
