@@ -224,7 +224,7 @@ fn as_it_is(args: &PublishArgs, ledger: Option<&Ledger>) -> Result<Plan, String>
         return Err(format!("{name} is a mart of a dbt project; publish it with --dbt-target"));
     }
     if names.is_empty() && has_no_nodes(args) {
-        let scan = MartDir::new(&args.parquet_dir).open().and_then(|dir| dir.scan());
+        let scan = MartDir::new(&args.parquet_dir).open().and_then(|dir| dir.scan(|_| false));
         let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
         names = scan.candidates.into_iter().map(|candidate| candidate.name).collect();
         names.retain(|name| !is_of_others(name));
