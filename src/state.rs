@@ -179,26 +179,39 @@ impl StateDir {
         Ok(target)
     }
 
-    /// Keeps a snapshot before the others, of which enough for `keep_builds` builds stay.
+    /// Keeps a snapshot before the others, of which enough for `keep_builds` builds stay, if the disk has
+    /// room for them.
     ///
     /// # Errors
-    /// When the disk is full or fails; then what was kept is kept still.
+    /// When the disk is full or fails; then the last snapshot is kept still.
     pub fn keep(&self, target: &Target) -> io::Result<()> {
-        for chosen in target.marts.values() {
-            self.copy(&chosen.version)?;
-        }
         // What cannot be read is of no use.
         let mut earlier = self.manifest().unwrap_or_default();
+        if self.copy_all(target).is_err() {
+            earlier.truncate(1);
+            let manifest = Manifest { layout: LAYOUT, snapshots: earlier };
+            self.write(&manifest)?;
+            self.copy_all(target)?;
+            earlier = manifest.snapshots;
+        }
         let builds = |kept: &Kept| kept.ledger.as_ref().map(|ledger| ledger.invocation_id.clone());
         let newest = Kept::of(target);
         let own = builds(&newest);
         earlier.retain(|kept| kept.verified && builds(kept).is_some() && builds(kept) != own);
         earlier.truncate(self.keep_builds.saturating_sub(1));
         earlier.insert(0, newest);
-        let manifest = Manifest { layout: LAYOUT, snapshots: earlier };
-        let text = serde_json::to_vec(&manifest)?;
+        self.write(&Manifest { layout: LAYOUT, snapshots: earlier })
+    }
+
+    fn copy_all(&self, target: &Target) -> io::Result<()> {
+        target.versions().try_for_each(|version| self.copy(version))
+    }
+
+    /// Replaces the manifest, and removes what the new one does not name.
+    fn write(&self, manifest: &Manifest) -> io::Result<()> {
+        let text = serde_json::to_vec(manifest)?;
         self.replace(MANIFEST, |file| file.write_all(&text))?;
-        self.remove_unnamed(&manifest)
+        self.remove_unnamed(manifest)
     }
 
     fn file(&self, hash: &Digest) -> PathBuf {
