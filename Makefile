@@ -36,6 +36,7 @@ ROOT := $(DESTDIR)
 BIN := $(if $(FLAT),,$(PREFIX)/bin)
 LIB := $(if $(FLAT),,$(PREFIX)/lib/martd)
 DOC := $(if $(FLAT),,$(PREFIX)/share/doc/martd)
+DBT_PACKAGE := $(if $(FLAT),,$(PREFIX)/share/martd)/dbt
 UNIT := $(if $(FLAT),/systemd,$(PREFIX)/lib/systemd/system)
 
 .PHONY: help
@@ -86,6 +87,9 @@ install: ## Install what build has made into PREFIX (/usr/local), below DESTDIR
 	scripts/forget-build-path "$(ROOT)$(BIN)/martd"
 	install -m 0644 "$(DUCKDB)" "$(ROOT)$(LIB)/libduckdb.so"
 	install -m 0644 README.md CHANGELOG.md LICENSE "$(ROOT)$(DOC)"
+	install -d "$(ROOT)$(DBT_PACKAGE)/macros"
+	install -m 0644 dbt/package/dbt_project.yml "$(ROOT)$(DBT_PACKAGE)"
+	install -m 0644 dbt/package/macros/*.sql "$(ROOT)$(DBT_PACKAGE)/macros"
 	sed 's#/usr/local/bin/martd#$(if $(FLAT),/usr/local,$(PREFIX))/bin/martd#' systemd/martd.service > "$(ROOT)$(UNIT)/martd.service"
 	install -m 0644 systemd/martd.socket "$(ROOT)$(UNIT)"
 ifdef FLAT
@@ -177,6 +181,17 @@ test-martd: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 .PHONY: test-dbt
 test-dbt: test-martd
 	$(PYTHON_TEST) -m unittest discover --start-directory dbt/checks
+
+# Each with the DuckDB that it may meet: the oldest that can hash, and the newest. `test-dbt` has dbt 1.11.
+DBT_VERSIONS := 1.9:duckdb~=1.1.0 1.10:duckdb
+.PHONY: test-dbt-versions
+test-dbt-versions: ## Test the dbt package with older versions of dbt, which are installed into target/dbt
+	@for version in $(DBT_VERSIONS); do dbt=$${version%%:*}; venv="$(TARGET_DIR)/dbt/$$dbt"; echo "dbt $$dbt"; \
+		$(PYTHON) -m venv "$$venv"; \
+		"$$venv/bin/pip" install --quiet --disable-pip-version-check \
+			"dbt-core~=$$dbt.0" "dbt-duckdb~=$$dbt.0" "$${version#*:}"; \
+		(cd dbt/checks && "$$venv/bin/python" -m unittest test_package test_package_marts); \
+	done
 
 .PHONY: test-client
 test-client: test-martd
