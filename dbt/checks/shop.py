@@ -12,10 +12,12 @@ import tempfile
 from pathlib import Path
 
 import duckdb
+import jsonschema
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "package"
 DOCUMENT = HERE.parent.parent / "docs/dbt.md"
+SCHEMA = HERE.parent.parent / "docs/ledger.schema.json"
 # As seen from the project, where dbt runs, so that a copy needs no new settings.
 ROOT = "../data/mart"
 
@@ -125,6 +127,8 @@ class Shop:
     def records(self):
         """From the first to the last."""
         records = [json.loads(file.read_text(encoding="utf-8")) for file in (self.marts / "_builds").glob("*.json")]
+        for record in records:
+            jsonschema.validate(record, json.loads(SCHEMA.read_text(encoding="utf-8")))
         return sorted(records, key=lambda record: record["build"]["finished_at"])
 
     @property
