@@ -18,8 +18,9 @@ MARTD ?= $(TARGET_DIR)/release/martd
 VENV := .venv
 PYTHON_TEST := MARTD_BIN=$(TARGET_DIR)/debug/martd $(CURDIR)/$(VENV)/bin/python
 DBT := $(CURDIR)/$(VENV)/bin/dbt
-DBT_SOURCES := $(shell find dbt -type f \( -name '*.sql' -o -name '*.yml' \) -not -path 'dbt/target/*')
-LEDGER := $(PARQUET_DIR)/mart/_build.json
+DBT_SOURCES := $(shell find dbt -type f \( -name '*.sql' -o -name '*.yml' \) -not -path 'dbt/target/*' -not -path 'dbt/dbt_packages/*')
+DBT_PACKAGES := dbt/dbt_packages
+LEDGER := $(PARQUET_DIR)/mart/_builds
 
 # The official library, as it is published for Node.js: the only place that has it as a package.
 DUCKDB_PACKAGE := @duckdb/node-bindings-linux-x64@1.5.6-r.1
@@ -36,6 +37,7 @@ ROOT := $(DESTDIR)
 BIN := $(if $(FLAT),,$(PREFIX)/bin)
 LIB := $(if $(FLAT),,$(PREFIX)/lib/martd)
 DOC := $(if $(FLAT),,$(PREFIX)/share/doc/martd)
+DBT_PACKAGE := $(if $(FLAT),,$(PREFIX)/share/martd)/dbt
 UNIT := $(if $(FLAT),/systemd,$(PREFIX)/lib/systemd/system)
 
 .PHONY: help
@@ -85,6 +87,9 @@ install: ## Install what build has made into PREFIX (/usr/local), below DESTDIR
 	scripts/forget-build-path "$(ROOT)$(BIN)/martd"
 	install -m 0644 "$(DUCKDB)" "$(ROOT)$(LIB)/libduckdb.so"
 	install -m 0644 README.md CHANGELOG.md LICENSE "$(ROOT)$(DOC)"
+	install -d "$(ROOT)$(DBT_PACKAGE)/macros"
+	install -m 0644 dbt/package/dbt_project.yml "$(ROOT)$(DBT_PACKAGE)"
+	install -m 0644 dbt/package/macros/*.sql "$(ROOT)$(DBT_PACKAGE)/macros"
 	sed 's#/usr/local/bin/martd#$(if $(FLAT),/usr/local,$(PREFIX))/bin/martd#' systemd/martd.service > "$(ROOT)$(UNIT)/martd.service"
 	install -m 0644 systemd/martd.socket "$(ROOT)$(UNIT)"
 ifdef FLAT
@@ -96,9 +101,12 @@ else
 endif
 
 .PHONY: dbt
-dbt: $(VENV)/ready ## Rebuild the marts; a running martd picks them up
-	@mkdir -p "$(PARQUET_DIR)/mart"
+dbt: $(DBT_PACKAGES) ## Rebuild the marts; a running martd picks them up
 	$(USE_POSTGRES) cd dbt && $(DBT) build --target $(TARGET) --vars '$(VARS)'
+
+$(DBT_PACKAGES): $(VENV)/ready dbt/packages.yml
+	cd dbt && $(DBT) --quiet deps
+	@touch "$@"
 
 .PHONY: bootstrap
 bootstrap: build $(VENV)/ready ## Make the directories, and see that dbt has DuckDB's PostgreSQL extension
@@ -107,7 +115,7 @@ bootstrap: build $(VENV)/ready ## Make the directories, and see that dbt has Duc
 		'import duckdb, postgres_sources as p; duckdb.connect().load_extension(str(p.extension())); print(p.extension())'
 
 .PHONY: manifest
-manifest: $(VENV)/ready ## Write dbt/target/manifest.json, which Dagster loads
+manifest: $(DBT_PACKAGES) ## Write dbt/target/manifest.json, which Dagster loads
 	cd dbt && $(DBT) --quiet parse --target $(TARGET)
 
 # The target postgres without POSTGRES_HOST means a database of one's own.
@@ -120,7 +128,7 @@ USE_POSTGRES := $(START_POSTGRES)
 endif
 
 .PHONY: postgres
-postgres: $(VENV)/ready ## Start a PostgreSQL in data/postgres, and fill it with VARS when it is new or REPLACE=true
+postgres: $(DBT_PACKAGES) ## Start a PostgreSQL in data/postgres, and fill it with VARS when it is new or REPLACE=true
 	$(START_POSTGRES) cd dbt && $(DBT) --quiet run-operation seed_postgres --target postgres \
 		--args '{replace: $(or $(REPLACE),false)}' --vars '$(VARS)'
 
@@ -128,7 +136,7 @@ postgres: $(VENV)/ready ## Start a PostgreSQL in data/postgres, and fill it with
 stop-postgres: $(VENV)/ready
 	@$(POSTGRES) stop "$(POSTGRES_DIR)"
 
-$(LEDGER): $(VENV)/ready $(DBT_SOURCES)
+$(LEDGER): $(DBT_PACKAGES) $(DBT_SOURCES)
 	@$(MAKE) --no-print-directory dbt
 	@touch "$@"
 
@@ -190,6 +198,17 @@ test-martd: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 test-dbt: test-martd
 	$(PYTHON_TEST) -m unittest discover --start-directory dbt/checks
 
+# Each with the DuckDB that it may meet: the oldest that can hash, and the newest. `test-dbt` has dbt 1.11.
+DBT_VERSIONS := 1.9:duckdb~=1.1.0 1.10:duckdb
+.PHONY: test-dbt-versions
+test-dbt-versions: ## Test the dbt package with older versions of dbt, which are installed into target/dbt
+	@for version in $(DBT_VERSIONS); do dbt=$${version%%:*}; venv="$(TARGET_DIR)/dbt/$$dbt"; echo "dbt $$dbt"; \
+		$(PYTHON) -m venv "$$venv"; \
+		"$$venv/bin/pip" install --quiet --disable-pip-version-check \
+			"dbt-core~=$$dbt.0" "dbt-duckdb~=$$dbt.0" "$${version#*:}"; \
+		(cd dbt/checks && "$$venv/bin/python" -m unittest test_package test_package_marts); \
+	done
+
 .PHONY: test-client
 test-client: test-martd $(VENV)/generated/ready ## Check the Python client, and clients that are made of /openapi.json
 	cd clients/python && $(PYTHON_TEST) -m mypy && $(PYTHON_TEST) -m pytest -q
@@ -211,7 +230,7 @@ soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK
 # What martd is compared with lives in an environment of its own. Data that is there is used again.
 BENCH := $(TARGET_DIR)/bench
 BENCH_ROWS := $(if $(filter tpch clickbench,$(ONLY)),,1000 100000 $(if $(QUICK),,1000000))
-BENCH_DATA := $(foreach rows,$(BENCH_ROWS),$(BENCH)/data/$(rows)/mart/_build.json)
+BENCH_DATA := $(foreach rows,$(BENCH_ROWS),$(BENCH)/data/$(rows)/mart/_builds)
 BENCH_REPORT := $(if $(QUICK),$(BENCH)/QUICK.md,$(if $(ONLY),$(BENCH)/$(ONLY).md,benches/RESULTS.md))
 
 .PHONY: bench
@@ -221,7 +240,7 @@ bench: build need-wrk $(BENCH)/venv/ready $(BENCH_DATA) ## Compare with other se
 		--martd $(MARTD) --in-process $(TARGET_DIR)/release/examples/in_process \
 		$(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) --output $(BENCH_REPORT)
 
-$(BENCH)/data/%/mart/_build.json: $(VENV)/ready $(DBT_SOURCES)
+$(BENCH)/data/%/mart/_builds: $(DBT_PACKAGES) $(DBT_SOURCES)
 	@mkdir -p "$(@D)"
 	cd dbt && PARQUET_DIR="$(BENCH)/data/$*" $(DBT) --quiet build --target embedded --vars '{transactions: $*}' \
 		--target-path "$(BENCH)/dbt" --log-path "$(BENCH)/dbt"
@@ -273,6 +292,6 @@ need-wrk:
 .PHONY: clean
 clean: ## Remove what was built and the marts in data/
 	@if [ -d "$(POSTGRES_DIR)" ] && [ -d $(VENV) ]; then $(POSTGRES) stop "$(POSTGRES_DIR)"; fi
-	rm -rf target $(VENV) data dbt/target dbt/logs
+	rm -rf target $(VENV) data dbt/target dbt/logs dbt/dbt_packages
 
 need = command -v $(1) >/dev/null || { echo "make: $(1) is missing: install $(2)" >&2; exit 1; }

@@ -23,7 +23,15 @@ impl Project {
     fn new() -> Self {
         let copy = tempfile::tempdir().expect("a temporary directory");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt");
-        for part in ["dbt_project.yml", "profiles.yml", "macros", "models", "tests"] {
+        for part in [
+            "dbt_project.yml",
+            "packages.yml",
+            "profiles.yml",
+            "macros",
+            "models",
+            "package",
+            "tests",
+        ] {
             let status = Command::new("cp")
                 .arg("-r")
                 .args([source.join(part), copy.path().join(part)])
@@ -31,7 +39,9 @@ impl Project {
                 .expect("cp runs");
             assert!(status.success(), "{part} is copied");
         }
-        Self { copy, root: Root::new() }
+        let project = Self { copy, root: Root::new() };
+        assert!(project.dbt(&["deps"]).success, "the package is installed");
+        project
     }
 
     /// Runs dbt over 1,000 transactions.
@@ -48,19 +58,26 @@ impl Project {
             .expect("dbt runs");
         let text = String::from_utf8_lossy(&output.stdout);
         println!("dbt {arguments:?}: {}\n{text}", output.status);
-        let ledger = std::fs::read(self.root.mart("_build.json")).ok();
-        let invocation = ledger.map(|text| {
-            let json: Json = serde_json::from_slice(&text).expect("the ledger is JSON");
-            json["build"]["invocation_id"].as_str().expect("an id").to_owned()
+        Run { success: output.status.success(), invocation: self.last_build() }
+    }
+
+    /// The id of the last run that left a record.
+    fn last_build(&self) -> Option<String> {
+        let records = std::fs::read_dir(self.root.mart("_builds")).ok()?;
+        let builds = records.map(|entry| {
+            let text = std::fs::read(entry.expect("an entry").path()).expect("a record");
+            let record: Json = serde_json::from_slice(&text).expect("the record is JSON");
+            let said = |key: &str| record["build"][key].as_str().expect("text").to_owned();
+            (said("finished_at"), said("id"))
         });
-        Run { success: output.status.success(), invocation }
+        builds.max().map(|(_, id)| id)
     }
 
     /// Runs dbt and expects all to succeed; the invocation.
     fn good(&self, arguments: &[&str]) -> String {
         let run = self.dbt(arguments);
         assert!(run.success, "dbt {arguments:?} failed");
-        run.invocation.expect("a ledger")
+        run.invocation.expect("a record")
     }
 
     fn file(&self, path: &str) -> PathBuf {
@@ -109,7 +126,7 @@ fn a_partial_build_on_an_empty_database_leaves_the_other_marts_as_they_are() {
     let martd = Martd::start(project.root.path());
     wait_build(&martd, &first);
 
-    let partial = project.good(&["run", "--select", "dim_tags"]);
+    let partial = project.good(&["build", "--select", "dim_tags"]);
     let snapshot = wait_build(&martd, &partial);
     for mart in snapshot["marts"].as_array().expect("marts") {
         let expected = if mart["name"] == "dim_tags" { &partial } else { &first };
@@ -130,7 +147,7 @@ fn a_failing_data_test_holds_until_what_failed_is_built_again() {
     assert!(!failed.success);
     let held = martd.wait_snapshot("the hold", |s| !s["held"]["outstanding"][0].is_null());
     assert_eq!(held["held"]["outstanding"][0]["unique_id"], "test.finance.no_tags");
-    assert_eq!(held["held"]["invocation_id"], failed.invocation.expect("a ledger").as_str());
+    assert_eq!(held["held"]["invocation_id"], failed.invocation.expect("a record").as_str());
     assert_eq!(held["build"]["invocation_id"], good.as_str());
 
     let other = project.good(&["run", "--select", "dim_accounts"]);
