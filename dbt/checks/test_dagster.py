@@ -202,8 +202,9 @@ class Location(InProject):
         elsewhere, python = (Path(tempfile.mkdtemp(dir=self.home)) for _ in range(2))
         (elsewhere / "dbt").symlink_to(DBT)
         script = "import json; from orchestration import definitions; print(json.dumps({'dbt': definitions.DBT}))"
-        # As another environment's Python that has Dagster.
-        script = f"import sys; sys.executable = {str(python / 'python')!r}; {script}"
+        # As another environment's Python that has Dagster; its helper process starts before.
+        tracker = "from multiprocessing import resource_tracker; resource_tracker.ensure_running()"
+        script = f"{tracker}; import sys; sys.executable = {str(python / 'python')!r}; {script}"
         found = self.python(script, PATH=f"{elsewhere}:/usr/bin:/bin")
         self.assertEqual(found["dbt"], str(elsewhere / "dbt"))
 
