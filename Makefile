@@ -90,6 +90,7 @@ install: ## Install what build has made into PREFIX (/usr/local), below DESTDIR
 	install -d "$(ROOT)$(DBT_PACKAGE)/macros"
 	install -m 0644 dbt/package/dbt_project.yml "$(ROOT)$(DBT_PACKAGE)"
 	install -m 0644 dbt/package/macros/*.sql "$(ROOT)$(DBT_PACKAGE)/macros"
+	install -d "$(ROOT)$(DOC)/docs" && install -m 0644 docs/* "$(ROOT)$(DOC)/docs"
 	sed 's#/usr/local/bin/martd#$(if $(FLAT),/usr/local,$(PREFIX))/bin/martd#' systemd/martd.service > "$(ROOT)$(UNIT)/martd.service"
 	install -m 0644 systemd/martd.socket "$(ROOT)$(UNIT)"
 ifdef FLAT
@@ -151,7 +152,7 @@ check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-dbt test-client test-backend test-answers test-foreign test-containers ## Run everything that can be tested here
+test: check test-rust test-docs test-dbt test-client test-backend test-answers test-foreign test-containers ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
@@ -172,6 +173,18 @@ test-answers: test-martd ## Check answers against DuckDB: files of statements, T
 .PHONY: fuzz
 fuzz: test-martd $(VENV)/ready ## Run all that is random for TIME=10m with new seeds, which are printed (SEED=N: once with that one)
 	PYTHON_TEST="$(PYTHON_TEST)" scripts/fuzz $(TIME) $(SEED)
+
+# The marts of the examples are built once, and again when the project changes.
+DOCS := $(TARGET_DIR)/docs
+.PHONY: test-docs
+test-docs: test-martd $(DOCS)/ready ## Run the examples of README and docs, and follow their links
+	$(CURDIR)/$(VENV)/bin/python -m unittest discover --start-directory tests/docs
+	$(CURDIR)/$(VENV)/bin/python tests/docs/check.py --martd $(TARGET_DIR)/debug/martd --marts $(DOCS)/parquet
+
+$(DOCS)/ready: $(DBT_PACKAGES) $(DBT_SOURCES)
+	@rm -rf "$(DOCS)" && mkdir -p "$(DOCS)/parquet/mart"
+	cd dbt && PARQUET_DIR="$(DOCS)/parquet" $(DBT) --quiet build --target embedded --target-path "$(DOCS)/dbt" --log-path "$(DOCS)/dbt"
+	@touch "$@"
 
 # The files are committed; tests/foreign/make.py writes them.
 FOREIGN := cd tests/foreign && $(PYTHON_TEST) check.py

@@ -177,7 +177,7 @@ class LockedDown(unittest.TestCase):
     def test_what_is_read_only_has_its_state_on_a_volume(self):
         state, = re.findall(r"MARTD_STATE_DIR=(\S+)", (ROOT / "Dockerfile").read_text())
         self.assertIn(state, [target for _, target, read_only in mounts("martd") if not read_only])
-        command, = re.findall(r"^    docker run (?:.*\\\n)*.*$", (ROOT / "README.md").read_text(), flags=re.M)
+        command, = re.findall(r"^docker run (?:.*\\\n)*.*$", (ROOT / "docs/operations.md").read_text(), flags=re.M)
         self.assertIn("--read-only", command)
         self.assertRegex(command, rf"--volume \w+:{state}(?=\s)")
 
