@@ -324,7 +324,7 @@ pub(crate) fn validate(record: &Path) {
 #[test]
 fn the_ten_lines_of_the_document_publish_a_mart() {
     let document = include_str!("../../docs/ledger.md");
-    let begin = document.find("```sh\n").expect("an example") + 6;
+    let begin = document.find("```sh\ncd \"$PARQUET_DIR/mart\"").expect("an example") + 6;
     let script = &document[begin..begin + document[begin..].find("```").expect("an end")];
     let stage = Stage::new();
     stage.writer.land(&stage.root, "orders", "SELECT 1 AS x");
