@@ -175,16 +175,10 @@ impl Server {
     }
 
     fn make_room(&mut self) {
-        while let Some(oldest) = self.newcomers.front() {
-            match oldest.upgrade().filter(|oldest| !oldest.has_asked.load(Ordering::Acquire)) {
-                Some(oldest) if oldest.came.elapsed() < SILENT_FOR => return,
-                Some(oldest) => {
-                    oldest.leave.cancel();
-                    self.newcomers.pop_front();
-                    return;
-                }
-                None => drop(self.newcomers.pop_front()),
-            }
+        let oldest = oldest_silent(&mut self.newcomers);
+        if let Some(oldest) = oldest.filter(|oldest| oldest.came.elapsed() >= SILENT_FOR) {
+            oldest.leave.cancel();
+            self.newcomers.pop_front();
         }
     }
 
@@ -244,9 +238,8 @@ impl Server {
             has_asked: AtomicBool::new(false),
             leave: CancellationToken::new(),
         });
-        while self.newcomers.front().is_some_and(|oldest| oldest.strong_count() == 0) {
-            self.newcomers.pop_front();
-        }
+        // One that has asked may stay for days: behind it, those that are gone must not pile up.
+        let _ = oldest_silent(&mut self.newcomers);
         self.newcomers.push_back(Arc::downgrade(&newcomer));
         let asking = Arc::clone(&newcomer);
         let connection = http1::Builder::new()
@@ -289,6 +282,18 @@ impl Server {
             self.spare.push(file);
         }
     }
+}
+
+/// The oldest connection that has asked for nothing; forgets those before it, which are gone or have asked.
+fn oldest_silent(newcomers: &mut VecDeque<Weak<Newcomer>>) -> Option<Arc<Newcomer>> {
+    while let Some(oldest) = newcomers.front() {
+        let oldest = oldest.upgrade().filter(|oldest| !oldest.has_asked.load(Ordering::Acquire));
+        if oldest.is_some() {
+            return oldest;
+        }
+        newcomers.pop_front();
+    }
+    None
 }
 
 #[derive(Debug)]
@@ -337,4 +342,28 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn newcomer(has_asked: bool) -> Arc<Newcomer> {
+        Arc::new(Newcomer {
+            came: Instant::now(),
+            has_asked: AtomicBool::new(has_asked),
+            leave: CancellationToken::new(),
+        })
+    }
+
+    #[test]
+    fn behind_a_connection_that_stays_those_that_are_gone_do_not_pile_up() {
+        let (stays, silent) = (newcomer(true), newcomer(false));
+        let mut newcomers = VecDeque::from([Arc::downgrade(&stays)]);
+        newcomers.extend((0..1_000).map(|_| Arc::downgrade(&newcomer(true))));
+        newcomers.push_back(Arc::downgrade(&silent));
+        let oldest = oldest_silent(&mut newcomers).expect("one is silent");
+        assert!(Arc::ptr_eq(&oldest, &silent));
+        assert_eq!(newcomers.len(), 1);
+    }
 }
