@@ -2,7 +2,7 @@
 //!
 //! The modules in the order in which data flows through them:
 //!
-//! - [`watch`] notices that the directory may have changed, and [`scan`] looks;
+//! - [`watch`] notices that the directory ([`mart_dir`]) may have changed, and [`scan`] looks;
 //! - [`pin`] makes a file's bytes immutable and names them by their [`digest`], and [`marts`] builds a table from them, which is their
 //!   verification, too;
 //! - [`legacy`] is the DuckDB file that is served until the first mart lands;
@@ -21,6 +21,7 @@
 pub mod config;
 pub mod watch;
 pub mod scan;
+pub mod mart_dir;
 pub mod digest;
 pub mod pin;
 pub mod marts;

@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::ledger::{FIRST_EDITION, RECORDS};
 
-const EXTENSION: &str = ".parquet";
+/// Of the files that may be marts.
+pub(crate) const EXTENSION: &str = ".parquet";
 /// Clocks of local file systems tick every 4 to 10 ms: two writes that are further apart differ in their
 /// times.
 pub const CLOCK_TICK: Duration = Duration::from_millis(20);
@@ -127,13 +128,6 @@ pub struct Scan {
     pub unseen: Vec<String>,
 }
 
-/// Where marts come from: `PARQUET_DIR` and the directory `mart` in it.
-#[derive(Debug, Clone)]
-pub struct MartDir {
-    root: PathBuf,
-    path: PathBuf,
-}
-
 /// The mart directory, opened: names in it are looked up in this very directory, even when the
 /// path has come to mean another one.
 #[derive(Debug)]
@@ -156,7 +150,8 @@ pub struct DirId {
 }
 
 impl DirId {
-    fn of(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Self> {
+    /// Which directory this is, or a path that begins there.
+    pub(crate) fn of(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Self> {
         // Since Linux 6.8: an id of the mount that is never given out again.
         let unique_mount_id = StatxFlags::from_bits_retain(0x4000);
         let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::MNT_ID | unique_mount_id;
@@ -170,45 +165,19 @@ impl DirId {
     }
 }
 
-impl MartDir {
-    /// The directory `mart` under `root` (`PARQUET_DIR`).
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        let root = root.into();
-        Self { path: root.join("mart"), root }
-    }
-
-    /// The path of the mart directory.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// `PARQUET_DIR`.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Opens the directory.
+impl OpenDir {
+    /// Opens a directory. Symbolic links may lead to it and below `root`, and nowhere else.
     ///
     /// # Errors
     /// When it is not there, is no directory, or may not be read.
-    pub fn open(&self) -> io::Result<OpenDir> {
+    pub(crate) fn open(path: &Path, root: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
         let id = DirId::of(&fd, Path::new(""), AtFlags::EMPTY_PATH)?;
-        let bounds = vec![self.root.canonicalize()?, real_path(&fd)?];
-        Ok(OpenDir { fd, bounds, id })
+        let bounds = vec![root.canonicalize()?, real_path(&fd)?];
+        Ok(Self { fd, bounds, id })
     }
 
-    /// Which directory the path means now.
-    ///
-    /// # Errors
-    /// When it means none.
-    pub fn id(&self) -> io::Result<DirId> {
-        DirId::of(CWD, &self.path, AtFlags::empty())
-    }
-}
-
-impl OpenDir {
     /// Which directory this is.
     pub fn id(&self) -> DirId {
         self.id

@@ -18,7 +18,8 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::ledger::RECORDS;
-use crate::scan::{CLOCK_TICK, DirId, MartDir, OpenDir};
+use crate::mart_dir::MartDir;
+use crate::scan::{CLOCK_TICK, DirId, OpenDir};
 
 /// `MARTD_WATCH`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

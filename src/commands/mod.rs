@@ -4,6 +4,7 @@ mod bootstrap;
 mod check;
 mod freshness;
 mod healthcheck;
+mod init;
 mod publish;
 mod query;
 mod records;
@@ -15,7 +16,7 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::ServeArgs;
 use crate::engine;
@@ -54,8 +55,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Watch PARQUET_DIR/mart and serve it (the default)
-    Serve(Box<ServeArgs>),
+    /// Watch PARQUET_DIR/mart and serve it (the default), or what PATH names
+    Serve(Box<serve::ServeCommand>),
     /// Show what would be served and what is wrong, without a running martd. Exit code: 1 when a file
     /// is rejected, or nothing would be served
     Check(check::CheckArgs),
@@ -77,6 +78,14 @@ pub enum Command {
     /// Create PARQUET_DIR/mart and the folder of DUCKDB_PATH. Exit code: 1 when that needs rights that
     /// this user does not have
     Bootstrap(bootstrap::BootstrapArgs),
+    /// Print the patch with which a dbt project is served as whole builds. Exit code: 0 it is all that
+    /// is needed, 4 more is, as standard error says
+    Init(init::InitArgs),
+    /// Print what completes martd's commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// The child process that has DuckDB; started by `serve` alone.
     #[command(name = engine::SUBCOMMAND, hide = true)]
     Engine {
@@ -96,7 +105,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             None => serve::run(self.serve),
-            Some(Command::Serve(args)) => serve::run(*args),
+            Some(Command::Serve(command)) => serve::run_command(*command),
             Some(Command::Check(args)) => check::run(args),
             Some(Command::Query(args)) => asking(query::run(args)),
             Some(Command::Freshness(args)) => asking(freshness::run(args)),
@@ -105,6 +114,13 @@ impl Cli {
             Some(Command::Wait(args)) => asking(wait::run(args)),
             Some(Command::Healthcheck(args)) => asking(healthcheck::run(args)),
             Some(Command::Bootstrap(args)) => bootstrap::run(&args),
+            Some(Command::Init(args)) => init::run(&args),
+            Some(Command::Completions { shell }) => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "martd", &mut script);
+                print(&String::from_utf8_lossy(&script));
+                ExitCode::SUCCESS
+            }
             Some(Command::Engine { front }) => engine::main(front),
             Some(Command::Build { scratch }) => build::main(&scratch),
         }

@@ -10,7 +10,7 @@ use super::publish::new_id;
 use super::records::Records;
 use super::{EXIT_NO, EXIT_USAGE, complain, print};
 use crate::ledger::{Build, Record, Status};
-use crate::scan::MartDir;
+use crate::mart_dir::MartDir;
 
 /// The builds that a mistaken id is answered with.
 const NAMED: usize = 5;
@@ -26,13 +26,14 @@ pub struct RollbackArgs {
     #[arg(long)]
     release: bool,
 
-    /// PARQUET_DIR, whose subdirectory `mart` holds the records
+    /// PARQUET_DIR, or what `martd serve` was given: its subdirectory `mart` holds the records, or it
+    /// does itself
     #[arg(long = "dir", env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
     parquet_dir: PathBuf,
 }
 
 pub(super) fn run(args: RollbackArgs) -> ExitCode {
-    let mart_dir = MartDir::new(args.parquet_dir).path().to_owned();
+    let mart_dir = MartDir::either(args.parquet_dir).path().to_owned();
     let mut records = match Records::read(&mart_dir) {
         Ok(records) => records,
         Err(error) => {

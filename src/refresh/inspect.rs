@@ -10,10 +10,11 @@ use jiff::Timestamp;
 
 use super::files::Files;
 use super::publisher::is_empty_model;
+use crate::mart_dir::MartDir;
 use crate::marts::build::{self, BuildResult, Pool, TableBudget, Verdict};
 use crate::pin::{Budget, PinKind};
 use crate::publish::{self, Decision, Hold, Policy, Situation, Unverified, Version};
-use crate::scan::{Fault, MartDir, Remark};
+use crate::scan::{Fault, Remark};
 
 /// Where marts come from, and what decides about them.
 #[derive(Debug, Clone)]

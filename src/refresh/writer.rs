@@ -189,8 +189,7 @@ impl Writer {
                 };
             }
             Err(error) => {
-                let path = self.settings.intake.dir.path().display();
-                self.note_directory(Some(format!("{path} cannot be read: {error}")));
+                self.note_directory(Some(self.settings.intake.dir.unreadable(&error)));
                 self.metrics.unreadable();
                 self.next_scan = now + ABSENT_INTERVAL;
                 self.scan_reason = ScanReason::Timer;

@@ -19,7 +19,7 @@ fn links_inside_the_root_are_followed_and_others_are_not() {
     symlink(outside.path().join("secret.parquet"), mart.join("b.parquet")).expect("symlink");
     symlink("nowhere", mart.join("c.parquet")).expect("symlink");
 
-    let dir = MartDir::new(root.path()).open().expect("open");
+    let dir = OpenDir::open(&root.path().join("mart"), root.path()).expect("open");
     let scan = dir.scan(|_| false).expect("scan");
 
     assert_eq!(names(&scan), ["a"]);
@@ -43,13 +43,16 @@ fn of_names_that_differ_in_case_alone_the_second_is_rejected() {
     for name in ["Fct.parquet", "fct.parquet", "Äpfel.parquet", "äpfel.parquet"] {
         std::fs::write(mart.join(name), "x").expect("write");
     }
-    let scan = MartDir::new(root.path()).open().expect("open").scan(|_| false).expect("scan");
+    let scan = OpenDir::open(&root.path().join("mart"), root.path())
+        .expect("open")
+        .scan(|_| false)
+        .expect("scan");
     assert_eq!(names(&scan), ["Fct", "Äpfel", "äpfel"]);
     assert_eq!(scan.rejected.len(), 1);
     assert!(scan.rejected[0].reason.contains("Fct.parquet"), "{:?}", scan.rejected);
 
     // The one that is served keeps its name.
-    let dir = MartDir::new(root.path()).open().expect("open");
+    let dir = OpenDir::open(&root.path().join("mart"), root.path()).expect("open");
     let scan = dir.scan(|name| name == "fct").expect("scan");
     assert_eq!(names(&scan), ["fct", "Äpfel", "äpfel"]);
     let rejected = &scan.rejected[0];

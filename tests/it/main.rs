@@ -29,6 +29,7 @@ mod engine_load;
 mod events;
 mod faults;
 mod files;
+mod first_steps;
 mod formats;
 mod freshness;
 mod history;

@@ -16,7 +16,7 @@ use super::records::Records;
 use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
 use crate::config::Time;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, Record, Status};
-use crate::scan::MartDir;
+use crate::mart_dir::MartDir;
 use dbt::Artifacts;
 use report::Report;
 
@@ -32,7 +32,8 @@ pub struct PublishArgs {
     #[arg(conflicts_with = "dbt_target")]
     marts: Vec<String>,
 
-    /// PARQUET_DIR, whose subdirectory `mart` holds the files
+    /// PARQUET_DIR, or what `martd serve` was given: a directory with Parquet files, or with a directory
+    /// `mart` of them
     #[arg(long = "dir", env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
     parquet_dir: PathBuf,
 
@@ -108,7 +109,7 @@ struct Unserved {
 
 pub(super) fn run(args: PublishArgs) -> ExitCode {
     let (compacts, wait_for) = (args.compact, args.wait.then_some(args.timeout));
-    let mart_dir = MartDir::new(&args.parquet_dir).path().to_owned();
+    let mart_dir = MartDir::either(&args.parquet_dir).path().to_owned();
     let mut records = match Records::read(&mart_dir) {
         Ok(records) if mart_dir.is_dir() => records,
         outcome => {
@@ -224,7 +225,7 @@ fn as_it_is(args: &PublishArgs, ledger: Option<&Ledger>) -> Result<Plan, String>
         return Err(format!("{name} is a mart of a dbt project; publish it with --dbt-target"));
     }
     if names.is_empty() && has_no_nodes(args) {
-        let scan = MartDir::new(&args.parquet_dir).open().and_then(|dir| dir.scan(|_| false));
+        let scan = MartDir::either(&args.parquet_dir).open().and_then(|dir| dir.scan(|_| false));
         let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
         names = scan.candidates.into_iter().map(|candidate| candidate.name).collect();
         names.retain(|name| !is_of_others(name));
