@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::check_dbt;
 use super::table::{Cell, Table, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, complain, print};
 use crate::config::SourceArgs;
@@ -13,11 +14,19 @@ use crate::mart_dir::MartDir;
 use crate::refresh::{Inspected, Inspection, inspect};
 use crate::scan::Fault;
 
+const FILES: &str = "published file by file: no record says which belong together. `martd publish` and the dbt package write \
+                     records\n";
+
 /// What `check` needs: the settings of `serve` that decide what is served.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// In the place of --parquet-dir: a directory with Parquet files, or with a directory `mart` of them
     dir: Option<PathBuf>,
+
+    /// Instead, look at the dbt project that has this target directory: which models would be served, and
+    /// what is missing for whole builds
+    #[arg(long, value_name = "DIR")]
+    dbt_target: Option<PathBuf>,
 
     #[command(flatten)]
     source: SourceArgs,
@@ -31,6 +40,9 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         Err(error) => return complain(&error.to_string(), EXIT_USAGE),
     };
     let dir = &intake.dir;
+    if let Some(target) = args.dbt_target {
+        return check_dbt::run(&target, dir.path());
+    }
     let inspection = match inspect(&intake) {
         Ok(inspection) => inspection,
         Err(error) => {
@@ -87,6 +99,9 @@ fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
     let mut text = table.render(colours);
     if let Some(held) = &inspection.held {
         text.push_str(&format!("held: {}\n", held.reason));
+    }
+    if !inspection.recorded {
+        text.push_str(FILES);
     }
     let served = inspection.marts.iter().filter(|mart| mart.served).count();
     text.push_str(&match served {

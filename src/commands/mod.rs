@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod check;
+mod check_dbt;
 mod freshness;
 mod healthcheck;
 mod init;

@@ -66,6 +66,8 @@ pub struct Inspection {
     pub ignored: Vec<Remark>,
     /// Why the newest files would not be served.
     pub held: Option<Hold>,
+    /// Whether there is a ledger.
+    pub recorded: bool,
     /// Whether the ledger vouches for what would be served.
     pub verified: bool,
 }
@@ -143,6 +145,7 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
         landing: files.landing().collect(),
         ignored: files.ignored().to_vec(),
         held: decision.held,
+        recorded: files.ledger().is_some(),
         verified,
     })
 }

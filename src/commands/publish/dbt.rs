@@ -18,6 +18,8 @@ use crate::scan::CLOCK_TICK;
 
 /// Commands that build or test. The others write result files, too, which say nothing of the data.
 const COMMANDS: [&str; 6] = ["build", "run", "test", "seed", "snapshot", "retry"];
+/// The post-hook of the dbt package, as models call it.
+const EXPORT: &str = "martd.export(";
 /// dbt's messages can hold a whole statement.
 const LONGEST_MESSAGE: usize = 2_000;
 
@@ -91,12 +93,25 @@ struct DependsOn {
     nodes: Vec<String>,
 }
 
+/// A project as dbt has parsed it.
+pub(in crate::commands) struct Project {
+    manifest: Manifest,
+    /// What relative locations are relative to.
+    dir: PathBuf,
+}
+
+/// What a node of a project writes.
+pub(in crate::commands) struct Output {
+    pub(in crate::commands) id: String,
+    pub(in crate::commands) materialized: String,
+    /// The mart that it would be, or why it would be none.
+    pub(in crate::commands) mart: Result<String, String>,
+}
+
 /// A run, and the project that it was of.
 pub(super) struct Artifacts {
     run: RunResults,
-    manifest: Manifest,
-    /// What relative locations are relative to.
-    project_dir: PathBuf,
+    project: Project,
 }
 
 impl Artifacts {
@@ -116,9 +131,7 @@ impl Artifacts {
         if run.results.is_empty() {
             return Err("run_results.json names no node, so nothing is vouched for".to_owned());
         }
-        let parent = target.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned));
-        let project_dir = parent.unwrap_or_default();
-        Ok(Self { run, manifest: load(&target.join("manifest.json"))?, project_dir })
+        Ok(Self { run, project: Project::read(target)? })
     }
 
     /// What there is to record. With `untested`, no test need have run.
@@ -134,10 +147,10 @@ impl Artifacts {
             started_at,
             finished_at: *finished_at,
             writer: Some(format!("dbt {dbt_version}")),
-            project: self.manifest.metadata.project_name.clone(),
+            project: self.project.manifest.metadata.project_name.clone(),
             status: Status::Success,
         });
-        let Manifest { nodes, unit_tests, .. } = &self.manifest;
+        let Manifest { nodes, unit_tests, .. } = &self.project.manifest;
         plan.nodes = Some(nodes.keys().chain(unit_tests.keys()).cloned().collect::<BTreeSet<_>>());
         plan.results = self.run.results.iter().filter_map(|result| self.result(result)).collect();
         let untested = untested || self.var("martd_untested") == Some("publish");
@@ -145,7 +158,7 @@ impl Artifacts {
             self.run.results.iter().map(|result| (&*result.unique_id, result)).collect();
         let mut paths: BTreeMap<PathBuf, &str> = BTreeMap::new();
         for (id, node) in nodes {
-            let path = match self.file(node, mart_dir) {
+            let path = match self.project.file(node, mart_dir) {
                 Some(Ok(path)) => path,
                 Some(Err(reason)) => {
                     plan.unserved.push(Unserved { id: id.clone(), reason });
@@ -218,7 +231,7 @@ impl Artifacts {
     fn result(&self, result: &RunResult) -> Option<NodeResult> {
         let RunResult { unique_id, status, message, .. } = result;
         let kind = unique_id.split('.').next().unwrap_or_default();
-        let node = self.manifest.nodes.get(unique_id);
+        let node = self.project.manifest.nodes.get(unique_id);
         let counts =
             ["model", "test", "seed", "snapshot", "unit_test", "operation"].contains(&kind);
         if !counts || node.is_some_and(|node| node.materialized() == "ephemeral") {
@@ -240,36 +253,82 @@ impl Artifacts {
 
     /// The tests that can hold a model.
     fn tests(&self, model: &str) -> Vec<String> {
-        let tests = self.manifest.nodes.iter().filter(|(_, node)| {
+        let tests = self.project.manifest.nodes.iter().filter(|(_, node)| {
             node.resource_type == "test"
                 && !node.only_warns()
                 && node.depends_on.nodes.iter().any(|id| id == model)
         });
         tests.map(|(id, _)| id.clone()).collect()
     }
+}
+
+impl Project {
+    /// Reads what dbt has left in its target directory.
+    ///
+    /// # Errors
+    /// When it is missing or does not parse.
+    pub(in crate::commands) fn read(target: &Path) -> Result<Self, String> {
+        let parent = target.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned));
+        Ok(Self { manifest: load(&target.join("manifest.json"))?, dir: parent.unwrap_or_default() })
+    }
+
+    /// Whether the hooks of the dbt package run in it.
+    pub(in crate::commands) fn uses_package(&self) -> bool {
+        self.manifest.nodes.keys().any(|id| id.starts_with("operation.martd."))
+    }
+
+    /// What its nodes write, but for views and what is a part of others.
+    pub(in crate::commands) fn outputs(&self, mart_dir: &Path) -> impl Iterator<Item = Output> {
+        self.manifest.nodes.iter().filter(|(_, node)| node.has_rows() || node.is_exported()).map(
+            |(id, node)| Output {
+                id: id.clone(),
+                materialized: node.materialized().to_owned(),
+                mart: self.mart(node, mart_dir),
+            },
+        )
+    }
+
+    fn mart(&self, node: &Node, mart_dir: &Path) -> Result<String, String> {
+        let path = if node.is_exported() {
+            self.written(node, mart_dir)?
+        } else {
+            let stays = format!(
+                "stays in the database; make it external, or add the post-hook {{{{ {EXPORT}) }}}}"
+            );
+            self.file(node, mart_dir).ok_or(stays)??
+        };
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        if ["_", ".", "tmp_"].iter().any(|start| name.starts_with(start)) {
+            return Err(format!("{name} starts with `_`, `.` or `tmp_`; give it an alias"));
+        }
+        Ok(name.to_owned())
+    }
 
     /// The file that a node writes where martd serves it, or why martd does not serve what it writes.
     /// `None` when it writes no file.
     fn file(&self, node: &Node, mart_dir: &Path) -> Option<Result<PathBuf, String>> {
-        let usual = mart_dir.join(format!("{}.parquet", node.alias));
-        if !node.is_external() {
-            let may_export = ["model", "seed", "snapshot"].contains(&&*node.resource_type)
-                && !["view", "ephemeral"].contains(&node.materialized());
-            return (may_export && usual.is_file()).then_some(Ok(usual));
+        if node.is_external() {
+            return Some(self.written(node, mart_dir));
         }
-        let location = node.config.get("location").and_then(Json::as_str);
-        let format = node.config.get("format").and_then(Json::as_str).unwrap_or("parquet");
-        let path = match location {
+        // Whatever hook has written it.
+        let usual = mart_dir.join(format!("{}.parquet", node.alias));
+        (node.has_rows() && usual.is_file()).then_some(Ok(usual))
+    }
+
+    fn written(&self, node: &Node, mart_dir: &Path) -> Result<PathBuf, String> {
+        let set = |key: &str| node.config.get(key).or_else(|| node.config.get("options")?.get(key));
+        let format = set("format").and_then(Json::as_str).unwrap_or("parquet");
+        let path = match node.config.get("location").and_then(Json::as_str) {
             Some(location) if location.contains("://") => {
-                return Some(Err(format!("its location is {location}, which is no local file")));
+                return Err(format!("its location is {location}, which is no local file"));
             }
-            Some(location) => self.project_dir.join(location),
-            None => usual,
+            Some(location) => self.dir.join(location),
+            None => mart_dir.join(format!("{}.parquet", node.alias)),
         };
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        Some(if format != "parquet" || path.extension().is_some_and(|end| end != "parquet") {
+        if format != "parquet" || path.extension().is_some_and(|end| end != "parquet") {
             Err(format!("{} is not Parquet; set format to parquet", path.display()))
-        } else if path.is_dir() || node.config.get("partition_by").is_some_and(|by| !by.is_null()) {
+        } else if path.is_dir() || set("partition_by").is_some_and(|by| !by.is_null()) {
             Err(format!(
                 "{} is a directory of parts, which martd does not serve yet",
                 path.display()
@@ -278,7 +337,7 @@ impl Artifacts {
             Err(format!("{} lies outside of {}", path.display(), mart_dir.display()))
         } else {
             Ok(path)
-        })
+        }
     }
 }
 
@@ -297,6 +356,19 @@ impl Node {
 
     fn is_external(&self) -> bool {
         self.materialized() == "external"
+    }
+
+    /// Whether it is more than a test, a view or a part of others.
+    fn has_rows(&self) -> bool {
+        ["model", "seed", "snapshot"].contains(&&*self.resource_type)
+            && !["view", "ephemeral"].contains(&self.materialized())
+    }
+
+    /// Whether the dbt package writes its file, whatever else it is.
+    fn is_exported(&self) -> bool {
+        let hooks = self.config.get("post-hook").and_then(Json::as_array);
+        let mut sql = hooks.into_iter().flatten().filter_map(|hook| hook["sql"].as_str());
+        self.materialized() != "ephemeral" && sql.any(|sql| sql.contains(EXPORT))
     }
 
     fn only_warns(&self) -> bool {

@@ -18,6 +18,7 @@ use crate::config::Time;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, Record, Status};
 use crate::mart_dir::MartDir;
 use dbt::Artifacts;
+pub(super) use dbt::Project;
 use report::Report;
 
 /// The status of a mart whose file was refused, until it is vouched for.
