@@ -7,13 +7,13 @@ import urllib.request
 
 
 class Daemon:
-    def __init__(self, parquet_dir, **settings):
+    def __init__(self, parquet_dir, command=None, **settings):
         binary = os.environ.get("MARTD_BIN")
         if not binary:
             raise AssertionError("MARTD_BIN names no martd: run make test-dbt")
         env = {name: value for name, value in os.environ.items() if not name.startswith(("MARTD_", "DUCKDB_PATH", "RUST_LOG"))}
         self.process = subprocess.Popen(
-            [binary, "serve"], env=env | {"PARQUET_DIR": str(parquet_dir), "MARTD_LISTEN": "127.0.0.1:0"} | settings,
+            command or [binary, "serve"], env=env | {"PARQUET_DIR": str(parquet_dir), "MARTD_LISTEN": "127.0.0.1:0"} | settings,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         said = []
