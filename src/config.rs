@@ -159,8 +159,8 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_QUERIES", value_name = "N")]
     queries: Option<Count>,
 
-    /// Queries that may wait for their turn, for a second at most [default: twice
-    /// MARTD_QUERIES, and 32 at least]
+    /// Queries that may wait for their turn, until their own timeout. A client with no running query may
+    /// always wait [default: twice MARTD_QUERIES, and 32 at least]
     #[arg(long, env = "MARTD_QUEUE", value_name = "N")]
     queue: Option<usize>,
 
