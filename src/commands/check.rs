@@ -8,10 +8,10 @@ use clap::Args;
 
 use super::table::{Cell, Table, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, complain, print};
-use crate::config::SourceArgs;
 use crate::mart_dir::MartDir;
 use crate::refresh::{Inspected, Inspection, inspect};
 use crate::scan::Fault;
+use crate::settings::SourceArgs;
 
 /// What `check` needs: the settings of `serve` that decide what is served.
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::table::{Cell, Table, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, ServerArgs, complain, print};
-use crate::config::Time;
 use crate::http::client::{ClientError, ServerProblem};
+use crate::settings::Time;
 
 /// What `query` needs.
 #[derive(Debug, Args)]

@@ -114,7 +114,7 @@ pub(super) enum Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum StartError {
     /// DuckDB does not know the time zone.
-    #[error("MARTD_TIMEZONE: {0}")]
+    #[error("--timezone (MARTD_TIMEZONE): {0}")]
     TimeZone(String),
     /// Anything else.
     #[error("{0}")]

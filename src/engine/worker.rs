@@ -106,7 +106,12 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     // Before rights are given up: DuckDB looks for the limits of its cgroup when it is opened, and
     // does not bear that they cannot be read.
     let database = LockedDatabase::open(&settings).map_err(|error| match error.kind() {
-        ErrorKind::Statement => StartError::TimeZone(error.to_string()),
+        ErrorKind::Statement => {
+            let message = error.to_string();
+            let near = message.split_once("Candidate time zones: ").map(|(_, near)| near.trim());
+            let near = near.map(|near| format!("; near it are {near}")).unwrap_or_default();
+            StartError::TimeZone(format!("{:?} is not a time zone{near}", settings.time_zone))
+        }
         _ => other(error.to_string()),
     })?;
     let validator = Validator::new().map_err(|error| other(error.to_string()))?;

@@ -39,7 +39,7 @@ pub enum Server {
 }
 
 impl FromStr for Server {
-    type Err = String;
+    type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix(UNIX_PREFIX) {
@@ -48,7 +48,7 @@ impl FromStr for Server {
         let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none() || authority.contains('/') {
-            return Err(format!("{text:?} is no address; write HOST:PORT or unix:PATH"));
+            return Err("not an address; write HOST:PORT or unix:PATH");
         }
         Ok(Self::Tcp(authority.to_owned()))
     }

@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::records::Records;
 use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
-use crate::config::Time;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, Record, Status};
 use crate::mart_dir::MartDir;
+use crate::settings::Time;
 use dbt::Artifacts;
 use report::Report;
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::builder::SUBCOMMAND;
 use super::messages::{Request, Response};
 use super::table::TableBudget;
+use crate::flag;
 use crate::ipc;
 use crate::limits;
 use crate::spawner::Spawner;
@@ -83,7 +84,7 @@ pub fn choose_scratch(configured: Option<&Path>, state: Option<&Path>) -> io::Re
             Ok(()) => Ok(dir.to_owned()),
             Err(error) => Err(io::Error::new(
                 error.kind(),
-                format!("MARTD_SCRATCH_DIR cannot be written: {error}"),
+                format!("{}: {error}", flag::of("MARTD_SCRATCH_DIR")),
             )),
         };
     }
@@ -91,8 +92,8 @@ pub fn choose_scratch(configured: Option<&Path>, state: Option<&Path>) -> io::Re
         [state.map(Path::to_owned), Some(std::env::temp_dir()), Some("/dev/shm".into())];
     candidates.into_iter().flatten().find(|dir| writable(dir).is_ok()).ok_or_else(|| {
         io::Error::other(
-            "no folder can be written, and a table is not built without one: name one in \
-             MARTD_SCRATCH_DIR",
+            "no folder can be written, and a table is not built without one: name one with \
+             --scratch-dir (MARTD_SCRATCH_DIR)",
         )
     })
 }
