@@ -36,6 +36,7 @@ pub(super) struct Document<'s> {
     status: Status,
     build: Option<Build<'s>>,
     held: Option<&'s Held>,
+    building: Option<&'s Held>,
     results: Vec<MartFreshness<'s>>,
 }
 
@@ -100,7 +101,8 @@ impl<'s> Document<'s> {
             age_seconds: last_refresh.map(|time| seconds_between(time, now)),
             status: overall(snapshot, &results),
             build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(Build::of),
-            held: state.held.as_ref(),
+            held: state.held_back(),
+            building: state.under_way(),
             results,
         }
     }

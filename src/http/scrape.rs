@@ -20,6 +20,7 @@ use super::{App, probes};
 use crate::catalog::{Source, State};
 use crate::duck;
 use crate::engine::StartReason;
+use crate::ledger::NodeKind;
 use crate::watch::WatchMode;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -198,14 +199,21 @@ fn snapshot(facts: &mut Facts, state: &State) {
     let finished = finished.map(|ledger| seconds(ledger.finished_at));
     facts.add("martd_served_build_finished_timestamp_seconds", help, finished);
 
-    let held = state.held.as_ref();
-    facts.add("martd_build_held", "Whether a build is held back", truth(held.is_some()));
-    let since = held.map(|held| seconds(held.since));
+    let back = state.held_back();
+    facts.add("martd_build_held", "Whether a build is held back", truth(back.is_some()));
+    let since = back.map(|held| seconds(held.since));
     facts.add("martd_build_held_since_timestamp_seconds", "Since when it is held", since);
-    let outstanding = held.map_or(0, |held| held.hold.outstanding.len());
-    let help = "dbt nodes that failed and have not succeeded since";
-    facts.add_count("martd_outstanding_nodes", help, outstanding);
-    let pending = held.map_or(0, |held| held.hold.pending.len());
+    let rollback = back.is_some_and(|held| held.hold.rollback.is_some());
+    let help = "Whether an earlier build is served because somebody asked for it";
+    facts.add("martd_rolled_back", help, truth(rollback));
+    let outstanding = back.iter().flat_map(|held| &held.hold.outstanding);
+    let kinds = NodeKind::ALL.map(|kind| {
+        let count = outstanding.clone().filter(|node| node.kind() == kind).count();
+        (kind.name().to_owned(), count as f64)
+    });
+    let help = "Nodes that failed, were skipped or not tested, and have not succeeded since";
+    facts.add_each("martd_outstanding_nodes", help, "kind", kinds);
+    let pending = state.held.as_ref().map_or(0, |held| held.hold.pending.len());
     facts.add_count("martd_pending_files", "Files that belong to no finished build", pending);
 }
 
