@@ -67,7 +67,9 @@ pub(super) fn history(events: &[Event], now: Timestamp) -> Markup {
 pub(super) fn age(mart: &MartFreshness<'_>) -> Markup {
     let limits = [mart.criteria.warn_after, mart.criteria.error_after];
     let limits = limits.map(|limit| limit.map(|period| period.seconds()));
-    let Some(last) = limits.into_iter().flatten().max() else { return html! { "no rule" } };
+    let Some(last) = limits.into_iter().flatten().max() else {
+        return html! { span.fine { "no rule" } };
+    };
     let x =
         |seconds: f64| format!("{:.1}", (100.0 * seconds / (BAR * last as f64)).clamp(0.0, 100.0));
     let age = mart.max_loaded_at_time_ago_in_s.unwrap_or(f64::MAX);
