@@ -30,7 +30,7 @@ pub struct Config {
     /// The DuckDB file to serve until the first mart has landed.
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
-    pub refresh: refresh::Settings,
+    pub refresh: refresh::RefreshSettings,
     /// Whether a kernel without Landlock will do.
     pub landlock: Landlock,
     /// The processes that have DuckDB.
@@ -38,7 +38,7 @@ pub struct Config {
     /// The tokens that are accepted; `None` when none is asked for.
     pub tokens: Option<Tokens>,
     /// The server's part.
-    pub http: http::Settings,
+    pub http: http::HttpSettings,
     /// Time after SIGTERM in which requests are still taken.
     pub drain_delay: Duration,
     /// Time for requests in flight to finish after that.
@@ -136,7 +136,7 @@ impl ServeArgs {
             drain_delay: self.drain_delay.duration(),
             drain: self.drain.duration(),
             legacy: self.duckdb_path.filter(|_| self.fallback == Fallback::On),
-            refresh: refresh::Settings {
+            refresh: refresh::RefreshSettings {
                 intake,
                 watch: self.watch,
                 retain_for: self.retain.duration(),
@@ -147,7 +147,7 @@ impl ServeArgs {
             engine: engine::EngineSettings {
                 program: program()?,
                 queries,
-                process: engine::Settings {
+                process: engine::ProcessSettings {
                     memory_bytes: memory,
                     data_bytes: memory + engine::overhead_bytes(queries, threads),
                     threads,
@@ -158,7 +158,7 @@ impl ServeArgs {
                 },
             },
             tokens,
-            http: http::Settings {
+            http: http::HttpSettings {
                 scoping,
                 time_zone: self.timezone,
                 cache_bytes,

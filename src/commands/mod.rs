@@ -21,7 +21,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 
 use crate::engine;
-use crate::http::client::{Client, ClientError, Server};
+use crate::http::client::{Client, ClientError, ServerAddress};
 use crate::marts::build;
 use crate::printable;
 use crate::settings::ServeArgs;
@@ -153,7 +153,7 @@ fn name_variable(mut error: clap::Error) -> clap::Error {
 struct ServerArgs {
     /// The running martd: HOST:PORT, or unix:PATH of its socket
     #[arg(long, env = "MARTD_SERVER", value_name = "ADDR", default_value = "127.0.0.1:8321")]
-    server: Server,
+    server: ServerAddress,
 
     /// The token to ask with, where one is needed
     #[arg(long, env = "MARTD_TOKEN", value_name = "TOKEN", hide_env_values = true)]

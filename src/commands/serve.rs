@@ -154,7 +154,11 @@ fn make_state_dir(config: &Config) -> Result<(), String> {
     })
 }
 
-fn confine(config: &Config, builders: &build::Settings, files: &SocketFiles) -> Result<(), String> {
+fn confine(
+    config: &Config,
+    builders: &build::BuilderSettings,
+    files: &SocketFiles,
+) -> Result<(), String> {
     let null = Path::new("/dev/null"); // where builders' messages go
     let writable = [
         config.refresh.intake.state_dir.as_deref(),
@@ -184,7 +188,7 @@ fn go_on_without_landlock(landlock: Landlock, is_scoped: bool) -> Result<(), Str
 }
 
 /// Tells what there is, what memory martd may take, and whether there is so much.
-fn tell_limits(config: &Config, builders: &build::Settings) {
+fn tell_limits(config: &Config, builders: &build::BuilderSettings) {
     let shares = Shares {
         engine: config.engine.process.memory_bytes,
         pins: config.refresh.intake.pin_bytes,
@@ -242,7 +246,7 @@ fn raise_descriptor_limit() -> Result<(), String> {
 
 async fn serve(
     config: Config,
-    builders: build::Settings,
+    builders: build::BuilderSettings,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
 ) -> Result<(), Failure> {

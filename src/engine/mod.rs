@@ -38,7 +38,7 @@ mod worker;
 use rustix::process::Resource;
 
 pub use lease::{Lease, Table};
-pub use protocol::{End, Parameters, QueryError, QueryJob, Settings, StartError};
+pub use protocol::{End, Parameters, ProcessSettings, QueryError, QueryJob, StartError};
 pub use quarantine::Principal;
 pub use scope::{Scope, Scoping};
 pub use statement::{Head, Part, Query};
@@ -75,8 +75,8 @@ mod tests {
     use crate::marts::build::ReportColumn;
     use crate::sql_gate::{ValidatedStatement, Validator};
 
-    pub(super) fn settings() -> Settings {
-        Settings {
+    pub(super) fn settings() -> ProcessSettings {
+        ProcessSettings {
             memory_bytes: 64 << 20,
             data_bytes: 1 << 30,
             threads: 1,

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
-use super::protocol::{Control, Settings, StartError, Status, TableNumber};
+use super::protocol::{Control, ProcessSettings, StartError, Status, TableNumber};
 use super::worker::SUBCOMMAND;
 use crate::ipc::{self, MOST_DESCRIPTORS};
 use crate::marts::build::BuiltTable;
@@ -92,7 +92,7 @@ impl Process {
     pub(super) fn start(
         spawner: &Spawner,
         program: &Path,
-        settings: &Settings,
+        settings: &ProcessSettings,
         slots: usize,
         runtime: &Handle,
         ended: impl FnOnce() + Send + 'static,

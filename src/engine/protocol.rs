@@ -34,7 +34,7 @@ const MOST_BYTES: usize = 256 << 20;
 
 /// What an engine is started with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct ProcessSettings {
     /// DuckDB's memory limit, in bytes (`MARTD_MEMORY`).
     pub memory_bytes: u64,
     /// What the process may allocate in all, in bytes.
@@ -84,7 +84,7 @@ pub(super) struct TableSpec {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Control {
     /// The first message, and how many sockets of slots follow.
-    Start(Settings, usize),
+    Start(ProcessSettings, usize),
     /// Descriptors: sockets of slots, by number.
     Slots,
     /// Tables that a snapshot will name. Descriptors: theirs, in this order.

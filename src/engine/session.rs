@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::protocol::{Blame, End, Failure, PART_BYTES, Parameters, QueryError, QueryJob};
 use super::snapshot::Snapshot;
 use crate::duck::{
-    self, Column, DuckError, ErrorKind, Interrupt, Rows, Statement, quote_identifier,
+    self, DuckError, ErrorKind, Interrupt, ResultColumn, Rows, Statement, quote_identifier,
 };
 use crate::encode::{Compressor, EncodeError, Encoder, Summary};
 use crate::hooks;
@@ -145,7 +145,7 @@ fn write(
     Ok((End { coding, truncated, rows }, last))
 }
 
-fn check_types(columns: &[Column]) -> Result<(), QueryError> {
+fn check_types(columns: &[ResultColumn]) -> Result<(), QueryError> {
     let found = columns.iter().find_map(|column| Some((&column.name, column.ty.unsupported()?)));
     let Some((name, ty)) = found else { return Ok(()) };
     let name = quote_identifier(name);

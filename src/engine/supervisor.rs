@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use super::isolation::Isolation;
 use super::lease::{Lease, Table};
 use super::process::Process;
-use super::protocol::{Settings, StartError};
+use super::protocol::{ProcessSettings, StartError};
 use super::quarantine::Quarantine;
 use crate::spawner::Spawner;
 
@@ -73,7 +73,7 @@ pub struct EngineSettings {
     /// Queries that run at once.
     pub queries: usize,
     /// What each process is told.
-    pub process: Settings,
+    pub process: ProcessSettings,
 }
 
 /// The engine of a front: a process at a time, which may be replaced. A clone is the same.

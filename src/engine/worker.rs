@@ -21,7 +21,7 @@ use rustix::process::Signal;
 use super::database::{Attached, LockedDatabase};
 use super::freshness::NewestError;
 use super::protocol::{
-    self, Blame, Control, Failure, QueryError, Request, Response, Settings, SnapshotSpec,
+    self, Blame, Control, Failure, ProcessSettings, QueryError, Request, Response, SnapshotSpec,
     StartError, Status, TableNumber, Task,
 };
 use super::scope::Scope;
@@ -160,7 +160,7 @@ enum Change {
 /// Attaches tables and makes snapshots of them, in the order in which the front says so.
 struct Publisher {
     database: Arc<LockedDatabase>,
-    settings: Settings,
+    settings: ProcessSettings,
     /// Attached for a snapshot that has not come yet.
     fresh: HashMap<TableNumber, Arc<Attached>>,
     /// What any snapshot has attached.
@@ -220,7 +220,7 @@ impl Publisher {
             attached.ok_or_else(|| format!("the table of {} is not attached", table.name))
         });
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
-        let Settings { schemas, scoping, .. } = &self.settings;
+        let ProcessSettings { schemas, scoping, .. } = &self.settings;
         let snapshot = Snapshot::open(&self.database, schemas, scoping.as_ref(), spec, tables);
         let snapshot = snapshot.map_err(|error| error.to_string())?;
         self.engine.snapshots().insert(number, Arc::new(snapshot));

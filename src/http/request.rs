@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::arguments::Arguments;
 use super::problem::Problem;
 use super::upload::{Kind, Upload};
-use super::{App, Settings};
+use super::{App, HttpSettings};
 use crate::duck::{TypeName, Value};
 use crate::encode::Format;
 use crate::engine::Parameters;
@@ -117,7 +117,7 @@ fn in_body(Upload { kind, text }: Upload) -> Result<Body, Problem> {
 }
 
 /// What a client wrote, checked against the limits.
-pub(super) fn check(settings: &Settings, format: Format, body: Body) -> Result<Query, Problem> {
+pub(super) fn check(settings: &HttpSettings, format: Format, body: Body) -> Result<Query, Problem> {
     if body.sql.trim().is_empty() {
         return Err(Problem::bad_request("the statement is empty; say it in sql"));
     }

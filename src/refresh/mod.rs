@@ -42,7 +42,7 @@ use writer::Writer;
 
 /// What the refresh thread needs to know.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RefreshSettings {
     /// Where marts come from, and what decides about them.
     pub intake: Intake,
     /// `MARTD_WATCH`
@@ -127,8 +127,8 @@ impl Refresh {
     /// # Errors
     /// When a thread cannot be had.
     pub fn start(
-        settings: Settings,
-        builders: build::Settings,
+        settings: RefreshSettings,
+        builders: build::BuilderSettings,
         engine: Engine,
         catalog: Catalog,
         events: Events,

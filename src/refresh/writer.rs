@@ -13,7 +13,7 @@ use super::changes::Changes;
 use super::files::{Files, Sweep};
 use super::kept::Kept;
 use super::publisher::{Prepared, Publisher};
-use super::{Mailbox, Message, Pulse, Settings};
+use super::{Mailbox, Message, Pulse, RefreshSettings};
 use crate::catalog::{Catalog, Held, Publishing, Retained, Snapshot, Source, State};
 use crate::events::Events;
 use crate::hooks;
@@ -39,7 +39,7 @@ const LEGACY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The refresh thread's state.
 pub(super) struct Writer {
-    settings: Settings,
+    settings: RefreshSettings,
     catalog: Catalog,
     events: Events,
     pool: Arc<Pool>,
@@ -77,7 +77,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        settings: Settings,
+        settings: RefreshSettings,
         (catalog, events): (Catalog, Events),
         pool: Arc<Pool>,
         publisher: Publisher,

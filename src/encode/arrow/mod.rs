@@ -34,7 +34,7 @@ use message::{Body, Kind};
 use values::Values;
 
 use super::EncodeError;
-use crate::duck::{Chunk, Column, Type};
+use crate::duck::{Chunk, ResultColumn, Type};
 
 /// Rows after which a batch is sent: where readers do not gain from larger ones any more.
 const BATCH_ROWS: usize = 64 << 10;
@@ -60,7 +60,7 @@ pub(super) struct ArrowWriter {
 }
 
 impl ArrowWriter {
-    pub(super) fn begin(out: &mut Vec<u8>, columns: &[Column]) -> Result<Self, EncodeError> {
+    pub(super) fn begin(out: &mut Vec<u8>, columns: &[ResultColumn]) -> Result<Self, EncodeError> {
         let options = IpcWriteOptions::default();
         let mut dictionaries = DictionaryTracker::new(true);
         let schema = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(

@@ -24,7 +24,7 @@ use crate::spawner::Spawner;
 
 /// Processor time that an empty file may take.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// See [`Settings::patience`].
+/// See [`BuilderSettings::patience`].
 const PATIENCE: u32 = 15;
 /// How often at most the processor time is looked at.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
@@ -35,7 +35,7 @@ pub(crate) const SCRATCH_PREFIX: &str = "martd-build-";
 
 /// How builders are started, and where tables go.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct BuilderSettings {
     /// martd itself; builders are `program build SCRATCH`.
     pub program: PathBuf,
     /// Builders at once, besides one for a legacy file.
@@ -53,7 +53,7 @@ pub struct Settings {
     pub patience: u32,
 }
 
-impl Settings {
+impl BuilderSettings {
     /// As many builders as there are processors, at most two, and the usual deadline. Starts a spawner, so
     /// ask before rights are given up.
     ///
@@ -122,7 +122,7 @@ impl Drop for Scratch {
 }
 
 impl Builder {
-    pub(super) fn start(settings: &Settings) -> io::Result<Self> {
+    pub(super) fn start(settings: &BuilderSettings) -> io::Result<Self> {
         let name = format!("{SCRATCH_PREFIX}{}", Uuid::now_v7().simple());
         let scratch = Scratch(settings.scratch.join(name));
         let (socket, theirs) = UnixStream::pair()?;

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::messages::{Allowance, Cause, Failure, Listed, Request, Response};
 use super::pool::{Known, Shared, allowance, block};
 use super::table::{Place, SMALLEST_TABLE_BYTES, TableKind};
-use super::{BuiltTable, Pool, Rejection};
+use super::{BuiltTable, FileRejection, Pool};
 use crate::legacy::{LegacyVersion, catalog_name};
 
 /// A table or view of a legacy file.
@@ -68,14 +68,14 @@ struct Export<'e> {
 
 const NONSENSE: &str = "its builder answered nonsense";
 
-impl From<Failure> for Rejection {
+impl From<Failure> for FileRejection {
     fn from(Failure { cause, reason }: Failure) -> Self {
         Self { reason, lasting: cause == Cause::Content }
     }
 }
 
 /// A rejection of the whole file.
-fn told<T>(rejection: Rejection) -> io::Result<Result<T, String>> {
+fn told<T>(rejection: FileRejection) -> io::Result<Result<T, String>> {
     if rejection.lasting {
         Ok(Err(rejection.reason))
     } else {
@@ -97,7 +97,7 @@ impl<'e> Export<'e> {
         for table in listed {
             let outcome = match self.build(&table, &mut kept)? {
                 Ok(table) => Ok(table),
-                Err(Rejection { reason, .. }) if table.is_view => {
+                Err(FileRejection { reason, .. }) if table.is_view => {
                     warn!(schema = table.schema, view = table.name, reason, "a view has no table");
                     Err(reason)
                 }
@@ -109,7 +109,7 @@ impl<'e> Export<'e> {
     }
 
     /// Starts a builder and has it attach the file. It will be able to write `place`.
-    fn attach(&self, place: Option<&Place>) -> io::Result<Result<Attached<'e>, Rejection>> {
+    fn attach(&self, place: Option<&Place>) -> io::Result<Result<Attached<'e>, FileRejection>> {
         let mut known = self.shared.start()?;
         let is_copied = self.version.is_copied();
         let mut descriptors = Vec::new();
@@ -128,8 +128,8 @@ impl<'e> Export<'e> {
         Ok(match known.builder.ask(&request, &descriptors, self.deadline) {
             Ok(Response::Listed(listed)) => Ok((known, listed)),
             Ok(Response::Failed(failure)) => Err(failure.into()),
-            Ok(Response::Built(_)) => Err(Rejection::passing(NONSENSE.to_owned())),
-            Err(reason) => Err(Rejection::passing(reason)),
+            Ok(Response::Built(_)) => Err(FileRejection::passing(NONSENSE.to_owned())),
+            Err(reason) => Err(FileRejection::passing(reason)),
         })
     }
 
@@ -138,7 +138,7 @@ impl<'e> Export<'e> {
         &self,
         table: &Listed,
         kept: &mut Option<Known<'e>>,
-    ) -> io::Result<Result<Arc<BuiltTable>, Rejection>> {
+    ) -> io::Result<Result<Arc<BuiltTable>, FileRejection>> {
         let (mut stopped, mut on_disk) = (false, false);
         // How large one of them is, nobody knows; none is larger than the file but by views.
         let estimate = self.version.file.size();
@@ -146,7 +146,7 @@ impl<'e> Export<'e> {
             let place = match self.shared.settings.budget.place(SMALLEST_TABLE_BYTES, on_disk) {
                 Ok(place) => place,
                 // More memory than now there may never be: let the reason be seen.
-                Err(reason) => return Ok(Err(Rejection::lasting(reason))),
+                Err(reason) => return Ok(Err(FileRejection::lasting(reason))),
             };
             on_disk = place.kind() == TableKind::Disk;
             if on_disk {
@@ -184,9 +184,9 @@ impl<'e> Export<'e> {
                 },
                 Ok(Response::Listed(_)) | Err(_) if !stopped => stopped = true,
                 Ok(Response::Listed(_)) => {
-                    return Ok(Err(Rejection::passing(NONSENSE.to_owned())));
+                    return Ok(Err(FileRejection::passing(NONSENSE.to_owned())));
                 }
-                Err(reason) => return Ok(Err(Rejection::passing(reason))),
+                Err(reason) => return Ok(Err(FileRejection::passing(reason))),
             }
         }
     }

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::child::{Builder, Settings};
+use super::child::{Builder, BuilderSettings};
 use super::footer::{Footer, FooterError};
 use super::messages::{Allowance, Cause, Request, Response};
 use super::queue::{Asker, Queue, Step};
 use super::source::{LARGE_BLOCK, SMALL_BLOCK};
 use super::table::{Place, TableKind};
-use super::{Outcome, Rejection, Verdict};
+use super::{FileRejection, Outcome, Verdict};
 use crate::digest::Digest;
 use crate::pin::{Pin, PinKind};
 
@@ -40,7 +40,7 @@ pub struct Pool {
 }
 
 pub(super) struct Shared {
-    pub(super) settings: Settings,
+    pub(super) settings: BuilderSettings,
     state: Mutex<State>,
     changed: Condvar,
     report: Box<dyn Fn(Outcome) + Send + Sync>,
@@ -67,7 +67,7 @@ impl Pool {
     /// # Errors
     /// When no thread can be had.
     pub fn start(
-        settings: Settings,
+        settings: BuilderSettings,
         report: impl Fn(Outcome) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let queue = Queue::new();
@@ -224,14 +224,14 @@ impl Shared {
         let uncompressed = match Footer::read(pin) {
             Ok(footer) => footer.uncompressed,
             Err(FooterError::Broken(reason)) => {
-                return Verdict::Rejected(Rejection::lasting(reason));
+                return Verdict::Rejected(FileRejection::lasting(reason));
             }
             Err(FooterError::Incomplete(_)) => pin.size().saturating_mul(USUAL_COMPRESSION),
         };
         let estimate = uncompressed.max(pin.size());
         let deadline = self.settings.deadline(estimate);
         let (mut stopped, mut on_disk) = (0, false);
-        let rejected = |reason| Verdict::Rejected(Rejection::passing(reason));
+        let rejected = |reason| Verdict::Rejected(FileRejection::passing(reason));
         loop {
             let place = match self.settings.budget.place(estimate, on_disk) {
                 Ok(place) => place,
@@ -270,7 +270,7 @@ impl Shared {
                 }
                 Ok(Response::Failed(failure)) => match failure.cause {
                     Cause::Content => {
-                        return Verdict::Rejected(Rejection::lasting(failure.reason));
+                        return Verdict::Rejected(FileRejection::lasting(failure.reason));
                     }
                     Cause::TooLarge if !on_disk => {
                         on_disk = true;
