@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::table::{Cell, Table, Tone, colours};
+use super::table::{Cell, TextTable, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, complain, print};
 use crate::mart_dir::MartDir;
 use crate::refresh::{Inspected, Inspection, inspect};
@@ -47,7 +47,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
 }
 
 fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("file", false),
         ("would be", false),
         ("rows", true),

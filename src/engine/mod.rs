@@ -68,7 +68,7 @@ mod tests {
 
     use super::database::LockedDatabase;
     use super::protocol::{SnapshotSpec, TableSpec};
-    use super::snapshot::Snapshot;
+    use super::snapshot::EngineSnapshot;
     use super::*;
     use crate::duck::Database;
     use crate::encode::{Coding, Codings, Format};
@@ -110,7 +110,7 @@ mod tests {
     }
 
     /// A snapshot of marts that have the rows of these SELECTs.
-    pub(super) fn open(marts: &[(&str, &str)]) -> Snapshot {
+    pub(super) fn open(marts: &[(&str, &str)]) -> EngineSnapshot {
         open_in(&database(), marts, None)
     }
 
@@ -118,7 +118,7 @@ mod tests {
         database: &Arc<LockedDatabase>,
         marts: &[(&str, &str)],
         scoping: Option<&Scoping>,
-    ) -> Snapshot {
+    ) -> EngineSnapshot {
         let (mut specs, mut attached) = (Vec::new(), Vec::new());
         for (number, (name, select)) in (1..).zip(marts) {
             let (file, columns) = table(select);
@@ -136,7 +136,7 @@ mod tests {
         }
         let spec = SnapshotSpec { number: 1, id: "id".to_owned(), tables: specs };
         let schemas = ["mart".to_owned(), "Other \"one\"".to_owned()];
-        Snapshot::open(database, &schemas, scoping, spec, attached).expect("a snapshot")
+        EngineSnapshot::open(database, &schemas, scoping, spec, attached).expect("a snapshot")
     }
 
     pub(super) fn validate(sql: &str) -> ValidatedStatement {

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use super::accept;
 use super::access::Sizes;
 use super::body::{self, BoxBody};
-use super::freshness::{self, Status};
+use super::freshness::{self, FreshnessStatus};
 use super::problem::Problem;
 use super::{App, probes};
 use crate::catalog::{Source, State};
@@ -219,7 +219,7 @@ fn snapshot(facts: &mut Facts, state: &State) {
 
 fn marts(facts: &mut Facts, app: &App, state: &State, sizes: Sizes<'_>) {
     let (max_age, now) = (app.settings().max_age, Timestamp::now());
-    let document = freshness::Document::of(state, max_age, sizes, now);
+    let document = freshness::FreshnessDocument::of(state, max_age, sizes, now);
     let each = |value: &dyn Fn(&freshness::MartFreshness<'_>) -> Option<f64>| {
         let results = document.results().iter();
         let values = results.filter_map(|mart| Some((mart.name.to_owned(), value(mart)?)));
@@ -342,11 +342,11 @@ fn process(facts: &mut Facts, app: &App) {
     facts.add("process_resident_memory_bytes", "Memory in use", resident);
 }
 
-fn severity(status: Status) -> f64 {
+fn severity(status: FreshnessStatus) -> f64 {
     match status {
-        Status::Pass => 0.0,
-        Status::Warn => 1.0,
-        Status::Error => 2.0,
+        FreshnessStatus::Pass => 0.0,
+        FreshnessStatus::Warn => 1.0,
+        FreshnessStatus::Error => 2.0,
     }
 }
 

@@ -50,7 +50,10 @@ pub(super) async fn answer(
         let state = app.catalog().load();
         match standing(&state, build) {
             Standing::Published => {
-                return routes::json(StatusCode::OK, &snapshot::Document::of(&state, sizes));
+                return routes::json(
+                    StatusCode::OK,
+                    &snapshot::SnapshotDocument::of(&state, sizes),
+                );
             }
             Standing::Held(reason) => return Err(Problem::new(problem::BUILD_HELD, reason)),
             Standing::Unknown => {}

@@ -37,7 +37,7 @@ use crate::watch::WatchSetting;
 pub use inspect::{Inspected, Inspection, Intake, inspect};
 
 use kept::Kept;
-use publisher::{Opener, Prepared, Publisher};
+use publisher::{Opener, PreparedSnapshot, Publisher};
 use writer::Writer;
 
 /// What the refresh thread needs to know.
@@ -78,7 +78,7 @@ pub struct Mailbox {
 enum Message {
     Hint,
     Built(Outcome),
-    Prepared(Box<Prepared>),
+    Prepared(Box<PreparedSnapshot>),
     Stop,
 }
 

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::moment;
 use crate::catalog::{Held, State};
 use crate::engine::{EngineStatus, Replacement};
-use crate::http::freshness::{MartFreshness, Status};
+use crate::http::freshness::{FreshnessStatus, MartFreshness};
 use crate::ledger::NodeKind;
 
 /// Of a long list, this many items are shown.
@@ -246,12 +246,12 @@ fn marts(notices: &mut Vec<Notice>, results: &[MartFreshness<'_>]) {
             (more(names.len()))
         }
     };
-    let aged = |status: Status| {
+    let aged = |status: FreshnessStatus| {
         names(&|mart| !mart.orphan && mart.status == status && mart.problem.is_none())
     };
     for (status, level, one, many) in [
-        (Status::Error, Level::Bad, "mart is stale", "marts are stale"),
-        (Status::Warn, Level::Odd, "mart is late", "marts are late"),
+        (FreshnessStatus::Error, Level::Bad, "mart is stale", "marts are stale"),
+        (FreshnessStatus::Warn, Level::Odd, "mart is late", "marts are late"),
     ] {
         let names = aged(status);
         if !names.is_empty() {

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{moment, span};
 use crate::events::Event;
-use crate::http::freshness::{MartFreshness, Status};
+use crate::http::freshness::{FreshnessStatus, MartFreshness};
 
 /// Changes in the strip.
 const SHOWN: usize = 100;
@@ -74,9 +74,9 @@ pub(super) fn age(mart: &MartFreshness<'_>) -> Markup {
         |seconds: f64| format!("{:.1}", (100.0 * seconds / (BAR * last as f64)).clamp(0.0, 100.0));
     let age = mart.max_loaded_at_time_ago_in_s.unwrap_or(f64::MAX);
     let class = match mart.status {
-        Status::Pass => "pass",
-        Status::Warn => "warn",
-        Status::Error => "error",
+        FreshnessStatus::Pass => "pass",
+        FreshnessStatus::Warn => "warn",
+        FreshnessStatus::Error => "error",
     };
     let part =
         |word: &str, limit: Option<u64>| limit.map(|limit| format!("{word} after {}", span(limit)));

@@ -10,7 +10,7 @@ use crate::catalog::{Publishing, Source, State};
 use crate::engine::EngineStatus;
 use crate::events::Event;
 use crate::http::access::Sizes;
-use crate::http::freshness::{self, MartFreshness, Status};
+use crate::http::freshness::{self, FreshnessStatus, MartFreshness};
 use crate::http::{App, probes};
 use crate::ledger;
 use crate::watch::WatchMode;
@@ -22,7 +22,7 @@ const EVENTS: usize = 10;
 pub(super) struct View<'s> {
     state: &'s State,
     unready: Vec<String>,
-    freshness: freshness::Document<'s>,
+    freshness: freshness::FreshnessDocument<'s>,
     events: Vec<Event>,
     engine: EngineStatus,
     now: Timestamp,
@@ -33,7 +33,7 @@ impl<'s> View<'s> {
         Self {
             state,
             unready: probes::reasons(app, state),
-            freshness: freshness::Document::of(state, app.settings().max_age, sizes, now),
+            freshness: freshness::FreshnessDocument::of(state, app.settings().max_age, sizes, now),
             events: app.events().newest(usize::MAX),
             engine: app.engine().status(),
             now,
@@ -46,9 +46,9 @@ impl<'s> View<'s> {
             _ if !self.unready.is_empty() => "martd: not ready",
             _ if self.is_rolled_back() => "martd: rolled back",
             _ if self.state.held_back().is_some() => "martd: a build is held",
-            Status::Pass => "martd: ready",
-            Status::Warn => "martd: marts are late",
-            Status::Error => "martd: marts are stale",
+            FreshnessStatus::Pass => "martd: ready",
+            FreshnessStatus::Warn => "martd: marts are late",
+            FreshnessStatus::Error => "martd: marts are stale",
         }
     }
 
@@ -156,7 +156,7 @@ impl<'s> View<'s> {
                         table {
                             thead { tr {
                                 th scope="col" { "Mart" }
-                                th scope="col" { "Status" }
+                                th scope="col" { "FreshnessStatus" }
                                 th scope="col" { "Newest data" }
                                 th scope="col" { "Age against its rule" }
                                 th scope="col" .number { "Rows" }
@@ -222,19 +222,19 @@ fn fact(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-fn badge(status: Status) -> &'static str {
+fn badge(status: FreshnessStatus) -> &'static str {
     match status {
-        Status::Pass => "badge pass",
-        Status::Warn => "badge warn",
-        Status::Error => "badge error",
+        FreshnessStatus::Pass => "badge pass",
+        FreshnessStatus::Warn => "badge warn",
+        FreshnessStatus::Error => "badge error",
     }
 }
 
-fn word(status: Status) -> &'static str {
+fn word(status: FreshnessStatus) -> &'static str {
     match status {
-        Status::Pass => "pass",
-        Status::Warn => "warn",
-        Status::Error => "error",
+        FreshnessStatus::Pass => "pass",
+        FreshnessStatus::Warn => "warn",
+        FreshnessStatus::Error => "error",
     }
 }
 

@@ -15,7 +15,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::builder::SUBCOMMAND;
-use super::messages::{Request, Response};
+use super::messages::{BuildRequest, BuildResponse};
 use super::table::TableBudget;
 use crate::flag;
 use crate::ipc;
@@ -151,10 +151,10 @@ impl Builder {
     /// For people: why there is no answer. The builder is of no use any more.
     pub(super) fn ask(
         &mut self,
-        request: &Request,
+        request: &BuildRequest,
         descriptors: &[BorrowedFd<'_>],
         deadline: Duration,
-    ) -> Result<Response, String> {
+    ) -> Result<BuildResponse, String> {
         self.asked += 1;
         let (began, cpu_began) = (Instant::now(), self.cpu_time());
         let by_the_clock = deadline.saturating_mul(self.patience);
@@ -175,7 +175,7 @@ impl Builder {
             let answer = self
                 .socket
                 .set_read_timeout(Some(wait))
-                .and_then(|()| ipc::receive::<Response>(&self.socket));
+                .and_then(|()| ipc::receive::<BuildResponse>(&self.socket));
             match answer {
                 Ok(Some((response, _))) => return Ok(response),
                 Ok(None) => return Err(self.how_it_ended()),

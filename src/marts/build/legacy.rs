@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::messages::{Allowance, Cause, Failure, Listed, Request, Response};
-use super::pool::{Known, Shared, allowance, block};
+use super::messages::{Allowance, BuildRequest, BuildResponse, Cause, Listed, ReadFailure};
+use super::pool::{Known, PoolShared, allowance, block};
 use super::table::{Place, SMALLEST_TABLE_BYTES, TableKind};
 use super::{BuiltTable, FileRejection, Pool};
 use crate::legacy::{LegacyVersion, catalog_name};
@@ -60,7 +60,7 @@ impl Pool {
 }
 
 struct Export<'e> {
-    shared: &'e Shared,
+    shared: &'e PoolShared,
     version: &'e LegacyVersion,
     schemas: &'e [String],
     deadline: Duration,
@@ -68,8 +68,8 @@ struct Export<'e> {
 
 const NONSENSE: &str = "its builder answered nonsense";
 
-impl From<Failure> for FileRejection {
-    fn from(Failure { cause, reason }: Failure) -> Self {
+impl From<ReadFailure> for FileRejection {
+    fn from(ReadFailure { cause, reason }: ReadFailure) -> Self {
         Self { reason, lasting: cause == Cause::Content }
     }
 }
@@ -118,7 +118,7 @@ impl<'e> Export<'e> {
         }
         descriptors.extend(place.map(AsFd::as_fd));
         let cpu_seconds = 2 * self.deadline.as_secs() + 2;
-        let request = Request::Attach {
+        let request = BuildRequest::Attach {
             catalog: catalog_name(&self.version.path, self.schemas),
             schemas: self.schemas.to_vec(),
             path: (!is_copied).then(|| self.version.path.clone()),
@@ -126,9 +126,9 @@ impl<'e> Export<'e> {
             allowance: Allowance { cpu_seconds, table_bytes: SMALLEST_TABLE_BYTES },
         };
         Ok(match known.builder.ask(&request, &descriptors, self.deadline) {
-            Ok(Response::Listed(listed)) => Ok((known, listed)),
-            Ok(Response::Failed(failure)) => Err(failure.into()),
-            Ok(Response::Built(_)) => Err(FileRejection::passing(NONSENSE.to_owned())),
+            Ok(BuildResponse::Listed(listed)) => Ok((known, listed)),
+            Ok(BuildResponse::Failed(failure)) => Err(failure.into()),
+            Ok(BuildResponse::Built(_)) => Err(FileRejection::passing(NONSENSE.to_owned())),
             Err(reason) => Err(FileRejection::passing(reason)),
         })
     }
@@ -159,14 +159,14 @@ impl<'e> Export<'e> {
                     Err(rejection) => return Ok(Err(rejection)),
                 },
             };
-            let request = Request::Export {
+            let request = BuildRequest::Export {
                 block: block(estimate),
                 schema: table.schema.clone(),
                 name: table.name.clone(),
                 allowance: allowance(&place, self.deadline),
             };
             match known.builder.ask(&request, &[place.as_fd()], self.deadline) {
-                Ok(Response::Built(report)) => {
+                Ok(BuildResponse::Built(report)) => {
                     if on_disk {
                         drop(known); // which ends whoever could still write a file on disk
                     } else {
@@ -177,13 +177,13 @@ impl<'e> Export<'e> {
                         None => on_disk = true,
                     }
                 }
-                Ok(Response::Failed(failure)) => match failure.cause {
+                Ok(BuildResponse::Failed(failure)) => match failure.cause {
                     Cause::TooLarge if !on_disk => on_disk = true,
                     Cause::Internal if !stopped => stopped = true,
                     _ => return Ok(Err(failure.into())),
                 },
-                Ok(Response::Listed(_)) | Err(_) if !stopped => stopped = true,
-                Ok(Response::Listed(_)) => {
+                Ok(BuildResponse::Listed(_)) | Err(_) if !stopped => stopped = true,
+                Ok(BuildResponse::Listed(_)) => {
                     return Ok(Err(FileRejection::passing(NONSENSE.to_owned())));
                 }
                 Err(reason) => return Ok(Err(FileRejection::passing(reason))),

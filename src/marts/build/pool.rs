@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::child::{Builder, BuilderSettings};
 use super::footer::{Footer, FooterError};
-use super::messages::{Allowance, Cause, Request, Response};
+use super::messages::{Allowance, BuildRequest, BuildResponse, Cause};
 use super::queue::{Asker, Queue, Step};
 use super::source::{LARGE_BLOCK, SMALL_BLOCK};
 use super::table::{Place, TableKind};
@@ -35,11 +35,11 @@ const BUILDERS_PER_FILE: usize = 2;
 /// Builds tables in builder processes. Contents are built once while their tables are alive, and of
 /// each mart only the newest version that waits.
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-pub(super) struct Shared {
+pub(super) struct PoolShared {
     pub(super) settings: BuilderSettings,
     state: Mutex<State>,
     changed: Condvar,
@@ -72,7 +72,7 @@ impl Pool {
     ) -> io::Result<Self> {
         let queue = Queue::new();
         let state = State { queue, is_ending: false, sockets: HashMap::new(), builders: 0 };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(PoolShared {
             settings,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -129,7 +129,7 @@ impl Pool {
         verdicts.iter().filter_map(|(hash, verdict)| Some((hash, verdict?))).collect()
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &PoolShared {
         &self.shared
     }
 }
@@ -152,7 +152,7 @@ impl Drop for Pool {
 /// A builder whose socket the pool knows.
 pub(super) struct Known<'s> {
     pub(super) builder: Builder,
-    shared: &'s Shared,
+    shared: &'s PoolShared,
     number: u64,
 }
 
@@ -162,7 +162,7 @@ impl Drop for Known<'_> {
     }
 }
 
-impl Shared {
+impl PoolShared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,11 +246,13 @@ impl Shared {
                 Ok(known) => known,
                 Err(error) => return rejected(format!("has no builder: {error}")),
             };
-            let request =
-                Request::Parquet { block: block(estimate), allowance: allowance(&place, deadline) };
+            let request = BuildRequest::Parquet {
+                block: block(estimate),
+                allowance: allowance(&place, deadline),
+            };
             let asked = known.builder.ask(&request, &[pin.as_fd(), place.as_fd()], deadline);
             let reason = match asked {
-                Ok(Response::Built(report)) => {
+                Ok(BuildResponse::Built(report)) => {
                     if alone {
                         drop(known); // which ends whoever could still write a file on disk
                     } else {
@@ -268,7 +270,7 @@ impl Shared {
                         Err(error) => format!("its table cannot be sealed: {error}"),
                     }
                 }
-                Ok(Response::Failed(failure)) => match failure.cause {
+                Ok(BuildResponse::Failed(failure)) => match failure.cause {
                     Cause::Content => {
                         return Verdict::Rejected(FileRejection::lasting(failure.reason));
                     }
@@ -279,7 +281,7 @@ impl Shared {
                     Cause::TooLarge | Cause::Resources => return rejected(failure.reason),
                     Cause::Internal => failure.reason,
                 },
-                Ok(Response::Listed(_)) => "its builder answered nonsense".to_owned(),
+                Ok(BuildResponse::Listed(_)) => "its builder answered nonsense".to_owned(),
                 Err(reason) => reason,
             };
             stopped += 1;
