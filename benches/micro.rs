@@ -11,7 +11,8 @@ use divan::{Bencher, black_box};
 use martd::duck::Database;
 use martd::encode::{Coding, Codings, Encoder, Format, Summary};
 use martd::engine::{
-    Engine, EngineSettings, Head, Parameters, Principal, Query, QueryJob, Scope, Settings, Table,
+    Engine, EngineSettings, Head, Parameters, Principal, ProcessSettings, Query, QueryJob, Scope,
+    Table,
 };
 use martd::mart_dir::MartDir;
 use martd::marts::build::{self, Pool, TableBudget, Verdict};
@@ -57,7 +58,8 @@ fn marts(count: usize) -> TempDir {
 fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
     let budget = TableBudget::new(u64::MAX, None);
     let program = env!("CARGO_BIN_EXE_martd").into();
-    let builders = build::Settings::new(program, dir.path().to_owned(), budget).expect("threads");
+    let builders =
+        build::BuilderSettings::new(program, dir.path().to_owned(), budget).expect("threads");
     let pool = Pool::start(builders, |_| {}).expect("threads");
     let file = File::open(dir.path().join(SCHEMA).join("m0.parquet"));
     let pin = Arc::new(Pin::new(file.expect("a mart"), &Budget::new(u64::MAX)).expect("a pin"));
@@ -77,7 +79,7 @@ fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
 }
 
 fn engine(runtime: &Runtime) -> Engine {
-    let process = Settings {
+    let process = ProcessSettings {
         memory_bytes: 256 << 20,
         data_bytes: 4 << 30,
         threads: 1,

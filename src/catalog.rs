@@ -149,7 +149,7 @@ pub struct State {
     pub retained: Vec<Retained>,
     /// What is published together.
     pub publishing: Publishing,
-    /// What is held back.
+    /// What is not served, be it that a build is under way.
     pub held: Option<Held>,
     /// Files that will not be served.
     pub rejected: Vec<Fault>,
@@ -173,6 +173,24 @@ impl State {
     /// What answers come from at present.
     pub fn source(&self) -> Source {
         self.snapshot.as_ref().map_or(Source::Parquet, |snapshot| snapshot.source)
+    }
+
+    /// A build that has ended and is not served: something failed, a rollback asks for another, or a
+    /// file that it wrote is not there.
+    pub fn held_back(&self) -> Option<&Held> {
+        self.held.as_ref().filter(|held| !self.is_under_way(&held.hold))
+    }
+
+    /// Files that no finished build wrote: one runs, until it says otherwise.
+    pub fn under_way(&self) -> Option<&Held> {
+        self.held.as_ref().filter(|held| self.is_under_way(&held.hold))
+    }
+
+    fn is_under_way(&self, hold: &Hold) -> bool {
+        let is_reading = self.building.0 > 0 || !self.landing.is_empty();
+        hold.outstanding.is_empty()
+            && hold.rollback.is_none()
+            && (!hold.is_incomplete || is_reading)
     }
 
     /// Whether nobody could tell the two apart.

@@ -27,7 +27,8 @@ pub struct Event {
     pub number: u64,
     /// When.
     pub at: Timestamp,
-    /// What: `snapshot`, `building`, `held`, `released`, `rejected`, `recovered` or `removed`.
+    /// What: `snapshot`, `building`, `held`, `rolled-back`, `released`, `rejected`, `recovered` or
+    /// `removed`.
     pub kind: &'static str,
     /// The particulars.
     pub data: Arc<Json>,
@@ -109,22 +110,16 @@ impl Events {
         {
             self.push("snapshot", published(old, new));
         }
-        match (&before.held, &after.held) {
-            (Some(old), new) if has_failed(old) && !new.as_ref().is_some_and(has_failed) => {
-                self.push("released", of_hold(old));
-            }
-            (old, Some(held))
-                if has_failed(held) && old.as_ref().map(essence) != Some(essence(held)) =>
-            {
-                self.push("held", of_hold(held));
+        match (before.held_back(), after.held_back()) {
+            (Some(old), None) => self.push("released", of_hold(old)),
+            (old, Some(held)) if old.map(essence) != Some(essence(held)) => {
+                let is_rollback = held.hold.rollback.is_some();
+                self.push(if is_rollback { "rolled-back" } else { "held" }, of_hold(held));
             }
             _ => {}
         }
-        // Files that no finished build has written: one runs, until it says otherwise.
-        if let Some(held) = after.held.as_ref().filter(|held| !has_failed(held))
-            && before.held.as_ref().is_none_or(has_failed)
-        {
-            self.push("building", of_hold(held));
+        if let (None, Some(files)) = (before.under_way(), after.under_way()) {
+            self.push("building", of_hold(files));
         }
         let is_new = |fault: &&Fault| {
             let same = |old: &Fault| old.file == fault.file && old.reason == fault.reason;
@@ -180,28 +175,25 @@ fn published(before: Option<&Snapshot>, after: &Snapshot) -> Json {
     })
 }
 
-/// Whether a build has failed, and not only files of a running one are there.
-fn has_failed(held: &Held) -> bool {
-    !held.hold.outstanding.is_empty()
-}
-
 fn of_hold(held: &Held) -> Json {
+    let hold = &held.hold;
     // The ledger speaks of the last build; the files tell which one runs.
-    let running = held.hold.pending.iter().find_map(|pending| pending.invocation_id.as_ref());
-    let running = running.filter(|_| !has_failed(held));
+    let running = hold.pending.iter().find_map(|pending| pending.invocation_id.as_ref());
+    let running = running.filter(|_| hold.outstanding.is_empty());
     json!({
-        "invocation_id": running.or(held.hold.invocation_id.as_ref()),
-        "reason": held.hold.reason,
-        "outstanding": held.hold.outstanding.len(),
-        "pending": held.hold.pending.len(),
+        "invocation_id": running.or(hold.invocation_id.as_ref()),
+        "reason": hold.reason,
+        "outstanding": hold.outstanding.len(),
+        "pending": hold.pending.len(),
+        "rollback": hold.rollback,
         "since": held.since,
     })
 }
 
 /// What makes two holds the same to a listener: files come and go while a build runs.
-fn essence(held: &Held) -> (&Option<String>, Vec<&str>) {
+fn essence(held: &Held) -> (&Option<String>, &Option<String>, Vec<&str>) {
     let outstanding = held.hold.outstanding.iter().map(|node| node.unique_id.as_str());
-    (&held.hold.invocation_id, outstanding.collect())
+    (&held.hold.invocation_id, &held.hold.rollback, outstanding.collect())
 }
 
 #[cfg(test)]

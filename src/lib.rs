@@ -18,6 +18,7 @@
 //!
 //! No module but `watch` names notify, none but `duck` names DuckDB's C API, none but `http` names hyper.
 
+pub mod settings;
 pub mod config;
 pub mod watch;
 pub mod scan;
@@ -45,6 +46,8 @@ pub mod sandbox;
 pub mod limits;
 pub mod signal;
 pub mod service;
+
+mod flag;
 mod printable;
 pub mod hooks;
 pub mod commands;

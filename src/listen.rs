@@ -13,6 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::flag;
 use listenfd::ListenFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -37,15 +38,15 @@ pub enum Address {
 }
 
 impl FromStr for Address {
-    type Err = String;
+    type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix(UNIX_PREFIX) {
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(path) => Err(format!("{path:?} is no absolute path; write unix:/run/martd.sock")),
-            None => text.parse().map(Self::Tcp).map_err(|_| {
-                format!("{text:?} is no address; write 127.0.0.1:8321 or unix:/run/martd.sock")
-            }),
+            Some(_) => Err("not an absolute path; write it as unix:/run/martd.sock"),
+            None => text.parse().map(Self::Tcp).map_err(
+                |_| "not an address and port; write 127.0.0.1:8321 or unix:/run/martd.sock",
+            ),
         }
     }
 }
@@ -69,6 +70,11 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// Whether other machines may reach it.
+    pub fn is_on_a_network(&self) -> bool {
+        matches!(self, Self::Tcp(socket) if socket.local_addr().is_ok_and(|at| !at.ip().is_loopback()))
+    }
+
     /// Where it listens, as clients write it.
     pub fn address(&self) -> String {
         match self {
@@ -129,7 +135,9 @@ impl Sockets {
                 Ok(socket) => socket.map(Socket::Tcp),
                 Err(_) => inherited
                     .take_unix_listener(index)
-                    .map_err(|_| format!("inherited socket {index} ({name}) is no stream socket"))?
+                    .map_err(|_| {
+                        format!("inherited socket {index} ({name}) is not a stream socket")
+                    })?
                     .map(Socket::Unix),
             };
             if let Some(socket) = socket {
@@ -153,9 +161,9 @@ struct SocketFile {
 }
 
 impl SocketFiles {
-    fn listen(&mut self, address: &Address, setting: &str) -> Result<Socket, String> {
+    fn listen(&mut self, address: &Address, variable: &str) -> Result<Socket, String> {
         let failed = |reason: &dyn fmt::Display| {
-            format!("{setting}: {address} cannot be listened on: {reason}")
+            format!("{}: {address} cannot be listened on: {reason}", flag::of(variable))
         };
         match address {
             Address::Tcp(address) => {
@@ -202,7 +210,7 @@ impl Drop for SocketFiles {
 enum BindError {
     #[error("another process listens there; stop it, or choose another path")]
     Live,
-    #[error("something else is there, which is no socket; remove it, or choose another path")]
+    #[error("something there is not a socket; remove it, or choose another path")]
     NoSocket,
     #[error("it is too long for a socket (107 bytes at most)")]
     TooLong,
@@ -273,9 +281,9 @@ mod tests {
             assert_eq!(text.parse::<Address>().expect("an address").to_string(), text);
         }
         for (text, expected) in [
-            ("unix:martd.sock", "is no absolute path"),
-            ("/run/martd.sock", "is no address"),
-            ("localhost", "is no address"),
+            ("unix:martd.sock", "not an absolute path"),
+            ("/run/martd.sock", "not an address"),
+            ("localhost", "not an address"),
         ] {
             let problem = text.parse::<Address>().expect_err(text);
             assert!(problem.contains(expected), "{text}: {problem}");
@@ -298,7 +306,7 @@ mod tests {
         assert_eq!(second.address(), address.to_string());
 
         let problem = files.listen(&address, "MARTD_LISTEN").expect_err("the second lives");
-        assert!(problem.starts_with("MARTD_LISTEN: unix:/"), "{problem}");
+        assert!(problem.starts_with("--listen (MARTD_LISTEN): unix:/"), "{problem}");
         assert!(problem.ends_with("stop it, or choose another path"), "{problem}");
 
         fs::remove_file(&path).expect("removed by somebody");

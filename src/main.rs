@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use martd::commands::Cli;
 
 fn main() -> ExitCode {
-    Cli::parse().run()
+    Cli::typed().run()
 }

@@ -106,7 +106,7 @@ fn status(state: &State) -> String {
             let verified = if snapshot.verified { "" } else { ", unverified" };
             parts.push(format!("serving snapshot {} ({marts} marts{verified})", &snapshot.id));
             parts.extend(state.directory.clone());
-            parts.extend(state.held.as_ref().map(|held| format!("held: {}", held.hold.reason)));
+            parts.extend(state.held_back().map(|held| format!("held: {}", held.hold.reason)));
             parts.extend(state.rejected.first().map(|fault| {
                 let count = state.rejected.len();
                 format!("{count} rejected: {} {}", fault.file, fault.reason)

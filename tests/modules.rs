@@ -134,3 +134,35 @@ fn a_way_back_is_found() {
     let text = "use crate::a::b; // crate::c\nlet x = crate::marts::build::y();";
     assert_eq!(named(text).collect::<Vec<_>>(), ["a", "marts::build"]);
 }
+
+#[test]
+fn a_name_of_a_type_means_one_type() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = vec![root.clone()];
+    let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(fs::read_dir(&path).expect("readable").map(|e| e.expect("entry").path()));
+            continue;
+        }
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let file = path.strip_prefix(&root).expect("below").display().to_string();
+        for name in text.lines().filter_map(declares) {
+            declared.entry(name.to_owned()).or_default().push(file.clone());
+        }
+    }
+    assert!(declared.contains_key("Snapshot") && declared.contains_key("QueryJob"));
+    declared.retain(|_, files| files.len() > 1);
+    assert!(declared.is_empty(), "declared twice: {declared:#?}");
+}
+
+/// The type that a line declares for more than its own module.
+fn declares(line: &str) -> Option<&str> {
+    let (visibility, rest) = line.split_once(' ')?;
+    if !visibility.starts_with("pub") {
+        return None;
+    }
+    let (kind, rest) = rest.split_once(' ')?;
+    let is_type = matches!(kind, "struct" | "enum" | "trait" | "type" | "union");
+    is_type.then(|| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()).flatten()
+}

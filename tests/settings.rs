@@ -12,54 +12,6 @@ use martd::commands::Cli;
 /// Everything behind this line is generated.
 const MARK: &str = "<!-- Generated from here on: UPDATE=1 cargo test --test settings -->\n";
 
-/// The flags of `serve`, by what a reader looks for.
-const GROUPS: [(&str, &[&str]); 7] = [
-    (
-        "What is served",
-        &[
-            "parquet-dir",
-            "publish",
-            "unverified",
-            "watch",
-            "schemas",
-            "require",
-            "max-age-warn",
-            "max-age-error",
-            "state-dir",
-            "keep-builds",
-            "retain",
-            "retain-count",
-        ],
-    ),
-    ("A DuckDB file", &["duckdb-path", "fallback"]),
-    (
-        "Who may ask",
-        &[
-            "listen",
-            "admin-listen",
-            "token-file",
-            "scope-column",
-            "unscoped",
-            "hosts",
-            "cors-origins",
-            "landlock",
-        ],
-    ),
-    (
-        "Memory and disk",
-        &["memory", "pin-memory", "table-memory", "table-dir", "scratch-dir", "cache"],
-    ),
-    (
-        "Queries",
-        &["threads", "queries", "queue", "query-timeout", "max-rows", "max-result", "timezone"],
-    ),
-    (
-        "Connections",
-        &["max-connections", "max-body", "header-timeout", "body-timeout", "stall-timeout"],
-    ),
-    ("Log and end", &["log-sql", "drain-delay", "drain"]),
-];
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -107,18 +59,19 @@ fn generated() -> String {
     let command =
         |name: &str| cli.find_subcommand(name).unwrap_or_else(|| panic!("there is no {name}"));
     let serve = command("serve");
-    let grouped: BTreeSet<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
-    for flag in flags(serve) {
-        let name = flag.get_long().expect("it is a flag");
-        assert!(grouped.contains(name), "--{name} is in no group of tests/settings.rs");
+    let heading = |flag: &Arg| {
+        let heading = flag.get_help_heading();
+        heading.unwrap_or_else(|| panic!("{flag} is under no heading of --help")).to_owned()
+    };
+    let mut headings: Vec<String> = Vec::new();
+    for flag in flags(serve).map(heading) {
+        if !headings.contains(&flag) {
+            headings.push(flag);
+        }
     }
     let mut text = MARK.to_owned();
-    for (title, names) in GROUPS {
-        let find = |name: &&str| {
-            let flag = flags(serve).find(|flag| flag.get_long() == Some(*name));
-            row(flag.unwrap_or_else(|| panic!("serve has no --{name}")))
-        };
-        text += &table(title, names.iter().map(find));
+    for title in headings {
+        text += &table(&title, flags(serve).filter(|flag| heading(flag) == title).map(row));
     }
     let asks = ["server", "token"];
     let of_clients = flags(command("query")).filter(|f| asks.contains(&f.get_long().expect("one")));

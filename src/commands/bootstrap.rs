@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Args;
 use rustix::fs::{Access, AtFlags, CWD};
 
-use super::table::{Cell, Table, Tone, colours};
+use super::table::{Cell, TextTable, Tone, colours};
 use super::{EXIT_NO, complain, print};
 use crate::mart_dir::MartDir;
 
@@ -34,7 +34,7 @@ pub(super) fn run(args: &BootstrapArgs) -> ExitCode {
     let mut directories = vec![dir.path().to_owned()];
     let folder = args.duckdb_path.as_deref().and_then(Path::parent);
     directories.extend(folder.filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned));
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("directory", false),
         ("", false),
         ("owner", false),

@@ -7,12 +7,12 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::check_dbt;
-use super::table::{Cell, Table, Tone, colours};
+use super::table::{Cell, TextTable, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, complain, print};
-use crate::config::SourceArgs;
 use crate::mart_dir::MartDir;
 use crate::refresh::{Inspected, Inspection, inspect};
 use crate::scan::Fault;
+use crate::settings::SourceArgs;
 
 const FILES: &str = "published file by file: no record says which belong together. `martd publish` and the dbt package write \
                      records\n";
@@ -59,7 +59,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
 }
 
 fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("file", false),
         ("would be", false),
         ("rows", true),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::publish::Project;
 use super::records::Records;
-use super::table::{Cell, Table, Tone, colours};
+use super::table::{Cell, TextTable, Tone, colours};
 use super::{EXIT_NO, complain, print};
 
 const NO_PACKAGE: &str = "the project does not use the dbt package `martd`, so its files are not published as \
@@ -24,7 +24,7 @@ pub(super) fn run(target: &Path, mart_dir: &Path) -> ExitCode {
         }
     };
     let mut table =
-        Table::new([("model", false), ("is", false), ("served as", false), ("", false)]);
+        TextTable::new([("model", false), ("is", false), ("served as", false), ("", false)]);
     let mut writers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for output in project.outputs(mart_dir) {
         let (mart, tone, reason) = match output.mart {

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::table::{Cell, Table, Tone, colours, printable};
+use super::table::{Cell, TextTable, Tone, colours, printable};
 use super::{EXIT_NO, EXIT_UNKNOWN, EXIT_WARN, ServerArgs, complain, print};
 use crate::http::client::ClientError;
 
@@ -48,7 +48,7 @@ pub(super) async fn run(args: FreshnessArgs) -> Result<ExitCode, ClientError> {
 }
 
 fn show(document: &Json) {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("mart", false),
         ("status", false),
         ("age", true),

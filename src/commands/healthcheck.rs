@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{EXIT_NO, complain};
-use crate::http::client::{Client, ClientError, Server};
+use crate::http::client::{Client, ClientError, ServerAddress};
 use crate::listen::Address;
 
 /// What `healthcheck` needs: the settings of the martd that it asks about.
@@ -15,7 +15,7 @@ pub struct HealthcheckArgs {
     /// The martd to ask, HOST:PORT or unix:PATH [default: where MARTD_ADMIN_LISTEN or MARTD_LISTEN
     /// say that it listens]
     #[arg(long, env = "MARTD_SERVER", value_name = "ADDR")]
-    server: Option<Server>,
+    server: Option<ServerAddress>,
 
     /// As in `serve`
     #[arg(long, env = "MARTD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8321")]
@@ -47,9 +47,9 @@ pub(super) async fn run(args: HealthcheckArgs) -> Result<ExitCode, ClientError> 
 }
 
 /// Where a martd that listens there can be asked from the same machine.
-fn reachable(listen: Address) -> Server {
+fn reachable(listen: Address) -> ServerAddress {
     match listen {
-        Address::Unix(path) => Server::Unix(path),
+        Address::Unix(path) => ServerAddress::Unix(path),
         Address::Tcp(mut address) => {
             if address.ip().is_unspecified() {
                 address.set_ip(match address.ip() {
@@ -57,7 +57,7 @@ fn reachable(listen: Address) -> Server {
                     IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
                 });
             }
-            Server::Tcp(address.to_string())
+            ServerAddress::Tcp(address.to_string())
         }
     }
 }

@@ -11,19 +11,21 @@ mod query;
 mod records;
 mod rollback;
 mod serve;
+mod start;
 mod table;
 mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::ServeArgs;
 use crate::engine;
-use crate::http::client::{Client, ClientError, Server};
+use crate::http::client::{Client, ClientError, ServerAddress};
 use crate::marts::build;
 use crate::printable;
+use crate::settings::ServeArgs;
 
 /// What was asked for is not so: rejected, held, refused, not ready, or it failed.
 const EXIT_NO: u8 = 1;
@@ -102,6 +104,11 @@ pub enum Command {
 }
 
 impl Cli {
+    /// What was typed. Ends the process when it is wrong, or asks for help.
+    pub fn typed() -> Self {
+        Self::try_parse().unwrap_or_else(|error| name_variable(error).exit())
+    }
+
     /// Does what was typed.
     pub fn run(self) -> ExitCode {
         match self.command {
@@ -128,12 +135,26 @@ impl Cli {
     }
 }
 
+/// Names the variable of a flag whose value is wrong: the value may stand there.
+fn name_variable(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+    let mut cli = Cli::command();
+    cli.build(); // flags cannot be written out before
+    let mut arguments = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+    let found = arguments.find(|argument| argument.to_string() == *flag).and_then(Arg::get_env);
+    if let Some(variable) = found {
+        let both = ContextValue::String(format!("{flag} ({})", variable.to_string_lossy()));
+        error.insert(ContextKind::InvalidArg, both);
+    }
+    error
+}
+
 /// Which martd to ask.
 #[derive(Debug, Args)]
 struct ServerArgs {
     /// The running martd: HOST:PORT, or unix:PATH of its socket
     #[arg(long, env = "MARTD_SERVER", value_name = "ADDR", default_value = "127.0.0.1:8321")]
-    server: Server,
+    server: ServerAddress,
 
     /// The token to ask with, where one is needed
     #[arg(long, env = "MARTD_TOKEN", value_name = "TOKEN", hide_env_values = true)]

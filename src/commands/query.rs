@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value as Json, json};
 
-use super::table::{Cell, Table, Tone, colours};
+use super::table::{Cell, TextTable, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, ServerArgs, complain, print};
-use crate::config::Time;
 use crate::http::client::{ClientError, ServerProblem};
+use crate::settings::Time;
 
 /// What `query` needs.
 #[derive(Debug, Args)]
@@ -166,7 +166,7 @@ fn show(answer: &Json) -> ExitCode {
             (column["name"].as_str().unwrap_or_default(), is_number(ty))
         })
         .collect();
-    let mut table = Table::new(columns.iter().copied());
+    let mut table = TextTable::new(columns.iter().copied());
     for row in answer["data"].as_array().unwrap_or(&empty) {
         let cells = columns.iter().map(|(name, _)| match &row[*name] {
             Json::Null => Cell::new("NULL", Tone::Dim),

@@ -1,6 +1,6 @@
 //! `martd serve`, the life of the daemon: log, configuration, sockets, rights, build, run, drain.
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
-use super::{EXIT_USAGE, complain};
+use super::{EXIT_USAGE, complain, start};
 use crate::catalog::Catalog;
-use crate::config::{Config, Fallback, Landlock, SCHEMAS, ServeArgs};
+use crate::config::Config;
 use crate::duck;
 use crate::engine::{Engine, StartError};
 use crate::events::Events;
+use crate::flag;
 use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
 use crate::limits::{self, Shares};
@@ -33,6 +33,7 @@ use crate::pin::Budget;
 use crate::refresh::{BeginWith, Refresh};
 use crate::sandbox;
 use crate::service;
+use crate::settings::{Fallback, Landlock, SCHEMAS, ServeArgs};
 use crate::signal::{self, Ask};
 use crate::state::StateDir;
 
@@ -78,7 +79,9 @@ fn name(settings: &mut ServeArgs, path: PathBuf) -> Result<(), String> {
         return Err(format!("{shown} is not a DuckDB file; {advice}"));
     }
     if settings.fallback == Fallback::Off {
-        return Err(format!("MARTD_FALLBACK=off, and so {shown} is not served; unset it"));
+        return Err(format!(
+            "{shown} is not served with --fallback (MARTD_FALLBACK) off; leave that out"
+        ));
     }
     // A stock dbt project has its tables in `main`.
     let schemas = || SCHEMAS.into_iter().chain(["main"]).map(str::to_owned).collect();
@@ -88,12 +91,15 @@ fn name(settings: &mut ServeArgs, path: PathBuf) -> Result<(), String> {
 }
 
 pub(super) fn run(args: ServeArgs) -> ExitCode {
-    start_log();
+    if let Err(problem) = start::log() {
+        return complain(&problem, EXIT_USAGE);
+    }
+    start::warn_of_unknown_variables();
     let config = match args.into_config() {
         Ok(config) => config,
         Err(error) => return complain(&error.to_string(), EXIT_USAGE),
     };
-    match start(config) {
+    match serve_until_stopped(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Setting(problem)) => complain(&problem, EXIT_USAGE),
         Err(Failure::Other(reason)) => {
@@ -125,7 +131,7 @@ impl From<StartError> for Failure {
     }
 }
 
-fn start(config: Config) -> Result<(), Failure> {
+fn serve_until_stopped(config: Config) -> Result<(), Failure> {
     raise_descriptor_limit()?;
     let sockets = Sockets::open(&config.listen, config.admin_listen.as_ref())?;
     let legacy = config.legacy.clone().map(LegacyFile::new);
@@ -143,11 +149,16 @@ fn start(config: Config) -> Result<(), Failure> {
 
 fn make_state_dir(config: &Config) -> Result<(), String> {
     let Some(dir) = &config.refresh.intake.state_dir else { return Ok(()) };
-    std::fs::create_dir_all(dir)
-        .map_err(|error| format!("MARTD_STATE_DIR: {} cannot be created: {error}", dir.display()))
+    std::fs::create_dir_all(dir).map_err(|error| {
+        format!("{}: {} cannot be created: {error}", flag::of("MARTD_STATE_DIR"), dir.display())
+    })
 }
 
-fn confine(config: &Config, builders: &build::Settings, files: &SocketFiles) -> Result<(), String> {
+fn confine(
+    config: &Config,
+    builders: &build::BuilderSettings,
+    files: &SocketFiles,
+) -> Result<(), String> {
     let null = Path::new("/dev/null"); // where builders' messages go
     let writable = [
         config.refresh.intake.state_dir.as_deref(),
@@ -167,16 +178,17 @@ fn confine(config: &Config, builders: &build::Settings, files: &SocketFiles) -> 
 /// Whether to serve with a layer less. Where rows are scoped, somebody must say so.
 fn go_on_without_landlock(landlock: Landlock, is_scoped: bool) -> Result<(), String> {
     match landlock {
-        Landlock::Auto if is_scoped => Err("this kernel has no Landlock, and with \
-             MARTD_SCOPE_COLUMN the last layer of defence must be there; set \
-             MARTD_LANDLOCK=optional to go without"
-            .to_owned()),
+        Landlock::Auto if is_scoped => Err(
+            "this kernel has no Landlock, the last layer of defence where rows are scoped; set \
+             --landlock (MARTD_LANDLOCK) to optional to go without"
+                .to_owned(),
+        ),
         Landlock::Auto | Landlock::Optional => Ok(()),
     }
 }
 
 /// Tells what there is, what memory martd may take, and whether there is so much.
-fn tell_limits(config: &Config, builders: &build::Settings) {
+fn tell_limits(config: &Config, builders: &build::BuilderSettings) {
     let shares = Shares {
         engine: config.engine.process.memory_bytes,
         pins: config.refresh.intake.pin_bytes,
@@ -234,7 +246,7 @@ fn raise_descriptor_limit() -> Result<(), String> {
 
 async fn serve(
     config: Config,
-    builders: build::Settings,
+    builders: build::BuilderSettings,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
 ) -> Result<(), Failure> {
@@ -246,7 +258,11 @@ async fn serve(
     let state = match &config.refresh.intake.state_dir {
         Some(dir) => {
             let state = StateDir::open(dir, config.refresh.keep_builds).map_err(|error| {
-                format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
+                format!(
+                    "{}: {} cannot be used: {error}",
+                    flag::of("MARTD_STATE_DIR"),
+                    dir.display()
+                )
             })?;
             Some(Arc::new(state))
         }
@@ -260,6 +276,13 @@ async fn serve(
         duckdb = duck::version(),
         "serving"
     );
+    if config.tokens.is_none() {
+        start::warn_of_open_sockets(&all);
+    }
+    if let Some(scoping) = &config.http.scoping {
+        let column = scoping.column.clone();
+        tokio::spawn(start::warn_of_unused_scope(catalog.clone(), column));
+    }
     let pins = Budget::new(config.refresh.intake.pin_bytes);
     let metrics = Metrics::new(pins, Arc::clone(&builders.budget), http::problems());
     let begin_with = BeginWith { state, legacy };
@@ -331,17 +354,6 @@ async fn live(asks: &mut UnboundedReceiver<Ask>, refresh: &Refresh, tokens: Opti
             }
             Ask::Stop => return,
         }
-    }
-}
-
-/// For people on a terminal, JSON for everything else. `RUST_LOG` chooses what is logged.
-fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.init();
-    } else {
-        builder.json().flatten_event(true).with_span_list(false).init();
     }
 }
 

@@ -60,13 +60,13 @@ impl<T: fmt::Display> From<T> for Cell {
 
 /// Rows under headings.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct TextTable {
     /// Each with whether its column is of numbers, which are aligned by their last digit.
     headings: Vec<(String, bool)>,
     rows: Vec<Vec<Cell>>,
 }
 
-impl Table {
+impl TextTable {
     /// A table with these columns: their headings, and whether they hold numbers.
     pub(super) fn new<S: AsRef<str>>(columns: impl IntoIterator<Item = (S, bool)>) -> Self {
         let headings = columns
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_numbers_by_their_last_digit() {
-        let mut table = Table::new([("name", false), ("n", true)]);
+        let mut table = TextTable::new([("name", false), ("n", true)]);
         table.row(vec!["日本".into(), 7.into()]);
         table.row(vec![Cell::new("x", Tone::Bad), 1_000.into()]);
         assert_eq!(table.render(false), "name     n\n────  ────\n日本     7\nx     1000\n");
@@ -169,11 +169,11 @@ mod tests {
 
     #[test]
     fn what_a_mart_holds_cannot_take_over_the_terminal() {
-        let mut table = Table::new([("a", false)]);
+        let mut table = TextTable::new([("a", false)]);
         table.row(vec!["\x1b]0;title\x07\nb\u{202e}".into()]);
         let text = table.render(false);
         assert!(text.contains(r"\u{1b}]0;title\u{7}\nb\u{202e}"), "{text}");
-        let mut long = Table::new([("a", false)]);
+        let mut long = TextTable::new([("a", false)]);
         long.row(vec!["y".repeat(1_000).into()]);
         assert!(long.render(false).len() < 700);
     }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{EXIT_NO, EXIT_UNKNOWN, ServerArgs, complain};
-use crate::config::Time;
 use crate::http::client::{BuildOutcome, ClientError};
+use crate::settings::Time;
 
 /// What `wait` needs.
 #[derive(Debug, Args)]

@@ -44,7 +44,7 @@ pub use connection::{Connection, Database, Interrupt};
 pub use error::{DuckError, ErrorKind};
 pub use plain::{Plain, RawHugeInt, RawInterval, RawListEntry};
 pub use statement::{Rows, Statement};
-pub use types::{Column, Type, enum_width, is_unnamed};
+pub use types::{ResultColumn, Type, enum_width, is_unnamed};
 pub use value::{ElementType, TypeName, Value, ValueError};
 pub use vector::Vector;
 

@@ -8,7 +8,7 @@ use super::chunk::Chunk;
 use super::connection::{Connection, Session};
 use super::error::{DuckError, ErrorKind};
 use super::raw_value::RawValue;
-use super::types::{Column, Type, owned_text};
+use super::types::{ResultColumn, Type, owned_text};
 use super::value::{TypeName, Value};
 
 /// A prepared statement.
@@ -45,12 +45,12 @@ impl Statement {
     }
 
     /// Names and types of the columns that it gives.
-    pub fn columns(&self) -> Vec<Column> {
+    pub fn columns(&self) -> Vec<ResultColumn> {
         // SAFETY: a live statement, indices below its count; names and types are freed after they
         // were read.
         unsafe {
             (0..ffi::duckdb_prepared_statement_column_count(self.raw))
-                .map(|index| Column {
+                .map(|index| ResultColumn {
                     name: owned_text(
                         ffi::duckdb_prepared_statement_column_name(self.raw, index).cast_mut(),
                     ),
@@ -113,7 +113,7 @@ impl Statement {
             if state != ffi::DuckDBSuccess {
                 return Err(DuckError::of_result(&mut rows.raw));
             }
-            rows.columns = Column::all_of(&mut rows.raw);
+            rows.columns = ResultColumn::all_of(&mut rows.raw);
             Ok(rows)
         }
     }
@@ -130,7 +130,7 @@ impl Drop for Statement {
 #[derive(Debug)]
 pub struct Rows<'s> {
     raw: ffi::duckdb_result,
-    columns: Vec<Column>,
+    columns: Vec<ResultColumn>,
     /// Whether there is nothing more to fetch. To fetch again would be answered with another error than
     /// the one that ended the statement.
     ended: bool,
@@ -139,7 +139,7 @@ pub struct Rows<'s> {
 
 impl Rows<'_> {
     /// Names and types of the columns.
-    pub fn columns(&self) -> &[Column] {
+    pub fn columns(&self) -> &[ResultColumn] {
         &self.columns
     }
 
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(names, ["end", "start"]);
         let statement = connect().prepare("SELECT 1 AS a, 'x' AS b").unwrap();
         let columns = [("a", Type::Integer), ("b", Type::Varchar)]
-            .map(|(name, ty)| Column { name: name.to_owned(), ty });
+            .map(|(name, ty)| ResultColumn { name: name.to_owned(), ty });
         assert_eq!(statement.columns(), columns);
     }
 

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 /// A result column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Column {
+pub struct ResultColumn {
     /// The column's name as the statement gives it; names may repeat.
     pub name: String,
     /// Its type.
     pub ty: Type,
 }
 
-impl Column {
+impl ResultColumn {
     /// # Safety
     /// `result` is a live, successful result.
     pub(super) unsafe fn all_of(result: *mut ffi::duckdb_result) -> Vec<Self> {

@@ -4,7 +4,7 @@
 
 use super::text::{Infinity, Spelling};
 use super::{json, unique_names};
-use crate::duck::{Chunk, Column, Type, Vector};
+use crate::duck::{Chunk, ResultColumn, Type, Vector};
 
 /// Writes one CSV answer.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct CsvWriter {
 }
 
 impl CsvWriter {
-    pub(super) fn begin(out: &mut Vec<u8>, columns: &[Column]) -> Self {
+    pub(super) fn begin(out: &mut Vec<u8>, columns: &[ResultColumn]) -> Self {
         for (index, name) in unique_names(columns).iter().enumerate() {
             if index > 0 {
                 out.push(b',');

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::text::Spelling;
 use super::{Summary, text, unique_names};
-use crate::duck::{Chunk, Column, RawHugeInt, RawListEntry, Type, Vector, is_unnamed};
+use crate::duck::{Chunk, RawHugeInt, RawListEntry, ResultColumn, Type, Vector, is_unnamed};
 
 /// Writes one JSON answer.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct JsonWriter {
 }
 
 impl JsonWriter {
-    pub(super) fn begin(out: &mut Vec<u8>, columns: &[Column]) -> Self {
+    pub(super) fn begin(out: &mut Vec<u8>, columns: &[ResultColumn]) -> Self {
         let names = unique_names(columns);
         out.extend_from_slice(br#"{"meta":["#);
         for (index, (name, column)) in names.iter().zip(columns).enumerate() {
@@ -67,7 +67,7 @@ impl JsonWriter {
 pub(super) struct NdjsonWriter(Objects);
 
 impl NdjsonWriter {
-    pub(super) fn begin(columns: &[Column]) -> Self {
+    pub(super) fn begin(columns: &[ResultColumn]) -> Self {
         Self(Objects::new(&unique_names(columns), columns))
     }
 
@@ -87,7 +87,7 @@ struct Objects {
 }
 
 impl Objects {
-    fn new(names: &[String], columns: &[Column]) -> Self {
+    fn new(names: &[String], columns: &[ResultColumn]) -> Self {
         let keys = names.iter().enumerate().map(|(index, name)| Key::new(name, index == 0));
         let types = columns.iter().map(|column| column.ty.clone());
         Self { columns: keys.zip(types).collect() }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::duck::{Chunk, Column};
+use crate::duck::{Chunk, ResultColumn};
 
 pub use compress::{Coding, Codings, Compressor};
 
@@ -118,7 +118,7 @@ impl Encoder {
     pub fn begin(
         format: Format,
         out: &mut Vec<u8>,
-        columns: &[Column],
+        columns: &[ResultColumn],
     ) -> Result<Self, EncodeError> {
         let writer = match format {
             Format::Json => Writer::Json(JsonWriter::begin(out, columns)),
@@ -178,7 +178,7 @@ impl Encoder {
 
 /// The columns' names, made unique: a second `a` becomes `a_1`, and never collides with a column
 /// that is called `a_1` already.
-fn unique_names(columns: &[Column]) -> Vec<String> {
+fn unique_names(columns: &[ResultColumn]) -> Vec<String> {
     let mut taken: std::collections::HashSet<String> =
         columns.iter().map(|column| column.name.clone()).collect();
     let mut seen = std::collections::HashSet::new();
@@ -205,8 +205,8 @@ mod tests {
 
     #[test]
     fn repeated_names_are_numbered_around_existing_ones() {
-        let columns: Vec<Column> = ["a", "a", "a_1", "b", "a"]
-            .map(|name| Column { name: name.to_owned(), ty: Type::Integer })
+        let columns: Vec<ResultColumn> = ["a", "a", "a_1", "b", "a"]
+            .map(|name| ResultColumn { name: name.to_owned(), ty: Type::Integer })
             .into();
         assert_eq!(unique_names(&columns), ["a", "a_2", "a_1", "b", "a_3"]);
     }

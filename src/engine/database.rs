@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::protocol::Settings;
+use super::protocol::ProcessSettings;
 use crate::duck::{Connection, Database, DuckError, quote_identifier, quote_literal};
 use crate::marts::build::TABLE;
 
@@ -33,7 +33,7 @@ impl LockedDatabase {
     ///
     /// # Errors
     /// DuckDB's message, for example for an unknown time zone.
-    pub(super) fn open(settings: &Settings) -> Result<Arc<Self>, DuckError> {
+    pub(super) fn open(settings: &ProcessSettings) -> Result<Arc<Self>, DuckError> {
         let database = Database::open_in_memory(&[
             ("memory_limit", format!("{}B", settings.memory_bytes)),
             ("threads", "1".to_owned()),

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::snapshot::Snapshot;
+use super::snapshot::EngineSnapshot;
 use crate::duck::{Connection, DuckError, quote_identifier};
 
 /// As DuckDB names them. A DATE is the midnight that it begins with, a TIMESTAMP is UTC.
@@ -19,7 +19,7 @@ pub(super) enum NewestError {
     Duck(DuckError),
 }
 
-impl Snapshot {
+impl EngineSnapshot {
     /// The newest value of a column of a mart; `None` when no row has one. Infinite values do not
     /// count. Reads the whole column, so it is not for the request path.
     ///

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use super::protocol::{SnapshotSpec, TableSpec};
-use super::supervisor::Shared;
+use super::supervisor::EngineShared;
 use crate::marts::build::{BuiltTable, ReportColumn};
 
 /// A mart that a snapshot is to serve.
@@ -30,11 +30,16 @@ pub struct Table {
 pub struct Lease {
     spec: SnapshotSpec,
     tables: Vec<Arc<BuiltTable>>,
-    engine: Weak<Shared>,
+    engine: Weak<EngineShared>,
 }
 
 impl Lease {
-    pub(super) fn new(number: u64, id: &str, tables: Vec<Table>, engine: Weak<Shared>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        id: &str,
+        tables: Vec<Table>,
+        engine: Weak<EngineShared>,
+    ) -> Self {
         let (mut specs, mut built) = (Vec::new(), Vec::new());
         for Table { name, schema, table, columns, is_empty, description, meanings } in tables {
             let number = table.number();

@@ -38,7 +38,7 @@ mod worker;
 use rustix::process::Resource;
 
 pub use lease::{Lease, Table};
-pub use protocol::{End, Parameters, QueryError, QueryJob, Settings, StartError};
+pub use protocol::{End, Parameters, ProcessSettings, QueryError, QueryJob, StartError};
 pub use quarantine::Principal;
 pub use scope::{Scope, Scoping};
 pub use statement::{Head, Part, Query};
@@ -68,15 +68,15 @@ mod tests {
 
     use super::database::LockedDatabase;
     use super::protocol::{SnapshotSpec, TableSpec};
-    use super::snapshot::Snapshot;
+    use super::snapshot::EngineSnapshot;
     use super::*;
     use crate::duck::Database;
     use crate::encode::{Coding, Codings, Format};
     use crate::marts::build::ReportColumn;
     use crate::sql_gate::{ValidatedStatement, Validator};
 
-    pub(super) fn settings() -> Settings {
-        Settings {
+    pub(super) fn settings() -> ProcessSettings {
+        ProcessSettings {
             memory_bytes: 64 << 20,
             data_bytes: 1 << 30,
             threads: 1,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     /// A snapshot of marts that have the rows of these SELECTs.
-    pub(super) fn open(marts: &[(&str, &str)]) -> Snapshot {
+    pub(super) fn open(marts: &[(&str, &str)]) -> EngineSnapshot {
         open_in(&database(), marts, None)
     }
 
@@ -118,7 +118,7 @@ mod tests {
         database: &Arc<LockedDatabase>,
         marts: &[(&str, &str)],
         scoping: Option<&Scoping>,
-    ) -> Snapshot {
+    ) -> EngineSnapshot {
         let (mut specs, mut attached) = (Vec::new(), Vec::new());
         for (number, (name, select)) in (1..).zip(marts) {
             let (file, columns) = table(select);
@@ -136,7 +136,7 @@ mod tests {
         }
         let spec = SnapshotSpec { number: 1, id: "id".to_owned(), tables: specs };
         let schemas = ["mart".to_owned(), "Other \"one\"".to_owned()];
-        Snapshot::open(database, &schemas, scoping, spec, attached).expect("a snapshot")
+        EngineSnapshot::open(database, &schemas, scoping, spec, attached).expect("a snapshot")
     }
 
     pub(super) fn validate(sql: &str) -> ValidatedStatement {

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
-use super::protocol::{Control, Settings, StartError, Status, TableNumber};
+use super::protocol::{Control, ProcessSettings, StartError, StatusMessage, TableNumber};
 use super::worker::SUBCOMMAND;
 use crate::ipc::{self, MOST_DESCRIPTORS};
 use crate::marts::build::BuiltTable;
@@ -92,7 +92,7 @@ impl Process {
     pub(super) fn start(
         spawner: &Spawner,
         program: &Path,
-        settings: &Settings,
+        settings: &ProcessSettings,
         slots: usize,
         runtime: &Handle,
         ended: impl FnOnce() + Send + 'static,
@@ -359,12 +359,12 @@ impl Drop for KillOnDrop {
 impl Waiting {
     /// Passes on what an engine says, until it says no more.
     fn read_all(&self, control: &UnixStream) {
-        while let Ok(Some((status, _))) = ipc::receive::<Status>(control) {
+        while let Ok(Some((status, _))) = ipc::receive::<StatusMessage>(control) {
             match status {
-                Status::Started => self.tell_started(Ok(())),
-                Status::Failed(reason) => self.tell_started(Err(reason)),
-                Status::Ready(number) => self.tell(number, Ok(())),
-                Status::Refused(number, reason) => self.tell(number, Err(reason)),
+                StatusMessage::Started => self.tell_started(Ok(())),
+                StatusMessage::Failed(reason) => self.tell_started(Err(reason)),
+                StatusMessage::Ready(number) => self.tell(number, Ok(())),
+                StatusMessage::Refused(number, reason) => self.tell(number, Err(reason)),
             }
         }
         *lock(&self.started) = None;

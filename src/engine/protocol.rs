@@ -1,7 +1,7 @@
 //! What the front and an engine say to each other.
 //!
 //! Two kinds of Unix sockets. On the **control** socket, which is [`crate::ipc`]'s, the front sends
-//! [`Control`] and the engine [`Status`]. Each **slot** has a socket of its own: the front sends a
+//! [`Control`] and the engine [`StatusMessage`]. Each **slot** has a socket of its own: the front sends a
 //! [`Request`], and the engine answers with any number of [`Response::Part`] and one last response.
 //! A slot has one request at a time, so a part needs no id; `Control::Cancel` comes on the other socket
 //! and has one.
@@ -34,7 +34,7 @@ const MOST_BYTES: usize = 256 << 20;
 
 /// What an engine is started with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct ProcessSettings {
     /// DuckDB's memory limit, in bytes (`MARTD_MEMORY`).
     pub memory_bytes: u64,
     /// What the process may allocate in all, in bytes.
@@ -84,12 +84,12 @@ pub(super) struct TableSpec {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Control {
     /// The first message, and how many sockets of slots follow.
-    Start(Settings, usize),
+    Start(ProcessSettings, usize),
     /// Descriptors: sockets of slots, by number.
     Slots,
     /// Tables that a snapshot will name. Descriptors: theirs, in this order.
     Attach(Vec<TableNumber>),
-    /// Serve this. Answered by [`Status::Ready`] or [`Status::Refused`].
+    /// Serve this. Answered by [`StatusMessage::Ready`] or [`StatusMessage::Refused`].
     Publish(SnapshotSpec),
     /// Nobody will ask for this snapshot any more.
     Drop(u64),
@@ -99,7 +99,7 @@ pub(super) enum Control {
 
 /// From the engine, on the control socket.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Status {
+pub(super) enum StatusMessage {
     /// The engine takes requests.
     Started,
     /// It cannot, and ends.
@@ -114,7 +114,7 @@ pub(super) enum Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum StartError {
     /// DuckDB does not know the time zone.
-    #[error("MARTD_TIMEZONE: {0}")]
+    #[error("--timezone (MARTD_TIMEZONE): {0}")]
     TimeZone(String),
     /// Anything else.
     #[error("{0}")]
@@ -126,12 +126,12 @@ pub enum StartError {
 pub(super) struct Request {
     /// Grows from one of a process to the next.
     pub(super) number: u64,
-    pub(super) task: Task,
+    pub(super) task: SlotTask,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Task {
+pub(super) enum SlotTask {
     /// Say whether a statement may be asked.
     Validate(String),
     /// Answer a query.
@@ -140,7 +140,7 @@ pub(super) enum Task {
     Newest { snapshot: u64, mart: String, column: String },
 }
 
-impl Task {
+impl SlotTask {
     /// The hash of its statement, as the access log has it.
     pub(super) fn statement(&self) -> blake3::Hash {
         match self {
@@ -199,12 +199,12 @@ pub(super) enum Response {
     Part { rows: u64 },
     /// The last part, or a whole answer.
     End(End),
-    /// To [`Task::Validate`].
+    /// To [`SlotTask::Validate`].
     Validated(ValidatedStatement),
-    /// To [`Task::Newest`].
+    /// To [`SlotTask::Newest`].
     Newest(Result<Option<Timestamp>, String>),
     /// The request came to nothing.
-    Failed(Failure),
+    Failed(StatementFailure),
 }
 
 /// What is known at the end of an answer.
@@ -220,7 +220,7 @@ pub struct End {
 
 /// Why a request came to nothing, and who is to blame.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Failure {
+pub(super) struct StatementFailure {
     pub(super) error: QueryError,
     pub(super) blame: Blame,
 }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::protocol::{Blame, End, Failure, PART_BYTES, Parameters, QueryError, QueryJob};
-use super::snapshot::Snapshot;
+use super::protocol::{Blame, End, PART_BYTES, Parameters, QueryError, QueryJob, StatementFailure};
+use super::snapshot::EngineSnapshot;
 use crate::duck::{
-    self, Column, DuckError, ErrorKind, Interrupt, Rows, Statement, quote_identifier,
+    self, DuckError, ErrorKind, Interrupt, ResultColumn, Rows, Statement, quote_identifier,
 };
 use crate::encode::{Compressor, EncodeError, Encoder, Summary};
 use crate::hooks;
@@ -21,7 +21,7 @@ pub(super) trait Sink {
     ///
     /// # Errors
     /// [`QueryError::Cancelled`] when it is to be stopped already.
-    fn begin(&mut self, interrupt: Interrupt) -> Result<(), Failure>;
+    fn begin(&mut self, interrupt: Interrupt) -> Result<(), StatementFailure>;
 
     /// Whether a part was sent.
     fn has_begun(&self) -> bool;
@@ -30,7 +30,7 @@ pub(super) trait Sink {
     ///
     /// # Errors
     /// When nobody takes it.
-    fn part(&mut self, bytes: &[u8], rows: u64) -> Result<(), Failure>;
+    fn part(&mut self, bytes: &[u8], rows: u64) -> Result<(), StatementFailure>;
 }
 
 /// Answers a query. When memory runs out before anything was sent, `free` gives up what it can, and the
@@ -40,14 +40,14 @@ pub(super) trait Sink {
 /// # Errors
 /// Why not, and whose doing it is.
 pub(super) fn answer_with_room(
-    snapshot: &Snapshot,
+    snapshot: &EngineSnapshot,
     statement: &ValidatedStatement,
     job: &QueryJob,
     sink: &mut impl Sink,
     free: impl FnOnce(),
-) -> Result<(End, Vec<u8>), Failure> {
+) -> Result<(End, Vec<u8>), StatementFailure> {
     match answer(snapshot, statement, job, sink) {
-        Err(Failure { error: QueryError::OutOfMemory, .. }) if !sink.has_begun() => {
+        Err(StatementFailure { error: QueryError::OutOfMemory, .. }) if !sink.has_begun() => {
             free();
             answer(snapshot, statement, job, sink)
         }
@@ -57,11 +57,11 @@ pub(super) fn answer_with_room(
 
 /// Answers a query; returns the last part, or all of a small answer.
 fn answer(
-    snapshot: &Snapshot,
+    snapshot: &EngineSnapshot,
     statement: &ValidatedStatement,
     job: &QueryJob,
     sink: &mut impl Sink,
-) -> Result<(End, Vec<u8>), Failure> {
+) -> Result<(End, Vec<u8>), StatementFailure> {
     let began = Instant::now();
     snapshot.check(statement)?;
     let explain = |error: DuckError| explain(&job.sql, &error);
@@ -88,11 +88,11 @@ fn answer(
 /// Fetches, encodes and compresses, and sends all but the last part.
 fn write(
     mut rows: Rows<'_>,
-    snapshot: &Snapshot,
+    snapshot: &EngineSnapshot,
     job: &QueryJob,
     began: Instant,
     sink: &mut impl Sink,
-) -> Result<(End, Vec<u8>), Failure> {
+) -> Result<(End, Vec<u8>), StatementFailure> {
     check_types(rows.columns())?;
     let best = job.codings.best;
     let mut compressor = Compressor::new(best);
@@ -145,7 +145,7 @@ fn write(
     Ok((End { coding, truncated, rows }, last))
 }
 
-fn check_types(columns: &[Column]) -> Result<(), QueryError> {
+fn check_types(columns: &[ResultColumn]) -> Result<(), QueryError> {
     let found = columns.iter().find_map(|column| Some((&column.name, column.ty.unsupported()?)));
     let Some((name, ty)) = found else { return Ok(()) };
     let name = quote_identifier(name);
@@ -156,7 +156,7 @@ fn check_types(columns: &[Column]) -> Result<(), QueryError> {
     )))
 }
 
-fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Failure> {
+fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), StatementFailure> {
     let names = statement.parameter_names();
     let value_of = |place: usize, name: &str| match parameters {
         Parameters::Positional(values) => match name.parse::<usize>() {
@@ -172,7 +172,7 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Failur
     for (name, place) in names.iter().zip(1..) {
         let value = value_of(place, name).map_err(QueryError::Parameter)?;
         statement.bind(place, value).map_err(|error| match error.kind() {
-            ErrorKind::Statement => Failure::from(QueryError::Parameter(format!(
+            ErrorKind::Statement => StatementFailure::from(QueryError::Parameter(format!(
                 "parameter ${name} cannot be bound: {error}"
             ))),
             _ => explain("", &error),
@@ -187,7 +187,7 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Failur
         }
     };
     match surplus {
-        Some(name) => Err(Failure::from(QueryError::Parameter(format!(
+        Some(name) => Err(StatementFailure::from(QueryError::Parameter(format!(
             "parameter {name} was given, but the statement has no such parameter"
         )))),
         None => Ok(()),
@@ -196,7 +196,7 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Failur
 
 /// What an error of DuckDB's says, and whose doing it is. The kind is DuckDB's, never read from words
 /// that a client can write.
-pub(super) fn explain(sql: &str, error: &DuckError) -> Failure {
+pub(super) fn explain(sql: &str, error: &DuckError) -> StatementFailure {
     let message = without_paths(error.message());
     match error.kind() {
         ErrorKind::Interrupted => QueryError::Cancelled.into(),
@@ -206,7 +206,7 @@ pub(super) fn explain(sql: &str, error: &DuckError) -> Failure {
             let position = duck::position::of_caret(sql, error.message());
             QueryError::Sql { message, position }.into()
         }
-        ErrorKind::Internal | ErrorKind::Fatal => Failure {
+        ErrorKind::Internal | ErrorKind::Fatal => StatementFailure {
             blame: if error.is_invalidated() { Blame::Victim } else { Blame::Culprit },
             error: QueryError::EngineFailed(first_line(&message)),
         },
@@ -214,7 +214,7 @@ pub(super) fn explain(sql: &str, error: &DuckError) -> Failure {
 }
 
 /// What the validator says, and whose doing it is.
-pub(super) fn explain_rejection(rejection: Rejection) -> Failure {
+pub(super) fn explain_rejection(rejection: Rejection) -> StatementFailure {
     let blame = match rejection {
         // DuckDB's parser failed, which nobody can rely on any more.
         Rejection::Failed(_) => Blame::Culprit,
@@ -224,7 +224,7 @@ pub(super) fn explain_rejection(rejection: Rejection) -> Failure {
         Rejection::Failed(message) => QueryError::EngineFailed(first_line(&message)),
         other => QueryError::Rejected(other),
     };
-    Failure { error, blame }
+    StatementFailure { error, blame }
 }
 
 /// DuckDB's internal errors end with a stack trace.
@@ -244,13 +244,13 @@ fn without_paths(message: &str) -> String {
     clean
 }
 
-impl From<QueryError> for Failure {
+impl From<QueryError> for StatementFailure {
     fn from(error: QueryError) -> Self {
         Self { error, blame: Blame::Request }
     }
 }
 
-impl From<EncodeError> for Failure {
+impl From<EncodeError> for StatementFailure {
     fn from(error: EncodeError) -> Self {
         Self::from(match error {
             EncodeError::TooLarge => QueryError::OutOfMemory,
@@ -269,7 +269,7 @@ mod tests {
     struct Parts(Vec<u8>);
 
     impl Sink for Parts {
-        fn begin(&mut self, _: Interrupt) -> Result<(), Failure> {
+        fn begin(&mut self, _: Interrupt) -> Result<(), StatementFailure> {
             Ok(())
         }
 
@@ -277,7 +277,7 @@ mod tests {
             !self.0.is_empty()
         }
 
-        fn part(&mut self, bytes: &[u8], _: u64) -> Result<(), Failure> {
+        fn part(&mut self, bytes: &[u8], _: u64) -> Result<(), StatementFailure> {
             assert!(!bytes.is_empty() && bytes.len() <= PART_BYTES);
             self.0.extend_from_slice(bytes);
             Ok(())

@@ -22,21 +22,21 @@ const IDLE_CONNECTIONS: usize = 64;
 
 /// An attached table of a mart.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct SnapshotTable {
     pub(super) spec: TableSpec,
     pub(super) attached: Arc<Attached>,
 }
 
 /// What answers statements over one snapshot.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(super) struct EngineSnapshot {
     // Fields drop in this order: no connection may be left when what it uses is detached.
     idle: Mutex<Vec<Pooled>>,
     id: String,
     all_rows: Attached,
     /// The views of the scope's rows, where rows are scoped.
     scoped: Option<Attached>,
-    tables: Vec<Table>,
+    tables: Vec<SnapshotTable>,
     /// The marts by (schema, name) in lower case, as DuckDB compares identifiers.
     names: HashMap<(String, String), usize>,
     scoping: Option<Scoping>,
@@ -44,7 +44,7 @@ pub(super) struct Snapshot {
     database: Arc<LockedDatabase>,
 }
 
-impl Snapshot {
+impl EngineSnapshot {
     /// Makes the catalog of a snapshot over its tables, which are in the order of the specification.
     ///
     /// # Errors
@@ -56,11 +56,11 @@ impl Snapshot {
         spec: SnapshotSpec,
         attached: Vec<Arc<Attached>>,
     ) -> Result<Self, DuckError> {
-        let tables: Vec<Table> = spec
+        let tables: Vec<SnapshotTable> = spec
             .tables
             .into_iter()
             .zip(attached)
-            .map(|(spec, attached)| Table { spec, attached })
+            .map(|(spec, attached)| SnapshotTable { spec, attached })
             .collect();
         let all_rows = make_views(database, schemas, &tables, None)?;
         let scoped = match scoping {
@@ -93,7 +93,7 @@ impl Snapshot {
     }
 
     /// The mart of this name.
-    pub(super) fn table(&self, mart: &str) -> Option<&Table> {
+    pub(super) fn table(&self, mart: &str) -> Option<&SnapshotTable> {
         self.tables.iter().find(|table| table.spec.name == mart)
     }
 
@@ -120,7 +120,7 @@ impl Snapshot {
         if let Some(found) = key.and_then(|key| self.names.get(&key)) {
             return Ok(*found);
         }
-        let distance = |table: &&Table| {
+        let distance = |table: &&SnapshotTable| {
             strsim::damerau_levenshtein(&table.spec.name.to_ascii_lowercase(), &lower)
         };
         let similar = self.tables.iter().min_by_key(distance);
@@ -209,7 +209,7 @@ impl Snapshot {
 fn make_views(
     database: &Arc<LockedDatabase>,
     schemas: &[String],
-    tables: &[Table],
+    tables: &[SnapshotTable],
     scoping: Option<&Scoping>,
 ) -> Result<Attached, DuckError> {
     let views = database.attach_views()?;
@@ -218,7 +218,7 @@ fn make_views(
     {
         let _ = write!(sql, "CREATE SCHEMA IF NOT EXISTS {};", views.schema(schema));
     }
-    for Table { spec, attached } in tables {
+    for SnapshotTable { spec, attached } in tables {
         let source = attached.table();
         let query = match scoping {
             _ if spec.is_empty => format!("FROM {source} WHERE false"),
@@ -248,13 +248,13 @@ pub(super) struct Pooled {
     /// The scope that it sees.
     scope: Option<Scope>,
     /// Prepared statements, the last used at the end.
-    prepared: VecDeque<Prepared>,
+    prepared: VecDeque<PlannedStatement>,
 }
 
 /// A statement that is kept. A plan holds the value of a scope, so it is kept for the scope that it
 /// was prepared under.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(super) struct PlannedStatement {
     sql: Box<str>,
     scope: Option<Scope>,
     pub(super) statement: Statement,
@@ -265,19 +265,19 @@ impl Pooled {
     ///
     /// # Errors
     /// DuckDB's.
-    pub(super) fn prepare(&mut self, sql: &str) -> Result<Prepared, DuckError> {
-        let is_it = |kept: &Prepared| *kept.sql == *sql && kept.scope == self.scope;
+    pub(super) fn prepare(&mut self, sql: &str) -> Result<PlannedStatement, DuckError> {
+        let is_it = |kept: &PlannedStatement| *kept.sql == *sql && kept.scope == self.scope;
         if let Some(index) = self.prepared.iter().position(is_it)
             && let Some(kept) = self.prepared.remove(index)
         {
             return Ok(kept);
         }
         let statement = self.connection.prepare(sql)?;
-        Ok(Prepared { sql: sql.into(), scope: self.scope.clone(), statement })
+        Ok(PlannedStatement { sql: sql.into(), scope: self.scope.clone(), statement })
     }
 
     /// Keeps a statement for the next time.
-    pub(super) fn keep(&mut self, statement: Prepared) {
+    pub(super) fn keep(&mut self, statement: PlannedStatement) {
         if self.prepared.len() == PREPARED_PER_CONNECTION {
             self.prepared.pop_front();
         }
@@ -290,7 +290,7 @@ mod tests {
     use super::*;
     use crate::engine::tests::{database, open, open_in, validate};
 
-    fn numbers(snapshot: &Snapshot, scope: &Scope, sql: &str) -> Result<Vec<i64>, DuckError> {
+    fn numbers(snapshot: &EngineSnapshot, scope: &Scope, sql: &str) -> Result<Vec<i64>, DuckError> {
         let pooled = snapshot.connection(scope)?;
         let mut statement = pooled.connection.prepare(sql)?;
         let mut rows = statement.execute()?;

@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
 use super::process::{Process, SlotSocket};
-use super::protocol::{self, Blame, End, Failure, QueryError, QueryJob, Request, Response, Task};
+use super::protocol::{
+    self, Blame, End, QueryError, QueryJob, Request, Response, SlotTask, StatementFailure,
+};
 use super::quarantine::{Culprit, Principal};
-use super::supervisor::{Engine, Shared, StartReason};
+use super::supervisor::{Engine, EngineShared, StartReason};
 use crate::sql_gate::ValidatedStatement;
 
 /// A statement that runs this long after it was told to stop does not stop.
@@ -84,7 +86,7 @@ impl Engine {
         hasher.update(job.sql.as_bytes()).update(&[0]).update(&parameters);
         let culprit = Culprit { principal, statement: hasher.finalize() };
         let client = Client::Query { head: Some(head), parts: None, stall };
-        let task = Task::Query { snapshot: lease.spec().number, job };
+        let task = SlotTask::Query { snapshot: lease.spec().number, job };
         let watched = Watched { culprit, deadline, cancel, client };
         watched.run(&self.shared, &task, Some(&lease)).await;
     }
@@ -100,7 +102,7 @@ impl Engine {
         deadline: Instant,
     ) -> Result<ValidatedStatement, QueryError> {
         let culprit = Culprit { principal, statement: blake3::hash(sql.as_bytes()) };
-        let task = Task::Validate(sql.to_owned());
+        let task = SlotTask::Validate(sql.to_owned());
         match self.ask(culprit, task, deadline, None).await? {
             Response::Validated(statement) => Ok(statement),
             other => Err(nonsense(&other)),
@@ -119,7 +121,7 @@ impl Engine {
         column: &str,
     ) -> Result<Option<Timestamp>, String> {
         let snapshot = lease.spec().number;
-        let task = Task::Newest { snapshot, mart: mart.to_owned(), column: column.to_owned() };
+        let task = SlotTask::Newest { snapshot, mart: mart.to_owned(), column: column.to_owned() };
         let own = blake3::hash(format!("{mart}\0{column}").as_bytes());
         let culprit = Culprit { principal: Principal(own), statement: own };
         let deadline = Instant::now() + OWN_TIMEOUT;
@@ -134,7 +136,7 @@ impl Engine {
     async fn ask(
         &self,
         culprit: Culprit,
-        task: Task,
+        task: SlotTask,
         deadline: Instant,
         lease: Option<&Arc<Lease>>,
     ) -> Result<Response, QueryError> {
@@ -180,7 +182,12 @@ struct Watched {
 }
 
 impl Watched {
-    async fn run(mut self, shared: &Arc<Shared>, task: &Task, lease: Option<&Arc<Lease>>) {
+    async fn run(
+        mut self,
+        shared: &Arc<EngineShared>,
+        task: &SlotTask,
+        lease: Option<&Arc<Lease>>,
+    ) {
         match self.outcome(shared, task, lease).await {
             Ok((response, bytes)) => self.client.last(response, bytes).await,
             Err(error) => self.client.fail(error),
@@ -189,8 +196,8 @@ impl Watched {
 
     async fn outcome(
         &mut self,
-        shared: &Arc<Shared>,
-        task: &Task,
+        shared: &Arc<EngineShared>,
+        task: &SlotTask,
         lease: Option<&Arc<Lease>>,
     ) -> Result<(Response, Bytes), QueryError> {
         shared.quarantine.check(&self.culprit, Instant::now().into_std())?;
@@ -244,8 +251,8 @@ impl Watched {
     /// Runs a suspect with no other beside it.
     async fn alone(
         &mut self,
-        shared: &Arc<Shared>,
-        task: &Task,
+        shared: &Arc<EngineShared>,
+        task: &SlotTask,
         lease: Option<&Arc<Lease>>,
     ) -> Result<(Response, Bytes), QueryError> {
         let suspect = shared.isolation.begin();
@@ -296,7 +303,7 @@ impl Watched {
         }
     }
 
-    fn note(&self, shared: &Shared, process: &Process, is_quarantined: bool) {
+    fn note(&self, shared: &EngineShared, process: &Process, is_quarantined: bool) {
         let now = Instant::now().into_std();
         shared.quarantine.note(self.culprit, process.pid(), is_quarantined, now);
     }
@@ -312,7 +319,7 @@ impl Watched {
     }
 
     /// Has one engine do it.
-    async fn attempt(&mut self, process: &Arc<Process>, task: &Task) -> Ended {
+    async fn attempt(&mut self, process: &Arc<Process>, task: &SlotTask) -> Ended {
         let _busy = process.begin();
         let (mut socket, _permit) = match self.in_time(process.slot()).await {
             Ok(Some(slot)) => slot,
@@ -369,7 +376,7 @@ impl Watched {
 fn ended(process: &Process, socket: SlotSocket, response: Response, bytes: Bytes) -> Ended {
     process.give_back(socket);
     match response {
-        Response::Failed(Failure { error, blame }) => match blame {
+        Response::Failed(StatementFailure { error, blame }) => match blame {
             Blame::Request => Ended::Failed(error),
             Blame::Culprit => Ended::Culprit(error),
             Blame::Victim => Ended::Victim,

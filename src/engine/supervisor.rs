@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use super::isolation::Isolation;
 use super::lease::{Lease, Table};
 use super::process::Process;
-use super::protocol::{Settings, StartError};
+use super::protocol::{ProcessSettings, StartError};
 use super::quarantine::Quarantine;
 use crate::spawner::Spawner;
 
@@ -73,13 +73,13 @@ pub struct EngineSettings {
     /// Queries that run at once.
     pub queries: usize,
     /// What each process is told.
-    pub process: Settings,
+    pub process: ProcessSettings,
 }
 
 /// The engine of a front: a process at a time, which may be replaced. A clone is the same.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EngineShared>,
     _thread: Arc<Supervised>,
 }
 
@@ -101,7 +101,7 @@ impl Drop for Supervised {
 
 /// What requests, leases and the supervisor share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct EngineShared {
     /// The engine that takes new requests.
     current: watch::Sender<Option<Arc<Process>>>,
     messages: Sender<Message>,
@@ -173,7 +173,7 @@ impl Engine {
         runtime: &Handle,
     ) -> Result<Self, StartError> {
         let (messages, inbox) = mpsc::channel();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(EngineShared {
             current: watch::Sender::new(None),
             messages: messages.clone(),
             leases: Mutex::default(),
@@ -237,7 +237,7 @@ impl Engine {
     }
 }
 
-impl Shared {
+impl EngineShared {
     fn post(&self, message: Message) {
         let _ = self.messages.send(message); // the supervisor may have ended with martd
     }
@@ -318,7 +318,7 @@ impl Shared {
 
 /// The thread that starts engines.
 struct Supervisor {
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     /// The engine that finishes what it has.
     old: Option<Arc<Process>>,
     /// Why an engine is to be started, and when.

@@ -21,12 +21,12 @@ use rustix::process::Signal;
 use super::database::{Attached, LockedDatabase};
 use super::freshness::NewestError;
 use super::protocol::{
-    self, Blame, Control, Failure, QueryError, Request, Response, Settings, SnapshotSpec,
-    StartError, Status, TableNumber, Task,
+    self, Blame, Control, ProcessSettings, QueryError, Request, Response, SlotTask, SnapshotSpec,
+    StartError, StatementFailure, StatusMessage, TableNumber,
 };
 use super::scope::Scope;
 use super::session::{self, Sink};
-use super::snapshot::Snapshot;
+use super::snapshot::EngineSnapshot;
 use crate::duck::{self, ErrorKind, Interrupt};
 use crate::ipc;
 use crate::sandbox;
@@ -45,7 +45,7 @@ const OOM_SCORE: &str = "500";
 /// What the threads share.
 struct Engine {
     validator: Validator,
-    snapshots: RwLock<HashMap<u64, Arc<Snapshot>>>,
+    snapshots: RwLock<HashMap<u64, Arc<EngineSnapshot>>>,
     slots: Vec<Mutex<Slot>>,
 }
 
@@ -76,7 +76,7 @@ pub fn main(front: u32) -> ExitCode {
             end()
         }
         Err(reason) => {
-            let _ = ipc::send(&control, &Status::Failed(reason), &[]); // the front may have ended
+            let _ = ipc::send(&control, &StatusMessage::Failed(reason), &[]); // the front may have ended
             ExitCode::FAILURE
         }
     }
@@ -106,7 +106,12 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     // Before rights are given up: DuckDB looks for the limits of its cgroup when it is opened, and
     // does not bear that they cannot be read.
     let database = LockedDatabase::open(&settings).map_err(|error| match error.kind() {
-        ErrorKind::Statement => StartError::TimeZone(error.to_string()),
+        ErrorKind::Statement => {
+            let message = error.to_string();
+            let near = message.split_once("Candidate time zones: ").map(|(_, near)| near.trim());
+            let near = near.map(|near| format!("; near it are {near}")).unwrap_or_default();
+            StartError::TimeZone(format!("{:?} is not a time zone{near}", settings.time_zone))
+        }
         _ => other(error.to_string()),
     })?;
     let validator = Validator::new().map_err(|error| other(error.to_string()))?;
@@ -141,7 +146,7 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
         .stack_size(STACK_BYTES)
         .spawn(move || publisher.run(&changes))
         .map_err(no_thread)?;
-    ipc::send(control, &Status::Started, &[]).map_err(no_thread)?;
+    ipc::send(control, &StatusMessage::Started, &[]).map_err(no_thread)?;
     Ok((engine, catalog))
 }
 
@@ -155,7 +160,7 @@ enum Change {
 /// Attaches tables and makes snapshots of them, in the order in which the front says so.
 struct Publisher {
     database: Arc<LockedDatabase>,
-    settings: Settings,
+    settings: ProcessSettings,
     /// Attached for a snapshot that has not come yet.
     fresh: HashMap<TableNumber, Arc<Attached>>,
     /// What any snapshot has attached.
@@ -179,8 +184,8 @@ impl Publisher {
                 Change::Publish(spec) => {
                     let number = spec.number;
                     let status = match self.publish(spec).map_err(|e| problem.take().unwrap_or(e)) {
-                        Ok(()) => Status::Ready(number),
-                        Err(reason) => Status::Refused(number, reason),
+                        Ok(()) => StatusMessage::Ready(number),
+                        Err(reason) => StatusMessage::Refused(number, reason),
                     };
                     self.fresh.clear();
                     let _ = ipc::send(&self.status, &status, &[]); // the front may have ended
@@ -215,8 +220,9 @@ impl Publisher {
             attached.ok_or_else(|| format!("the table of {} is not attached", table.name))
         });
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
-        let Settings { schemas, scoping, .. } = &self.settings;
-        let snapshot = Snapshot::open(&self.database, schemas, scoping.as_ref(), spec, tables);
+        let ProcessSettings { schemas, scoping, .. } = &self.settings;
+        let snapshot =
+            EngineSnapshot::open(&self.database, schemas, scoping.as_ref(), spec, tables);
         let snapshot = snapshot.map_err(|error| error.to_string())?;
         self.engine.snapshots().insert(number, Arc::new(snapshot));
         Ok(())
@@ -224,11 +230,11 @@ impl Publisher {
 }
 
 impl Engine {
-    fn snapshots(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Arc<Snapshot>>> {
+    fn snapshots(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Arc<EngineSnapshot>>> {
         self.snapshots.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn snapshot(&self, number: u64) -> Result<Arc<Snapshot>, Failure> {
+    fn snapshot(&self, number: u64) -> Result<Arc<EngineSnapshot>, StatementFailure> {
         let snapshots = self.snapshots.read().unwrap_or_else(PoisonError::into_inner);
         let found = snapshots.get(&number).cloned();
         found.ok_or_else(|| QueryError::Internal("the snapshot was not published".into()).into())
@@ -299,7 +305,7 @@ impl Engine {
             let answer = AssertUnwindSafe(|| self.respond(&request, &mut answers));
             let (response, bytes) = catch_unwind(answer).unwrap_or_else(|_| {
                 let error = QueryError::EngineFailed("an encoder panicked".to_owned());
-                (Response::Failed(Failure { error, blame: Blame::Culprit }), Vec::new())
+                (Response::Failed(StatementFailure { error, blame: Blame::Culprit }), Vec::new())
             });
             self.slot(slot).running = None;
             if protocol::send_response(socket, &response, &bytes).is_err() {
@@ -310,11 +316,11 @@ impl Engine {
 
     fn respond(&self, request: &Request, answers: &mut Answers<'_>) -> (Response, Vec<u8>) {
         let outcome = match &request.task {
-            Task::Validate(sql) => match self.validator.validate(sql) {
+            SlotTask::Validate(sql) => match self.validator.validate(sql) {
                 Ok(statement) => Ok((Response::Validated((*statement).clone()), Vec::new())),
                 Err(rejection) => Err(session::explain_rejection(rejection)),
             },
-            Task::Query { snapshot, job } => self
+            SlotTask::Query { snapshot, job } => self
                 .validator
                 .validate(&job.sql)
                 .map_err(session::explain_rejection)
@@ -323,7 +329,7 @@ impl Engine {
                     session::answer_with_room(&snapshot, &statement, job, answers, || self.free())
                 })
                 .map(|(end, bytes)| (Response::End(end), bytes)),
-            Task::Newest { snapshot, mart, column } => self
+            SlotTask::Newest { snapshot, mart, column } => self
                 .snapshot(*snapshot)
                 .and_then(|snapshot| newest(&snapshot, mart, column, answers))
                 .map(|newest| (Response::Newest(newest), Vec::new())),
@@ -335,11 +341,11 @@ impl Engine {
 type Newest = Result<Option<jiff::Timestamp>, String>;
 
 fn newest(
-    snapshot: &Snapshot,
+    snapshot: &EngineSnapshot,
     mart: &str,
     column: &str,
     answers: &mut Answers<'_>,
-) -> Result<Newest, Failure> {
+) -> Result<Newest, StatementFailure> {
     let explain = |error| session::explain("", &error);
     let pooled = snapshot.connection(&Scope::AllRows).map_err(explain)?;
     answers.begin(pooled.connection.interrupt_handle())?;
@@ -360,7 +366,7 @@ struct Answers<'a> {
 }
 
 impl Sink for Answers<'_> {
-    fn begin(&mut self, interrupt: Interrupt) -> Result<(), Failure> {
+    fn begin(&mut self, interrupt: Interrupt) -> Result<(), StatementFailure> {
         let mut slot = self.engine.slot(self.slot);
         if slot.cancelled == self.request {
             return Err(QueryError::Cancelled.into());
@@ -373,7 +379,7 @@ impl Sink for Answers<'_> {
         self.has_begun
     }
 
-    fn part(&mut self, bytes: &[u8], rows: u64) -> Result<(), Failure> {
+    fn part(&mut self, bytes: &[u8], rows: u64) -> Result<(), StatementFailure> {
         self.has_begun = true;
         if self.engine.slot(self.slot).cancelled == self.request {
             return Err(QueryError::Cancelled.into());

@@ -31,15 +31,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a running martd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Server {
+pub enum ServerAddress {
     /// A host and a port.
     Tcp(String),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-impl FromStr for Server {
-    type Err = String;
+impl FromStr for ServerAddress {
+    type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix(UNIX_PREFIX) {
@@ -48,13 +48,13 @@ impl FromStr for Server {
         let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none() || authority.contains('/') {
-            return Err(format!("{text:?} is no address; write HOST:PORT or unix:PATH"));
+            return Err("not an address; write HOST:PORT or unix:PATH");
         }
         Ok(Self::Tcp(authority.to_owned()))
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => authority.fmt(f),
@@ -66,7 +66,7 @@ impl fmt::Display for Server {
 /// A running martd.
 #[derive(Debug, Clone)]
 pub struct Client {
-    server: Server,
+    server: ServerAddress,
     token: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 #[error("martd at {server} {problem}")]
 pub struct ClientError {
-    server: Server,
+    server: ServerAddress,
     problem: String,
 }
 
@@ -108,7 +108,7 @@ pub enum BuildOutcome {
 
 impl Client {
     /// A client of the martd at `server`.
-    pub fn new(server: Server, token: Option<String>) -> Self {
+    pub fn new(server: ServerAddress, token: Option<String>) -> Self {
         Self { server, token }
     }
 
@@ -172,8 +172,8 @@ impl Client {
         headers: &[(&str, String)],
     ) -> Result<Reply, ClientError> {
         let host = match &self.server {
-            Server::Tcp(authority) => authority,
-            Server::Unix(_) => "localhost",
+            ServerAddress::Tcp(authority) => authority,
+            ServerAddress::Unix(_) => "localhost",
         };
         let mut request =
             Request::builder().method(method).uri(path).header(HOST, host).header(TE, "trailers");
@@ -203,8 +203,8 @@ impl Client {
         &self,
     ) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
         Ok(match &self.server {
-            Server::Tcp(authority) => over(TcpStream::connect(authority).await?).await?,
-            Server::Unix(path) => over(UnixStream::connect(path).await?).await?,
+            ServerAddress::Tcp(authority) => over(TcpStream::connect(authority).await?).await?,
+            ServerAddress::Unix(path) => over(UnixStream::connect(path).await?).await?,
         })
     }
 
@@ -230,12 +230,12 @@ pub struct Reply {
     pub status: u16,
     /// Whether rows were left out; known at the end.
     pub truncated: bool,
-    server: Server,
+    server: ServerAddress,
     body: Incoming,
 }
 
 impl Reply {
-    fn new(server: Server, response: Response<Incoming>) -> Self {
+    fn new(server: ServerAddress, response: Response<Incoming>) -> Self {
         let truncated = says_truncated(response.headers());
         Self { status: response.status().as_u16(), truncated, server, body: response.into_body() }
     }
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn servers_are_hosts_with_ports_or_sockets() {
-        let of = |text: &str| text.parse::<Server>().map(|server| server.to_string()).ok();
+        let of = |text: &str| text.parse::<ServerAddress>().map(|server| server.to_string()).ok();
         assert_eq!(of("127.0.0.1:8321").as_deref(), Some("127.0.0.1:8321"));
         assert_eq!(of("http://martd:8321/").as_deref(), Some("martd:8321"));
         assert_eq!(of("[::1]:80").as_deref(), Some("[::1]:80"));

@@ -12,7 +12,7 @@ use crate::ledger::Model;
 
 /// All datasets.
 #[derive(Debug, Serialize)]
-pub(super) struct Document<'s> {
+pub(super) struct DatasetsDocument<'s> {
     datasets: Vec<Dataset<'s>>,
     total: usize,
     /// What the project says in a way that is not understood, and is left out.
@@ -77,7 +77,7 @@ struct Column<'s> {
     data_type: &'s str,
 }
 
-impl<'s> Document<'s> {
+impl<'s> DatasetsDocument<'s> {
     /// Without a ledger nothing is known of any dataset.
     pub(super) fn of(state: &'s State) -> Self {
         let mut problems = Vec::new();

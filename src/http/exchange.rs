@@ -151,8 +151,8 @@ impl Drop for InFlight {
                 queue_ms = ms(Duration::from_micros(facts.0.waited.load(Ordering::Relaxed))),
                 "{message}"
             ),
-            // Probes ask every second and say nothing new.
-            None if path == "/readyz" || path == "/livez" => {
+            // Probes and scrapes come every few seconds and say nothing new.
+            None if matches!(path, "/readyz" | "/livez" | "/metrics") => {
                 debug!(%method, path, status, bytes, ms = elapsed, "{message}");
             }
             None => info!(%method, path, status, snapshot, bytes, ms = elapsed, "{message}"),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::access::Sizes;
-use super::snapshot::Build;
+use super::snapshot::BuildDocument;
 use crate::catalog::{Held, Mart, Snapshot, Source, State};
 use crate::duck;
 use crate::ledger::{FreshnessRule, Model, Period};
@@ -19,7 +19,7 @@ const FILE_FUTURE_SECONDS: f64 = 300.0;
 /// dbt's words for an outcome, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Status {
+pub(super) enum FreshnessStatus {
     Pass,
     Warn,
     Error,
@@ -27,15 +27,16 @@ pub(super) enum Status {
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
-pub(super) struct Document<'s> {
+pub(super) struct FreshnessDocument<'s> {
     metadata: Metadata,
     snapshot: Option<&'s str>,
     source: Source,
     last_refresh: Option<Timestamp>,
     age_seconds: Option<f64>,
-    status: Status,
-    build: Option<Build<'s>>,
+    status: FreshnessStatus,
+    build: Option<BuildDocument<'s>>,
     held: Option<&'s Held>,
+    building: Option<&'s Held>,
     results: Vec<MartFreshness<'s>>,
 }
 
@@ -58,7 +59,7 @@ pub(super) struct MartFreshness<'s> {
     snapshotted_at: Timestamp,
     pub(super) max_loaded_at_time_ago_in_s: Option<f64>,
     pub(super) criteria: Criteria,
-    pub(super) status: Status,
+    pub(super) status: FreshnessStatus,
     /// Why the status says less than it should.
     pub(super) problem: Option<String>,
     /// Sizes are for those who may know them.
@@ -77,7 +78,7 @@ pub struct Criteria {
     pub error_after: Option<Period>,
 }
 
-impl<'s> Document<'s> {
+impl<'s> FreshnessDocument<'s> {
     pub(super) fn of(
         state: &'s State,
         default: Criteria,
@@ -99,13 +100,14 @@ impl<'s> Document<'s> {
             last_refresh,
             age_seconds: last_refresh.map(|time| seconds_between(time, now)),
             status: overall(snapshot, &results),
-            build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(Build::of),
-            held: state.held.as_ref(),
+            build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(BuildDocument::of),
+            held: state.held_back(),
+            building: state.under_way(),
             results,
         }
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> FreshnessStatus {
         self.status
     }
 
@@ -116,14 +118,14 @@ impl<'s> Document<'s> {
 
 /// The worst of all marts that the project still has. Nothing served is an error; what no build
 /// vouches for is late at best.
-fn overall(snapshot: Option<&Snapshot>, results: &[MartFreshness<'_>]) -> Status {
-    let Some(snapshot) = snapshot else { return Status::Error };
-    let floor = if snapshot.verified { Status::Pass } else { Status::Warn };
+fn overall(snapshot: Option<&Snapshot>, results: &[MartFreshness<'_>]) -> FreshnessStatus {
+    let Some(snapshot) = snapshot else { return FreshnessStatus::Error };
+    let floor = if snapshot.verified { FreshnessStatus::Pass } else { FreshnessStatus::Warn };
     results
         .iter()
         .filter(|result| !result.orphan)
         .map(|result| result.status)
-        .fold(floor, Status::max)
+        .fold(floor, FreshnessStatus::max)
 }
 
 fn results<'s>(
@@ -179,7 +181,7 @@ fn result<'s>(
         ),
         _ => {}
     }
-    let floor = if problems.is_empty() { Status::Pass } else { Status::Warn };
+    let floor = if problems.is_empty() { FreshnessStatus::Pass } else { FreshnessStatus::Warn };
     if let (Some(field), None) = (field, loaded) {
         problems.push(format!("no row has a value in {field}"));
     }
@@ -211,16 +213,16 @@ impl Criteria {
     }
 
     /// What never was loaded is older than any rule allows.
-    fn judge(self, age_seconds: Option<f64>) -> Status {
+    fn judge(self, age_seconds: Option<f64>) -> FreshnessStatus {
         let exceeded = |period: Option<Period>| {
             period.is_some_and(|period| age_seconds.is_none_or(|age| age > period.seconds() as f64))
         };
         if exceeded(self.error_after) {
-            Status::Error
+            FreshnessStatus::Error
         } else if exceeded(self.warn_after) {
-            Status::Warn
+            FreshnessStatus::Warn
         } else {
-            Status::Pass
+            FreshnessStatus::Pass
         }
     }
 }
@@ -241,13 +243,13 @@ mod tests {
     #[test]
     fn a_mart_is_judged_by_the_strictest_rule_that_it_breaks() {
         let rule = Criteria { warn_after: hours(1), error_after: hours(2) };
-        assert_eq!(rule.judge(Some(3_600.0)), Status::Pass);
-        assert_eq!(rule.judge(Some(3_601.0)), Status::Warn);
-        assert_eq!(rule.judge(Some(7_201.0)), Status::Error);
-        assert_eq!(rule.judge(None), Status::Error);
-        assert_eq!(Criteria { error_after: None, ..rule }.judge(None), Status::Warn);
-        assert_eq!(Criteria::default().judge(Some(1e9)), Status::Pass);
-        assert_eq!(Criteria::default().judge(None), Status::Pass);
+        assert_eq!(rule.judge(Some(3_600.0)), FreshnessStatus::Pass);
+        assert_eq!(rule.judge(Some(3_601.0)), FreshnessStatus::Warn);
+        assert_eq!(rule.judge(Some(7_201.0)), FreshnessStatus::Error);
+        assert_eq!(rule.judge(None), FreshnessStatus::Error);
+        assert_eq!(Criteria { error_after: None, ..rule }.judge(None), FreshnessStatus::Warn);
+        assert_eq!(Criteria::default().judge(Some(1e9)), FreshnessStatus::Pass);
+        assert_eq!(Criteria::default().judge(None), FreshnessStatus::Pass);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::cache::{Flight, Key, Landing, Stored};
 use super::exchange::Facts;
 use super::problem::Problem;
 use super::queries::Ticket;
-use super::request::Query;
+use super::request::QueryRequest;
 use super::tally::Tally;
 use crate::catalog::Snapshot;
 use crate::engine::{self, Head, Part, Principal, QueryError, QueryJob, Scope};
@@ -40,7 +40,7 @@ const LANDS_WITHIN: Duration = Duration::from_millis(500);
 /// A query that the cache does not answer.
 pub(super) struct Work<'a> {
     pub(super) app: &'a App,
-    pub(super) task: Arc<Task>,
+    pub(super) task: Arc<QueryTask>,
     /// Where its answer is kept, if it may be.
     pub(super) key: Option<Key>,
     pub(super) facts: Facts,
@@ -48,9 +48,9 @@ pub(super) struct Work<'a> {
 
 /// A query that is to be answered.
 #[derive(Debug)]
-pub(super) struct Task {
+pub(super) struct QueryTask {
     pub(super) snapshot: Arc<Snapshot>,
-    pub(super) query: Query,
+    pub(super) query: QueryRequest,
     pub(super) wanted: Wanted,
     pub(super) scope: Scope,
     pub(super) principal: Principal,
@@ -60,7 +60,7 @@ pub(super) struct Task {
 /// The content of an answer that was made.
 pub(super) enum Answer {
     Whole(Stored),
-    Stream(Box<Stream>),
+    Stream(Box<AnswerStream>),
 }
 
 type Parts = mpsc::Receiver<Result<Part, QueryError>>;
@@ -94,7 +94,7 @@ impl Work<'_> {
             Some(Landing::Taken) if !joined => {
                 let (first, rows, parts) = streamed.recv().await.ok_or_else(gone)?;
                 ticket.streams(flight.cancel.token().clone());
-                let stream = Stream {
+                let stream = AnswerStream {
                     first: Some((first, rows)),
                     parts,
                     trailers: None,
@@ -194,7 +194,7 @@ fn gone() -> Problem {
 }
 
 /// A streamed body. It stops its query when it is dropped, for whatever reason.
-pub(super) struct Stream {
+pub(super) struct AnswerStream {
     first: Option<(Bytes, u64)>,
     parts: Parts,
     /// What follows the last part.
@@ -209,7 +209,7 @@ pub(super) struct Stream {
     pub(super) tally: Option<Tally>,
 }
 
-impl Stream {
+impl AnswerStream {
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         if let Some((first, rows)) = self.first.take() {
             self.facts.rows(rows);
@@ -248,7 +248,7 @@ impl Stream {
     }
 }
 
-impl Body for Stream {
+impl Body for AnswerStream {
     type Data = Bytes;
     type Error = Aborted;
 

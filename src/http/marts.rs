@@ -22,25 +22,25 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
-pub(super) struct Document<'s> {
+pub(super) struct MartsDocument<'s> {
     snapshot: Option<&'s str>,
-    pub(super) marts: Vec<Mart<'s>>,
+    pub(super) marts: Vec<MartDocument<'s>>,
 }
 
 /// One mart.
 #[derive(Debug, Serialize)]
-pub(super) struct Mart<'s> {
+pub(super) struct MartDocument<'s> {
     pub(super) name: &'s str,
     pub(super) description: &'s str,
     /// For those who may know it.
     rows: Option<u64>,
-    pub(super) columns: Vec<Column<'s>>,
+    pub(super) columns: Vec<ColumnDocument<'s>>,
     pub(super) freshness: Freshness,
 }
 
 /// A column as the mart's table has it, and what the project says that it means.
 #[derive(Debug, Serialize)]
-pub(super) struct Column<'s> {
+pub(super) struct ColumnDocument<'s> {
     name: &'s str,
     r#type: &'s str,
     description: &'s str,
@@ -49,27 +49,27 @@ pub(super) struct Column<'s> {
 /// How current a mart is; `/v1/freshness` says why.
 #[derive(Debug, Serialize)]
 pub(super) struct Freshness {
-    status: freshness::Status,
+    status: freshness::FreshnessStatus,
     max_loaded_at: Option<Timestamp>,
 }
 
-impl<'s> Document<'s> {
+impl<'s> MartsDocument<'s> {
     pub(super) fn of(app: &App, state: &'s State, sizes: Sizes<'_>) -> Self {
         let snapshot = state.snapshot.as_deref();
         let now = Timestamp::now();
-        let fresh = freshness::Document::of(state, app.settings().max_age, sizes, now);
+        let fresh = freshness::FreshnessDocument::of(state, app.settings().max_age, sizes, now);
         let marts = snapshot.into_iter().flat_map(|snapshot| &snapshot.marts);
         let marts = marts.zip(fresh.results()).map(|((name, mart), fresh)| {
             let ledger = snapshot.and_then(|snapshot| snapshot.ledger.as_deref());
             let model = ledger.and_then(|ledger| ledger.model(name));
-            let columns = mart.columns().iter().map(|column| Column {
+            let columns = mart.columns().iter().map(|column| ColumnDocument {
                 name: &column.name,
                 r#type: &column.ty,
                 description: model
                     .and_then(|model| model.meaning(&column.name))
                     .unwrap_or_default(),
             });
-            Mart {
+            MartDocument {
                 name,
                 description: model
                     .and_then(|model| model.description.as_deref())

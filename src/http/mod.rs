@@ -65,7 +65,7 @@ const VALIDATIONS: usize = 2;
 
 /// What the server needs to know.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct HttpSettings {
     /// Marts that must be served before `/readyz` says so.
     pub require: Vec<String>,
     /// How old marts may be whose models do not say.
@@ -98,7 +98,7 @@ pub struct Settings {
     pub doors: Doors,
 }
 
-impl Settings {
+impl HttpSettings {
     /// The column that scopes rows, if one does.
     pub fn scope_column(&self) -> Option<&str> {
         self.scoping.as_ref().map(|scoping| scoping.column.as_str())
@@ -122,7 +122,7 @@ pub struct App(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
+    settings: HttpSettings,
     catalog: Catalog,
     events: Events,
     engine: Engine,
@@ -144,7 +144,7 @@ struct Shared {
 impl App {
     /// The application over a catalog. With `tokens`, all but the probes asks for one.
     pub fn new(
-        settings: Settings,
+        settings: HttpSettings,
         catalog: Catalog,
         events: Events,
         engine: Engine,
@@ -191,7 +191,7 @@ impl App {
         self.0.in_flight.load(Ordering::Acquire)
     }
 
-    fn settings(&self) -> &Settings {
+    fn settings(&self) -> &HttpSettings {
         &self.0.settings
     }
 

@@ -17,7 +17,7 @@ use crate::sql_gate::Rejection;
 
 /// A kind of problem: a slug that never changes, its status, and its title.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct ProblemKind {
     slug: &'static str,
     status: StatusCode,
     title: &'static str,
@@ -25,8 +25,8 @@ pub(super) struct Kind {
 
 macro_rules! kinds {
     ($($name:ident = $slug:literal, $status:ident, $title:literal;)*) => {
-        $(pub(super) const $name: &Kind =
-            &Kind { slug: $slug, status: StatusCode::$status, title: $title };)*
+        $(pub(super) const $name: &ProblemKind =
+            &ProblemKind { slug: $slug, status: StatusCode::$status, title: $title };)*
 
         /// The slugs of all problems.
         pub fn problems() -> Vec<&'static str> {
@@ -75,14 +75,14 @@ kinds! {
 }
 
 /// A query that was cancelled: to its client the same as one whose time was over.
-const CANCELLED: &Kind = &Kind {
+const CANCELLED: &ProblemKind = &ProblemKind {
     slug: QUERY_TIMEOUT.slug,
     status: QUERY_TIMEOUT.status,
     title: "The query was cancelled",
 };
 
 /// A client that takes nothing is as good as gone.
-const STALLED: &Kind = &Kind {
+const STALLED: &ProblemKind = &ProblemKind {
     slug: QUERY_TIMEOUT.slug,
     status: QUERY_TIMEOUT.status,
     title: "The answer was not taken",
@@ -91,7 +91,7 @@ const STALLED: &Kind = &Kind {
 /// One problem, as the client is told.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
-    kind: &'static Kind,
+    kind: &'static ProblemKind,
     detail: String,
     /// Further members, for example a position.
     extra: Map<String, Json>,
@@ -110,7 +110,7 @@ struct Document<'a> {
 }
 
 impl Problem {
-    pub(super) fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+    pub(super) fn new(kind: &'static ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), extra: Map::new(), header: None }
     }
 

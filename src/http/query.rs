@@ -23,10 +23,10 @@ use super::body::{self, BoxBody};
 use super::cache::{Key, Stored};
 use super::conditional::Validators;
 use super::exchange::Facts;
-use super::job::{self, Answer, MARTD_TRUNCATED, Stream, Task, Work};
+use super::job::{self, Answer, AnswerStream, MARTD_TRUNCATED, QueryTask, Work};
 use super::problem::{self, Problem};
 use super::queries::Ticket;
-use super::request::Query;
+use super::request::QueryRequest;
 use super::routes::MARTD_SNAPSHOT;
 use super::tally::Tally;
 use crate::catalog::{Snapshot, State};
@@ -74,7 +74,7 @@ async fn respond(
     let scope = caller.scope(app.settings().scope_column(), request.headers())?;
     let headers = request.headers().clone();
     let method = request.method().clone();
-    let query = Query::read(app, arguments, wanted.format, request).await?;
+    let query = QueryRequest::read(app, arguments, wanted.format, request).await?;
     tally.facts().statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
     let asked = Asked { app, snapshot: &snapshot, caller, query, wanted, scope };
@@ -110,7 +110,7 @@ pub(super) async fn json(
     state: &State,
     caller: &Caller,
     headers: &HeaderMap,
-    query: Query,
+    query: QueryRequest,
     ticket: Ticket,
     tally: &mut Tally,
 ) -> Result<Bytes, Problem> {
@@ -135,7 +135,7 @@ struct Asked<'a> {
     app: &'a App,
     snapshot: &'a Arc<Snapshot>,
     caller: &'a Caller,
-    query: Query,
+    query: QueryRequest,
     wanted: Wanted,
     scope: Scope,
 }
@@ -161,7 +161,7 @@ impl Asked<'_> {
         let (content, cache) = match key.and_then(|key| app.answers().get(&key)) {
             Some(stored) => (Content::Whole(stored), CacheResult::Hit),
             None => {
-                let task = Task {
+                let task = QueryTask {
                     snapshot: Arc::clone(snapshot),
                     query,
                     wanted,
@@ -208,7 +208,7 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
     }
 }
 
-fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Scope) -> Key {
+fn key(app: &App, snapshot: &Snapshot, query: &QueryRequest, wanted: Wanted, scope: &Scope) -> Key {
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
     let wanted = format!("{wanted:?}");
@@ -272,7 +272,7 @@ enum Content {
     /// Nothing: the client has it.
     Unchanged,
     Whole(Stored),
-    Stream(Box<Stream>),
+    Stream(Box<AnswerStream>),
 }
 
 impl Content {

@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 
 use super::arguments::Arguments;
 use super::problem::Problem;
-use super::upload::{Kind, Upload};
-use super::{App, Settings};
+use super::upload::{Upload, UploadKind};
+use super::{App, HttpSettings};
 use crate::duck::{TypeName, Value};
 use crate::encode::Format;
 use crate::engine::Parameters;
@@ -22,7 +22,7 @@ const DEFAULT_LIMIT: u64 = 10_000;
 /// A query as its client writes it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Body {
+pub(super) struct QueryBody {
     sql: String,
     #[serde(default)]
     params: Json,
@@ -32,7 +32,7 @@ pub(super) struct Body {
     timeout_ms: Option<u64>,
 }
 
-impl Body {
+impl QueryBody {
     /// A statement alone.
     pub(super) fn of(sql: String) -> Self {
         Self { sql, ..Self::default() }
@@ -41,7 +41,7 @@ impl Body {
 
 /// A request that is well-formed.
 #[derive(Debug, Clone)]
-pub(super) struct Query {
+pub(super) struct QueryRequest {
     pub(super) sql: String,
     pub(super) parameters: Parameters,
     /// The rows after which the answer is cut.
@@ -52,7 +52,7 @@ pub(super) struct Query {
     pub(super) timeout: Duration,
 }
 
-impl Query {
+impl QueryRequest {
     /// Reads a request to its end.
     pub(super) async fn read(
         app: &App,
@@ -70,8 +70,8 @@ impl Query {
 }
 
 /// `GET /v1/query?sql=…&params=…&limit=…&timeout_ms=…`
-fn in_url(arguments: &Arguments) -> Result<Body, Problem> {
-    let mut body = Body::default();
+fn in_url(arguments: &Arguments) -> Result<QueryBody, Problem> {
+    let mut body = QueryBody::default();
     let number = |name: &str, text: &str| {
         text.parse()
             .map(Some)
@@ -104,9 +104,9 @@ fn in_url(arguments: &Arguments) -> Result<Body, Problem> {
     Ok(body)
 }
 
-fn in_body(Upload { kind, text }: Upload) -> Result<Body, Problem> {
-    if kind == Kind::Text {
-        return Ok(Body::of(text));
+fn in_body(Upload { kind, text }: Upload) -> Result<QueryBody, Problem> {
+    if kind == UploadKind::Text {
+        return Ok(QueryBody::of(text));
     }
     // serde would take a list for a struct, its items for the fields in order.
     if text.trim_ascii_start().starts_with(|first| first != '{') {
@@ -117,7 +117,11 @@ fn in_body(Upload { kind, text }: Upload) -> Result<Body, Problem> {
 }
 
 /// What a client wrote, checked against the limits.
-pub(super) fn check(settings: &Settings, format: Format, body: Body) -> Result<Query, Problem> {
+pub(super) fn check(
+    settings: &HttpSettings,
+    format: Format,
+    body: QueryBody,
+) -> Result<QueryRequest, Problem> {
     if body.sql.trim().is_empty() {
         return Err(Problem::bad_request("the statement is empty; say it in sql"));
     }
@@ -138,7 +142,13 @@ pub(super) fn check(settings: &Settings, format: Format, body: Body) -> Result<Q
     let default = format.tells_truncation().then_some(DEFAULT_LIMIT.min(settings.max_rows));
     let limit = body.limit.or(default);
     let parameters = parameters(&body.params, &body.types)?;
-    Ok(Query { sql: body.sql, parameters, limit, max_bytes: settings.max_result_bytes, timeout })
+    Ok(QueryRequest {
+        sql: body.sql,
+        parameters,
+        limit,
+        max_bytes: settings.max_result_bytes,
+        timeout,
+    })
 }
 
 /// Values typed from their JSON, or as `types` says: by name, or by number from 1.
@@ -205,14 +215,14 @@ mod tests {
         fn any_json_is_a_body_or_a_problem(json in json()) {
             let text = json.to_string();
             let whole = json.get("sql").is_some_and(Json::is_string);
-            let body = in_body(Upload { kind: Kind::Json, text });
+            let body = in_body(Upload { kind: UploadKind::Json, text });
             prop_assert!(whole || body.is_err());
         }
 
         #[test]
         fn any_text_is_a_body_or_a_problem(text in ".{0,300}") {
-            let _ = in_body(Upload { kind: Kind::Json, text: text.clone() });
-            let body = in_body(Upload { kind: Kind::Text, text });
+            let _ = in_body(Upload { kind: UploadKind::Json, text: text.clone() });
+            let body = in_body(Upload { kind: UploadKind::Text, text });
             prop_assert!(body.is_ok());
         }
 

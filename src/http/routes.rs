@@ -301,7 +301,7 @@ async fn answer(
             query::answer(app, state, &caller, ticket, facts, &arguments, request).await
         }
         Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
-        Route::Marts => json(StatusCode::OK, &marts::Document::of(app, state, sizes)),
+        Route::Marts => json(StatusCode::OK, &marts::MartsDocument::of(app, state, sizes)),
         Route::Attach => marts::attach(app, state, request.headers()),
         Route::Mcp => mcp::answer(app, state, &caller, facts, request).await,
         Route::MartFile => {
@@ -312,17 +312,17 @@ async fn answer(
             let wait = waiting::duration(arguments.get("wait"))?;
             match arguments.get("build") {
                 Some(build) => waiting::answer(app, build, wait, sizes).await,
-                None => json(StatusCode::OK, &snapshot::Document::of(state, sizes)),
+                None => json(StatusCode::OK, &snapshot::SnapshotDocument::of(state, sizes)),
             }
         }
         Route::Freshness => {
             let (max_age, now) = (app.settings().max_age, Timestamp::now());
-            let document = freshness::Document::of(state, max_age, sizes, now);
+            let document = freshness::FreshnessDocument::of(state, max_age, sizes, now);
             let strict = arguments.flag("strict")?;
-            let stale = strict && document.status() == freshness::Status::Error;
+            let stale = strict && document.status() == freshness::FreshnessStatus::Error;
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)
         }
-        Route::Datasets => json(StatusCode::OK, &datasets::Document::of(state)),
+        Route::Datasets => json(StatusCode::OK, &datasets::DatasetsDocument::of(state)),
         Route::Dataset => {
             json(StatusCode::OK, &datasets::schema(state, dataset_id(path).unwrap_or_default())?)
         }

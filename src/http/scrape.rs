@@ -14,12 +14,13 @@ use prometheus_client::registry::Registry;
 use super::accept;
 use super::access::Sizes;
 use super::body::{self, BoxBody};
-use super::freshness::{self, Status};
+use super::freshness::{self, FreshnessStatus};
 use super::problem::Problem;
 use super::{App, probes};
 use crate::catalog::{Source, State};
 use crate::duck;
 use crate::engine::StartReason;
+use crate::ledger::NodeKind;
 use crate::watch::WatchMode;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -198,20 +199,27 @@ fn snapshot(facts: &mut Facts, state: &State) {
     let finished = finished.map(|ledger| seconds(ledger.finished_at));
     facts.add("martd_served_build_finished_timestamp_seconds", help, finished);
 
-    let held = state.held.as_ref();
-    facts.add("martd_build_held", "Whether a build is held back", truth(held.is_some()));
-    let since = held.map(|held| seconds(held.since));
+    let back = state.held_back();
+    facts.add("martd_build_held", "Whether a build is held back", truth(back.is_some()));
+    let since = back.map(|held| seconds(held.since));
     facts.add("martd_build_held_since_timestamp_seconds", "Since when it is held", since);
-    let outstanding = held.map_or(0, |held| held.hold.outstanding.len());
-    let help = "dbt nodes that failed and have not succeeded since";
-    facts.add_count("martd_outstanding_nodes", help, outstanding);
-    let pending = held.map_or(0, |held| held.hold.pending.len());
+    let rollback = back.is_some_and(|held| held.hold.rollback.is_some());
+    let help = "Whether an earlier build is served because somebody asked for it";
+    facts.add("martd_rolled_back", help, truth(rollback));
+    let outstanding = back.iter().flat_map(|held| &held.hold.outstanding);
+    let kinds = NodeKind::ALL.map(|kind| {
+        let count = outstanding.clone().filter(|node| node.kind() == kind).count();
+        (kind.name().to_owned(), count as f64)
+    });
+    let help = "Nodes that failed, were skipped or not tested, and have not succeeded since";
+    facts.add_each("martd_outstanding_nodes", help, "kind", kinds);
+    let pending = state.held.as_ref().map_or(0, |held| held.hold.pending.len());
     facts.add_count("martd_pending_files", "Files that belong to no finished build", pending);
 }
 
 fn marts(facts: &mut Facts, app: &App, state: &State, sizes: Sizes<'_>) {
     let (max_age, now) = (app.settings().max_age, Timestamp::now());
-    let document = freshness::Document::of(state, max_age, sizes, now);
+    let document = freshness::FreshnessDocument::of(state, max_age, sizes, now);
     let each = |value: &dyn Fn(&freshness::MartFreshness<'_>) -> Option<f64>| {
         let results = document.results().iter();
         let values = results.filter_map(|mart| Some((mart.name.to_owned(), value(mart)?)));
@@ -334,11 +342,11 @@ fn process(facts: &mut Facts, app: &App) {
     facts.add("process_resident_memory_bytes", "Memory in use", resident);
 }
 
-fn severity(status: Status) -> f64 {
+fn severity(status: FreshnessStatus) -> f64 {
     match status {
-        Status::Pass => 0.0,
-        Status::Warn => 1.0,
-        Status::Error => 2.0,
+        FreshnessStatus::Pass => 0.0,
+        FreshnessStatus::Warn => 1.0,
+        FreshnessStatus::Error => 2.0,
     }
 }
 

@@ -14,15 +14,16 @@ use crate::watch::WatchMode;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
-pub(super) struct Document<'s> {
+pub(super) struct SnapshotDocument<'s> {
     id: Option<&'s str>,
     generation: Option<u64>,
     source: Source,
     publishing: Publishing,
     published_at: Option<Timestamp>,
-    build: Option<Build<'s>>,
+    build: Option<BuildDocument<'s>>,
     verified: bool,
     held: Option<&'s Held>,
+    building: Option<&'s Held>,
     marts: Vec<Mart<'s>>,
     rejected: &'s [Fault],
     landing: &'s [Fault],
@@ -37,7 +38,7 @@ pub(super) struct Document<'s> {
 
 /// The build that a snapshot shows.
 #[derive(Debug, Serialize)]
-pub(super) struct Build<'s> {
+pub(super) struct BuildDocument<'s> {
     invocation_id: &'s str,
     started_at: Timestamp,
     finished_at: Timestamp,
@@ -59,7 +60,7 @@ struct Mart<'s> {
     columns: &'s [ReportColumn],
 }
 
-impl<'s> Build<'s> {
+impl<'s> BuildDocument<'s> {
     pub(super) fn of(ledger: &'s Ledger) -> Self {
         Self {
             invocation_id: &ledger.invocation_id,
@@ -70,7 +71,7 @@ impl<'s> Build<'s> {
     }
 }
 
-impl<'s> Document<'s> {
+impl<'s> SnapshotDocument<'s> {
     pub(super) fn of(state: &'s State, sizes: Sizes<'_>) -> Self {
         let snapshot = state.snapshot.as_deref();
         Self {
@@ -79,9 +80,10 @@ impl<'s> Document<'s> {
             source: state.source(),
             publishing: state.publishing,
             published_at: snapshot.map(|snapshot| snapshot.published_at),
-            build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(Build::of),
+            build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(BuildDocument::of),
             verified: snapshot.is_some_and(|snapshot| snapshot.verified),
-            held: state.held.as_ref(),
+            held: state.held_back(),
+            building: state.under_way(),
             marts: snapshot.map(|snapshot| marts(snapshot, sizes)).unwrap_or_default(),
             rejected: &state.rejected,
             landing: &state.landing,

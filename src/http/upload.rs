@@ -22,7 +22,7 @@ const CODINGS: &str = "gzip, zstd";
 
 /// What a body may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum UploadKind {
     /// `application/json`, also where nothing is said.
     Json,
     /// `text/plain`
@@ -32,7 +32,7 @@ pub(super) enum Kind {
 /// A body as text, without its compression and byte order mark.
 #[derive(Debug)]
 pub(super) struct Upload {
-    pub(super) kind: Kind,
+    pub(super) kind: UploadKind,
     pub(super) text: String,
 }
 
@@ -77,7 +77,7 @@ impl Upload {
     }
 }
 
-fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
+fn kind(headers: &HeaderMap) -> Result<UploadKind, Problem> {
     let refused = |given: &str| {
         let detail =
             format!("{given} is not understood; send application/json or text/plain in UTF-8");
@@ -85,15 +85,15 @@ fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     };
     let given = headers.typed_try_get::<ContentType>();
     let Some(given) = given.map_err(|_| refused("that Content-Type"))? else {
-        return Ok(Kind::Json);
+        return Ok(UploadKind::Json);
     };
     let given = Mime::from(given);
     let is_utf8 = given.get_param("charset").is_none_or(|charset| {
         ["utf-8", "us-ascii"].iter().any(|known| charset.as_str().eq_ignore_ascii_case(known))
     });
     match given.essence_str() {
-        "application/json" if is_utf8 => Ok(Kind::Json),
-        "text/plain" if is_utf8 => Ok(Kind::Text),
+        "application/json" if is_utf8 => Ok(UploadKind::Json),
+        "text/plain" if is_utf8 => Ok(UploadKind::Text),
         _ => Err(refused(given.as_ref())),
     }
 }

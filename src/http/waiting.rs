@@ -11,6 +11,7 @@ use super::body::BoxBody;
 use super::problem::{self, Problem};
 use super::{routes, snapshot};
 use crate::catalog::State;
+use crate::publish::Hold;
 
 /// The longest wait; ask again after it.
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -49,7 +50,10 @@ pub(super) async fn answer(
         let state = app.catalog().load();
         match standing(&state, build) {
             Standing::Published => {
-                return routes::json(StatusCode::OK, &snapshot::Document::of(&state, sizes));
+                return routes::json(
+                    StatusCode::OK,
+                    &snapshot::SnapshotDocument::of(&state, sizes),
+                );
             }
             Standing::Held(reason) => return Err(Problem::new(problem::BUILD_HELD, reason)),
             Standing::Unknown => {}
@@ -68,11 +72,9 @@ fn standing(state: &State, build: &str) -> Standing {
     if state.serves_build(build) {
         return Standing::Published;
     }
-    let held = state.held.as_ref().map(|held| &held.hold);
-    let failed = held.filter(|hold| {
-        hold.builds.iter().any(|known| known == build) && !hold.outstanding.is_empty()
-    });
-    match failed {
+    let held = state.held_back().map(|held| &held.hold);
+    let is_its = |hold: &&Hold| hold.builds.iter().any(|known| known == build);
+    match held.filter(is_its) {
         Some(hold) => Standing::Held(hold.reason.clone()),
         None => Standing::Unknown,
     }

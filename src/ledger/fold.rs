@@ -79,7 +79,7 @@ fn state(records: &[&Record]) -> Option<Ledger> {
     let left = left.filter(|model| !models.contains_key(model.name.as_str()));
     let left: BTreeMap<&str, &Model> = left.map(|model| (model.name.as_str(), *model)).collect();
     outstanding
-        .sort_by(|a, b| (a.rank(), a.since, &a.unique_id).cmp(&(b.rank(), b.since, &b.unique_id)));
+        .sort_by(|a, b| (a.kind(), a.since, &a.unique_id).cmp(&(b.kind(), b.since, &b.unique_id)));
     let of_records = records.iter().filter(|record| record.is_of_content());
     Some(Ledger {
         invocation_id: id.clone(),

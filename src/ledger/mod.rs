@@ -82,12 +82,35 @@ pub struct Outstanding {
 }
 
 impl Outstanding {
-    /// What failed comes before what nobody looked at, and that before what was skipped for it.
-    pub(crate) fn rank(&self) -> u8 {
+    /// What became of it.
+    pub(crate) fn kind(&self) -> NodeKind {
         match self.status.as_str() {
-            SKIPPED => 2,
-            UNTESTED => 1,
-            _ => 0,
+            SKIPPED => NodeKind::Skipped,
+            UNTESTED => NodeKind::Untested,
+            _ => NodeKind::Failed,
+        }
+    }
+}
+
+/// What can become of a node, in the order in which people want to hear of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum NodeKind {
+    Failed,
+    /// Nobody looked at it.
+    Untested,
+    /// Because another one failed.
+    Skipped,
+}
+
+impl NodeKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Failed, Self::Untested, Self::Skipped];
+
+    /// The word of records.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Untested => UNTESTED,
+            Self::Skipped => SKIPPED,
         }
     }
 }

@@ -223,7 +223,7 @@ fn the_first_editions_ledger_is_a_record_that_stands_for_those_before_it() {
     let ledger = fold([&first]).expect("a ledger");
     let said = |node: &Outstanding| (node.unique_id.clone(), node.since);
     assert_eq!(said(&ledger.outstanding[0]), ("test.t".to_owned(), at(1)));
-    assert_eq!(ledger.outstanding[1].rank(), 2);
+    assert_eq!(ledger.outstanding[1].kind(), NodeKind::Skipped);
     assert_eq!(ledger.builds, ["i1", "i2"]);
     assert_eq!((&*ledger.models[0].invocation_id, ledger.recorded_since), ("i1", None));
     let rule = ledger.model("a").and_then(Model::freshness).expect("a rule");

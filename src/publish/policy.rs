@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{Chosen, Staged, Target, Version};
-use crate::ledger::{Ledger, Model, Outstanding, Rollback, SKIPPED, UNTESTED};
+use crate::ledger::{Ledger, Model, NodeKind, Outstanding, Rollback, SKIPPED, UNTESTED};
 
 /// `MARTD_PUBLISH`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -50,6 +50,11 @@ pub struct Hold {
     pub outstanding: Vec<Outstanding>,
     /// Files that belong to no finished build.
     pub pending: Vec<Pending>,
+    /// The build that is served in the place of the newest one, because somebody asked for it.
+    pub rollback: Option<String>,
+    /// Whether a file that a finished build wrote cannot be had.
+    #[serde(skip)]
+    pub is_incomplete: bool,
 }
 
 /// A file that belongs to no finished build: one is running, was killed, or two overlapped.
@@ -172,6 +177,7 @@ fn rolled_back(situation: &Situation<'_>, ledger: &Ledger, to: &Rollback) -> Dec
         invocation_id: Some(ledger.invocation_id.clone()),
         builds: ledger.builds.clone(),
         reason,
+        rollback: Some(to.build.clone()),
         ..Hold::default()
     });
     decision
@@ -223,7 +229,7 @@ fn by_ledger(situation: &Situation<'_>, ledger: &Arc<Ledger>) -> Decision {
     let waiting = waiting.into_iter().map(|(_, pending)| pending).collect();
 
     let good = ledger.is_clear() && !missing;
-    let held = hold(ledger, waiting);
+    let held = hold(ledger, waiting, missing);
     if good {
         others.extend(vouched);
         let target = Target { marts: others, ledger: Some(Arc::clone(ledger)), verified: true };
@@ -309,7 +315,7 @@ fn is_unclaimed(version: &Version, ledger: &Ledger, served: Option<&Chosen>) -> 
     }
 }
 
-fn hold(ledger: &Ledger, pending: Vec<Pending>) -> Option<Hold> {
+fn hold(ledger: &Ledger, pending: Vec<Pending>, is_incomplete: bool) -> Option<Hold> {
     let outstanding = ledger.outstanding.clone();
     let reason = match (outstanding.first(), pending.first()) {
         (None, None) => return None,
@@ -325,13 +331,25 @@ fn hold(ledger: &Ledger, pending: Vec<Pending>) -> Option<Hold> {
         ),
     };
     let (invocation_id, builds) = (Some(ledger.invocation_id.clone()), ledger.builds.clone());
-    Some(Hold { invocation_id, builds, reason, outstanding, pending })
+    Some(Hold {
+        invocation_id,
+        builds,
+        reason,
+        outstanding,
+        pending,
+        rollback: None,
+        is_incomplete,
+    })
 }
 
 /// Names what failed first, and counts the rest by what became of it.
 fn outstanding_reason(first: &Outstanding, all: &[Outstanding]) -> String {
-    let others = |rank: u8| all[1..].iter().filter(|node| node.rank() == rank).count();
-    let counts = [(others(0), "more failed"), (others(1), "not tested"), (others(2), "skipped")];
+    let others = |kind| all[1..].iter().filter(|node| node.kind() == kind).count();
+    let counts = [
+        (others(NodeKind::Failed), "more failed"),
+        (others(NodeKind::Untested), "not tested"),
+        (others(NodeKind::Skipped), "skipped"),
+    ];
     let counts = counts.iter().filter(|(count, _)| *count > 0);
     let counts: Vec<String> = counts.map(|(count, word)| format!("{count} {word}")).collect();
     let counts = match counts.is_empty() {

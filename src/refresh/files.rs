@@ -15,7 +15,7 @@ use super::entry::{Condition, Entry, GONE_FOR, file_name};
 use super::ledger_files::LedgerFiles;
 use crate::digest::Digest;
 use crate::ledger::Ledger;
-use crate::marts::build::{self, BuildResult, Footer, FooterError, Rejection};
+use crate::marts::build::{self, BuildResult, FileRejection, Footer, FooterError};
 use crate::pin::{Budget, Pin, PinError};
 use crate::publish::{Staged, Target, Version};
 use crate::scan::{Candidate, DirId, Fault, Identity, OpenDir, Remark};
@@ -219,7 +219,7 @@ impl Files {
         }
     }
 
-    fn reject(&mut self, version: &Version, rejection: &Rejection) {
+    fn reject(&mut self, version: &Version, rejection: &FileRejection) {
         let hash = version.pin.hash();
         self.staged.retain(|version| version.pin.hash() != hash);
         let Some(entry) = self.entries.get_mut(&version.name) else { return };

@@ -44,12 +44,12 @@ impl Intake {
     ///
     /// # Errors
     /// When there is no scratch folder, or no thread.
-    pub fn builders(&self) -> io::Result<build::Settings> {
+    pub fn builders(&self) -> io::Result<build::BuilderSettings> {
         let state_dir = self.state_dir.as_deref();
         let scratch = build::choose_scratch(self.scratch_dir.as_deref(), state_dir)?;
         let table_dir = self.table_dir.as_deref().or(state_dir);
         let budget = TableBudget::new(self.table_bytes, table_dir.map(Path::to_owned));
-        build::Settings::new(self.program.clone(), scratch, budget)
+        build::BuilderSettings::new(self.program.clone(), scratch, budget)
     }
 }
 

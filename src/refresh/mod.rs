@@ -37,12 +37,12 @@ use crate::watch::WatchSetting;
 pub use inspect::{Inspected, Inspection, Intake, inspect};
 
 use kept::Kept;
-use publisher::{Opener, Prepared, Publisher};
+use publisher::{Opener, PreparedSnapshot, Publisher};
 use writer::Writer;
 
 /// What the refresh thread needs to know.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RefreshSettings {
     /// Where marts come from, and what decides about them.
     pub intake: Intake,
     /// `MARTD_WATCH`
@@ -78,7 +78,7 @@ pub struct Mailbox {
 enum Message {
     Hint,
     Built(Outcome),
-    Prepared(Box<Prepared>),
+    Prepared(Box<PreparedSnapshot>),
     Stop,
 }
 
@@ -127,8 +127,8 @@ impl Refresh {
     /// # Errors
     /// When a thread cannot be had.
     pub fn start(
-        settings: Settings,
-        builders: build::Settings,
+        settings: RefreshSettings,
+        builders: build::BuilderSettings,
         engine: Engine,
         catalog: Catalog,
         events: Events,

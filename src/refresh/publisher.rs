@@ -38,7 +38,7 @@ enum Job {
 
 /// What became of a job.
 #[derive(Debug)]
-pub(super) enum Prepared {
+pub(super) enum PreparedSnapshot {
     /// Of a target; an error when the engine does not serve it.
     Snapshot(Result<Snapshot, String>),
     /// Of the legacy file: a snapshot and what it leaves out, or the reason why it cannot be served; an
@@ -71,9 +71,11 @@ impl Publisher {
                     Job::Marts { target, current } => {
                         let snapshot = opener.open(target.clone(), current.as_deref());
                         let published = snapshot.is_ok().then_some(target);
-                        (Prepared::Snapshot(snapshot), published)
+                        (PreparedSnapshot::Snapshot(snapshot), published)
                     }
-                    Job::Legacy(version) => (Prepared::Legacy(opener.legacy(&version)), None),
+                    Job::Legacy(version) => {
+                        (PreparedSnapshot::Legacy(opener.legacy(&version)), None)
+                    }
                 };
                 mailbox.post(Message::Prepared(Box::new(prepared)));
                 if let (Some(target), Some(state)) = (published, &state)

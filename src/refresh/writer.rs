@@ -12,8 +12,8 @@ use super::burst::Burst;
 use super::changes::Changes;
 use super::files::{Files, Sweep};
 use super::kept::Kept;
-use super::publisher::{Prepared, Publisher};
-use super::{Mailbox, Message, Pulse, Settings};
+use super::publisher::{PreparedSnapshot, Publisher};
+use super::{Mailbox, Message, Pulse, RefreshSettings};
 use crate::catalog::{Catalog, Held, Publishing, Retained, Snapshot, Source, State};
 use crate::events::Events;
 use crate::hooks;
@@ -39,7 +39,7 @@ const LEGACY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The refresh thread's state.
 pub(super) struct Writer {
-    settings: Settings,
+    settings: RefreshSettings,
     catalog: Catalog,
     events: Events,
     pool: Arc<Pool>,
@@ -77,7 +77,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        settings: Settings,
+        settings: RefreshSettings,
         (catalog, events): (Catalog, Events),
         pool: Arc<Pool>,
         publisher: Publisher,
@@ -403,23 +403,23 @@ impl Writer {
     }
 
     /// Takes what the publisher made and serves it.
-    fn take(&mut self, prepared: Prepared) {
+    fn take(&mut self, prepared: PreparedSnapshot) {
         self.preparing = false;
         let snapshot = match prepared {
-            Prepared::Snapshot(snapshot) => snapshot,
-            Prepared::Legacy(Ok(Ok((snapshot, left_out)))) => {
+            PreparedSnapshot::Snapshot(snapshot) => snapshot,
+            PreparedSnapshot::Legacy(Ok(Ok((snapshot, left_out)))) => {
                 if let Some(legacy) = &mut self.legacy {
                     legacy.leave_out(left_out);
                 }
                 Ok(snapshot)
             }
-            Prepared::Legacy(Ok(Err(reason))) => {
+            PreparedSnapshot::Legacy(Ok(Err(reason))) => {
                 if let Some(legacy) = &mut self.legacy {
                     legacy.reject(reason);
                 }
                 return;
             }
-            Prepared::Legacy(Err(reason)) => {
+            PreparedSnapshot::Legacy(Err(reason)) => {
                 if let Some(legacy) = &mut self.legacy {
                     legacy.forget();
                 }

@@ -5,7 +5,7 @@
 //! of the same length, so that positions stay what they were; and the text that comes of it is validated
 //! as any other, for it is that which is prepared.
 
-use super::lexer::{Kind, tokens};
+use super::lexer::{TokenKind, tokens};
 use super::{Rejection, TableName};
 
 const STANDARD: &str = "information_schema";
@@ -36,12 +36,12 @@ pub(super) fn redirect(sql: &str) -> Result<String, Rejection> {
     let mut redirected = sql.to_owned();
     for (token, next) in tokens.iter().zip(tokens.iter().skip(1)) {
         let bare = match token.kind {
-            Kind::Word => token.text,
-            Kind::Quoted => {
+            TokenKind::Word => token.text,
+            TokenKind::Quoted => {
                 let inner = token.text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
                 inner.unwrap_or(token.text)
             }
-            Kind::Symbol(_) => continue,
+            TokenKind::Symbol(_) => continue,
         };
         if next.is_symbol(b'.') && bare.eq_ignore_ascii_case(STANDARD) {
             let start = token.at + (token.text.len() - bare.len()) / 2;

@@ -45,7 +45,7 @@ pub(super) fn check(sql: &str) -> Result<(), Rejection> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// A bare word: keyword, name or number.
     Word,
     /// One character of anything else outside strings and comments.
@@ -56,7 +56,7 @@ pub(super) enum Kind {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Token<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: TokenKind,
     pub(super) text: &'a str,
     /// Where it begins, in bytes.
     pub(super) at: usize,
@@ -64,11 +64,11 @@ pub(super) struct Token<'a> {
 
 impl Token<'_> {
     fn is(&self, keyword: &str) -> bool {
-        self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword)
+        self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(keyword)
     }
 
     pub(super) fn is_symbol(&self, symbol: u8) -> bool {
-        self.kind == Kind::Symbol(symbol)
+        self.kind == TokenKind::Symbol(symbol)
     }
 }
 
@@ -94,23 +94,23 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Rejection> {
             }
             quote @ (b'\'' | b'"') => {
                 at = quoted_end(bytes, at, quote, false);
-                Kind::Quoted
+                TokenKind::Quoted
             }
             b'e' | b'E' if bytes.get(at + 1) == Some(&b'\'') => {
                 at = quoted_end(bytes, at + 1, b'\'', true);
-                Kind::Quoted
+                TokenKind::Quoted
             }
             b'$' if dollar_tag(bytes, at).is_some() => {
                 at = dollar_end(bytes, at);
-                Kind::Quoted
+                TokenKind::Quoted
             }
             byte if byte.is_ascii_digit() => {
                 at = number_end(bytes, at);
-                Kind::Word
+                TokenKind::Word
             }
             byte if byte.is_ascii() && !is_word(byte) => {
                 at += 1;
-                Kind::Symbol(byte)
+                TokenKind::Symbol(byte)
             }
             _ => {
                 at = word_end(sql, at);
@@ -118,7 +118,7 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Rejection> {
                     at += sql[at..].chars().next().map_or(1, char::len_utf8);
                     continue;
                 }
-                Kind::Word
+                TokenKind::Word
             }
         };
         tokens.push(Token { kind, text: &sql[start..at], at: start });
@@ -235,7 +235,7 @@ fn brackets(tokens: &[Token<'_>]) -> Result<(), Rejection> {
     let mut subqueries = 0;
     for (index, token) in tokens.iter().enumerate() {
         match token.kind {
-            Kind::Symbol(b'(' | b'[' | b'{') => {
+            TokenKind::Symbol(b'(' | b'[' | b'{') => {
                 let next = tokens.get(index + 1);
                 let subquery = next.is_some_and(|next| QUERY.split(' ').any(|word| next.is(word)));
                 subqueries += usize::from(subquery);
@@ -250,7 +250,7 @@ fn brackets(tokens: &[Token<'_>]) -> Result<(), Rejection> {
                     return Err(too_deep(token.at));
                 }
             }
-            Kind::Symbol(b')' | b']' | b'}') => {
+            TokenKind::Symbol(b')' | b']' | b'}') => {
                 subqueries -= usize::from(open.pop() == Some(true));
             }
             _ => {}
@@ -287,7 +287,7 @@ fn case_operands(tokens: &[Token<'_>]) -> Result<(), Rejection> {
     for (index, token) in tokens.iter().enumerate() {
         written += 1;
         let mut size = 1;
-        if token.kind == Kind::Word && !is_label(tokens, index) {
+        if token.kind == TokenKind::Word && !is_label(tokens, index) {
             if token.is("case") {
                 open.push(Case::default());
             } else if token.is("when") {
@@ -348,13 +348,13 @@ fn grouping_sets(tokens: &[Token<'_>]) -> Result<(), Rejection> {
     let mut depth = 0usize;
     for (index, token) in tokens.iter().enumerate() {
         match token.kind {
-            Kind::Symbol(b'(' | b'[' | b'{') => depth += 1,
-            Kind::Symbol(b')' | b']' | b'}') => {
+            TokenKind::Symbol(b'(' | b'[' | b'{') => depth += 1,
+            TokenKind::Symbol(b')' | b']' | b'}') => {
                 depth = depth.saturating_sub(1);
                 inside = inside.filter(|&outside| depth > outside);
             }
-            Kind::Symbol(b',') if inside.is_some() => elements += 1,
-            Kind::Word => {
+            TokenKind::Symbol(b',') if inside.is_some() => elements += 1,
+            TokenKind::Word => {
                 let opens = |at: usize| tokens.get(at).is_some_and(|token| token.is_symbol(b'('));
                 let named = token.is("rollup") || token.is("cube") || token.is("sets");
                 if named && opens(index + 1) {

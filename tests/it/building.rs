@@ -195,7 +195,7 @@ fn a_build_whose_files_were_overwritten_is_served_from_its_tables() {
     // The second build's file is overwritten by the third's before its ledger is there.
     for build in ["second", "third"] {
         writer.land_stamped(&root, "a", &format!("SELECT '{build}' AS x"), Some(build));
-        martd.wait_snapshot("the file", |s| s["held"]["pending"][0]["invocation_id"] == build);
+        martd.wait_snapshot("the file", |s| s["building"]["pending"][0]["invocation_id"] == build);
     }
     project.built("a", "second");
     project.write_ledger(&root, "second");

@@ -259,8 +259,8 @@ fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<(), String>> {
     let budget = Budget::new(1 << 30);
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let tables = TableBudget::new(1 << 30, None);
-    let mut settings =
-        build::Settings::new(program().into(), scratch.path().into(), tables).expect("threads");
+    let mut settings = build::BuilderSettings::new(program().into(), scratch.path().into(), tables)
+        .expect("threads");
     settings.deadline = Duration::from_secs(2); // some make DuckDB go round in circles
     let pool = Pool::start(settings, |_| {}).expect("threads");
     let mut verdicts = Vec::with_capacity(mutants.len());

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::mpsc::{self, Receiver};
 
 use rustix::process::Signal;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, PATIENCE, Root, wait_for};
 use crate::writers::{Project, Writer, put};
@@ -146,6 +146,14 @@ fn a_running_build_is_no_failure_and_a_removal_no_change() {
     writer.land_stamped(&root, "a", "SELECT 2 AS x", Some("two"));
     assert_eq!(listener.expect("building").data["invocation_id"], "two");
     assert!(martd.get("/").body.contains("A build is running"));
+    for path in ["/v1/snapshot", "/v1/freshness"] {
+        let answer = martd.get(path).json();
+        assert_eq!(
+            (&answer["held"], &answer["building"]["outstanding"]),
+            (&Json::Null, &json!([]))
+        );
+    }
+    assert!(martd.get("/metrics").body.contains("\nmartd_build_held 0.0\n"));
     project.built("a", "two");
     project.write_ledger(&root, "two");
     assert_eq!(listener.expect("snapshot").data["changed"], serde_json::json!(["a"]));

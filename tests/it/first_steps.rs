@@ -104,7 +104,7 @@ fn serve_takes_the_duckdb_file_of_a_stock_project() {
         assert_eq!(martd.query("SELECT x FROM main.orders").value(), 42);
         assert_eq!(martd.query("SELECT x FROM main.big").value(), 42);
         let off = refused(&file, &[("MARTD_FALLBACK", "off")]);
-        assert!(off.contains("MARTD_FALLBACK=off") && off.contains(text(&file)), "{off}");
+        assert!(off.contains("--fallback (MARTD_FALLBACK)") && off.contains(text(&file)), "{off}");
         // Where schemas are named, those alone are served.
         let named = serve(&file, &[("MARTD_SCHEMAS", "mart")]);
         let snapshot = named.wait_snapshot("a verdict", |s| !s["rejected"][0].is_null());

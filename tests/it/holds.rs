@@ -92,9 +92,10 @@ fn a_build_that_was_killed_half_way_holds_and_the_next_good_one_heals() {
     let before = stage.project.clone();
 
     stage.write(&["a"], "killed");
-    let snapshot = martd.wait_snapshot("the pending file", |s| !s["held"]["pending"][0].is_null());
-    assert_eq!(snapshot["held"]["pending"][0]["file"], "a.parquet");
-    assert_eq!(snapshot["held"]["pending"][0]["invocation_id"], "killed");
+    let snapshot =
+        martd.wait_snapshot("the pending file", |s| !s["building"]["pending"][0].is_null());
+    assert_eq!(snapshot["building"]["pending"][0]["file"], "a.parquet");
+    assert_eq!(snapshot["building"]["pending"][0]["invocation_id"], "killed");
     assert_eq!(served(&martd), both("one"));
 
     stage.project = before;
@@ -111,7 +112,7 @@ fn builds_that_overlap_never_mix_and_the_next_good_one_heals() {
 
     // x writes a, y writes a and b, x writes b; then both end, x last: its a is not on disk.
     stage.write(&["a"], "x");
-    martd.wait_snapshot("a of x", |s| s["held"]["pending"][0]["invocation_id"] == "x");
+    martd.wait_snapshot("a of x", |s| s["building"]["pending"][0]["invocation_id"] == "x");
     stage.write(&["a", "b"], "y");
     stage.write(&["b"], "x");
     let mut of_y = stage.project.clone();
@@ -135,18 +136,18 @@ fn a_build_is_published_although_the_next_has_overwritten_its_files() {
     stage.write(&["a", "b"], "two");
     let of_two = stage.project.clone();
     martd.wait_snapshot("two to be staged", |s| {
-        s["held"]["pending"].as_array().is_some_and(|pending| pending.len() == 2)
+        s["building"]["pending"].as_array().is_some_and(|pending| pending.len() == 2)
     });
     stage.write(&["a", "b"], "three");
     martd.wait_snapshot("three to be staged", |s| {
-        s["held"]["pending"]
+        s["building"]["pending"]
             .as_array()
             .is_some_and(|pending| pending.iter().all(|file| file["invocation_id"] == "three"))
     });
     of_two.write_ledger(&stage.root, "two");
     let snapshot = stage.wait_build(&martd, "two");
     assert_eq!(served(&martd), both("two"));
-    assert_eq!(snapshot["held"]["pending"][0]["invocation_id"], "three");
+    assert_eq!(snapshot["building"]["pending"][0]["invocation_id"], "three");
 }
 
 #[test]

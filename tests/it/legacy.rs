@@ -146,7 +146,7 @@ fn the_migration_loses_no_request() {
         }
         let held = martd.snapshot();
         assert_eq!(held["source"], "duckdb", "half a build replaces nothing: {held}");
-        assert_eq!(names(&held["held"]["pending"], "file"), ["a.parquet", "b.parquet"]);
+        assert_eq!(names(&held["building"]["pending"], "file"), ["a.parquet", "b.parquet"]);
         project.write_ledger(&stage.root, "i1");
         martd.wait_snapshot("the marts", |snapshot| snapshot["source"] == "parquet");
         let before = asked.load(Ordering::Relaxed);
@@ -204,7 +204,7 @@ fn while_a_first_build_is_held_nothing_is_busy() {
     let martd = stage.start(&[]);
     martd.wait_ready();
     Writer::new().land_stamped(&stage.root, "a", "SELECT 77 AS x", Some("i1"));
-    martd.wait_snapshot("the hold", |snapshot| !snapshot["held"].is_null());
+    martd.wait_snapshot("the build", |snapshot| !snapshot["building"].is_null());
     wait_for("an idle processor", || {
         let before = cpu_ticks(martd.pid());
         thread::sleep(Duration::from_millis(200));

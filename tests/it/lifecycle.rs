@@ -8,24 +8,83 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Martd, Root, program, wait_for};
+use crate::harness::{Martd, Root, Tokens, program, wait_for};
 use crate::proc::{self, cpu_ticks, engine};
 use crate::writers::Writer;
 
 #[test]
-fn bad_settings_are_named_and_exit_2_before_a_port_is_opened() {
+fn a_wrong_setting_is_named_with_what_is_right() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
     for (setting, value, expected) in [
-        ("MARTD_LISTEN", "nonsense", "--listen"),
-        ("MARTD_PUBLISH", "sometimes", "--publish"),
-        ("MARTD_QUERY_TIMEOUT", "10", "write it as 500ms or 10s"),
-        ("MARTD_PIN_MEMORY", "much", "--pin-memory"),
-        ("MARTD_QUERIES", "0", "--queries"),
-        ("MARTD_MEMORY", "1MiB", "MARTD_MEMORY: 1.0 MiB is too little"),
-        ("MARTD_TIMEZONE", "Mars/Olympus", "MARTD_TIMEZONE: "),
-        ("MARTD_MAX_AGE_WARN", "90s", "MARTD_MAX_AGE_WARN: 90s is no number of whole minutes"),
-        ("MARTD_SCHEMAS", "mart,,x", "MARTD_SCHEMAS: an empty name"),
+        (
+            "MARTD_LISTEN",
+            "localhost:8321",
+            "'localhost:8321' for '--listen <ADDR> (MARTD_LISTEN)': not an address and port; write 127",
+        ),
+        (
+            "MARTD_PUBLISH",
+            "sometimes",
+            "'sometimes' for '--publish <PUBLISH> (MARTD_PUBLISH)'\n  [possible values: auto,",
+        ),
+        (
+            "MARTD_QUERY_TIMEOUT",
+            "1d",
+            "'1d' for '--query-timeout <TIME> (MARTD_QUERY_TIMEOUT)': not a time; write it as 500ms",
+        ),
+        (
+            "MARTD_PIN_MEMORY",
+            "-1",
+            "'-1' for '--pin-memory <SIZE> (MARTD_PIN_MEMORY)': not a size with its unit; write it as 256MiB",
+        ),
+        (
+            "MARTD_CACHE",
+            "256",
+            "'256' for '--cache <SIZE> (MARTD_CACHE)': not a size with its unit",
+        ),
+        (
+            "MARTD_QUERIES",
+            "0",
+            "'0' for '--queries <N> (MARTD_QUERIES)': not a whole number of at least 1",
+        ),
+        ("MARTD_QUEUE", "few", "'few' for '--queue <N> (MARTD_QUEUE)': not a whole number"),
+        (
+            "MARTD_MEMORY",
+            "1MiB",
+            "--memory (MARTD_MEMORY): 1.0 MiB is too little; give DuckDB at least 64 MiB",
+        ),
+        (
+            "MARTD_TIMEZONE",
+            "Mars/X",
+            "--timezone (MARTD_TIMEZONE): \"Mars/X\" is not a time zone; near it are \"A",
+        ),
+        (
+            "MARTD_MAX_AGE_WARN",
+            "90s",
+            "--max-age-warn (MARTD_MAX_AGE_WARN): 90s is not a number of whole minutes; write it as",
+        ),
+        (
+            "MARTD_SCHEMAS",
+            "mart,,x",
+            "--schemas (MARTD_SCHEMAS): \"mart,,x\" has an empty name; separate",
+        ),
+        (
+            "MARTD_HOSTS",
+            "http://a",
+            "--hosts (MARTD_HOSTS): \"http://a\" is not a name alone; write it as",
+        ),
+        (
+            "MARTD_UNSCOPED",
+            "a",
+            "--unscoped (MARTD_UNSCOPED): has no use without --scope-column (MARTD_SCOPE_COLUMN)",
+        ),
+        (
+            "MARTD_TABLE_DIR",
+            "/nope",
+            "--table-dir (MARTD_TABLE_DIR): /nope is not a directory; create it",
+        ),
+        ("RUST_LOG", "verbose", "RUST_LOG: \"verbose\" is not a level; write off, error, warn"),
+        ("RUST_LOG", "martd=much", "RUST_LOG: \"martd=much\" is not a level"),
     ] {
         // It is the engine that knows time zones, and it is started after the port is opened.
         let listen = if setting == "MARTD_TIMEZONE" { "127.0.0.1:0" } else { &taken };
@@ -39,6 +98,50 @@ fn bad_settings_are_named_and_exit_2_before_a_port_is_opened() {
 }
 
 #[test]
+fn settings_that_look_wrong_are_warned_of() {
+    let warnings = |settings: &[(&str, &str)], wanted: &str| {
+        let root = Root::new();
+        Writer::new().land(&root, "a", "SELECT 1 AS user_id");
+        let martd = Martd::start_with(root.path(), settings);
+        martd.wait_ready();
+        wait_for(wanted, || {
+            let log = martd.log();
+            let published = log.iter().any(|line| line["message"] == "published");
+            let warnings = log.into_iter().filter(|line| line["level"] == "WARN");
+            let texts: Vec<_> =
+                warnings.map(|line| line["message"].as_str().unwrap_or("").to_owned()).collect();
+            let told = wanted.is_empty() || texts.iter().any(|text| text.contains(wanted));
+            (published && told).then_some(texts)
+        })
+    };
+    let about_settings = |texts: &[String]| {
+        texts.iter().any(|text| text.contains("MARTD_") && !text.contains("more memory"))
+    };
+    let fine = [
+        ("MARTD_SCOPE_COLUMN", "USER_ID"),
+        ("MARTD_URL", "http://127.0.0.1:8321"),
+        ("MARTD_SERVICE_HOST", "10.0.0.1"), // Kubernetes's
+    ];
+    let texts = warnings(&fine, "");
+    assert!(!about_settings(&texts), "{texts:?}");
+    warnings(
+        &[("MARTD_QUERY_TIMOUT", "1s")],
+        "MARTD_QUERY_TIMOUT is not a setting of martd; did you mean MARTD_QUERY_TIMEOUT?",
+    );
+    warnings(
+        &[("MARTD_SCOPE_COLUMN", "tenant")],
+        "--scope-column (MARTD_SCOPE_COLUMN): no mart has a column tenant",
+    );
+    let open = "may read every mart: set --token-file (MARTD_TOKEN_FILE), or listen on 127.0.0.1";
+    warnings(&[("MARTD_LISTEN", "0.0.0.0:0")], open);
+    let tokens = Tokens::new(1);
+    let guarded = [("MARTD_LISTEN", "0.0.0.0:0"), ("MARTD_TOKEN_FILE", tokens.file())];
+    let root = Root::new();
+    let martd = Martd::start_with(root.path(), &guarded);
+    assert!(!martd.log().iter().any(|line| line.to_string().contains(open)));
+}
+
+#[test]
 fn a_port_that_is_taken_is_said_and_exits_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
@@ -46,10 +149,8 @@ fn a_port_that_is_taken_is_said_and_exits_1() {
         Command::new(program()).env("MARTD_LISTEN", &address).output().expect("martd starts");
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        message.contains(&format!("MARTD_LISTEN: {address} cannot be listened on")),
-        "{message}"
-    );
+    let expected = format!("--listen (MARTD_LISTEN): {address} cannot be listened on");
+    assert!(message.contains(&expected), "{message}");
 }
 
 #[test]

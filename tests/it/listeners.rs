@@ -87,7 +87,7 @@ fn what_is_no_socket_is_not_replaced() {
     fs::write(&path, "data").expect("write");
     let refused = run(&["serve", "--listen", &format!("unix:{}", path.display())], &[]);
     assert_eq!(refused.code, 1);
-    assert!(refused.err.contains("something else is there, which is no socket"), "{}", refused.err);
+    assert!(refused.err.contains("something there is not a socket"), "{}", refused.err);
     assert_eq!(fs::read(&path).expect("still there"), b"data");
 }
 

@@ -91,3 +91,16 @@ fn a_snapshot_is_logged_with_what_it_changes() {
     assert_eq!(line["changed"], "a", "{line}");
     assert_eq!(line["columns"], "-a.y INTEGER, a.x INTEGER -> BIGINT, +a.z VARCHAR", "{line}");
 }
+
+#[test]
+fn probes_and_scrapes_are_logged_at_debug() {
+    let root = Root::new();
+    let martd = Martd::start(root.path());
+    for path in ["/readyz", "/livez", "/metrics", "/v1/snapshot"] {
+        martd.get(path);
+        let line =
+            wait_for("the line", || martd.log().into_iter().find(|line| line["path"] == path));
+        let level = if path == "/v1/snapshot" { "INFO" } else { "DEBUG" };
+        assert_eq!(line["level"], level, "{line}");
+    }
+}

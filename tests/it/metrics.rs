@@ -190,9 +190,15 @@ fn publishing_is_counted_and_a_dropped_mart_disappears() {
     project.built("a", "one");
     project.failed("test.finance.t");
     project.write_ledger(&root, "one");
-    wait_value(&martd, "martd_build_held", 1.0);
+    project.outstanding.push(json!({
+        "unique_id": "model.finance.b", "message": "skipped", "since": "2026-01-01T00:00:00Z",
+    }));
+    project.write_ledger(&root, "one");
+    wait_value(&martd, "martd_outstanding_nodes{kind=\"skipped\"}", 1.0);
     let held = Scrape::of(&martd);
-    assert_eq!(held.value("martd_outstanding_nodes"), 1.0);
+    assert_eq!(held.value("martd_build_held"), 1.0);
+    assert_eq!(held.value("martd_outstanding_nodes{kind=\"failed\"}"), 1.0);
+    assert_eq!(held.value("martd_outstanding_nodes{kind=\"untested\"}"), 0.0);
     assert_eq!(held.value("martd_pending_files"), 1.0);
     assert!(now - held.value("martd_build_held_since_timestamp_seconds") < 600.0);
     project.outstanding.clear();

@@ -119,6 +119,10 @@ fn a_browser_shows_a_normal_day() {
     browser.wait_text(".badges", "Ready");
     browser.wait_text(".attention", "Nothing.");
     browser.wait_text("table", "fct_transactions");
+    browser.eval("document.querySelector('details[data-mart=dim_tags]').open = true");
+    assert!(browser.text("tbody").contains("amount DOUBLE"));
+    assert_eq!(browser.eval("document.querySelectorAll('svg.age').length"), 4);
+    assert_eq!(browser.eval("document.querySelector('.history svg').ariaLabel"), "1 published");
     inspect(&browser, "normal");
 
     // What happens shows without a reload.
@@ -146,7 +150,7 @@ fn a_browser_shows_a_normal_day() {
 }
 
 #[test]
-fn a_browser_runs_queries_with_every_digit_and_shows_errors_as_the_api_gives_them() {
+fn a_browser_runs_queries_and_marks_what_is_wrong() {
     let (_root, _writer, _project, martd) = stage(&[]);
     let Some(browser) = open(&martd, DESKTOP) else { return };
     let sql = "SELECT 9007199254740993 AS big, 0.10::DECIMAL(9,2) AS d, NULL AS n, [1, 2] AS l, 'it''s <b>' AS t";
@@ -164,10 +168,23 @@ fn a_browser_runs_queries_with_every_digit_and_shows_errors_as_the_api_gives_the
     let answer: Json = serde_json::from_slice(&output.stdout).expect(&curl);
     assert_eq!(answer["data"][0]["t"], "it's <b>");
 
+    // All rows of it, as a file.
+    browser.eval("(document.getElementById('sql').value = '')");
+    browser.eval(
+        "(HTMLAnchorElement.prototype.click = function () { window.saved = this.download; })",
+    );
+    browser.eval("(URL.createObjectURL = (blob) => { blob.text().then((t) => { window.csv = t; }); return '#'; })");
+    browser.type_into("#sql", "SELECT id FROM mart.fct_net_worth_history ORDER BY id");
+    browser.eval("document.querySelector('button[value=csv]').click()");
+    let csv = wait_for("a file", || browser.eval("window.csv ?? null").as_str().map(str::to_owned));
+    assert_eq!(browser.eval("window.saved"), "martd.csv");
+    assert!(csv.starts_with("id\n0\n1\n") && csv.lines().count() == 613, "{csv}");
+
     browser.eval("(document.getElementById('sql').value = '')");
     browser.type_into("#sql", "SELECT nope FROM mart.dim_tags\u{e009}\u{e007}\u{e000}");
-    browser.wait_text("#answer", "urn:martd:problem:sql-error");
-    assert!(browser.text("#answer").contains("nope"));
+    browser.wait_text("#answer", "The statement is wrong");
+    assert_eq!(browser.text("#answer mark"), "nope");
+    assert_eq!(browser.text("#answer pre"), "SELECT nope FROM mart.dim_tags");
     // The console tells of the 400, which is no mistake of the page.
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|c| c["source"] == "network"), "{complaints:?}");
@@ -190,6 +207,12 @@ fn a_browser_shows_what_is_stale_held_and_missing_on_top() {
     writer.land_stamped(&root, "dim_tags", "SELECT 1 AS id", Some(build));
     project.built("dim_tags", build);
     project.failed("test.finance.unique_dim_tags_tag_id");
+    for name in ["dim_accounts", "fct_net_worth_history", "fct_transactions"] {
+        project.outstanding.push(json!({
+            "unique_id": format!("model.finance.{name}"), "message": "skipped",
+            "since": "2026-01-01T00:00:00Z",
+        }));
+    }
     project.write_ledger(&root, build);
     let mut damaged = writer.parquet("SELECT i AS x FROM range(5000) t(i)", None);
     damaged[60..400].fill(0xff);
@@ -197,7 +220,9 @@ fn a_browser_shows_what_is_stale_held_and_missing_on_top() {
     writer.land_stamped(&root, "dim_accounts", "SELECT 1 AS id", Some("another"));
     browser.wait_text(".attention", "A build is held: 1 node has failed");
     browser.wait_text(".attention", "test.finance.unique_dim_tags_tag_id");
-    browser.wait_text(".attention", "1 file is pending");
+    browser.wait_text(".attention details", "3 nodes were skipped");
+    assert!(!browser.text(".attention").contains("model.finance.dim_accounts"), "it is folded");
+    browser.wait_text(".attention", "A build is running: 1 file so far");
     browser.wait_text(".attention", "1 file is rejected");
     browser.wait_text(".attention", "exchange_rates.parquet");
     inspect(&browser, "held");

@@ -47,8 +47,12 @@ fn wait_build(martd: &Martd, build: &str) -> Json {
 }
 
 fn wait_held(martd: &Martd, reason: &str) -> Json {
+    wait_reason(martd, "held", reason)
+}
+
+fn wait_reason(martd: &Martd, key: &str, reason: &str) -> Json {
     martd.wait_snapshot(reason, |snapshot| {
-        snapshot["held"]["reason"].as_str().is_some_and(|said| said.contains(reason))
+        snapshot[key]["reason"].as_str().is_some_and(|said| said.contains(reason))
     })
 }
 
@@ -82,8 +86,10 @@ fn files_are_published_as_they_land_until_a_record_is_there() {
     assert_eq!((&snapshot["publishing"], &snapshot["held"]), (&"builds".into(), &Json::Null));
     assert_eq!(snapshot["marts"][0]["invocation_id"], "one");
     stage.write(&["a"], "two");
-    let held = wait_held(&martd, "a.parquet: it was written after build one had recorded it");
-    assert_eq!(held["held"]["pending"][0]["file"], "a.parquet");
+    let reason = "a.parquet: it was written after build one had recorded it";
+    let running = wait_reason(&martd, "building", reason);
+    assert_eq!(running["building"]["pending"][0]["file"], "a.parquet");
+    assert_eq!(running["held"], Json::Null);
     assert_eq!(served(&martd), both("one"));
     assert_eq!(martd.log().iter().filter(of_files).count(), 1, "said once");
 }
@@ -92,7 +98,7 @@ fn files_are_published_as_they_land_until_a_record_is_there() {
 fn a_new_mart_of_a_killed_writer_is_not_published() {
     let (mut stage, martd) = Stage::with_a_build();
     stage.write(&["new"], "killed");
-    wait_held(&martd, "new.parquet: no record names it yet");
+    wait_reason(&martd, "building", "new.parquet: no record names it yet");
     // A record of something else does not bring it in either.
     stage.record("tests", &[], json!({"results": [{"id": "t", "status": "pass"}]}));
     let snapshot = wait_build(&martd, "tests");
@@ -145,7 +151,7 @@ fn runs_that_overlap_are_published_whole_or_not_at_all() {
     // x writes a and b; before it ends, y overwrites b, and fails.
     stage.write(&["a", "b"], "x");
     let of_x = stage.records.of_files(&stage.root, &["a", "b"]);
-    martd.wait_snapshot("x", |s| s["held"]["pending"].as_array().is_some_and(|p| p.len() == 2));
+    martd.wait_snapshot("x", |s| s["building"]["pending"].as_array().is_some_and(|p| p.len() == 2));
     stage.write(&["b"], "y");
     stage.record("y", &["b"], json!({"results": [{"id": "t", "status": "error"}]}));
     wait_held(&martd, "t has failed");
@@ -280,6 +286,11 @@ fn a_rollback_serves_an_earlier_build_until_it_is_released() {
         wait_build(martd, "one");
         let held = wait_held(martd, "rolled back to build one; martd rollback --release ends it");
         assert_eq!(served(martd), both("one"), "{held}");
+        assert_eq!(held["held"]["rollback"], "one", "{held}");
+        let metrics = martd.get("/metrics").body;
+        assert!(metrics.contains("\nmartd_rolled_back 1.0\n"), "{metrics}");
+        let page = martd.get("/").body;
+        assert!(page.contains("Rolled back to build one"), "{page}");
     }
     // Newer builds do not end it, nor does a restart.
     stage.write(&["a", "b"], "four");

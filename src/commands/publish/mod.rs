@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use super::records::Records;
 use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
-use crate::config::Time;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, Record, Status};
 use crate::mart_dir::MartDir;
+use crate::settings::Time;
 use dbt::Artifacts;
 pub(super) use dbt::Project;
-use report::Report;
+use report::PublishReport;
 
 /// The status of a mart whose file was refused, until it is vouched for.
 const REFUSED: &str = "refused";
@@ -120,7 +120,7 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
             return complain(&problem, EXIT_NO);
         }
     };
-    let mut report = Report::default();
+    let mut report = PublishReport::default();
     if !only_compacts(&args) {
         let plan = match plan(&args, &mart_dir, records.fold().as_ref()) {
             Ok(plan) => plan,
@@ -246,7 +246,7 @@ fn publish(
     mut plan: Plan,
     mart_dir: &std::path::Path,
     records: &mut Records,
-    report: &mut Report,
+    report: &mut PublishReport,
 ) -> Result<(), String> {
     let id = plan.build.id.clone();
     if records.path(&id).exists() {

@@ -8,12 +8,12 @@ use bytesize::ByteSize;
 use serde_json::json;
 
 use super::{EXIT_NO, EXIT_WARN, Unserved};
-use crate::commands::table::{Cell, Table, Tone, colours};
+use crate::commands::table::{Cell, TextTable, Tone, colours};
 use crate::ledger::{File, Outstanding};
 
 /// What a command did.
 #[derive(Default)]
-pub(super) struct Report {
+pub(super) struct PublishReport {
     /// The build that is recorded.
     pub(super) build: Option<String>,
     /// Its record.
@@ -29,7 +29,7 @@ pub(super) struct Report {
     pub(super) compacted: Option<usize>,
 }
 
-impl Report {
+impl PublishReport {
     pub(super) fn vouched(&mut self, name: &str, file: &File) {
         self.vouched.push((name.to_owned(), file.clone()));
     }
@@ -67,7 +67,7 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut table = Table::new([("mart", false), ("", false), ("size", true), ("", false)]);
+        let mut table = TextTable::new([("mart", false), ("", false), ("size", true), ("", false)]);
         let short = |file: &File| file.sha256.short()[..12].to_owned();
         for (name, file) in &self.vouched {
             let size = ByteSize::b(file.bytes).into();

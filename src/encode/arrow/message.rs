@@ -17,7 +17,7 @@ const ALIGNMENT: usize = 64;
 
 /// What a message is.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     Batch,
     /// The values of the dictionary of this number.
     Dictionary(i64),
@@ -25,14 +25,14 @@ pub(super) enum Kind {
 
 /// A body while it is written, right to where it is sent from.
 #[derive(Debug)]
-pub(super) struct Body<'o> {
+pub(super) struct MessageBody<'o> {
     out: &'o mut Vec<u8>,
     start: usize,
     nodes: Vec<FieldNode>,
     buffers: Vec<Buffer>,
 }
 
-impl<'o> Body<'o> {
+impl<'o> MessageBody<'o> {
     fn new(out: &'o mut Vec<u8>) -> Self {
         Self { start: out.len(), out, nodes: Vec::new(), buffers: Vec::new() }
     }
@@ -52,7 +52,7 @@ impl<'o> Body<'o> {
         result
     }
 
-    fn head(&self, kind: Kind, rows: usize) -> Vec<u8> {
+    fn head(&self, kind: MessageKind, rows: usize) -> Vec<u8> {
         let mut builder = FlatBufferBuilder::new();
         // Zeros too have a place: the length of a head depends on nothing but the types.
         builder.force_defaults(true);
@@ -64,8 +64,8 @@ impl<'o> Body<'o> {
         batch.add_buffers(buffers);
         let batch = batch.finish();
         let (header_type, header) = match kind {
-            Kind::Batch => (MessageHeader::RecordBatch, batch.as_union_value()),
-            Kind::Dictionary(id) => {
+            MessageKind::Batch => (MessageHeader::RecordBatch, batch.as_union_value()),
+            MessageKind::Dictionary(id) => {
                 let mut dictionary = DictionaryBatchBuilder::new(&mut builder);
                 dictionary.add_id(id);
                 dictionary.add_data(batch);
@@ -94,11 +94,11 @@ impl<'o> Body<'o> {
 
 /// The length of the heads of messages with such a body, whatever its values are.
 pub(super) fn head_len(
-    kind: Kind,
-    write: impl FnOnce(&mut Body<'_>) -> Result<(), EncodeError>,
+    kind: MessageKind,
+    write: impl FnOnce(&mut MessageBody<'_>) -> Result<(), EncodeError>,
 ) -> Result<usize, EncodeError> {
     let mut scratch = Vec::new();
-    let mut body = Body::new(&mut scratch);
+    let mut body = MessageBody::new(&mut scratch);
     write(&mut body)?;
     Ok(body.head(kind, 0).len())
 }
@@ -106,14 +106,14 @@ pub(super) fn head_len(
 /// Writes a message whose head has this length: first its body, then the head before it.
 pub(super) fn write(
     out: &mut Vec<u8>,
-    kind: Kind,
+    kind: MessageKind,
     rows: usize,
     head_len: usize,
-    write: impl FnOnce(&mut Body<'_>) -> Result<(), EncodeError>,
+    write: impl FnOnce(&mut MessageBody<'_>) -> Result<(), EncodeError>,
 ) -> Result<(), EncodeError> {
     let start = out.len();
     out.resize(start + head_len, 0);
-    let mut body = Body::new(out);
+    let mut body = MessageBody::new(out);
     write(&mut body)?;
     let head = body.head(kind, rows);
     out[start..start + head_len].copy_from_slice(&head);

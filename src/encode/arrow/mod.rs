@@ -30,11 +30,11 @@ mod values;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, write_message};
 use arrow_schema::ArrowError;
 
-use message::{Body, Kind};
+use message::{MessageBody, MessageKind};
 use values::Values;
 
 use super::EncodeError;
-use crate::duck::{Chunk, Column, Type};
+use crate::duck::{Chunk, ResultColumn, Type};
 
 /// Rows after which a batch is sent: where readers do not gain from larger ones any more.
 const BATCH_ROWS: usize = 64 << 10;
@@ -60,7 +60,7 @@ pub(super) struct ArrowWriter {
 }
 
 impl ArrowWriter {
-    pub(super) fn begin(out: &mut Vec<u8>, columns: &[Column]) -> Result<Self, EncodeError> {
+    pub(super) fn begin(out: &mut Vec<u8>, columns: &[ResultColumn]) -> Result<Self, EncodeError> {
         let options = IpcWriteOptions::default();
         let mut dictionaries = DictionaryTracker::new(true);
         let schema = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
@@ -73,14 +73,14 @@ impl ArrowWriter {
         // They are numbered as they come.
         let enums = types.iter().flat_map(enums);
         for (id, names) in dictionaries.dict_id().iter().zip(enums) {
-            let kind = Kind::Dictionary(*id);
+            let kind = MessageKind::Dictionary(*id);
             let head_len = message::head_len(kind, |body| body.names(&[]))?;
             message::write(out, kind, names.len(), head_len, |body| body.names(names))?;
         }
-        let nothing = |body: &mut Body<'_>| {
+        let nothing = |body: &mut MessageBody<'_>| {
             types.iter().try_for_each(|ty| body.field(ty, &Values::default()))
         };
-        let head_len = message::head_len(Kind::Batch, nothing)?;
+        let head_len = message::head_len(MessageKind::Batch, nothing)?;
         Ok(Self { types, head_len, kept: Vec::new(), kept_rows: 0, kept_bytes: 0 })
     }
 
@@ -113,7 +113,7 @@ impl ArrowWriter {
     }
 
     fn send(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        message::write(out, Kind::Batch, self.kept_rows, self.head_len, |body| {
+        message::write(out, MessageKind::Batch, self.kept_rows, self.head_len, |body| {
             for (index, ty) in self.types.iter().enumerate() {
                 let mut values = Values::default();
                 for (chunk, rows) in &self.kept {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Fields, Schema, TimeUnit, UnionFields, UnionMode};
 
-use crate::duck::{Column, Type, enum_width, is_unnamed};
+use crate::duck::{ResultColumn, Type, enum_width, is_unnamed};
 use crate::encode::{EncodeError, unique_names};
 
 /// The key under which a field's metadata holds DuckDB's name of its type.
@@ -19,7 +19,7 @@ const HUGEINT_DIGITS: u8 = 39;
 const MAX_UNION_MEMBERS: usize = i8::MAX as usize + 1;
 
 /// The schema of an answer.
-pub(super) fn schema(columns: &[Column]) -> Result<Schema, EncodeError> {
+pub(super) fn schema(columns: &[ResultColumn]) -> Result<Schema, EncodeError> {
     let names = unique_names(columns);
     let fields = names.iter().zip(columns).map(|(name, column)| {
         let mut field = field(name, &column.ty, true)?;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use arrow_buffer::{BooleanBufferBuilder, i256};
 
-use super::message::Body;
+use super::message::MessageBody;
 use crate::duck::{Plain, RawHugeInt, RawInterval, RawListEntry, Type, Vector, enum_width};
 use crate::encode::text::Spelling;
 use crate::encode::{EncodeError, text};
@@ -81,7 +81,7 @@ impl<'c> Values<'c> {
     }
 }
 
-impl Body<'_> {
+impl MessageBody<'_> {
     /// Adds a field with its values.
     pub(super) fn field(&mut self, ty: &Type, values: &Values<'_>) -> Result<(), EncodeError> {
         match ty {

@@ -14,7 +14,7 @@ use crate::encode::Format;
 use crate::http::access::{Caller, Sizes};
 use crate::http::exchange::Facts;
 use crate::http::problem::{self, Problem};
-use crate::http::request::{self, Query};
+use crate::http::request::{self, QueryRequest};
 use crate::http::tally::Tally;
 use crate::http::{App, freshness, marts, query, request_id};
 
@@ -58,7 +58,7 @@ struct Described<'a> {
     description: &'a str,
     /// Rows that the caller may see.
     rows: &'a RawValue,
-    columns: &'a [marts::Column<'a>],
+    columns: &'a [marts::ColumnDocument<'a>],
     freshness: &'a marts::Freshness,
     examples: &'a [Box<RawValue>],
 }
@@ -113,27 +113,27 @@ impl Asked<'_> {
 
     fn list_marts(&self, given: Map<String, Json>) -> Result<String, Problem> {
         let Nothing {} = arguments(given)?;
-        text(&marts::Document::of(self.app, self.state, self.sizes()))
+        text(&marts::MartsDocument::of(self.app, self.state, self.sizes()))
     }
 
     fn freshness(&self, given: Map<String, Json>) -> Result<String, Problem> {
         let Nothing {} = arguments(given)?;
         let now = jiff::Timestamp::now();
         let max_age = self.app.settings().max_age;
-        text(&freshness::Document::of(self.state, max_age, self.sizes(), now))
+        text(&freshness::FreshnessDocument::of(self.state, max_age, self.sizes(), now))
     }
 
     async fn describe_mart(&self, given: Map<String, Json>) -> Result<String, Problem> {
         let Named { name } = arguments(given)?;
         let bare = name.strip_prefix("mart.").unwrap_or(&name);
-        let document = marts::Document::of(self.app, self.state, self.sizes());
+        let document = marts::MartsDocument::of(self.app, self.state, self.sizes());
         let mart = document.marts.iter().find(|mart| mart.name == name || mart.name == bare);
         let mart = mart.ok_or_else(|| {
             let detail = format!("there is no mart {name:?}; list_marts has all of them");
             Problem::new(problem::NOT_FOUND, detail)
         })?;
         let table = format!("mart.{}", quote_identifier(mart.name));
-        let ask = async |sql: String| self.run(request::Body::of(sql)).await;
+        let ask = async |sql: String| self.run(request::QueryBody::of(sql)).await;
         let counted = ask(format!("SELECT count(*) AS n FROM {table}")).await?;
         let examples = ask(format!("SELECT * FROM {table} LIMIT {EXAMPLES}")).await?;
         let [row] = counted.data.as_slice() else {
@@ -167,7 +167,7 @@ impl Asked<'_> {
         })
     }
 
-    async fn run(&self, body: request::Body) -> Result<Answer, Problem> {
+    async fn run(&self, body: request::QueryBody) -> Result<Answer, Problem> {
         let mut tally = Tally::start(self.app.metrics().clone(), self.facts.clone());
         let outcome = self.ask(body, &mut tally).await;
         match &outcome {
@@ -177,9 +177,9 @@ impl Asked<'_> {
         serde_json::from_slice(&outcome?).map_err(Problem::internal)
     }
 
-    async fn ask(&self, body: request::Body, tally: &mut Tally) -> Result<Bytes, Problem> {
+    async fn ask(&self, body: request::QueryBody, tally: &mut Tally) -> Result<Bytes, Problem> {
         let query = request::check(self.app.settings(), Format::Json, body)?;
-        let query = Query { max_bytes: MAX_TEXT as u64, ..query };
+        let query = QueryRequest { max_bytes: MAX_TEXT as u64, ..query };
         let ticket = self.app.queries().register(request_id::fresh(), self.caller);
         query::json(self.app, self.state, self.caller, self.headers, query, ticket, tally).await
     }

@@ -4,15 +4,19 @@ use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
 use super::moment;
-use crate::catalog::State;
+use crate::catalog::{Held, State};
 use crate::engine::{EngineStatus, Replacement};
-use crate::http::freshness::{MartFreshness, Status};
+use crate::http::freshness::{FreshnessStatus, MartFreshness};
+use crate::ledger::NodeKind;
 
 /// Of a long list, this many items are shown.
 const SHOWN: usize = 20;
 
 /// How long it is told that the engine was replaced.
 const REPLACED_SHOWN: SignedDuration = SignedDuration::from_hours(1);
+
+/// No build takes longer; that of the alert.
+const RUNNING: SignedDuration = SignedDuration::from_hours(1);
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,62 +122,114 @@ fn replaced(notices: &mut Vec<Notice>, engine: &EngineStatus, now: Timestamp) {
 
 fn hold(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
     let Some(held) = &state.held else { return };
-    let (outstanding, pending) = (&held.hold.outstanding, &held.hold.pending);
-    if !outstanding.is_empty() {
+    let Held { hold, since } = held;
+    if let Some(build) = &hold.rollback {
         let body = html! {
-            p { "Consumers keep the last good build. Held, "
-                (moment(held.since, now)) ": "
-                @if let Some(build) = &held.hold.invocation_id { "build " code { (build) } }
-                @else { "files without a ledger" } }
-            ul { @for node in outstanding.iter().take(SHOWN) {
+            p { (hold.reason) " (" (moment(*since, now)) ")" }
+            p.do { "Mend what was wrong, build again, and run " code { "martd rollback --release" } "." }
+        };
+        notices.push(Notice::new(Level::Odd, format!("Rolled back to build {build}"), body));
+    } else if !hold.outstanding.is_empty() {
+        outstanding(notices, held, now);
+    } else if state.held_back().is_some() {
+        let body = html! {
+            p { (hold.reason) }
+            p.do { "The build before is served. Run a whole " code { "dbt build" } "." }
+        };
+        notices.push(Notice::new(
+            Level::Bad,
+            "A build is held: files that it wrote are gone",
+            body,
+        ));
+    }
+    pending(notices, held, now);
+}
+
+fn outstanding(notices: &mut Vec<Notice>, Held { hold, since }: &Held, now: Timestamp) {
+    let of = |kind| hold.outstanding.iter().filter(move |node| node.kind() == kind);
+    let kinds = [
+        (NodeKind::Failed, "node has failed", "nodes have failed"),
+        (NodeKind::Untested, "node is not tested", "nodes are not tested"),
+        (NodeKind::Skipped, "node was skipped", "nodes were skipped"),
+    ];
+    let kinds = kinds.map(|(kind, one, many)| (kind, count(of(kind).count(), one, many)));
+    let mut kinds = kinds.iter().filter(|(kind, _)| of(*kind).next().is_some());
+    let Some((first, title)) = kinds.next() else { return };
+    let list = |kind| {
+        html! {
+            ul { @for node in of(kind).take(SHOWN) {
                 li { code { (node.unique_id) }
                     @if let Some(message) = &node.message { ": " (message) } }
             } }
-            (more(outstanding.len()))
-            p.do { "Fix these and build them again; the next good build is published as a whole." }
-        };
-        let title = format!(
-            "A build is held: {}",
-            count(outstanding.len(), "node has failed", "nodes have failed")
-        );
-        notices.push(Notice::new(Level::Bad, title, body));
+            (more(of(kind).count()))
+        }
+    };
+    let body = html! {
+        p { "The last good build is served on. Held, " (moment(*since, now))
+            @if let Some(build) = &hold.invocation_id { ": build " code { (build) } } }
+        (list(*first))
+        @for (kind, title) in kinds { details { summary { (title) } (list(*kind)) } }
+        p.do { @match first {
+            NodeKind::Failed => "Fix this and build it again; the next good build is published as a whole.",
+            NodeKind::Untested => "Run the tests; when they pass, the build is published as a whole.",
+            NodeKind::Skipped => "Build these; when they succeed, the build is published as a whole.",
+        } }
+    };
+    notices.push(Notice::new(Level::Bad, format!("A build is held: {title}"), body));
+}
+
+/// Files of a build that runs. After an hour it may have been killed.
+fn pending(notices: &mut Vec<Notice>, Held { hold, since }: &Held, now: Timestamp) {
+    let pending = &hold.pending;
+    if pending.is_empty() || hold.is_incomplete {
+        return;
     }
-    if !pending.is_empty() {
-        let body = html! {
+    let is_late = now.duration_since(*since) > RUNNING;
+    let body = html! {
+        details open[is_late] {
+            summary { "Its files" }
             ul { @for file in pending.iter().take(SHOWN) { li { code { (file.file) } ": " (file.reason) } } }
             (more(pending.len()))
-            p.do { "A build that runs ends this. If none does, one was stopped or two overlapped: run a whole "
-                code { "dbt build" } "." }
-        };
-        let title = count(pending.len(), "file is pending", "files are pending");
-        notices.push(Notice::new(Level::Odd, title, body));
-    }
-    if outstanding.is_empty() && pending.is_empty() {
-        let body = html! { p { (held.hold.reason) } };
-        notices.push(Notice::new(Level::Odd, "A build is held", body));
-    }
+        }
+        @if is_late {
+            p.do { "If no build runs, one was stopped or two overlapped: run a whole " code { "dbt build" } "." }
+        }
+    };
+    let level = if is_late { Level::Odd } else { Level::Note };
+    let title = match is_late {
+        true => {
+            count(pending.len(), "file is of no finished build", "files are of no finished build")
+        }
+        false => format!("A build is running: {} so far", count(pending.len(), "file", "files")),
+    };
+    notices.push(Notice::new(level, title, body));
 }
 
 fn files(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
-    let list = |faults: &[crate::scan::Fault]| {
+    let is_served = |file: &str| {
+        let name = file.strip_suffix(".parquet").unwrap_or(file);
+        state.snapshot.as_ref().is_some_and(|snapshot| snapshot.marts.contains_key(name))
+    };
+    let list = |faults: &[crate::scan::Fault], rejected: bool| {
         html! {
             ul { @for fault in faults.iter().take(SHOWN) {
-                li { code { (fault.file) } ": " (fault.reason) " (" (moment(fault.since, now)) ")" }
+                li { code { (fault.file) } ": " (fault.reason) " (" (moment(fault.since, now)) ")"
+                    @if rejected && is_served(&fault.file) { "; its last good version is served" } }
             } }
             (more(faults.len()))
         }
     };
     if !state.rejected.is_empty() {
         let body = html! {
-            (list(&state.rejected))
-            p.do { "The last good version of each is served. Write the file again, or remove it." }
+            (list(&state.rejected, true))
+            p.do { "Write each file again, or remove it." }
         };
         let title = count(state.rejected.len(), "file is rejected", "files are rejected");
         notices.push(Notice::new(Level::Bad, title, body));
     }
     if !state.landing.is_empty() {
-        let title = count(state.landing.len(), "file is landing", "files are landing");
-        notices.push(Notice::new(Level::Note, title, list(&state.landing)));
+        let title = count(state.landing.len(), "file is being written", "files are being written");
+        notices.push(Notice::new(Level::Note, title, list(&state.landing, false)));
     }
 }
 
@@ -190,12 +246,12 @@ fn marts(notices: &mut Vec<Notice>, results: &[MartFreshness<'_>]) {
             (more(names.len()))
         }
     };
-    let aged = |status: Status| {
+    let aged = |status: FreshnessStatus| {
         names(&|mart| !mart.orphan && mart.status == status && mart.problem.is_none())
     };
     for (status, level, one, many) in [
-        (Status::Error, Level::Bad, "mart is stale", "marts are stale"),
-        (Status::Warn, Level::Odd, "mart is late", "marts are late"),
+        (FreshnessStatus::Error, Level::Bad, "mart is stale", "marts are stale"),
+        (FreshnessStatus::Warn, Level::Odd, "mart is late", "marts are late"),
     ] {
         let names = aged(status);
         if !names.is_empty() {

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::attention::notices;
-use super::{moment, number, span};
+use super::{charts, moment, number};
 use crate::catalog::{Publishing, Source, State};
 use crate::engine::EngineStatus;
 use crate::events::Event;
 use crate::http::access::Sizes;
-use crate::http::freshness::{self, MartFreshness, Status};
+use crate::http::freshness::{self, FreshnessStatus, MartFreshness};
 use crate::http::{App, probes};
 use crate::ledger;
 use crate::watch::WatchMode;
@@ -22,7 +22,7 @@ const EVENTS: usize = 10;
 pub(super) struct View<'s> {
     state: &'s State,
     unready: Vec<String>,
-    freshness: freshness::Document<'s>,
+    freshness: freshness::FreshnessDocument<'s>,
     events: Vec<Event>,
     engine: EngineStatus,
     now: Timestamp,
@@ -33,8 +33,8 @@ impl<'s> View<'s> {
         Self {
             state,
             unready: probes::reasons(app, state),
-            freshness: freshness::Document::of(state, app.settings().max_age, sizes, now),
-            events: app.events().newest(EVENTS),
+            freshness: freshness::FreshnessDocument::of(state, app.settings().max_age, sizes, now),
+            events: app.events().newest(usize::MAX),
             engine: app.engine().status(),
             now,
         }
@@ -44,13 +44,16 @@ impl<'s> View<'s> {
     pub(super) fn title(&self) -> &'static str {
         match self.freshness.status() {
             _ if !self.unready.is_empty() => "martd: not ready",
-            _ if self.state.held.as_ref().is_some_and(|held| !held.hold.outstanding.is_empty()) => {
-                "martd: a build is held"
-            }
-            Status::Pass => "martd: ready",
-            Status::Warn => "martd: marts are late",
-            Status::Error => "martd: marts are stale",
+            _ if self.is_rolled_back() => "martd: rolled back",
+            _ if self.state.held_back().is_some() => "martd: a build is held",
+            FreshnessStatus::Pass => "martd: ready",
+            FreshnessStatus::Warn => "martd: marts are late",
+            FreshnessStatus::Error => "martd: marts are stale",
         }
+    }
+
+    fn is_rolled_back(&self) -> bool {
+        self.state.held_back().is_some_and(|held| held.hold.rollback.is_some())
     }
 
     pub(super) fn render(&self) -> Markup {
@@ -81,11 +84,9 @@ impl<'s> View<'s> {
                     (if ready { "Ready" } else { "Not ready" })
                 }
                 span class=(badge(status)) { "Freshness: " (word(status)) }
-                @match &self.state.held {
-                    Some(held) if held.hold.outstanding.is_empty() => span.badge { "A build is running" },
-                    Some(_) => span.badge.warn { "A build is held" },
-                    None => {}
-                }
+                @if self.state.under_way().is_some() { span.badge { "A build is running" } }
+                @if self.is_rolled_back() { span.badge.warn { "Rolled back" } }
+                @else if self.state.held_back().is_some() { span.badge.warn { "A build is held" } }
             }
         }
     }
@@ -116,7 +117,12 @@ impl<'s> View<'s> {
                         (fact("Publishing", html! { "each file as it lands: no record says which belong together" }))
                     }
                     @if let Some(held) = &state.held {
-                        (fact(if held.hold.outstanding.is_empty() { "Build under way since" } else { "Held build" }, html! {
+                        @let what = match (state.under_way(), self.is_rolled_back()) {
+                            (Some(_), _) => "Running since",
+                            (None, true) => "Not served",
+                            (None, false) => "Held build",
+                        };
+                        (fact(what, html! {
                             @if let Some(build) = &held.hold.invocation_id { code title=(build) { (short(build)) } ", " }
                             (moment(held.since, now))
                         }))
@@ -150,17 +156,16 @@ impl<'s> View<'s> {
                         table {
                             thead { tr {
                                 th scope="col" { "Mart" }
-                                th scope="col" { "Status" }
-                                th scope="col" .number { "Age" }
-                                th scope="col" { "Last refresh" }
-                                th scope="col" { "Rule" }
+                                th scope="col" { "FreshnessStatus" }
+                                th scope="col" { "Newest data" }
+                                th scope="col" { "Age against its rule" }
                                 th scope="col" .number { "Rows" }
                                 th scope="col" .number { "Size" }
                             } }
                             tbody { @for mart in results { (self.mart(mart)) } }
                             tfoot { tr {
-                                th scope="row" { (number(results.len() as u64)) " in all" }
-                                td colspan="4" {}
+                                th scope="row" { (number(results.len() as u64)) (if results.len() == 1 { " mart" } else { " marts" }) }
+                                td colspan="3" {}
                                 td.number { (rows.map_or_else(unknown, number)) }
                                 td.number { (bytes.map_or_else(unknown, size)) }
                             } }
@@ -172,22 +177,26 @@ impl<'s> View<'s> {
     }
 
     fn mart(&self, mart: &MartFreshness<'_>) -> Markup {
-        let modified = self.state.snapshot.as_ref().and_then(|s| s.marts.get(mart.name));
+        let served = self.state.snapshot.as_ref().and_then(|s| s.marts.get(mart.name));
         html! {
             tr {
-                th scope="row" { code { (mart.name) }
-                    @if mart.orphan { " " span.tag { "orphan" } } }
+                th scope="row" {
+                    details data-mart=(mart.name) {
+                        summary { code { (mart.name) }
+                            @if mart.orphan { " " span.tag { "orphan" } } }
+                        ul.columns { @for column in served.iter().flat_map(|mart| mart.columns()) {
+                            li { code { (column.name) } " " span.fine { (column.ty) } }
+                        } }
+                    }
+                }
                 td { span class=(badge(mart.status)) { (word(mart.status)) } }
-                td.number {
+                td {
                     @match mart.max_loaded_at {
                         Some(time) => (moment(time, self.now)),
                         None => "never loaded",
                     }
                 }
-                td.fine { @if let Some(mart) = modified {
-                    (mart.version.modified().strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
-                } }
-                td.fine { (rule(mart)) }
+                td.against { (charts::age(mart)) }
                 td.number { (mart.rows.map_or_else(unknown, number)) }
                 td.number { (mart.bytes.map_or_else(unknown, size)) }
             }
@@ -197,9 +206,10 @@ impl<'s> View<'s> {
     fn events(&self) -> Markup {
         html! {
             section.panel aria-labelledby="events-title" {
-                h2 #events-title { "Lately" }
+                h2 #events-title { "What happened" }
                 @if self.events.is_empty() { p { "Nothing has happened since martd was started." } } @else {
-                    ol.events { @for event in &self.events {
+                    (charts::history(&self.events, self.now))
+                    ol.events { @for event in self.events.iter().take(EVENTS) {
                         li { (moment(event.at, self.now)) " " span { (told(event)) } }
                     } }
                 }
@@ -212,19 +222,19 @@ fn fact(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-fn badge(status: Status) -> &'static str {
+fn badge(status: FreshnessStatus) -> &'static str {
     match status {
-        Status::Pass => "badge pass",
-        Status::Warn => "badge warn",
-        Status::Error => "badge error",
+        FreshnessStatus::Pass => "badge pass",
+        FreshnessStatus::Warn => "badge warn",
+        FreshnessStatus::Error => "badge error",
     }
 }
 
-fn word(status: Status) -> &'static str {
+fn word(status: FreshnessStatus) -> &'static str {
     match status {
-        Status::Pass => "pass",
-        Status::Warn => "warn",
-        Status::Error => "error",
+        FreshnessStatus::Pass => "pass",
+        FreshnessStatus::Warn => "warn",
+        FreshnessStatus::Error => "error",
     }
 }
 
@@ -233,16 +243,6 @@ fn source(source: Source) -> &'static str {
         Source::Parquet => "Parquet files",
         Source::Duckdb => "the legacy DuckDB file",
     }
-}
-
-fn rule(mart: &MartFreshness<'_>) -> String {
-    let part = |name: &str, period: Option<ledger::Period>| {
-        period.map(|period| format!("{name} after {}", span(period.seconds())))
-    };
-    let criteria = mart.criteria;
-    let parts = [part("warn", criteria.warn_after), part("error", criteria.error_after)];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
 /// In the place of a number that whoever looks may not know.
@@ -288,6 +288,7 @@ fn told(event: &Event) -> String {
             format!("published generation {}: {what}", event.data["generation"])
         }
         "held" => format!("held: {}", text("reason")),
+        "rolled-back" => text("reason"),
         "released" => "the hold is over".to_owned(),
         "rejected" => format!("rejected {}: {}", text("file"), text("reason")),
         "building" => "a build has begun to write files".to_owned(),

@@ -5,6 +5,7 @@
 //! same page as without.
 
 mod attention;
+mod charts;
 mod facts;
 
 use std::time::Duration;
@@ -140,7 +141,7 @@ fn query_box(app: &App) -> Markup {
     html! {
         section.panel aria-labelledby="query-title" {
             h2 #query-title { "Query" }
-            form #query action="/v1/query" method="get" data-scope=[scope] {
+            form #query action="/v1/query" method="get" data-scope=[scope] data-max-rows=(app.settings().max_rows) {
                 label for="sql" { "One SELECT over the marts" }
                 textarea #sql name="sql" rows="3" spellcheck="false" autocapitalize="off"
                     placeholder="select * from mart.…" required {}
@@ -150,7 +151,8 @@ fn query_box(app: &App) -> Markup {
                     input #scope type="text" spellcheck="false" autocapitalize="off" required;
                 }
                 button type="submit" { "Run" }
-                span.hint { "Ctrl+Enter runs it; 200 rows at most" }
+                button.quiet type="submit" name="format" value="csv" { "Download CSV" }
+                span.hint { "Ctrl+Enter runs it; 200 rows are shown, a download has all" }
             }
             div #answer aria-live="polite" {}
             pre.curl { code #curl {} }

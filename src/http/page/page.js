@@ -50,7 +50,11 @@ async function load() {
   document.title = page.title;
   if (facts && byId("facts")) {
     const scrolled = document.querySelector(".scroll")?.scrollLeft;
+    const open = new Set([...document.querySelectorAll("details[data-mart][open]")].map((d) => d.dataset.mart));
     byId("facts").replaceChildren(...facts.childNodes);
+    for (const details of document.querySelectorAll("details[data-mart]")) {
+      details.open = open.has(details.dataset.mart);
+    }
     const table = document.querySelector(".scroll");
     if (table && scrolled) table.scrollLeft = scrolled;
   } else {
@@ -88,10 +92,11 @@ async function follow() {
 
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-function curl(body, scope) {
+function curl(body, scope, csv) {
   const words = ["curl -s", quoted(`${location.origin}/v1/query`)];
   if (token()) words.push(`-H "Authorization: Bearer $MARTD_TOKEN"`);
   if (scope) words.push("-H", quoted(`Martd-Scope: ${scope}`));
+  if (csv) words.push("-H", quoted("Accept: text/csv"));
   words.push("--json", quoted(JSON.stringify(body)));
   return words.join(" ");
 }
@@ -124,19 +129,45 @@ function table(answer) {
   return made;
 }
 
-async function run(form) {
-  const body = { sql: byId("sql").value, limit: 200 };
+/** The statement with the word marked at which it is wrong: the place is told in bytes. */
+function marked(sql, position) {
+  const bytes = new TextEncoder().encode(sql);
+  const [before, rest] = [bytes.slice(0, position), bytes.slice(position)].map((b) => new TextDecoder().decode(b));
+  const [word] = /^\w+|^[^]?/.exec(rest);
+  return element("pre", [before, element("mark", word || " "), rest.slice(word.length)]);
+}
+
+function failure({ title, detail, position }, sql) {
+  const said = element("p", `${title}: ${detail}`, "failed");
+  return position === undefined ? [said] : [said, marked(sql, position)];
+}
+
+function save(blob) {
+  const link = element("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = "martd.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+async function run(form, button) {
+  const csv = button.value === "csv";
+  const body = { sql: byId("sql").value, limit: csv ? Number(form.dataset.maxRows) : 200 };
   const column = form.dataset.scope;
   const value = byId("scope")?.value;
   // A header is ASCII; RFC 8187 has the form for other letters.
   const scope = column && (value === "*" ? "*" : /^[ -~]*$/.test(value) ? `${column}=${value}`
     : `${column}*=UTF-8''${encodeURIComponent(value)}`);
-  const button = form.querySelector("button");
-  byId("curl").textContent = curl(body, scope);
+  byId("curl").textContent = curl(body, scope, csv);
   button.disabled = true;
   try {
-    const more = { "Content-Type": "application/json", ...(scope && { "Martd-Scope": scope }) };
+    const more = { "Content-Type": "application/json", ...(csv && { Accept: "text/csv" }), ...(scope && { "Martd-Scope": scope }) };
     const response = await fetch("/v1/query", { method: "POST", headers: headers(more), body: JSON.stringify(body) });
+    if (response.ok && csv) {
+      save(await response.blob());
+      byId("answer").replaceChildren();
+      return;
+    }
     const text = await response.text();
     if (response.ok) {
       const answer = JSON.parse(text, exact);
@@ -146,7 +177,7 @@ async function run(form) {
       const summary = `${rows} ${String(rows) === "1" ? "row" : "rows"}${cut}, ${(seconds * 1000).toFixed(1)} ms`;
       byId("answer").replaceChildren(element("p", summary, "hint"), table(answer));
     } else {
-      byId("answer").replaceChildren(element("pre", JSON.stringify(JSON.parse(text), null, 2), "failed"));
+      byId("answer").replaceChildren(...failure(JSON.parse(text), body.sql));
     }
   } catch (error) {
     byId("answer").replaceChildren(element("p", `martd does not answer: ${error.message}`, "failed"));
@@ -159,7 +190,7 @@ function begin() {
   const form = byId("query");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    run(form);
+    run(form, event.submitter ?? form.querySelector("button"));
   });
   byId("sql").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();

@@ -25,8 +25,8 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::time::ClockId;
 
 use super::child::FILES_PER_BUILDER;
-use super::messages::{Allowance, Failure, Request, Response};
-use super::source::Source;
+use super::messages::{Allowance, BuildRequest, BuildResponse, ReadFailure};
+use super::source::ParquetSource;
 use crate::ipc;
 use crate::sandbox;
 use crate::spawner;
@@ -45,7 +45,7 @@ const STACK_BYTES: usize = 16 << 20;
 /// More than a builder ever has otherwise: the files' descriptors are numbered from here on.
 const FIRST_FILE: i32 = 64;
 
-type Message = (Request, Vec<OwnedFd>);
+type Message = (BuildRequest, Vec<OwnedFd>);
 
 /// Runs a builder until its socket, which is standard input, ends. `scratch` is its folder.
 pub fn main(scratch: &Path) -> ExitCode {
@@ -59,8 +59,8 @@ pub fn main(scratch: &Path) -> ExitCode {
     }
     // Before anything is given up: DuckDB looks for the limits of its cgroup when it is opened, and
     // does not bear that they cannot be read. With one thread it starts no other.
-    let mut source = Source::open(scratch.to_owned());
-    let first = match ipc::receive::<Request>(&socket) {
+    let mut source = ParquetSource::open(scratch.to_owned());
+    let first = match ipc::receive::<BuildRequest>(&socket) {
         Ok(Some(first)) => first,
         Ok(None) => return leave(scratch),
         Err(error) => return complain(&error),
@@ -99,7 +99,7 @@ impl Drop for CloseOnDrop {
 
 /// Answers requests in turn.
 fn work(
-    source: &mut Result<Source, Failure>,
+    source: &mut Result<ParquetSource, ReadFailure>,
     socket: &UnixStream,
     inbox: &Receiver<Message>,
 ) -> io::Result<()> {
@@ -118,28 +118,32 @@ fn work(
         }
         let response = match source {
             Ok(source) => answer(source, request, files),
-            Err(failure) => Response::Failed(failure.clone()),
+            Err(failure) => BuildResponse::Failed(failure.clone()),
         };
         ipc::send(socket, &response, &[])?;
     }
     Ok(())
 }
 
-fn answer(source: &mut Source, request: Request, mut files: Vec<OwnedFd>) -> Response {
+fn answer(
+    source: &mut ParquetSource,
+    request: BuildRequest,
+    mut files: Vec<OwnedFd>,
+) -> BuildResponse {
     let built = match request {
-        Request::Parquet { block, allowance } => {
+        BuildRequest::Parquet { block, allowance } => {
             allow(allowance).and_then(|()| match (files.pop(), files.pop()) {
                 (Some(place), Some(file)) => Ok(source.parquet(file, place, block)),
                 _ => Err(io::ErrorKind::InvalidInput.into()),
             })
         }
-        Request::Attach { catalog, schemas, path, logs, allowance } => {
+        BuildRequest::Attach { catalog, schemas, path, logs, allowance } => {
             let listed = allow(allowance)
-                .map_err(|error| Failure::resources(&error))
+                .map_err(|error| ReadFailure::resources(&error))
                 .and_then(|()| source.attach(&catalog, &schemas, path.as_deref(), &logs, files));
-            return listed.map_or_else(Response::Failed, Response::Listed);
+            return listed.map_or_else(BuildResponse::Failed, BuildResponse::Listed);
         }
-        Request::Export { block, schema, name, allowance } => {
+        BuildRequest::Export { block, schema, name, allowance } => {
             allow(allowance).and_then(|()| match files.pop() {
                 Some(place) => Ok(source.export(&schema, &name, place, block)),
                 None => Err(io::ErrorKind::InvalidInput.into()),
@@ -147,9 +151,9 @@ fn answer(source: &mut Source, request: Request, mut files: Vec<OwnedFd>) -> Res
         }
     };
     match built {
-        Ok(Ok(report)) => Response::Built(report),
-        Ok(Err(failure)) => Response::Failed(failure),
-        Err(error) => Response::Failed(Failure::resources(&error)),
+        Ok(Ok(report)) => BuildResponse::Built(report),
+        Ok(Err(failure)) => BuildResponse::Failed(failure),
+        Err(error) => BuildResponse::Failed(ReadFailure::resources(&error)),
     }
 }
 
@@ -178,7 +182,7 @@ fn give_up_rights(scratch: &Path, (request, files): &Message) -> io::Result<()> 
         rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
     }
     let path = match request {
-        Request::Attach { path, .. } => path.as_deref(),
+        BuildRequest::Attach { path, .. } => path.as_deref(),
         _ => None,
     };
     sandbox::confine_builder(scratch, files.iter().map(AsFd::as_fd), path)

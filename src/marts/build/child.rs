@@ -15,15 +15,16 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::builder::SUBCOMMAND;
-use super::messages::{Request, Response};
+use super::messages::{BuildRequest, BuildResponse};
 use super::table::TableBudget;
+use crate::flag;
 use crate::ipc;
 use crate::limits;
 use crate::spawner::Spawner;
 
 /// Processor time that an empty file may take.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// See [`Settings::patience`].
+/// See [`BuilderSettings::patience`].
 const PATIENCE: u32 = 15;
 /// How often at most the processor time is looked at.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
@@ -34,7 +35,7 @@ pub(crate) const SCRATCH_PREFIX: &str = "martd-build-";
 
 /// How builders are started, and where tables go.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct BuilderSettings {
     /// martd itself; builders are `program build SCRATCH`.
     pub program: PathBuf,
     /// Builders at once, besides one for a legacy file.
@@ -52,7 +53,7 @@ pub struct Settings {
     pub patience: u32,
 }
 
-impl Settings {
+impl BuilderSettings {
     /// As many builders as there are processors, at most two, and the usual deadline. Starts a spawner, so
     /// ask before rights are given up.
     ///
@@ -83,7 +84,7 @@ pub fn choose_scratch(configured: Option<&Path>, state: Option<&Path>) -> io::Re
             Ok(()) => Ok(dir.to_owned()),
             Err(error) => Err(io::Error::new(
                 error.kind(),
-                format!("MARTD_SCRATCH_DIR cannot be written: {error}"),
+                format!("{}: {error}", flag::of("MARTD_SCRATCH_DIR")),
             )),
         };
     }
@@ -91,8 +92,8 @@ pub fn choose_scratch(configured: Option<&Path>, state: Option<&Path>) -> io::Re
         [state.map(Path::to_owned), Some(std::env::temp_dir()), Some("/dev/shm".into())];
     candidates.into_iter().flatten().find(|dir| writable(dir).is_ok()).ok_or_else(|| {
         io::Error::other(
-            "no folder can be written, and a table is not built without one: name one in \
-             MARTD_SCRATCH_DIR",
+            "no folder can be written, and a table is not built without one: name one with \
+             --scratch-dir (MARTD_SCRATCH_DIR)",
         )
     })
 }
@@ -121,7 +122,7 @@ impl Drop for Scratch {
 }
 
 impl Builder {
-    pub(super) fn start(settings: &Settings) -> io::Result<Self> {
+    pub(super) fn start(settings: &BuilderSettings) -> io::Result<Self> {
         let name = format!("{SCRATCH_PREFIX}{}", Uuid::now_v7().simple());
         let scratch = Scratch(settings.scratch.join(name));
         let (socket, theirs) = UnixStream::pair()?;
@@ -150,10 +151,10 @@ impl Builder {
     /// For people: why there is no answer. The builder is of no use any more.
     pub(super) fn ask(
         &mut self,
-        request: &Request,
+        request: &BuildRequest,
         descriptors: &[BorrowedFd<'_>],
         deadline: Duration,
-    ) -> Result<Response, String> {
+    ) -> Result<BuildResponse, String> {
         self.asked += 1;
         let (began, cpu_began) = (Instant::now(), self.cpu_time());
         let by_the_clock = deadline.saturating_mul(self.patience);
@@ -174,7 +175,7 @@ impl Builder {
             let answer = self
                 .socket
                 .set_read_timeout(Some(wait))
-                .and_then(|()| ipc::receive::<Response>(&self.socket));
+                .and_then(|()| ipc::receive::<BuildResponse>(&self.socket));
             match answer {
                 Ok(Some((response, _))) => return Ok(response),
                 Ok(None) => return Err(self.how_it_ended()),

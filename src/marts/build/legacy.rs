@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::messages::{Allowance, Cause, Failure, Listed, Request, Response};
-use super::pool::{Known, Shared, allowance, block};
+use super::messages::{Allowance, BuildRequest, BuildResponse, Cause, Listed, ReadFailure};
+use super::pool::{Known, PoolShared, allowance, block};
 use super::table::{Place, SMALLEST_TABLE_BYTES, TableKind};
-use super::{BuiltTable, Pool, Rejection};
+use super::{BuiltTable, FileRejection, Pool};
 use crate::legacy::{LegacyVersion, catalog_name};
 
 /// A table or view of a legacy file.
@@ -60,7 +60,7 @@ impl Pool {
 }
 
 struct Export<'e> {
-    shared: &'e Shared,
+    shared: &'e PoolShared,
     version: &'e LegacyVersion,
     schemas: &'e [String],
     deadline: Duration,
@@ -68,14 +68,14 @@ struct Export<'e> {
 
 const NONSENSE: &str = "its builder answered nonsense";
 
-impl From<Failure> for Rejection {
-    fn from(Failure { cause, reason }: Failure) -> Self {
+impl From<ReadFailure> for FileRejection {
+    fn from(ReadFailure { cause, reason }: ReadFailure) -> Self {
         Self { reason, lasting: cause == Cause::Content }
     }
 }
 
 /// A rejection of the whole file.
-fn told<T>(rejection: Rejection) -> io::Result<Result<T, String>> {
+fn told<T>(rejection: FileRejection) -> io::Result<Result<T, String>> {
     if rejection.lasting {
         Ok(Err(rejection.reason))
     } else {
@@ -97,7 +97,7 @@ impl<'e> Export<'e> {
         for table in listed {
             let outcome = match self.build(&table, &mut kept)? {
                 Ok(table) => Ok(table),
-                Err(Rejection { reason, .. }) if table.is_view => {
+                Err(FileRejection { reason, .. }) if table.is_view => {
                     warn!(schema = table.schema, view = table.name, reason, "a view has no table");
                     Err(reason)
                 }
@@ -109,7 +109,7 @@ impl<'e> Export<'e> {
     }
 
     /// Starts a builder and has it attach the file. It will be able to write `place`.
-    fn attach(&self, place: Option<&Place>) -> io::Result<Result<Attached<'e>, Rejection>> {
+    fn attach(&self, place: Option<&Place>) -> io::Result<Result<Attached<'e>, FileRejection>> {
         let mut known = self.shared.start()?;
         let is_copied = self.version.is_copied();
         let mut descriptors = Vec::new();
@@ -118,7 +118,7 @@ impl<'e> Export<'e> {
         }
         descriptors.extend(place.map(AsFd::as_fd));
         let cpu_seconds = 2 * self.deadline.as_secs() + 2;
-        let request = Request::Attach {
+        let request = BuildRequest::Attach {
             catalog: catalog_name(&self.version.path, self.schemas),
             schemas: self.schemas.to_vec(),
             path: (!is_copied).then(|| self.version.path.clone()),
@@ -126,10 +126,10 @@ impl<'e> Export<'e> {
             allowance: Allowance { cpu_seconds, table_bytes: SMALLEST_TABLE_BYTES },
         };
         Ok(match known.builder.ask(&request, &descriptors, self.deadline) {
-            Ok(Response::Listed(listed)) => Ok((known, listed)),
-            Ok(Response::Failed(failure)) => Err(failure.into()),
-            Ok(Response::Built(_)) => Err(Rejection::passing(NONSENSE.to_owned())),
-            Err(reason) => Err(Rejection::passing(reason)),
+            Ok(BuildResponse::Listed(listed)) => Ok((known, listed)),
+            Ok(BuildResponse::Failed(failure)) => Err(failure.into()),
+            Ok(BuildResponse::Built(_)) => Err(FileRejection::passing(NONSENSE.to_owned())),
+            Err(reason) => Err(FileRejection::passing(reason)),
         })
     }
 
@@ -138,7 +138,7 @@ impl<'e> Export<'e> {
         &self,
         table: &Listed,
         kept: &mut Option<Known<'e>>,
-    ) -> io::Result<Result<Arc<BuiltTable>, Rejection>> {
+    ) -> io::Result<Result<Arc<BuiltTable>, FileRejection>> {
         let (mut stopped, mut on_disk) = (false, false);
         // How large one of them is, nobody knows; none is larger than the file but by views.
         let estimate = self.version.file.size();
@@ -146,7 +146,7 @@ impl<'e> Export<'e> {
             let place = match self.shared.settings.budget.place(SMALLEST_TABLE_BYTES, on_disk) {
                 Ok(place) => place,
                 // More memory than now there may never be: let the reason be seen.
-                Err(reason) => return Ok(Err(Rejection::lasting(reason))),
+                Err(reason) => return Ok(Err(FileRejection::lasting(reason))),
             };
             on_disk = place.kind() == TableKind::Disk;
             if on_disk {
@@ -159,14 +159,14 @@ impl<'e> Export<'e> {
                     Err(rejection) => return Ok(Err(rejection)),
                 },
             };
-            let request = Request::Export {
+            let request = BuildRequest::Export {
                 block: block(estimate),
                 schema: table.schema.clone(),
                 name: table.name.clone(),
                 allowance: allowance(&place, self.deadline),
             };
             match known.builder.ask(&request, &[place.as_fd()], self.deadline) {
-                Ok(Response::Built(report)) => {
+                Ok(BuildResponse::Built(report)) => {
                     if on_disk {
                         drop(known); // which ends whoever could still write a file on disk
                     } else {
@@ -177,16 +177,16 @@ impl<'e> Export<'e> {
                         None => on_disk = true,
                     }
                 }
-                Ok(Response::Failed(failure)) => match failure.cause {
+                Ok(BuildResponse::Failed(failure)) => match failure.cause {
                     Cause::TooLarge if !on_disk => on_disk = true,
                     Cause::Internal if !stopped => stopped = true,
                     _ => return Ok(Err(failure.into())),
                 },
-                Ok(Response::Listed(_)) | Err(_) if !stopped => stopped = true,
-                Ok(Response::Listed(_)) => {
-                    return Ok(Err(Rejection::passing(NONSENSE.to_owned())));
+                Ok(BuildResponse::Listed(_)) | Err(_) if !stopped => stopped = true,
+                Ok(BuildResponse::Listed(_)) => {
+                    return Ok(Err(FileRejection::passing(NONSENSE.to_owned())));
                 }
-                Err(reason) => return Ok(Err(Rejection::passing(reason))),
+                Err(reason) => return Ok(Err(FileRejection::passing(reason))),
             }
         }
     }

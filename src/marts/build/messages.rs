@@ -17,11 +17,11 @@ pub(super) struct Allowance {
 
 /// What the front asks for.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Request {
+pub(super) enum BuildRequest {
     /// Build the table of a Parquet file. Descriptors: the file, the place.
     Parquet { block: u32, allowance: Allowance },
     /// Attach a legacy file and list what is in it. Descriptors: the file and its logs, unless there
-    /// is a path; then places that are to be writable for a later [`Request::Export`].
+    /// is a path; then places that are to be writable for a later [`BuildRequest::Export`].
     Attach {
         catalog: String,
         schemas: Vec<String>,
@@ -36,13 +36,13 @@ pub(super) enum Request {
 
 /// What a builder answers.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Response {
+pub(super) enum BuildResponse {
     /// The table is in its place.
     Built(Report),
     /// What a legacy file has.
     Listed(Vec<Listed>),
     /// Neither; this builder is of no use any more.
-    Failed(Failure),
+    Failed(ReadFailure),
 }
 
 /// A table or view of a legacy file.
@@ -55,7 +55,7 @@ pub(super) struct Listed {
 
 /// Why a request came to nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Failure {
+pub(super) struct ReadFailure {
     pub(super) cause: Cause,
     /// Without paths.
     pub(super) reason: String,

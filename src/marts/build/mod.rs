@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use builder::{SUBCOMMAND, main};
 pub(crate) use child::SCRATCH_PREFIX;
-pub use child::{Settings, choose_scratch};
+pub use child::{BuilderSettings, choose_scratch};
 pub use footer::{Footer, FooterError, has_tail};
 pub use legacy::BuiltLegacyTable;
 pub use pool::Pool;
@@ -72,7 +72,7 @@ pub struct ReportColumn {
 
 /// Why a content has no table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
+pub struct FileRejection {
     /// For people, without paths.
     pub reason: String,
     /// Whether it holds for the content. What does not, a deadline or a want of memory, is tried
@@ -86,7 +86,7 @@ pub enum Verdict {
     /// Its table. Whoever drops the last of these gives its memory back.
     Built(Arc<BuiltTable>),
     /// It has none.
-    Rejected(Rejection),
+    Rejected(FileRejection),
 }
 
 /// What became of a version that was submitted.
@@ -95,7 +95,7 @@ pub enum BuildResult {
     /// There is a table.
     Built(Arc<BuiltTable>),
     /// There is none. When that is not lasting, another outcome follows some time.
-    Rejected(Rejection),
+    Rejected(FileRejection),
     /// The file was rewritten in place while it was read: what was found says nothing about it.
     Rewritten,
     /// A newer version of the mart was submitted before this one was begun with.
@@ -113,7 +113,7 @@ pub struct Outcome {
     pub result: BuildResult,
 }
 
-impl Rejection {
+impl FileRejection {
     fn lasting(reason: String) -> Self {
         Self { reason, lasting: true }
     }

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::child::{Builder, Settings};
+use super::child::{Builder, BuilderSettings};
 use super::footer::{Footer, FooterError};
-use super::messages::{Allowance, Cause, Request, Response};
+use super::messages::{Allowance, BuildRequest, BuildResponse, Cause};
 use super::queue::{Asker, Queue, Step};
 use super::source::{LARGE_BLOCK, SMALL_BLOCK};
 use super::table::{Place, TableKind};
-use super::{Outcome, Rejection, Verdict};
+use super::{FileRejection, Outcome, Verdict};
 use crate::digest::Digest;
 use crate::pin::{Pin, PinKind};
 
@@ -35,12 +35,12 @@ const BUILDERS_PER_FILE: usize = 2;
 /// Builds tables in builder processes. Contents are built once while their tables are alive, and of
 /// each mart only the newest version that waits.
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-pub(super) struct Shared {
-    pub(super) settings: Settings,
+pub(super) struct PoolShared {
+    pub(super) settings: BuilderSettings,
     state: Mutex<State>,
     changed: Condvar,
     report: Box<dyn Fn(Outcome) + Send + Sync>,
@@ -67,12 +67,12 @@ impl Pool {
     /// # Errors
     /// When no thread can be had.
     pub fn start(
-        settings: Settings,
+        settings: BuilderSettings,
         report: impl Fn(Outcome) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let queue = Queue::new();
         let state = State { queue, is_ending: false, sockets: HashMap::new(), builders: 0 };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(PoolShared {
             settings,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -129,7 +129,7 @@ impl Pool {
         verdicts.iter().filter_map(|(hash, verdict)| Some((hash, verdict?))).collect()
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &PoolShared {
         &self.shared
     }
 }
@@ -152,7 +152,7 @@ impl Drop for Pool {
 /// A builder whose socket the pool knows.
 pub(super) struct Known<'s> {
     pub(super) builder: Builder,
-    shared: &'s Shared,
+    shared: &'s PoolShared,
     number: u64,
 }
 
@@ -162,7 +162,7 @@ impl Drop for Known<'_> {
     }
 }
 
-impl Shared {
+impl PoolShared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,14 +224,14 @@ impl Shared {
         let uncompressed = match Footer::read(pin) {
             Ok(footer) => footer.uncompressed,
             Err(FooterError::Broken(reason)) => {
-                return Verdict::Rejected(Rejection::lasting(reason));
+                return Verdict::Rejected(FileRejection::lasting(reason));
             }
             Err(FooterError::Incomplete(_)) => pin.size().saturating_mul(USUAL_COMPRESSION),
         };
         let estimate = uncompressed.max(pin.size());
         let deadline = self.settings.deadline(estimate);
         let (mut stopped, mut on_disk) = (0, false);
-        let rejected = |reason| Verdict::Rejected(Rejection::passing(reason));
+        let rejected = |reason| Verdict::Rejected(FileRejection::passing(reason));
         loop {
             let place = match self.settings.budget.place(estimate, on_disk) {
                 Ok(place) => place,
@@ -246,11 +246,13 @@ impl Shared {
                 Ok(known) => known,
                 Err(error) => return rejected(format!("has no builder: {error}")),
             };
-            let request =
-                Request::Parquet { block: block(estimate), allowance: allowance(&place, deadline) };
+            let request = BuildRequest::Parquet {
+                block: block(estimate),
+                allowance: allowance(&place, deadline),
+            };
             let asked = known.builder.ask(&request, &[pin.as_fd(), place.as_fd()], deadline);
             let reason = match asked {
-                Ok(Response::Built(report)) => {
+                Ok(BuildResponse::Built(report)) => {
                     if alone {
                         drop(known); // which ends whoever could still write a file on disk
                     } else {
@@ -268,9 +270,9 @@ impl Shared {
                         Err(error) => format!("its table cannot be sealed: {error}"),
                     }
                 }
-                Ok(Response::Failed(failure)) => match failure.cause {
+                Ok(BuildResponse::Failed(failure)) => match failure.cause {
                     Cause::Content => {
-                        return Verdict::Rejected(Rejection::lasting(failure.reason));
+                        return Verdict::Rejected(FileRejection::lasting(failure.reason));
                     }
                     Cause::TooLarge if !on_disk => {
                         on_disk = true;
@@ -279,7 +281,7 @@ impl Shared {
                     Cause::TooLarge | Cause::Resources => return rejected(failure.reason),
                     Cause::Internal => failure.reason,
                 },
-                Ok(Response::Listed(_)) => "its builder answered nonsense".to_owned(),
+                Ok(BuildResponse::Listed(_)) => "its builder answered nonsense".to_owned(),
                 Err(reason) => reason,
             };
             stopped += 1;

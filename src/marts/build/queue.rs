@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use quick_cache::unsync::Cache;
 
-use super::{BuildResult, BuiltTable, Outcome, Rejection, Verdict};
+use super::{BuildResult, BuiltTable, FileRejection, Outcome, Verdict};
 use crate::digest::Digest;
 use crate::pin::{Pin, PinKind};
 
@@ -47,7 +47,7 @@ struct Entry {
 /// A content that was rejected for no lasting reason.
 #[derive(Debug)]
 struct Again {
-    rejection: Rejection,
+    rejection: FileRejection,
     attempts: u32,
     due: Instant,
     /// Whoever holds none of these pins any more does not care.
@@ -71,7 +71,7 @@ pub(super) struct Queue {
     entries: HashMap<Digest, Entry>,
     outcomes: VecDeque<Outcome>,
     tables: HashMap<Digest, Weak<BuiltTable>>,
-    rejected: Cache<Digest, Rejection>,
+    rejected: Cache<Digest, FileRejection>,
     again: HashMap<Digest, Again>,
 }
 
@@ -218,7 +218,7 @@ impl Queue {
         }
     }
 
-    fn note_again(&mut self, hash: Digest, rejection: &Rejection, asks: &[Ask], now: Instant) {
+    fn note_again(&mut self, hash: Digest, rejection: &FileRejection, asks: &[Ask], now: Instant) {
         let attempts = self.again.get(&hash).map_or(0, |again| again.attempts);
         let mut pins = Vec::new();
         for ask in asks {

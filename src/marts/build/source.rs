@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use duckdb::{Config, Connection};
 
-use super::messages::{Cause, Failure, Listed};
+use super::messages::{Cause, Listed, ReadFailure};
 use super::{Report, ReportColumn, TABLE};
 use crate::limits;
 
@@ -20,7 +20,7 @@ pub(super) const LARGE_BLOCK: u32 = 256 << 10;
 const BUILT: &str = "martd: the table that is being built";
 
 /// DuckDB in a builder. Of no use any more after the first failure.
-pub(super) struct Source {
+pub(super) struct ParquetSource {
     connection: Connection,
     scratch: PathBuf,
     /// Files so far. DuckDB may remember a file by its path, so no two have the same.
@@ -29,8 +29,8 @@ pub(super) struct Source {
     legacy: Option<(String, Vec<OwnedFd>)>,
 }
 
-impl Source {
-    pub(super) fn open(scratch: PathBuf) -> Result<Self, Failure> {
+impl ParquetSource {
+    pub(super) fn open(scratch: PathBuf) -> Result<Self, ReadFailure> {
         let config = || {
             Config::default()
                 .threads(1)?
@@ -44,7 +44,7 @@ impl Source {
         };
         let connection = config()
             .and_then(Connection::open_in_memory_with_flags)
-            .map_err(|error| Failure::of(&error.to_string(), &[]))?;
+            .map_err(|error| ReadFailure::of(&error.to_string(), &[]))?;
         Ok(Self { connection, scratch, files: 0, legacy: None })
     }
 
@@ -54,11 +54,11 @@ impl Source {
         file: OwnedFd,
         place: OwnedFd,
         block: u32,
-    ) -> Result<Report, Failure> {
+    ) -> Result<Report, ReadFailure> {
         self.files += 1;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let literal = quote_literal(&path);
-        let failed = |error: duckdb::Error| Failure::of(&error.to_string(), &[&path]);
+        let failed = |error: duckdb::Error| ReadFailure::of(&error.to_string(), &[&path]);
         let claimed = self
             .number(&format!("SELECT num_rows FROM parquet_file_metadata({literal})"))
             .map_err(failed)?;
@@ -80,7 +80,7 @@ impl Source {
         path: Option<&Path>,
         logs: &[String],
         descriptors: Vec<OwnedFd>,
-    ) -> Result<Vec<Listed>, Failure> {
+    ) -> Result<Vec<Listed>, ReadFailure> {
         let path = match path {
             Some(path) => path.to_owned(),
             None => {
@@ -90,7 +90,7 @@ impl Source {
                 for (ending, file) in endings.zip(&descriptors) {
                     let link = format!("{}{ending}", path.display());
                     symlink(format!("/proc/self/fd/{}", file.as_raw_fd()), link)
-                        .map_err(|error| Failure::resources(&error))?;
+                        .map_err(|error| ReadFailure::resources(&error))?;
                 }
                 path
             }
@@ -105,7 +105,7 @@ impl Source {
         self.connection
             .execute_batch(&attach)
             .and_then(|()| self.list(catalog, schemas))
-            .map_err(|error| Failure::of(&error.to_string(), &[&shown]))
+            .map_err(|error| ReadFailure::of(&error.to_string(), &[&shown]))
     }
 
     fn list(&self, catalog: &str, schemas: &[String]) -> duckdb::Result<Vec<Listed>> {
@@ -135,7 +135,7 @@ impl Source {
         name: &str,
         place: OwnedFd,
         block: u32,
-    ) -> Result<Report, Failure> {
+    ) -> Result<Report, ReadFailure> {
         self.files += 1;
         let catalog = self.legacy.as_ref().map_or("", |(catalog, _)| catalog);
         let from = [catalog, schema, name].map(quote_identifier).join(".");
@@ -149,16 +149,16 @@ impl Source {
         block: u32,
         from: &str,
         claimed: Option<i64>,
-    ) -> Result<Report, Failure> {
+    ) -> Result<Report, ReadFailure> {
         let empty = if block == SMALL_BLOCK { EMPTY_16K } else { EMPTY_256K };
         let place = fs::File::from(place);
-        place.write_all_at(empty, 0).map_err(|error| Failure::resources(&error))?;
+        place.write_all_at(empty, 0).map_err(|error| ReadFailure::resources(&error))?;
         // The database's log lies beside its name: a few KiB, gone after CHECKPOINT.
         let link = self.scratch.join(format!("{}.duckdb", self.files));
         symlink(format!("/proc/self/fd/{}", place.as_raw_fd()), &link)
-            .map_err(|error| Failure::resources(&error))?;
+            .map_err(|error| ReadFailure::resources(&error))?;
         let shown = link.display().to_string();
-        let failed = |error: duckdb::Error| Failure::of(&error.to_string(), &[&shown]);
+        let failed = |error: duckdb::Error| ReadFailure::of(&error.to_string(), &[&shown]);
         let built = quote_identifier(BUILT);
         let table = format!("{built}.{TABLE}");
         let run = |sql: &str| self.connection.execute_batch(sql).map_err(failed);
@@ -170,14 +170,14 @@ impl Source {
         let rows = self.number(&format!("SELECT count(*) FROM {table}")).map_err(failed)?;
         let rows = rows.unwrap_or_default();
         if let Some(claimed) = claimed.filter(|claimed| *claimed != rows) {
-            return Err(Failure::content(format!("holds {rows} rows, but claims {claimed}")));
+            return Err(ReadFailure::content(format!("holds {rows} rows, but claims {claimed}")));
         }
         let columns = self.columns().map_err(failed)?;
         let may_be_empty = claimed == Some(1);
         let is_null_row = may_be_empty && self.is_null_alone(&table, &columns).map_err(failed)?;
         run(&format!("CHECKPOINT {built}"))?;
         run(&format!("DETACH {built}"))?;
-        fs::remove_file(&link).map_err(|error| Failure::resources(&error))?;
+        fs::remove_file(&link).map_err(|error| ReadFailure::resources(&error))?;
         Ok(Report { rows: rows.unsigned_abs(), columns, is_null_row })
     }
 
@@ -211,7 +211,7 @@ impl Source {
     }
 }
 
-impl Failure {
+impl ReadFailure {
     pub(super) fn content(reason: String) -> Self {
         Self { cause: Cause::Content, reason }
     }
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_reason_has_no_paths_and_no_stack() {
-        let failure = Failure::of(
+        let failure = ReadFailure::of(
             "INTERNAL Error: in \"/proc/self/fd/7\" and (/a/b.so:1), at 1/2\n\nStack Trace:\n/lib/x",
             &["/proc/self/fd/7"],
         );
@@ -320,8 +320,8 @@ mod tests {
         assert_eq!(failure.reason, "INTERNAL Error: in \"the file\" and (the file), at 1/2");
         let memory =
             "Out of Memory Error: failed to allocate\n\nPossible solutions:\n* SET threads=X";
-        assert_eq!(Failure::of(memory, &[]).reason, "Out of Memory Error: failed to allocate");
+        assert_eq!(ReadFailure::of(memory, &[]).reason, "Out of Memory Error: failed to allocate");
         let written = "Conversion Error: could not convert 'IO Error: File too large'";
-        assert_eq!(Failure::of(written, &[]).cause, Cause::Content);
+        assert_eq!(ReadFailure::of(written, &[]).cause, Cause::Content);
     }
 }

@@ -14,7 +14,7 @@ fn parquet(text: &str) -> Vec<u8> {
 }
 
 fn rejected(reason: &str, lasting: bool) -> BuildResult {
-    BuildResult::Rejected(Rejection { reason: reason.to_owned(), lasting })
+    BuildResult::Rejected(FileRejection { reason: reason.to_owned(), lasting })
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn a_builder_that_is_stopped_is_replaced() {
     let pin = stage.pin("SELECT 1 AS a");
     pool.submit(Arc::clone(&pin), "a");
     let BuildResult::Rejected(rejection) = next(&outcomes).result else { panic!("built") };
-    assert_eq!(rejection, Rejection::passing("was not read within 2s".to_owned()));
+    assert_eq!(rejection, FileRejection::passing("was not read within 2s".to_owned()));
     fs::write(stage.path("healed"), "").expect("write");
     pool.retry_now();
     while !matches!(next(&outcomes).result, BuildResult::Built(_)) {}
@@ -169,7 +169,8 @@ fn a_killed_front_leaves_nothing_behind() {
 /// Builds a file, says so, and has its builder still when it is killed.
 fn be_a_front(dir: &Path) {
     let budget = TableBudget::new(64 << 20, None);
-    let settings = Settings::new(dir.join("martd"), dir.join("scratch"), budget).expect("threads");
+    let settings =
+        BuilderSettings::new(dir.join("martd"), dir.join("scratch"), budget).expect("threads");
     let pool = Pool::start(settings, |_| {}).expect("threads");
     let file = fs::File::open(dir.join("made.parquet")).expect("open");
     let pin = Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("pin"));

@@ -88,7 +88,7 @@ fn a_decimal_of_more_digits_than_duckdb_has_is_broken() {
         let pin = stage.pin_file(&foreign(&format!("pyarrow/{name}")));
         let Err(FooterError::Broken(reason)) = Footer::read(&pin) else { panic!("{name} is read") };
         assert!(reason.contains(told), "{reason}");
-        assert_eq!(rejection(&stage.build(&pin)), &Rejection::lasting(reason));
+        assert_eq!(rejection(&stage.build(&pin)), &FileRejection::lasting(reason));
     }
     assert_eq!(stage.runs(), 0);
 }
@@ -112,7 +112,7 @@ fn a_footer_that_contradicts_itself_is_broken() {
     let Err(FooterError::Broken(reason)) = Footer::read(&pin) else { panic!("read") };
     assert_eq!(reason, "names 1 columns otherwise in its schema than beside them");
     let verdict = stage.build(&pin);
-    assert_eq!((rejection(&verdict), stage.runs()), (&Rejection::lasting(reason), 0));
+    assert_eq!((rejection(&verdict), stage.runs()), (&FileRejection::lasting(reason), 0));
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn a_builder() {
 /// A pool, and a folder for its files.
 struct Stage {
     dir: tempfile::TempDir,
-    settings: Settings,
+    settings: BuilderSettings,
     pins: Arc<Budget>,
 }
 
@@ -56,7 +56,7 @@ impl Stage {
         write_program(&program, &text);
         let budget = TableBudget::new(64 << 20, None);
         let mut settings =
-            Settings::new(program, dir.path().join("scratch"), budget).expect("threads");
+            BuilderSettings::new(program, dir.path().join("scratch"), budget).expect("threads");
         settings.builders = 1;
         Self { dir, settings, pins: Budget::new(64 << 20) }
     }
@@ -137,7 +137,7 @@ fn table(verdict: &Verdict) -> &Arc<BuiltTable> {
     }
 }
 
-fn rejection(verdict: &Verdict) -> &Rejection {
+fn rejection(verdict: &Verdict) -> &FileRejection {
     match verdict {
         Verdict::Built(table) => panic!("{:?}", table.report()),
         Verdict::Rejected(rejection) => rejection,
