@@ -336,7 +336,8 @@ async fn live(asks: &mut UnboundedReceiver<Ask>, refresh: &Refresh, tokens: Opti
 
 /// For people on a terminal, JSON for everything else. `RUST_LOG` chooses what is logged.
 fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,notify=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.init();
