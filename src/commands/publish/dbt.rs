@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::{Claim, Plan, Unserved};
 use crate::ledger::{Build, Column, EMPTY, Model, NodeResult, Status};
@@ -317,7 +317,8 @@ impl Node {
     /// Whether an option for DuckDB's COPY is set.
     fn option(&self, key: &str) -> bool {
         let option = self.config.get("options").and_then(|options| options.get(key));
-        option.is_some_and(|said| !said.is_null() && *said != Json::Bool(false))
+        // They go to DuckDB as they are: the text false is false, too.
+        option.is_some_and(|said| !said.is_null() && ![json!(false), json!("false")].contains(said))
     }
 
     fn only_warns(&self) -> bool {
