@@ -15,6 +15,7 @@ use martd::engine::{
     Table,
 };
 use martd::mart_dir::MartDir;
+use martd::mart_pin::{MartPin, PinnedFile};
 use martd::marts::build::{self, Pool, TableBudget, Verdict};
 use martd::pin::{Budget, Pin};
 use martd::sql_gate::Validator;
@@ -63,6 +64,7 @@ fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
     let pool = Pool::start(builders, |_| {}).expect("threads");
     let file = File::open(dir.path().join(SCHEMA).join("m0.parquet"));
     let pin = Arc::new(Pin::new(file.expect("a mart"), &Budget::new(u64::MAX)).expect("a pin"));
+    let pin = Arc::new(MartPin::new(vec![PinnedFile { path: "m0.parquet".to_owned(), pin }]));
     let Some(Verdict::Built(table)) = pool.build_all([&pin]).remove(&pin.hash()) else {
         panic!("the mart has no table")
     };
@@ -98,7 +100,7 @@ fn engine(runtime: &Runtime) -> Engine {
 fn scan(bencher: Bencher, count: usize) {
     let dir = marts(count);
     let mart_dir = MartDir::new(dir.path()).open().expect("a directory");
-    bencher.bench(|| mart_dir.scan(|_| false).expect("a scan"));
+    bencher.bench(|| mart_dir.scan(|_| false, |_, _| {}).expect("a scan"));
 }
 
 #[divan::bench]

@@ -16,41 +16,42 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The most descriptors of one message: the kernel's limit.
+/// The most descriptors at once: the kernel's limit. [`send`] sends more of them ahead of their message.
 pub const MOST_DESCRIPTORS: usize = 253;
+/// In the place of a length: nothing but descriptors of the message that follows.
+const DESCRIPTORS_AHEAD: u32 = u32::MAX;
 /// A longer message is not believed. The largest are reports on tables, of about 50 bytes a column.
 const MOST_BYTES: usize = 64 << 20;
 
-/// Sends a message; the descriptors go with its first byte.
+/// Sends a message; the descriptors go with its first byte, or before it.
 ///
 /// # Errors
 /// The socket's; also when the message is too large.
-///
-/// # Panics
-/// With more than [`MOST_DESCRIPTORS`] descriptors.
 pub fn send(
     socket: &UnixStream,
     message: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let bytes = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
-    send_bytes(socket, bytes, descriptors)
-}
-
-fn send_bytes(
-    socket: &UnixStream,
-    mut bytes: Vec<u8>,
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
+    let mut bytes = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
     let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
+    let mut rest = descriptors;
+    while rest.len() > MOST_DESCRIPTORS {
+        let (ahead, others) = rest.split_at(MOST_DESCRIPTORS);
+        send_bytes(socket, &DESCRIPTORS_AHEAD.to_le_bytes(), ahead)?;
+        rest = others;
+    }
+    send_bytes(socket, &bytes, rest)
+}
+
+fn send_bytes(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "too many descriptors");
     }
     let sent = rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
+        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
     })?;
     let mut rest = socket;
     rest.write_all(&bytes[sent..])
@@ -63,6 +64,35 @@ fn send_bytes(
 /// [`io::ErrorKind::WouldBlock`], and can be waited for again; one that broke off, or that does not
 /// parse, is another error.
 pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut descriptors = Vec::new();
+    let length = loop {
+        let begun = !descriptors.is_empty();
+        match receive_length(socket, &mut descriptors) {
+            Ok(Some(DESCRIPTORS_AHEAD)) => {}
+            Ok(Some(length)) => break length as usize,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(if begun { broken_off(error) } else { error }),
+        }
+    };
+    if length > MOST_BYTES {
+        return Err(io::Error::other(format!("a message of {length} bytes")));
+    }
+    let mut bytes = vec![0; length];
+    let mut rest = socket;
+    rest.read_exact(&mut bytes).map_err(broken_off)?;
+    let message = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+    Ok(Some((message, descriptors)))
+}
+
+fn broken_off(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "a message broke off"),
+        _ => error,
+    }
+}
+
+/// The next length, and the descriptors that come with it; `None` at the end.
+fn receive_length(socket: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> io::Result<Option<u32>> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -73,24 +103,43 @@ pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<Option<(T
     if received.bytes == 0 {
         return Ok(None);
     }
-    let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(files) = message {
             descriptors.extend(files);
         }
     }
-    let broken_off = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "a message broke off"),
-        _ => error,
-    };
     let mut rest = socket;
     rest.read_exact(&mut length[received.bytes..]).map_err(broken_off)?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > MOST_BYTES {
-        return Err(io::Error::other(format!("a message of {length} bytes")));
+    Ok(Some(u32::from_le_bytes(length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_message_has_more_descriptors_than_the_kernel_takes_at_once() {
+        let (one, other) = UnixStream::pair().expect("sockets");
+        let files: Vec<_> = (0..2 * MOST_DESCRIPTORS + 1)
+            .map(|number| {
+                let mut file = tempfile::tempfile().expect("a temporary file");
+                write!(file, "{number}").expect("written");
+                file
+            })
+            .collect();
+        for count in [0, 1, MOST_DESCRIPTORS, MOST_DESCRIPTORS + 1, files.len()] {
+            let sent: Vec<_> = files[..count].iter().map(AsFd::as_fd).collect();
+            send(&one, &count, &sent).expect("sent");
+            let (message, received) = receive::<usize>(&other).expect("received").expect("one");
+            let number = |fd: OwnedFd| {
+                let mut text = [0; 8];
+                let length = rustix::io::pread(fd, &mut text, 0).expect("readable");
+                String::from_utf8_lossy(&text[..length]).parse::<usize>().expect("a number")
+            };
+            let numbers: Vec<_> = received.into_iter().map(number).collect();
+            assert_eq!((message, numbers), (count, (0..count).collect()));
+        }
     }
-    let mut bytes = vec![0; length];
-    rest.read_exact(&mut bytes).map_err(broken_off)?;
-    let message = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
-    Ok(Some((message, descriptors)))
 }

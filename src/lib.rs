@@ -3,8 +3,8 @@
 //! The modules in the order in which data flows through them:
 //!
 //! - [`watch`] notices that the directory ([`mart_dir`]) may have changed, and [`scan`] looks;
-//! - [`pin`] makes a file's bytes immutable and names them by their [`digest`], and [`marts`] builds a table from them, which is their
-//!   verification, too;
+//! - [`pin`] makes a file's bytes immutable and names them by their [`digest`], [`mart_pin`] holds the files of a mart together, and
+//!   [`marts`] builds a table from them, which is their verification, too;
 //! - [`legacy`] is the DuckDB file that is served until the first mart lands;
 //! - [`ledger`] is what dbt says of its builds, and [`publish`] decides what may be served;
 //! - [`state`] keeps it over a restart;
@@ -25,6 +25,7 @@ pub mod scan;
 pub mod mart_dir;
 pub mod digest;
 pub mod pin;
+pub mod mart_pin;
 pub mod marts;
 pub mod legacy;
 pub mod ledger;

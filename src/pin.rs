@@ -139,6 +139,7 @@ pub struct Pin {
     fd: Arc<OwnedFd>,
     kind: PinKind,
     identity: Identity,
+    read_at: Timestamp,
     hash: Digest,
     /// What a held file was when its bytes were last known to be those that were pinned.
     known: Mutex<Identity>,
@@ -173,7 +174,7 @@ impl Pin {
     /// As [`Pin::new`].
     pub fn of_shared(file: &Arc<OwnedFd>, budget: &Arc<Budget>) -> Result<Self, PinError> {
         let mut reservation = budget.claim()?;
-        let before = Identity::of_open(file)?;
+        let (before, read_at) = (Identity::of_open(file)?, Timestamp::now());
         let mut copy = reservation.reserve(before.size()).then(Copy::create).transpose();
         let hash = hash(file, &before, |part, offset| {
             budget.read.fetch_add(part.len() as u64, Ordering::Relaxed);
@@ -195,7 +196,8 @@ impl Pin {
                 (Arc::clone(file), PinKind::Descriptor)
             }
         };
-        Ok(Self { fd, kind, identity: before, hash, known: Mutex::new(before), reservation })
+        let known = Mutex::new(before);
+        Ok(Self { fd, kind, identity: before, read_at, hash, known, reservation })
     }
 
     /// Whether this open file has the bytes that were pinned. Reads all of them, and copies none.
@@ -222,6 +224,11 @@ impl Pin {
     /// The file as it was when it was pinned.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// When reading it began.
+    pub fn read_at(&self) -> Timestamp {
+        self.read_at
     }
 
     /// The hash of all bytes. Size and footer of two files that differ in one value can be equal.

@@ -2,14 +2,14 @@
 //! apart.
 //!
 //! A scan is the truth and events are only hints, so a scan is cheap: one `statx` a file, nothing
-//! opened but symbolic links. What is never a mart is sorted out here by name and type; whether a
+//! opened but symbolic links and directories. What is never a mart is sorted out here by name and type; whether a
 //! candidate's bytes are whole is [`crate::marts::build`]'s question.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,9 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::ledger::{FIRST_EDITION, RECORDS};
+
+pub use parts::{Directory, MOST_PARTS};
+use stat::{StatError, is_within, real_path, stat_at};
 
 /// Of the files that may be marts.
 pub(crate) const EXTENSION: &str = ".parquet";
@@ -97,13 +100,41 @@ impl Identity {
     }
 }
 
-/// A file that may be a mart.
+/// A file that may be of a mart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its path in the mart directory.
+    pub path: String,
+    /// What it was when the scan saw it.
+    pub identity: Identity,
+}
+
+/// What may be a mart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The file's stem: the mart's name.
+    /// The mart's name.
     pub name: String,
-    /// What the file was when the scan saw it.
-    pub identity: Identity,
+    /// The one file, or the Parquet files in a directory, in the order of their paths.
+    pub files: Vec<Found>,
+    /// What there is to know of a directory; `None` of a file.
+    pub directory: Option<Directory>,
+}
+
+impl Candidate {
+    /// The entry of the mart directory that it is.
+    pub fn file_name(&self) -> String {
+        file_name(&self.name, self.directory.is_some())
+    }
+
+    /// The size of all files.
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|file| file.identity.size()).sum()
+    }
+}
+
+/// How a mart is shown as an entry of the mart directory.
+pub fn file_name(mart: &str, is_directory: bool) -> String {
+    if is_directory { format!("{mart}/") } else { format!("{mart}{EXTENSION}") }
 }
 
 /// A directory entry that is not served, and why.
@@ -118,13 +149,13 @@ pub struct Remark {
 /// What one look at the directory found, in the order of names.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// The files that may be marts.
+    /// What may be marts.
     pub candidates: Vec<Candidate>,
     /// Names and types that are never served.
     pub ignored: Vec<Remark>,
     /// Files whose names keep them from being served, and those that cannot be looked at.
     pub rejected: Vec<Remark>,
-    /// The stems of files that are there but cannot be looked at: nothing is known of them.
+    /// The names of marts that are there but cannot be looked at: nothing is known of them.
     pub unseen: Vec<String>,
 }
 
@@ -221,12 +252,17 @@ impl OpenDir {
         Ok(names)
     }
 
-    /// Lists the directory once. Of two files whose names differ in case alone, the one that `is_known`
-    /// is the candidate, or else the first; the other is rejected.
+    /// Lists the directory once. Of two marts whose names differ in case alone, the one that `is_known`
+    /// is the candidate, or else the first; the other is rejected. `enter` is called with each directory that
+    /// may be a mart, before it is listed.
     ///
     /// # Errors
     /// When the directory cannot be read. A single entry that cannot be is remarked on instead.
-    pub fn scan(&self, is_known: impl Fn(&str) -> bool) -> io::Result<Scan> {
+    pub fn scan(
+        &self,
+        is_known: impl Fn(&str) -> bool,
+        mut enter: impl FnMut(&str, &Self),
+    ) -> io::Result<Scan> {
         let mut names = self.names()?;
         names.sort();
         // A bind mount leads to its directory also when that was deleted, and then nothing is ever in
@@ -257,10 +293,20 @@ impl OpenDir {
                     continue;
                 }
                 Name::Unlisted => continue,
+                Name::Other => {
+                    self.scan_other(name, &is_known, &mut enter, &mut scan);
+                    continue;
+                }
             };
             let stat = match self.stat(name) {
                 Ok(stat) => stat,
                 Err(StatError::Gone) => continue,
+                Err(StatError::Directory) => {
+                    let reason =
+                        "is a directory; the name of a mart of parts does not end in .parquet";
+                    scan.ignored.push(remark(name, reason));
+                    continue;
+                }
                 Err(StatError::Ignored(reason)) => {
                     scan.ignored.push(remark(name, reason));
                     continue;
@@ -273,20 +319,50 @@ impl OpenDir {
                 }
             };
             claim(stem);
-            scan.candidates
-                .push(Candidate { name: stem.to_owned(), identity: Identity::of(&stat) });
+            let (name, found) =
+                (stem.to_owned(), Found { path: name.to_owned(), identity: Identity::of(&stat) });
+            scan.candidates.push(Candidate { name, files: vec![found], directory: None });
         }
-        scan.candidates.retain(|Candidate { name, .. }| {
-            let first = &folded[&name.to_ascii_lowercase()];
-            if first != name {
-                let reason = format!(
-                    "its name differs from {first}{EXTENSION} in case alone; rename one of the two"
-                );
-                scan.rejected.push(Remark { file: format!("{name}{EXTENSION}"), reason });
+        scan.candidates.iter().for_each(|candidate| claim(&candidate.name));
+        scan.reject_doubles();
+        scan.candidates.retain(|candidate| {
+            let first = &folded[&candidate.name.to_ascii_lowercase()];
+            if *first != candidate.name {
+                let reason =
+                    format!("its name differs from {first} in case alone; rename one of the two");
+                scan.rejected.push(Remark { file: candidate.file_name(), reason });
             }
-            first == name
+            *first == candidate.name
         });
         Ok(scan)
+    }
+
+    /// Looks at an entry that is a mart if it is a directory with parts.
+    fn scan_other(
+        &self,
+        name: &str,
+        is_known: impl Fn(&str) -> bool,
+        mut enter: impl FnMut(&str, &Self),
+        scan: &mut Scan,
+    ) {
+        if !matches!(self.stat(name), Err(StatError::Directory)) {
+            return scan.ignored.push(remark(name, "does not end in .parquet"));
+        }
+        if let Some(reason) = hidden(name) {
+            return scan.ignored.push(remark(name, reason));
+        }
+        match self.parts(name, |dir| enter(name, dir)) {
+            Ok(None) => {}
+            Ok(Some(candidate)) if candidate.files.is_empty() && !is_known(name) => {
+                scan.ignored.push(remark(name, "is a directory without Parquet files"));
+            }
+            Ok(Some(candidate)) => scan.candidates.push(candidate),
+            Err(error) => {
+                scan.rejected
+                    .push(remark(&file_name(name, true), &format!("cannot be looked at: {error}")));
+                scan.unseen.push(name.to_owned());
+            }
+        }
     }
 
     /// Opens a regular file of the directory for reading.
@@ -308,52 +384,33 @@ impl OpenDir {
     }
 
     fn stat(&self, name: &str) -> Result<Stat, StatError> {
-        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(stat),
-            FileType::Symlink => self.stat_link(name),
-            other => Err(StatError::Ignored(type_reason(other))),
-        }
+        stat_at(self.fd.as_fd(), &self.bounds, name)
     }
 
-    fn stat_link(&self, name: &str) -> Result<Stat, StatError> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Err(StatError::Ignored("is a link to nothing")),
-            Err(error) => return Err(error.into()),
-        };
-        if !self.contains(&fd).map_err(StatError::Failed)? {
-            return Err(StatError::Ignored("is a link that leads out of PARQUET_DIR"));
-        }
-        let stat = rustix::fs::fstat(&fd)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(stat),
-            other => Err(StatError::Ignored(type_reason(other))),
-        }
-    }
-
-    /// Whether an open file lies in `PARQUET_DIR` (or in the real mart directory, where `mart` is
-    /// itself a link). Asked of the descriptor, so no rename between check and use matters.
     fn contains(&self, fd: impl AsFd) -> io::Result<bool> {
-        let path = real_path(fd)?;
-        Ok(self.bounds.iter().any(|bound| path.starts_with(bound)))
+        is_within(&self.bounds, fd)
     }
 }
 
-fn real_path(fd: impl AsFd) -> io::Result<PathBuf> {
-    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
-}
-
-enum StatError {
-    Gone,
-    Ignored(&'static str),
-    Failed(io::Error),
-}
-
-impl From<Errno> for StatError {
-    fn from(error: Errno) -> Self {
-        if error == Errno::NOENT { Self::Gone } else { Self::Failed(error.into()) }
+impl Scan {
+    /// Takes out what is there both as a file and as a directory.
+    fn reject_doubles(&mut self) {
+        let of = |scan: &Self, is_directory: bool| -> HashSet<String> {
+            let candidates = scan.candidates.iter();
+            let those =
+                candidates.filter(|candidate| candidate.directory.is_some() == is_directory);
+            those.map(|candidate| candidate.name.clone()).collect()
+        };
+        let files = of(self, false);
+        self.candidates
+            .retain(|candidate| !(candidate.files.is_empty() && files.contains(&candidate.name)));
+        for name in files.intersection(&of(self, true)) {
+            let (file, directory) = (file_name(name, false), file_name(name, true));
+            let reason = format!("{file} and {directory} are both there; remove one of the two");
+            self.rejected.push(Remark { file: directory, reason });
+            self.unseen.push(name.clone());
+            self.candidates.retain(|candidate| candidate.name != *name);
+        }
     }
 }
 
@@ -362,35 +419,28 @@ enum Name<'n> {
     Ignored(&'static str),
     /// Not worth a line: the ledger, and hidden files that do not look like marts.
     Unlisted,
+    /// A mart if it is a directory.
+    Other,
 }
 
 fn classify(name: &str) -> Name<'_> {
     let Some(stem) = name.strip_suffix(EXTENSION) else {
         let of_ledger = [FIRST_EDITION, RECORDS].contains(&name.trim_start_matches("tmp_"));
-        return if of_ledger || name.starts_with('.') {
-            Name::Unlisted
-        } else {
-            Name::Ignored("does not end in .parquet")
-        };
+        return if of_ledger || name.starts_with('.') { Name::Unlisted } else { Name::Other };
     };
-    if name.starts_with('.') {
-        Name::Ignored("is hidden (its name starts with a dot)")
-    } else if stem.starts_with("tmp_") {
-        Name::Ignored("has DuckDB's name for a file that is being written (tmp_)")
-    } else if stem.starts_with('_') {
-        Name::Ignored("is private to its writer (its name starts with an underscore)")
-    } else {
-        Name::Mart(stem)
-    }
+    hidden(name).map_or(Name::Mart(stem), Name::Ignored)
 }
 
-fn type_reason(file_type: FileType) -> &'static str {
-    match file_type {
-        FileType::Directory => "is a directory",
-        FileType::Fifo => "is a FIFO",
-        FileType::Socket => "is a socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "is a device",
-        _ => "is no regular file",
+/// Why an entry of this name is never served.
+fn hidden(name: &str) -> Option<&'static str> {
+    if name.starts_with('.') {
+        Some("is hidden (its name starts with a dot)")
+    } else if name.starts_with("tmp_") {
+        Some("has DuckDB's name for a file that is being written (tmp_)")
+    } else if name.starts_with('_') {
+        Some("is private to its writer (its name starts with an underscore)")
+    } else {
+        None
     }
 }
 
@@ -398,5 +448,7 @@ fn remark(file: &str, reason: &str) -> Remark {
     Remark { file: file.to_owned(), reason: reason.to_owned() }
 }
 
+mod parts;
+mod stat;
 #[cfg(test)]
 mod tests;

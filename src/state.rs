@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::digest::Digest;
 use crate::ledger::Ledger;
+use crate::mart_pin::{MartPin, PinnedFile};
 use crate::marts::build::SCRATCH_PREFIX;
 use crate::pin::{Budget, Pin};
 use crate::publish::{Chosen, Target, Version};
@@ -26,7 +27,7 @@ use crate::publish::{Chosen, Target, Version};
 const MANIFEST: &str = "snapshot.json";
 const LOCK: &str = "lock";
 /// Manifests of other layouts are ignored.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 const COPY_BUFFER_BYTES: usize = 1 << 20;
 
 /// The state directory. One martd at a time may have it.
@@ -57,7 +58,8 @@ struct Kept {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
-    hash: Digest,
+    /// By their paths in the mart directory.
+    files: BTreeMap<String, Digest>,
     invocation_id: Option<String>,
     orphan: bool,
 }
@@ -70,7 +72,13 @@ struct Layout {
 impl Kept {
     fn of(target: &Target) -> Self {
         let entry = |chosen: &Chosen| Entry {
-            hash: chosen.version.pin.hash(),
+            files: chosen
+                .version
+                .pin
+                .files()
+                .iter()
+                .map(|file| (file.path.clone(), file.pin.hash()))
+                .collect(),
             invocation_id: chosen.version.invocation_id.clone(),
             orphan: chosen.orphan,
         };
@@ -161,15 +169,19 @@ impl StateDir {
     fn pin(&self, kept: Kept, budget: &Arc<Budget>) -> Result<Target, String> {
         let mut marts = BTreeMap::new();
         for (name, entry) in kept.marts {
-            let hash = entry.hash;
-            let pin = File::open(self.file(&hash))
-                .map_err(|error| error.to_string())
-                .and_then(|file| Pin::new(file, budget).map_err(|error| error.to_string()))
-                .map_err(|error| format!("the copy of {name}: {error}"))?;
-            if pin.hash() != hash {
-                return Err(format!("the copy of {name} is not what was kept"));
+            let mut files = Vec::with_capacity(entry.files.len());
+            for (path, hash) in entry.files {
+                let pin = File::open(self.file(&hash))
+                    .map_err(|error| error.to_string())
+                    .and_then(|file| Pin::new(file, budget).map_err(|error| error.to_string()))
+                    .map_err(|error| format!("the copy of {path}: {error}"))?;
+                if pin.hash() != hash {
+                    return Err(format!("the copy of {path} is not what was kept"));
+                }
+                files.push(PinnedFile { path, pin: Arc::new(pin) });
             }
-            let version = Version::new(name.clone(), entry.invocation_id, Arc::new(pin));
+            let pin = Arc::new(MartPin::new(files));
+            let version = Version::new(name.clone(), entry.invocation_id, pin);
             marts.insert(name, Chosen { version: Arc::new(version), orphan: entry.orphan });
         }
         let target = Target { marts, ledger: kept.ledger.map(Arc::new), verified: kept.verified };
@@ -204,7 +216,8 @@ impl StateDir {
     }
 
     fn copy_all(&self, target: &Target) -> io::Result<()> {
-        target.versions().try_for_each(|version| self.copy(version))
+        let files = target.versions().flat_map(|version| version.pin.files());
+        files.into_iter().try_for_each(|file| self.copy(&file.pin))
     }
 
     /// Replaces the manifest, and removes what the new one does not name.
@@ -218,10 +231,9 @@ impl StateDir {
         self.path.join(format!("{}.parquet", hash))
     }
 
-    /// Copies a version's bytes, and its modification time, which tells how fresh it is.
-    fn copy(&self, version: &Version) -> io::Result<()> {
-        let pin = &version.pin;
-        let modified = SystemTime::from(version.modified());
+    /// Copies a file's bytes, and its modification time, which tells how fresh it is.
+    fn copy(&self, pin: &Pin) -> io::Result<()> {
+        let modified = SystemTime::from(pin.identity().modified());
         let path = self.file(&pin.hash());
         if let Ok(there) = File::open(&path) {
             return there.set_times(FileTimes::new().set_modified(modified));
@@ -257,7 +269,8 @@ impl StateDir {
 
     fn remove_unnamed(&self, manifest: &Manifest) -> io::Result<()> {
         let marts = manifest.snapshots.iter().flat_map(|kept| kept.marts.values());
-        let mut named: HashSet<PathBuf> = marts.map(|entry| self.file(&entry.hash)).collect();
+        let hashes = marts.flat_map(|entry| entry.files.values());
+        let mut named: HashSet<PathBuf> = hashes.map(|hash| self.file(hash)).collect();
         named.extend([self.path.join(MANIFEST), self.path.join(LOCK)]);
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;

@@ -5,6 +5,7 @@
 //! says so, and why. It also notices what inotify never tells: that the path has come to mean
 //! another directory, because something was mounted there, or a parent or a link was exchanged.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -72,6 +73,8 @@ struct Active {
     dir: DirId,
     /// The directory of records, which may come later.
     records: Option<DirId>,
+    /// Marts that are directories.
+    marts: HashMap<String, DirId>,
 }
 
 /// inotify was wanted and could not be had.
@@ -126,6 +129,14 @@ impl Watch {
         }
     }
 
+    /// Makes sure that a directory of parts is watched, and all in it. Call it before that is listed. Without a
+    /// watch it is seen with the next scan.
+    pub fn ensure_parts(&mut self, mart: &str, parts: &OpenDir) {
+        if let Some(active) = &mut self.active {
+            active.ensure_parts(mart, parts);
+        }
+    }
+
     fn ensure_marts(&mut self, dir: &OpenDir, now: Instant) {
         if self.setting == WatchSetting::Poll
             || self.active.as_ref().is_some_and(|active| active.dir == dir.id())
@@ -149,7 +160,8 @@ impl Watch {
                 if self.degraded.take().is_some() {
                     info!("inotify works again");
                 }
-                self.active = Some(Active { watcher, dir: dir.id(), records: None });
+                self.active =
+                    Some(Active { watcher, dir: dir.id(), records: None, marts: HashMap::new() });
             }
             Err(reason) => {
                 if self.degraded() != Some(&reason) {
@@ -199,6 +211,25 @@ impl Active {
                 Ok(()) => self.records = Some(records.id()),
                 Err(error) => warn!(reason = explain(&error), "{RECORDS} is not watched"),
             }
+        }
+    }
+}
+
+impl Active {
+    fn ensure_parts(&mut self, mart: &str, parts: &OpenDir) {
+        if self.marts.get(mart) == Some(&parts.id()) {
+            return;
+        }
+        self.marts.insert(mart.to_owned(), parts.id());
+        // By its path: the watcher goes on to what is made in it later.
+        let path =
+            std::fs::read_link(format!("/proc/self/fd/{}", parts.as_fd().as_fd().as_raw_fd()));
+        let watched = path.map_err(notify::Error::io).and_then(|path| {
+            let _ = self.watcher.unwatch(&path); // of a directory that was there before it
+            self.watcher.watch(&path, RecursiveMode::Recursive)
+        });
+        if let Err(error) = watched {
+            warn!(mart, reason = explain(&error), "a directory of parts is not watched");
         }
     }
 }

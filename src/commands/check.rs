@@ -71,13 +71,13 @@ fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
     for mart in &inspection.marts {
         let (word, tone) = fate(mart, inspection.verified);
         table.row(vec![
-            format!("{}.parquet", mart.name).into(),
+            mart.file.as_str().into(),
             Cell::new(word, tone),
             mart.rows.into(),
             ByteSize::b(mart.bytes).into(),
             mart.modified.strftime("%F %T UTC").into(),
             mart.invocation_id.as_deref().unwrap_or("-").into(),
-            waiting_for(inspection, &mart.name).into(),
+            waiting_for(inspection, &mart.file).into(),
         ]);
     }
     let mut fault = |fault: &Fault, word: &str, tone: Tone| {
@@ -122,8 +122,7 @@ fn fate(mart: &Inspected, verified: bool) -> (&'static str, Tone) {
 }
 
 /// Why a mart's file belongs to no finished build, if it does not.
-fn waiting_for<'i>(inspection: &'i Inspection, name: &str) -> &'i str {
-    let file = format!("{name}.parquet");
+fn waiting_for<'i>(inspection: &'i Inspection, file: &str) -> &'i str {
     let pending = inspection.held.iter().flat_map(|held| &held.pending);
     pending.into_iter().find(|pending| pending.file == file).map_or("", |found| &found.reason)
 }

@@ -52,7 +52,13 @@ pub(super) fn answer(
         let detail = format!("{decoded} is no file of a mart; GET /v1/snapshot lists the marts");
         return Err(Problem::new(problem::NOT_FOUND, detail));
     };
-    let pin = &mart.version.pin;
+    let Some(pin) = mart.version.pin.file() else {
+        let detail = format!(
+            "the mart is a directory of {} files, and has no single one; query it, or ask for ?format=arrow",
+            mart.version.pin.files().len()
+        );
+        return Err(Problem::new(problem::NOT_FOUND, detail));
+    };
     let etag: ETag = format!("\"{}\"", pin.hash().short()).parse().expect("an entity tag");
     // A time that is still to come tells no versions apart, and may not be sent.
     let modified = SystemTime::from(mart.version.modified()).min(SystemTime::now());

@@ -109,7 +109,16 @@ pub(super) fn attach(
         );
     }
     sql.push_str("CREATE SCHEMA IF NOT EXISTS mart;\n");
-    for name in snapshot.marts.keys() {
+    for (name, mart) in &snapshot.marts {
+        if mart.version.pin.file().is_none() {
+            let count = mart.version.pin.files().len();
+            let name = quote_identifier(name).replace(['\n', '\r'], " ");
+            let _ = writeln!(
+                sql,
+                "-- mart.{name} is a directory of {count} files: ask POST /v1/query."
+            );
+            continue;
+        }
         let url = format!("http://{host}/v1/marts/{}.parquet", utf8_percent_encode(name, ESCAPED));
         let _ = writeln!(
             sql,

@@ -53,6 +53,8 @@ struct Mart<'s> {
     bytes: Option<u64>,
     mtime: Timestamp,
     pin: PinKind,
+    /// One, or the parts of a directory.
+    files: usize,
     table: TableKind,
     table_bytes: Option<u64>,
     invocation_id: Option<&'s str>,
@@ -108,6 +110,7 @@ fn marts<'s>(snapshot: &'s Snapshot, sizes: Sizes<'_>) -> Vec<Mart<'s>> {
             bytes: sized(name, mart, mart.version.pin.size()),
             mtime: mart.version.modified(),
             pin: mart.version.pin.kind(),
+            files: mart.version.pin.files().len(),
             table: mart.table.kind(),
             table_bytes: sized(name, mart, mart.table.bytes()),
             invocation_id: mart.build.as_deref(),

@@ -121,9 +121,14 @@ impl Ledger {
         self.models.iter().find(|model| model.name == name)
     }
 
-    /// Whether a record is of this mart, be it that its project has it no more.
+    /// What a record says of a mart, be it that its project has it no more.
+    pub fn record_of(&self, name: &str) -> Option<&Model> {
+        self.models.iter().chain(&self.left).find(|model| model.name == name)
+    }
+
+    /// Whether a record is of this mart.
     pub fn names(&self, name: &str) -> bool {
-        self.models.iter().chain(&self.left).any(|model| model.name == name)
+        self.record_of(name).is_some()
     }
 
     /// Whether nothing is outstanding.

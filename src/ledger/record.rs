@@ -164,6 +164,11 @@ impl Model {
         known.description.as_deref()
     }
 
+    /// Whether it is a directory of parts.
+    pub fn is_directory(&self) -> bool {
+        self.files.first().is_some_and(|file| file.path.contains('/'))
+    }
+
     /// The node that builds it; without one its name.
     pub fn node(&self) -> &str {
         self.unique_id.as_deref().unwrap_or(&self.name)
@@ -266,11 +271,24 @@ impl Record {
                 return Err(format!("mart {name} names no files, so nothing is vouched for"));
             }
             let own = [format!("{name}.parquet"), format!("{name}/")];
-            let strays = |file: &&File| file.path != own[0] && !file.path.starts_with(&own[1]);
+            let is_part = |path: &str| {
+                let part = path.strip_prefix(&own[1]);
+                part.is_some_and(|part| {
+                    part.split('/').all(|name| !["", ".", ".."].contains(&name))
+                })
+            };
+            let strays = |file: &&File| file.path != own[0] && !is_part(&file.path);
             if let Some(file) = files.iter().find(strays) {
                 return Err(format!(
                     "{} is no file of mart {name}, which is {} or lies in {}",
                     file.path, own[0], own[1]
+                ));
+            }
+            let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+            if paths.len() < files.len() || paths.len() > 1 && paths.contains(own[0].as_str()) {
+                return Err(format!(
+                    "mart {name} names a file twice, or both {} and {}; it is one of the two",
+                    own[0], own[1]
                 ));
             }
         }

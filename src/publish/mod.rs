@@ -12,16 +12,17 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::digest::{Digest, Hasher};
-use crate::ledger::{Ledger, Model};
+use crate::ledger::{self, Ledger, Model};
+use crate::mart_pin::MartPin;
 use crate::marts::build::BuiltTable;
-use crate::pin::Pin;
+use crate::scan::file_name;
 
 pub use policy::{Decision, Hold, Pending, Policy, Situation, Unverified, decide, goes_by_builds};
 
 /// Versions of one mart that are kept until the ledger has spoken.
 const STAGED_PER_MART: usize = 3;
 
-/// One version of a mart: the content of a file at a time.
+/// One version of a mart: the content of its files at a time.
 #[derive(Debug)]
 pub struct Version {
     /// The mart's name.
@@ -29,7 +30,7 @@ pub struct Version {
     /// The dbt build that wrote it, if dbt did.
     pub invocation_id: Option<String>,
     /// Its bytes.
-    pub pin: Arc<Pin>,
+    pub pin: Arc<MartPin>,
     /// When martd had read them. Of two versions of a mart, the later is the newer, whatever their
     /// files' times say.
     pub landed: Instant,
@@ -39,13 +40,28 @@ pub struct Version {
 
 impl Version {
     /// A version that was read at this moment and has no table yet.
-    pub fn new(name: String, invocation_id: Option<String>, pin: Arc<Pin>) -> Self {
+    pub fn new(name: String, invocation_id: Option<String>, pin: Arc<MartPin>) -> Self {
         Self { name, invocation_id, pin, landed: Instant::now(), table: OnceLock::new() }
     }
 
-    /// When the file was last written.
+    /// When the last of its files was written.
     pub fn modified(&self) -> Timestamp {
-        self.pin.identity().modified()
+        self.pin.modified()
+    }
+
+    /// The entry of the mart directory that it is.
+    pub fn file_name(&self) -> String {
+        file_name(&self.name, self.pin.file().is_none())
+    }
+
+    /// Whether it is these files and no others.
+    pub fn is_made_of(&self, files: &[ledger::File]) -> bool {
+        let own = self.pin.files();
+        let has = |file: &ledger::File| {
+            let place = own.binary_search_by(|own| own.path.as_str().cmp(&file.path));
+            place.is_ok_and(|place| own[place].pin.hash() == file.sha256)
+        };
+        own.len() == files.len() && files.iter().all(has)
     }
 
     /// Whether these are the bytes that are vouched for. A stamp need not be there, and counts where it is.
@@ -53,13 +69,10 @@ impl Version {
         let stamp = self.invocation_id.as_ref();
         match &*model.files {
             [] => stamp == Some(&model.invocation_id),
-            [file] => file.sha256 == self.pin.hash() && self.may_be_of(model),
-            _ => false,
+            files => {
+                stamp.is_none_or(|stamp| *stamp == model.invocation_id) && self.is_made_of(files)
+            }
         }
-    }
-
-    fn may_be_of(&self, model: &Model) -> bool {
-        self.invocation_id.as_ref().is_none_or(|stamp| *stamp == model.invocation_id)
     }
 }
 
@@ -126,9 +139,11 @@ impl Target {
     pub fn id(&self) -> String {
         let mut hasher = Hasher::default();
         for (name, chosen) in &self.marts {
-            hasher.update_text(name);
-            hasher.update_text(&format!("{name}.parquet"));
-            hasher.update(chosen.version.pin.hash().as_bytes());
+            for file in chosen.version.pin.files() {
+                hasher.update_text(name);
+                hasher.update_text(&file.path);
+                hasher.update(file.pin.hash().as_bytes());
+            }
         }
         hasher.finish().short()
     }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::{Chosen, Staged, Target, Version};
 use crate::ledger::{Ledger, Model, NodeKind, Outstanding, Rollback, SKIPPED, UNTESTED};
+use crate::scan::file_name;
 
 /// `MARTD_PUBLISH`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -60,7 +61,7 @@ pub struct Hold {
 /// A file that belongs to no finished build: one is running, was killed, or two overlapped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Pending {
-    /// The file's name.
+    /// The file's name, or that of a directory of parts and a slash.
     pub file: String,
     /// What the ledger expects and what is there.
     pub reason: String,
@@ -83,6 +84,8 @@ pub struct Situation<'a> {
     pub ledger: Option<&'a Arc<Ledger>>,
     /// The last good version of every mart whose file is there (or gone for a moment only).
     pub files: &'a BTreeMap<String, Arc<Version>>,
+    /// Why the directory of a mart is no version as it is now.
+    pub waiting: &'a BTreeMap<String, String>,
     /// Earlier versions.
     pub staged: &'a Staged,
     /// What is served now.
@@ -203,7 +206,12 @@ fn by_ledger(situation: &Situation<'_>, ledger: &Arc<Ledger>) -> Decision {
         } else if !orphan {
             missing = true;
         }
-        waiting.extend(difference(model, file, has_version).map(|pending| (has_version, pending)));
+        let reason = situation.waiting.get(name).filter(|_| model.is_directory());
+        let pending = match reason {
+            Some(reason) => Some(pending_of(model, reason.clone(), None)),
+            None => difference(model, file, has_version),
+        };
+        waiting.extend(pending.map(|pending| (has_version, pending)));
     }
 
     // Files that the ledger does not name.
@@ -281,9 +289,6 @@ fn difference(model: &Model, file: Option<&Arc<Version>>, has_version: bool) -> 
             None if model.files.is_empty() => {
                 format!("dbt did not write this file, but the ledger names build {build}")
             }
-            _ if model.files.len() > 1 => {
-                format!("build {build} wrote it in parts, and marts of parts are not served")
-            }
             _ if has_version => format!("it was written after build {build} had recorded it"),
             _ => "overwritten by another run; build again".to_owned(),
         },
@@ -295,11 +300,11 @@ fn difference(model: &Model, file: Option<&Arc<Version>>, has_version: bool) -> 
         None => format!("build {build} wrote it, but no valid file is there"),
     };
     let invocation_id = file.map_or(Some(build), |file| file.invocation_id.as_ref()).cloned();
-    Some(Pending {
-        file: format!("{}.parquet", model.name),
-        reason,
-        invocation_id: invocation_id.filter(|_| file.is_some() || has_version),
-    })
+    Some(pending_of(model, reason, invocation_id.filter(|_| file.is_some() || has_version)))
+}
+
+fn pending_of(model: &Model, reason: String, invocation_id: Option<String>) -> Pending {
+    Pending { file: file_name(&model.name, model.is_directory()), reason, invocation_id }
 }
 
 /// Whether a file that no record names is of a run that has not ended, or never will.
@@ -370,9 +375,5 @@ fn outstanding_reason(first: &Outstanding, all: &[Outstanding]) -> String {
 }
 
 fn pending(version: &Version, reason: String) -> Pending {
-    Pending {
-        file: format!("{}.parquet", version.name),
-        reason,
-        invocation_id: version.invocation_id.clone(),
-    }
+    Pending { file: version.file_name(), reason, invocation_id: version.invocation_id.clone() }
 }

@@ -7,18 +7,21 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use crate::digest::Digest;
+use crate::ledger::File;
 use crate::publish::Version;
-use crate::scan::{Fault, Identity};
+use crate::scan::{Candidate, Fault};
 
 /// A file that is not valid this long after its last change is rejected, no longer landing.
 const LANDING_FOR: Duration = Duration::from_secs(30);
 /// A file is dropped once it has been gone this long: old writers unlink, then rename.
 pub(super) const GONE_FOR: Duration = Duration::from_secs(2);
 
-/// A file of the mart directory, and what was last good in it.
+/// A file of the mart directory or a directory of parts, and what was last good in it.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) identity: Identity,
+    pub(super) seen: Candidate,
+    /// The parts that a record named when it was read.
+    pub(super) named: Vec<File>,
     /// When to read the file again although its identity stays the same: it was written a moment
     /// ago, so that another write could have left the identity as it is; or reading failed.
     pub(super) read_again: Option<Duration>,
@@ -40,13 +43,16 @@ pub(super) struct Entry {
 pub(super) enum Condition {
     Valid,
     Landing(String),
+    /// A directory that nobody has said to be complete, however long that takes.
+    Waiting(String),
     Rejected(String),
 }
 
 impl Entry {
-    pub(super) fn new(identity: Identity, now: Instant) -> Self {
+    pub(super) fn new(seen: Candidate, now: Instant) -> Self {
         Self {
-            identity,
+            seen,
+            named: Vec::new(),
             read_again: None,
             last_change: now,
             condition: Condition::Landing("has not been read yet".to_owned()),
@@ -69,12 +75,12 @@ impl Entry {
     }
 
     /// Rejects what has been landing for too long.
-    pub(super) fn give_up_landing(&mut self, name: &str, now: Instant) {
+    pub(super) fn give_up_landing(&mut self, now: Instant) {
         if let Condition::Landing(reason) = &self.condition
             && now.duration_since(self.last_change) >= LANDING_FOR
         {
             let reason = format!("{reason}, and has not changed for {} s", LANDING_FOR.as_secs());
-            warn!(file = file_name(name), reason, "rejected");
+            warn!(file = self.seen.file_name(), reason, "rejected");
             self.set(Condition::Rejected(reason));
         }
     }
@@ -92,23 +98,20 @@ impl Entry {
     }
 
     /// What is to be said of a file that is landing.
-    pub(super) fn landing(&self, name: &str) -> Option<Fault> {
-        let Condition::Landing(reason) = &self.condition else { return None };
-        Some(self.fault(name, reason))
+    pub(super) fn landing(&self) -> Option<Fault> {
+        match &self.condition {
+            Condition::Landing(reason) | Condition::Waiting(reason) => Some(self.fault(reason)),
+            _ => None,
+        }
     }
 
     /// What is to be said of a file that is rejected.
-    pub(super) fn rejected(&self, name: &str) -> Option<Fault> {
+    pub(super) fn rejected(&self) -> Option<Fault> {
         let Condition::Rejected(reason) = &self.condition else { return None };
-        Some(self.fault(name, reason))
+        Some(self.fault(reason))
     }
 
-    fn fault(&self, name: &str, reason: &str) -> Fault {
-        Fault { file: file_name(name), reason: reason.to_owned(), since: self.since }
+    fn fault(&self, reason: &str) -> Fault {
+        Fault { file: self.seen.file_name(), reason: reason.to_owned(), since: self.since }
     }
-}
-
-/// The name of a mart's file.
-pub(super) fn file_name(name: &str) -> String {
-    format!("{name}.parquet")
 }

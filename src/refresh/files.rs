@@ -11,23 +11,21 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::entry::{Condition, Entry, GONE_FOR, file_name};
+use super::entry::{Condition, Entry, GONE_FOR};
 use super::ledger_files::LedgerFiles;
+use super::reading::{Reader, Reading, may_hide_a_rewrite};
 use crate::digest::Digest;
 use crate::ledger::Ledger;
-use crate::marts::build::{self, BuildResult, FileRejection, Footer, FooterError};
-use crate::pin::{Budget, Pin, PinError};
+use crate::mart_pin::MartPin;
+use crate::marts::build::{BuildResult, FileRejection};
+use crate::pin::Budget;
 use crate::publish::{Staged, Target, Version};
-use crate::scan::{Candidate, DirId, Fault, Identity, OpenDir, Remark};
+use crate::scan::{Candidate, DirId, Fault, Found, OpenDir, Remark};
 use crate::watch;
 
 /// When to try again what failed for a reason that is not the file's, for example for want of
 /// descriptors.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
-/// No writer gets more done in a millisecond: what takes it longer than a tick of the clock changes
-/// the file's time. Parquet files are written as a whole.
-const WRITTEN_IN_A_MILLISECOND: u64 = 16 << 20;
 
 /// All files, and the ledger.
 #[derive(Debug)]
@@ -55,16 +53,6 @@ pub(super) struct Sweep {
     pub(super) look_again: Option<Duration>,
 }
 
-/// What reading a file came to.
-enum Outcome {
-    Version(Arc<Version>),
-    Landing(String),
-    Rejected(String),
-    /// Reading failed, and may succeed although the file stays as it is.
-    Failed(String),
-    Gone,
-}
-
 impl Files {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
         Self {
@@ -80,13 +68,19 @@ impl Files {
         }
     }
 
-    /// Scans the directory and pins what changed since the last sweep.
+    /// Scans the directory and pins what changed since the last sweep. `enter` is called with each directory
+    /// of parts before it is looked at.
     ///
     /// # Errors
     /// When the directory cannot be read; then nothing is known to have changed.
-    pub(super) fn sweep(&mut self, dir: &OpenDir, now: Instant) -> io::Result<Sweep> {
+    pub(super) fn sweep(
+        &mut self,
+        dir: &OpenDir,
+        now: Instant,
+        enter: impl FnMut(&str, &OpenDir),
+    ) -> io::Result<Sweep> {
         self.last_scan = now;
-        let mut scan = dir.scan(|name| self.entries.contains_key(name))?;
+        let mut scan = dir.scan(|name| self.entries.contains_key(name), enter)?;
         // A file system that was unmounted leaves an empty directory of another identity behind.
         let known = self.entries.values().any(|entry| entry.gone.is_none());
         if self.dir.is_some_and(|last| last != dir.id()) && scan.candidates.is_empty() && known {
@@ -107,13 +101,14 @@ impl Files {
         sweep.changed |= changed;
         soonest(&mut sweep.look_again, look_again);
         // The smallest first, so that those that the budget has no room for are the largest.
-        scan.candidates.sort_by_key(|candidate| candidate.identity.size());
-        for candidate in &scan.candidates {
+        scan.candidates.sort_by_key(Candidate::size);
+        let names = scan.candidates.iter().map(|candidate| candidate.name.clone());
+        let there: HashSet<String> = names.chain(scan.unseen).collect();
+        for candidate in scan.candidates {
             sweep.landed.extend(self.look_at(dir, candidate, tick, now));
         }
         sweep.changed |= !sweep.landed.is_empty();
-        let there = scan.candidates.iter().map(|candidate| &candidate.name).chain(&scan.unseen);
-        sweep.changed |= self.drop_gone(&there.map(String::as_str).collect(), now);
+        sweep.changed |= self.drop_gone(&there, now);
 
         for entry in self.entries.values() {
             soonest(&mut sweep.look_again, entry.look_again(now));
@@ -160,13 +155,22 @@ impl Files {
 
     /// Files that are not complete yet.
     pub(super) fn landing(&self) -> impl Iterator<Item = Fault> {
-        self.entries.iter().filter_map(|(name, entry)| entry.landing(name))
+        self.entries.values().filter_map(Entry::landing)
     }
 
     /// Files that will not be served.
     pub(super) fn rejected(&self) -> impl Iterator<Item = Fault> {
-        let entries = self.entries.iter().filter_map(|(name, entry)| entry.rejected(name));
+        let entries = self.entries.values().filter_map(Entry::rejected);
         self.ledger.faults().chain(self.misnamed.iter().cloned()).chain(entries)
+    }
+
+    /// Why the directories of these marts are no versions as they are now.
+    pub(super) fn waiting(&self) -> BTreeMap<String, String> {
+        let waiting = self.entries.iter().filter_map(|(name, entry)| match &entry.condition {
+            Condition::Waiting(reason) => Some((name.clone(), reason.clone())),
+            _ => None,
+        });
+        waiting.collect()
     }
 
     /// Names and types that are never served.
@@ -175,7 +179,7 @@ impl Files {
     }
 
     /// The version of this pin whose table is being tried again.
-    pub(super) fn retried(&self, name: &str, pin: &Arc<Pin>) -> Option<Arc<Version>> {
+    pub(super) fn retried(&self, name: &str, pin: &Arc<MartPin>) -> Option<Arc<Version>> {
         let retried = self.entries.get(name)?.retried.as_ref()?;
         Arc::ptr_eq(&retried.pin, pin).then(|| Arc::clone(retried))
     }
@@ -226,7 +230,7 @@ impl Files {
         let is_it = |known: &mut Arc<Version>| known.pin.hash() == hash;
         let newest = entry.newest.take_if(is_it);
         if let Some(newest) = &newest {
-            warn!(file = file_name(&version.name), reason = rejection.reason, "rejected");
+            warn!(file = version.file_name(), reason = rejection.reason, "rejected");
             entry.refused = Some(content(newest));
             entry.since = Timestamp::now();
         }
@@ -244,57 +248,66 @@ impl Files {
         }
     }
 
-    /// Reads a file unless it is known. Returns its version if that is a new one.
+    /// Reads a mart unless it is known. Returns its version if that is a new one.
     fn look_at(
         &mut self,
         dir: &OpenDir,
-        candidate: &Candidate,
+        mut candidate: Candidate,
         tick: Duration,
         now: Instant,
     ) -> Option<Arc<Version>> {
+        let ledger = self.ledger.in_force().filter(|_| candidate.directory.is_some());
+        let model = ledger.and_then(|ledger| ledger.record_of(&candidate.name));
+        let named = model.map(|model| &*model.files).unwrap_or_default();
         let known = self.entries.get_mut(&candidate.name);
         if let Some(entry) = known {
             entry.gone = None;
-            if entry.identity == candidate.identity && entry.read_again.is_none() {
-                entry.give_up_landing(&candidate.name, now);
+            if entry.seen == candidate && entry.named == named && entry.read_again.is_none() {
+                entry.give_up_landing(now);
                 return None;
             }
         }
         let began = Timestamp::now();
-        let (identity, outcome) = self.read(dir, candidate);
+        let known = self.entries.get(&candidate.name).and_then(|entry| entry.newest.as_ref());
+        let outcome = Reader { dir, budget: &self.budget, tick, model, known }.read(&mut candidate);
+        let hides = |file: &Found| may_hide_a_rewrite(&file.identity, began, tick);
         let read_again = match outcome {
-            Outcome::Failed(_) => Some(RETRY_INTERVAL),
-            _ => may_hide_a_rewrite(&identity, began, tick).then_some(tick),
+            Reading::Failed(_) => Some(RETRY_INTERVAL),
+            Reading::Waiting(_) => None,
+            _ => candidate.files.iter().any(hides).then_some(tick),
         };
-        let entry = self
-            .entries
-            .entry(candidate.name.clone())
-            .or_insert_with(|| Entry::new(candidate.identity, now));
-        if entry.identity != identity {
+        let named = named.to_vec();
+        let name = candidate.name.clone();
+        let entry = self.entries.entry(name).or_insert_with(|| Entry::new(candidate.clone(), now));
+        if entry.seen != candidate {
             entry.last_change = now;
         }
-        entry.identity = identity;
+        (entry.seen, entry.named) = (candidate, named);
         entry.read_again = read_again;
         match outcome {
-            Outcome::Gone => None,
-            Outcome::Landing(reason) => {
+            Reading::Gone => None,
+            Reading::Landing(reason) => {
                 entry.set(Condition::Landing(reason));
-                entry.give_up_landing(&candidate.name, now);
+                entry.give_up_landing(now);
                 None
             }
-            Outcome::Failed(reason) => {
+            Reading::Waiting(reason) => {
+                entry.set(Condition::Waiting(reason));
+                None
+            }
+            Reading::Failed(reason) => {
                 if entry.condition != Condition::Landing(reason.clone()) {
-                    warn!(file = file_name(&candidate.name), reason, "it will be tried again");
+                    warn!(file = entry.seen.file_name(), reason, "it will be tried again");
                 }
                 entry.set(Condition::Landing(reason));
                 None
             }
-            Outcome::Rejected(reason) => {
-                warn!(file = file_name(&candidate.name), reason, "rejected");
+            Reading::Rejected(reason) => {
+                warn!(file = entry.seen.file_name(), reason, "rejected");
                 entry.set(Condition::Rejected(reason));
                 None
             }
-            Outcome::Version(version) => {
+            Reading::Version(version) => {
                 let new = Some(content(&version));
                 // Read again because it was young, and it had not changed.
                 if new == entry.refused {
@@ -312,55 +325,7 @@ impl Files {
         }
     }
 
-    /// Opens and pins a file, and parses its footer. One that is read again, and has the bytes that it
-    /// had, is neither copied again nor parsed.
-    fn read(&self, dir: &OpenDir, candidate: &Candidate) -> (Identity, Outcome) {
-        let unreadable = |error: &io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Outcome::Gone,
-            io::ErrorKind::PermissionDenied => Outcome::Rejected(
-                "may not be read by martd's user; give it read permission".to_owned(),
-            ),
-            _ => Outcome::Failed(format!("cannot be read: {error}")),
-        };
-        let file = match dir.open_file(&file_name(&candidate.name)) {
-            Ok(file) => file,
-            Err(error) => return (candidate.identity, unreadable(&error)),
-        };
-        let identity = Identity::of_open(&file).unwrap_or(candidate.identity);
-        match build::has_tail(&file) {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => return (identity, Outcome::Landing(reason)),
-            Err(error) => return (identity, unreadable(&error)),
-        }
-        let failed = |error: PinError| match error {
-            PinError::Moved => (identity, Outcome::Landing(error.to_string())),
-            PinError::Read(error) => (identity, unreadable(&error)),
-        };
-        let known = self.entries.get(&candidate.name).and_then(|entry| entry.newest.as_ref());
-        if let Some(version) = known.filter(|version| *version.pin.identity() == identity) {
-            match version.pin.is_of(&file) {
-                Ok(true) => return (identity, Outcome::Version(Arc::clone(version))),
-                Ok(false) => {}
-                Err(error) => return failed(error),
-            }
-        }
-        let pin = match Pin::new(file, &self.budget) {
-            Ok(pin) => pin,
-            Err(error) => return failed(error),
-        };
-        let identity = *pin.identity();
-        let outcome = match Footer::read(&pin) {
-            Ok(footer) => {
-                let (name, pin) = (candidate.name.clone(), Arc::new(pin));
-                Outcome::Version(Arc::new(Version::new(name, footer.invocation_id, pin)))
-            }
-            Err(FooterError::Incomplete(reason)) => Outcome::Landing(reason),
-            Err(FooterError::Broken(reason)) => Outcome::Rejected(reason),
-        };
-        (identity, outcome)
-    }
-
-    fn drop_gone(&mut self, there: &HashSet<&str>, now: Instant) -> bool {
+    fn drop_gone(&mut self, there: &HashSet<String>, now: Instant) -> bool {
         let mut changed = false;
         let folded: HashSet<String> = there.iter().map(|name| name.to_ascii_lowercase()).collect();
         self.entries.retain(|name, entry| {
@@ -372,7 +337,7 @@ impl Files {
             let is_renamed = folded.contains(&name.to_ascii_lowercase());
             let keep = now.duration_since(gone) < GONE_FOR && !is_renamed;
             if !keep {
-                info!(file = file_name(name), "gone");
+                info!(file = entry.seen.file_name(), "gone");
                 changed = true;
             }
             keep
@@ -393,13 +358,6 @@ impl Files {
 /// What tells versions apart.
 fn content(version: &Version) -> (Digest, Timestamp) {
     (version.pin.hash(), version.modified())
-}
-
-/// Whether a file that was read from `began` on could have been rewritten since then, or be yet, and
-/// look the same.
-fn may_hide_a_rewrite(identity: &Identity, began: Timestamp, tick: Duration) -> bool {
-    let most = u128::from(WRITTEN_IN_A_MILLISECOND) * tick.as_millis();
-    u128::from(identity.size()) <= most && identity.is_young(began, tick)
 }
 
 /// The sooner of two times to wait, if there are any.

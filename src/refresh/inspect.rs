@@ -77,13 +77,15 @@ pub struct Inspection {
 pub struct Inspected {
     /// Its name.
     pub name: String,
+    /// Its file, or its directory.
+    pub file: String,
     /// Whether it would be served.
     pub served: bool,
     /// Whether dbt wrote it for a model that the project has no more.
     pub orphan: bool,
     /// Its rows.
     pub rows: u64,
-    /// The size of its file in bytes.
+    /// The size of its files in bytes.
     pub bytes: u64,
     /// When it was written.
     pub modified: Timestamp,
@@ -100,7 +102,7 @@ pub struct Inspected {
 pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
     let dir = intake.dir.open()?;
     let mut files = Files::new(Budget::new(intake.pin_bytes));
-    files.sweep(&dir, Instant::now())?;
+    files.sweep(&dir, Instant::now(), |_, _| {})?;
     let pool = Pool::start(intake.builders()?, |_| {})?;
 
     // A file that has no table changes what the policy can choose from, so it is asked again.
@@ -125,6 +127,7 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
     let mut marts: BTreeMap<String, Arc<Version>> = files.good();
     marts.extend(chosen.iter().map(|(name, mart)| (name.clone(), Arc::clone(&mart.version))));
     let marts = marts.into_iter().map(|(name, version)| Inspected {
+        file: version.file_name(),
         served: chosen.contains_key(&name),
         orphan: chosen.get(&name).is_some_and(|mart| mart.orphan),
         rows: match version.table.get() {
@@ -157,6 +160,7 @@ fn decide(intake: &Intake, files: &Files, good: &BTreeMap<String, Arc<Version>>)
         legacy: false,
         ledger: files.ledger(),
         files: good,
+        waiting: &files.waiting(),
         staged: files.staged(),
         published: None,
         kept: None,

@@ -14,6 +14,7 @@ mod inspect;
 mod kept;
 mod ledger_files;
 mod publisher;
+mod reading;
 mod writer;
 
 use std::sync::Arc;

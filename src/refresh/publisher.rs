@@ -18,6 +18,7 @@ use crate::engine::{Engine, Lease, Table};
 use crate::hooks;
 use crate::ledger::{Ledger, Model};
 use crate::legacy::LegacyVersion;
+use crate::mart_pin::{MartPin, PinnedFile};
 use crate::marts::build::{BuiltLegacyTable, BuiltTable, Pool};
 use crate::metrics::Metrics;
 use crate::publish::{Chosen, Target, Version};
@@ -151,7 +152,8 @@ impl Opener {
                     continue;
                 }
             };
-            let mart = Version::new(name.clone(), None, Arc::clone(&version.file));
+            let file = PinnedFile { path: name.clone(), pin: Arc::clone(&version.file) };
+            let mart = Version::new(name.clone(), None, Arc::new(MartPin::new(vec![file])));
             let _ = mart.table.set(Arc::clone(&table));
             tables.push(Table { schema: Some(schema), ..engine_table(&name, None, table) });
             chosen.insert(name, Chosen { version: Arc::new(mart), orphan: false });

@@ -168,7 +168,7 @@ impl Writer {
         let sweep = match self.settings.intake.dir.open() {
             Ok(dir) => {
                 self.watch.ensure(&dir, now);
-                self.files.sweep(&dir, now)
+                self.files.sweep(&dir, now, |name, parts| self.watch.ensure_parts(name, parts))
             }
             Err(error) => {
                 self.watch.lost();
@@ -329,13 +329,14 @@ impl Writer {
         let unverified_due = self.settings.intake.unverified == Unverified::Serve
             && !legacy
             && now.duration_since(self.started) >= UNVERIFIED_AFTER;
-        let files = self.files.good();
+        let (files, waiting) = (self.files.good(), self.files.waiting());
         publish::decide(&Situation {
             policy: self.settings.intake.policy,
             unverified_due,
             legacy,
             ledger: self.files.ledger(),
             files: &files,
+            waiting: &waiting,
             staged: self.files.staged(),
             kept: self.kept.target(),
             published: self

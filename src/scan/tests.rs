@@ -20,7 +20,7 @@ fn links_inside_the_root_are_followed_and_others_are_not() {
     symlink("nowhere", mart.join("c.parquet")).expect("symlink");
 
     let dir = OpenDir::open(&root.path().join("mart"), root.path()).expect("open");
-    let scan = dir.scan(|_| false).expect("scan");
+    let scan = dir.scan(|_| false, |_, _| {}).expect("scan");
 
     assert_eq!(names(&scan), ["a"]);
     let reasons: Vec<_> = scan.ignored.iter().map(|r| (&*r.file, &*r.reason)).collect();
@@ -45,19 +45,19 @@ fn of_names_that_differ_in_case_alone_the_second_is_rejected() {
     }
     let scan = OpenDir::open(&root.path().join("mart"), root.path())
         .expect("open")
-        .scan(|_| false)
+        .scan(|_| false, |_, _| {})
         .expect("scan");
     assert_eq!(names(&scan), ["Fct", "Äpfel", "äpfel"]);
     assert_eq!(scan.rejected.len(), 1);
-    assert!(scan.rejected[0].reason.contains("Fct.parquet"), "{:?}", scan.rejected);
+    assert!(scan.rejected[0].reason.contains("from Fct in"), "{:?}", scan.rejected);
 
     // The one that is served keeps its name.
     let dir = OpenDir::open(&root.path().join("mart"), root.path()).expect("open");
-    let scan = dir.scan(|name| name == "fct").expect("scan");
+    let scan = dir.scan(|name| name == "fct", |_, _| {}).expect("scan");
     assert_eq!(names(&scan), ["fct", "Äpfel", "äpfel"]);
     let rejected = &scan.rejected[0];
     assert_eq!(rejected.file, "Fct.parquet");
-    assert!(rejected.reason.contains("from fct.parquet in case alone"), "{rejected:?}");
+    assert!(rejected.reason.contains("from fct in case alone"), "{rejected:?}");
 }
 
 #[test]
@@ -69,4 +69,51 @@ fn a_file_is_young_while_a_coarse_clock_could_hide_a_rewrite() {
     assert!(identity.is_young(written + Duration::from_millis(19), window));
     assert!(!identity.is_young(written + Duration::from_millis(21), window));
     assert!(!identity.is_young(written - Duration::from_secs(3600), window));
+}
+
+#[test]
+fn the_parts_of_a_directory_are_its_parquet_files_at_any_depth() {
+    let outside = tempfile::tempdir().expect("temporary directory");
+    std::fs::write(outside.path().join("secret.parquet"), "x").expect("write");
+    let root = tempfile::tempdir().expect("temporary directory");
+    let mart = root.path().join("mart");
+    for path in [
+        "x/a.parquet",
+        "x/_year=2026/b=1/c.parquet",
+        "x/sub/d.parquet",
+        "x/tmp_e.parquet",
+        "x/_f.parquet",
+        "x/.g.parquet",
+        "x/_temporary/h.parquet",
+        "x/.sub/i.parquet",
+        "x/notes.txt",
+        "..v1/j.parquet",
+        "empty/notes.txt",
+        "_builds/k.parquet",
+    ] {
+        let path = mart.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
+        std::fs::write(path, "x").expect("write");
+    }
+    symlink("../..v1", mart.join("x/linked")).expect("symlink");
+    symlink("../x/sub/d.parquet", mart.join("x/l.parquet")).expect("symlink");
+    symlink(outside.path(), mart.join("x/out")).expect("symlink");
+    symlink(outside.path().join("secret.parquet"), mart.join("x/m.parquet")).expect("symlink");
+
+    let dir = OpenDir::open(&mart, root.path()).expect("open");
+    let mut entered = Vec::new();
+    let scan = dir.scan(|_| false, |name, _| entered.push(name.to_owned())).expect("scan");
+    assert_eq!(names(&scan), ["x"]);
+    let paths: Vec<_> = scan.candidates[0].files.iter().map(|file| &*file.path).collect();
+    let parts = ["_year=2026/b=1/c", "a", "l", "linked/j", "sub/d"];
+    assert_eq!(paths, parts.map(|part| format!("x/{part}.parquet")));
+    assert_eq!(entered, ["empty", "x"]);
+    let ignored: Vec<_> = scan.ignored.iter().map(|remark| &*remark.file).collect();
+    assert_eq!(ignored, ["empty"]);
+
+    // Links that lead in circles end, too.
+    symlink(".", mart.join("x/sub/again")).expect("symlink");
+    let parts = dir.parts("x", |_| {}).expect("readable").expect("there");
+    let problem = parts.directory.and_then(|directory| directory.problem);
+    assert!(problem.is_some_and(|problem| problem.contains("folders 32 deep")));
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use duckdb::Connection;
 use fastrand::Rng;
+use martd::mart_pin::{MartPin, PinnedFile};
 use martd::marts::build::{self, Footer, Pool, TableBudget, Verdict, has_tail};
 use martd::pin::{Budget, Pin};
 
@@ -238,7 +239,7 @@ fn mutants_of(of: usize, intact: &Intact, random: &mut Rng) -> Vec<Mutant> {
 /// What martd says of a file: it passes all that a file in the directory has to pass.
 enum Judgement {
     Refused(String),
-    ToBuild(Arc<Pin>),
+    ToBuild(Arc<MartPin>),
 }
 
 fn judge(bench: &Bench, bytes: &[u8], budget: &Arc<Budget>) -> io::Result<Judgement> {
@@ -250,7 +251,10 @@ fn judge(bench: &Bench, bytes: &[u8], budget: &Arc<Budget>) -> io::Result<Judgem
     }
     let pin = Pin::new(file, budget).map_err(io::Error::other)?;
     Ok(match Footer::read(&pin) {
-        Ok(_) => Judgement::ToBuild(Arc::new(pin)),
+        Ok(_) => {
+            let file = PinnedFile { path: "judged.parquet".to_owned(), pin: Arc::new(pin) };
+            Judgement::ToBuild(Arc::new(MartPin::new(vec![file])))
+        }
         Err(error) => Judgement::Refused(error.to_string()),
     })
 }

@@ -51,6 +51,7 @@ mod openapi;
 mod ops;
 mod packaging;
 mod page;
+mod parts;
 mod poison;
 mod publish;
 mod query;

@@ -334,7 +334,6 @@ fn models_that_martd_does_not_serve_are_named() {
         ("location", json!("/elsewhere/orders.parquet"), "lies outside of"),
         ("location", json!("s3://bucket/orders.parquet"), "is no local file"),
         ("format", json!("csv"), "is not Parquet"),
-        ("partition_by", json!("id"), "is a directory of parts"),
     ] {
         let stage = Stage::new();
         stage.dbt_ran("1.11", "build.json", |_, manifest| {
@@ -362,6 +361,45 @@ fn models_that_martd_does_not_serve_are_named() {
             && output.err.contains("model.shop.customers and model.shop.orders both write"),
         "{output:?}"
     );
+}
+
+#[test]
+fn a_partitioned_model_has_the_parts_of_its_run() {
+    for (late, appends, files) in [(0, false, Some(2)), (0, true, Some(3)), (10, false, None)] {
+        let stage = Stage::new();
+        let results = stage.dbt_ran("1.11", "build.json", |_, manifest| {
+            manifest["nodes"]["model.shop.orders"]["config"]["options"] =
+                json!({"partition_by": "day", "append": appends});
+        });
+        fs::remove_file(stage.file("orders")).expect("removed");
+        let end = end(result(&results, "model.shop.orders"));
+        // The first is left of an earlier run.
+        for (day, seconds) in [("2025-12-31", -3_600), ("2026-01-01", 0), ("2026-01-02", late)] {
+            let folder = stage.root.mart(&format!("orders/day={day}"));
+            fs::create_dir_all(&folder).expect("mkdir");
+            let path = folder.join("data_0.parquet");
+            stage.writer.copy("SELECT 1 AS id", &path, "");
+            let file = fs::File::options().write(true).open(path).expect("open");
+            let time = end + SignedDuration::from_secs(seconds);
+            file.set_modified(SystemTime::from(time)).expect("utimensat");
+        }
+        let (output, said) = stage.publish_dbt(&[]);
+        let Some(files) = files else {
+            assert_eq!(names(&said["refused"], "name"), ["orders"], "{said}");
+            let reason = said["refused"][0]["reason"].as_str().expect("text");
+            assert!(reason.contains("day=2026-01-02/data_0.parquet changed after"), "{reason}");
+            continue;
+        };
+        assert_eq!(output.code, 0, "{output:?}");
+        let build = results["metadata"]["invocation_id"].as_str().expect("an id");
+        validate(&stage.root.mart(&format!("_builds/{build}.json")));
+        let martd = Martd::start(stage.root.path());
+        let snapshot = wait_build(&martd, &json!(build));
+        assert_eq!(snapshot["marts"][1]["files"], files, "{snapshot}");
+        let sql = "SELECT min(day)::VARCHAR FROM mart.orders";
+        let first = if appends { "2025-12-31" } else { "2026-01-01" };
+        assert_eq!(martd.query(sql).value(), first);
+    }
 }
 
 #[test]
@@ -462,11 +500,14 @@ fn check_says_which_models_would_be_served() {
             "away",
             json!({"materialized": "external", "location": "elsewhere/away.parquet"}),
         );
+        let by_day = json!({"materialized": "external", "options": {"partition_by": "day"}});
+        set(manifest, "parts", by_day);
         set(manifest, "_own", json!({"materialized": "external"}));
     });
     assert_eq!(good.code, 0, "{good:?}");
     for (model, text) in [
         ("exported", "mart.exported"),
+        ("parts", "mart.parts"),
         ("kept", "stays in the database"),
         ("text", "is not Parquet"),
         ("away", "lies outside of"),
@@ -475,7 +516,7 @@ fn check_says_which_models_would_be_served() {
         let line = good.out.lines().find(|line| line.contains(&format!("model.shop.{model} ")));
         assert!(line.is_some_and(|line| line.contains(text)), "{model}: {text}: {}", good.out);
     }
-    assert!(good.out.ends_with("3 models would be served\n"), "{good:?}");
+    assert!(good.out.ends_with("4 models would be served\n"), "{good:?}");
 
     let twice = check(&|manifest| {
         manifest["nodes"]["operation.martd.martd-on-run-end-0"] =

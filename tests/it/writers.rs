@@ -156,13 +156,33 @@ impl Records {
     /// What a record says of these marts as they are on disk.
     pub fn of_files(&self, root: &Root, marts: &[&str]) -> Json {
         let mart = |name: &&str| {
-            let path = format!("{name}.parquet");
-            let bytes = std::fs::read(root.mart(&path)).expect("a file");
-            let mut hasher = martd::digest::Hasher::default();
-            hasher.update(&bytes);
-            let file = json!({"path": path, "bytes": bytes.len(), "sha256": hasher.finish()});
-            json!({"name": name, "files": [file], "tests": self.tests.get(*name).cloned().unwrap_or_default()})
+            let parts = parts(root, name);
+            let paths = if parts.is_empty() { vec![format!("{name}.parquet")] } else { parts };
+            let files: Vec<Json> = paths.iter().map(|path| of_file(root, path)).collect();
+            json!({"name": name, "files": files, "tests": self.tests.get(*name).cloned().unwrap_or_default()})
         };
         marts.iter().map(mart).collect()
     }
+}
+
+/// What a record says of a file as it is on disk.
+pub fn of_file(root: &Root, path: &str) -> Json {
+    let bytes = std::fs::read(root.mart(path)).expect("a file");
+    let mut hasher = martd::digest::Hasher::default();
+    hasher.update(&bytes);
+    json!({"path": path, "bytes": bytes.len(), "sha256": hasher.finish()})
+}
+
+/// The Parquet files below a directory of the mart directory.
+pub fn parts(root: &Root, path: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(root.mart(path)).into_iter().flatten().flatten() {
+        let path = format!("{path}/{}", entry.file_name().to_str().expect("UTF-8"));
+        match entry.path().is_dir() {
+            true => parts.extend(self::parts(root, &path)),
+            false if path.ends_with(".parquet") => parts.push(path),
+            false => {}
+        }
+    }
+    parts
 }

@@ -1,6 +1,8 @@
 """The client on a real martd, and the same in process."""
 
 import datetime as dt
+import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -178,6 +180,47 @@ def test_files_that_have_changed_are_another_snapshot(tmp_path):
         with pytest.raises(QueryError) as caught:
             view.execute_query("SELECT a FROM mart.x")
         assert caught.value.slug == "snapshot-gone"
+
+
+def test_a_partitioned_mart_is_the_same_in_process(tmp_path):
+    root = tmp_path / "year=2020"  # which is no column
+    folder = root / "mart/sales"
+    folder.parent.mkdir(parents=True)
+    rows = "SELECT i AS id, DATE '2026-01-01' + (i % 3)::INTEGER AS day, i % 2 AS user_id FROM range(12) t(i)"
+    write = f"COPY ({rows}) TO '{folder}' (FORMAT parquet, PARTITION_BY (day, user_id))"
+    duckdb.execute(write)
+    parts = sorted(folder.rglob("*.parquet"))
+    query = "SELECT * FROM mart.sales ORDER BY id"
+    with Client(f"file://{root}") as local, Client(f"file://{root}", scope_param="user_id") as scoped:
+        assert local.snapshot() is None  # nobody has said that it is complete
+        files = [
+            {"path": str(part.relative_to(folder.parent)), "bytes": part.stat().st_size,
+             "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
+            for part in parts
+        ]
+        build = {"id": "one", "status": "success", **dict.fromkeys(["started_at", "finished_at"], "2026-01-01T00:00:00Z")}
+        record = {"version": 2, "build": build, "marts": [{"name": "sales", "files": files}]}
+        (folder.parent / "_builds").mkdir()
+        (folder.parent / "_builds/one.json").write_text(json.dumps(record))
+        duckdb.execute(f"COPY (SELECT 99 AS id) TO '{parts[0].parent}/left.parquet'")
+        with Martd(root) as daemon, Client(daemon.ready().url) as remote:
+            expected = remote.execute_query(query)
+            assert local.execute_query(query) == expected and len(expected) == 12
+            assert expected[0] == {"id": 0, "day": dt.date(2026, 1, 1), "user_id": 0}
+        assert [row["id"] for row in scoped.execute_query(query, {"user_id": "1"})] == [1, 3, 5, 7, 9, 11]
+        assert local.last_refresh_time() is not None
+
+        parts[0].unlink()
+        with pytest.raises(FileNotFoundError):
+            local.execute_query(query)
+        (folder / "_SUCCESS").touch()
+        assert len(local.execute_query(query)) == 11
+        (folder / "_SUCCESS").unlink()
+        write_mart(root, "empty", "SELECT 1 AS a")
+        empty = f"COPY (SELECT NULL::INTEGER AS a, NULL::INTEGER AS g) TO '{root}/mart/hollow' (FORMAT parquet, PARTITION_BY (g), KV_METADATA {{dbt_invocation_id: 'i'}})"
+        duckdb.execute(empty)
+        (root / "mart/hollow/_SUCCESS").touch()
+        assert local.execute_query("SELECT count(*) AS n FROM mart.hollow") == [{"n": 0}]
 
 
 @pytest.fixture(params=["remote", "local"])

@@ -10,11 +10,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::{Claim, Plan, Unserved};
 use crate::ledger::{Build, Column, EMPTY, Model, NodeResult, Status};
-use crate::scan::CLOCK_TICK;
+use crate::scan::{CLOCK_TICK, EXTENSION, OpenDir, file_name};
 
 /// Commands that build or test. The others write result files, too, which say nothing of the data.
 const COMMANDS: [&str; 6] = ["build", "run", "test", "seed", "snapshot", "retry"];
@@ -138,7 +138,12 @@ impl Artifacts {
     ///
     /// # Errors
     /// When two models write one file.
-    pub(super) fn plan(&self, mart_dir: &Path, untested: bool) -> Result<Plan, String> {
+    pub(super) fn plan(
+        &self,
+        mart_dir: &Path,
+        open: &OpenDir,
+        untested: bool,
+    ) -> Result<Plan, String> {
         let RunMetadata { generated_at: finished_at, invocation_id, dbt_version, .. } =
             &self.run.metadata;
         let started_at = self.started_at();
@@ -173,7 +178,8 @@ impl Artifacts {
                     "{other} and {id} both write {path}; give one another location"
                 ));
             }
-            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = mart_name(&path);
+            let modified = modified(open, name, node.is_folder());
             let result = plan.results.iter().find(|result| result.id == *id);
             let window = match ran.get(id.as_str()) {
                 Some(run) if result.is_some_and(NodeResult::has_passed) => {
@@ -182,21 +188,22 @@ impl Artifacts {
                 }
                 Some(_) => continue,
                 None => {
-                    if modified(&path).is_some_and(|at| (started_at..=*finished_at).contains(&at)) {
-                        let reason = format!(
-                            "{name}.parquet was written during this run, which does not name it"
-                        );
+                    if modified.is_some_and(|at| (started_at..=*finished_at).contains(&at)) {
+                        let file = file_name(name, node.is_folder());
+                        let reason =
+                            format!("{file} was written during this run, which does not name it");
                         plan.results.push(failed(id, reason));
                     }
                     continue;
                 }
             };
             // A table is no mart unless something exports it.
-            if !node.is_external() && modified(&path).is_none_or(|at| at < window.0) {
+            if !node.is_external() && modified.is_none_or(|at| at < window.0) {
                 continue;
             }
             let tests = if untested { Vec::new() } else { self.tests(id) };
-            plan.claims.push(Claim { model: node.model(id, name, tests), window: Some(window) });
+            let (model, window) = (node.model(id, name, tests), Some(window));
+            plan.claims.push(Claim { model, window, keeps_parts: node.option("append") });
         }
         Ok(plan)
     }
@@ -297,42 +304,43 @@ impl Project {
             );
             self.file(node, mart_dir).ok_or(stays)??
         };
-        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = mart_name(&path);
         if ["_", ".", "tmp_"].iter().any(|start| name.starts_with(start)) {
             return Err(format!("{name} starts with `_`, `.` or `tmp_`; give it an alias"));
         }
         Ok(name.to_owned())
     }
 
-    /// The file that a node writes where martd serves it, or why martd does not serve what it writes.
-    /// `None` when it writes no file.
+    /// The file or directory that a node writes where martd serves it, or why martd does not serve what it writes.
+    /// `None` when it writes none.
     fn file(&self, node: &Node, mart_dir: &Path) -> Option<Result<PathBuf, String>> {
         if node.is_external() {
             return Some(self.written(node, mart_dir));
         }
         // Whatever hook has written it.
-        let usual = mart_dir.join(format!("{}.parquet", node.alias));
-        (node.has_rows() && usual.is_file()).then_some(Ok(usual))
+        let usual = mart_dir.join(file_name(&node.alias, node.is_folder()));
+        (node.has_rows() && usual.exists()).then_some(Ok(usual))
     }
 
     fn written(&self, node: &Node, mart_dir: &Path) -> Result<PathBuf, String> {
-        let set = |key: &str| node.config.get(key).or_else(|| node.config.get("options")?.get(key));
-        let format = set("format").and_then(Json::as_str).unwrap_or("parquet");
+        let options = node.config.get("options").and_then(|options| options.get("format"));
+        let format = options.or_else(|| node.config.get("format")).and_then(Json::as_str);
+        let format = format.unwrap_or("parquet");
+        let is_folder = node.is_folder();
         let path = match node.config.get("location").and_then(Json::as_str) {
             Some(location) if location.contains("://") => {
                 return Err(format!("its location is {location}, which is no local file"));
             }
             Some(location) => self.dir.join(location),
-            None => mart_dir.join(format!("{}.parquet", node.alias)),
+            None => mart_dir.join(file_name(&node.alias, is_folder)),
         };
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        if format != "parquet" || path.extension().is_some_and(|end| end != "parquet") {
+        let is_parquet = path.extension().is_some_and(|end| end == "parquet");
+        if format != "parquet" || !is_folder && !is_parquet && path.extension().is_some() {
             Err(format!("{} is not Parquet; set format to parquet", path.display()))
-        } else if path.is_dir() || set("partition_by").is_some_and(|by| !by.is_null()) {
-            Err(format!(
-                "{} is a directory of parts, which martd does not serve yet",
-                path.display()
-            ))
+        } else if is_folder == is_parquet {
+            let advice = if is_folder { "must not end" } else { "has to end" };
+            Err(format!("{}: its name {advice} in .parquet to be served", path.display()))
         } else if path.parent().map(real) != Some(real(mart_dir)) {
             Err(format!("{} lies outside of {}", path.display(), mart_dir.display()))
         } else {
@@ -371,6 +379,20 @@ impl Node {
         self.materialized() != "ephemeral" && sql.any(|sql| sql.contains(EXPORT))
     }
 
+    /// Whether it writes a directory of parts.
+    fn is_folder(&self) -> bool {
+        ["partition_by", "per_thread_output", "file_size_bytes"]
+            .into_iter()
+            .any(|key| self.option(key))
+    }
+
+    /// Whether an option for DuckDB's COPY is set.
+    fn option(&self, key: &str) -> bool {
+        let option = self.config.get("options").and_then(|options| options.get(key));
+        // They go to DuckDB as they are: the text false is false, too.
+        option.is_some_and(|said| !said.is_null() && ![json!(false), json!("false")].contains(said))
+    }
+
     fn only_warns(&self) -> bool {
         let severity = self.config.get("severity").and_then(Json::as_str);
         severity.is_some_and(|severity| severity.eq_ignore_ascii_case("warn"))
@@ -391,15 +413,25 @@ impl Node {
     }
 }
 
+/// The mart that is made of a file or directory.
+fn mart_name(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_suffix(EXTENSION).unwrap_or(name)
+}
+
 /// What is recorded of a node that failed.
 pub(super) fn failed(id: &str, message: String) -> NodeResult {
     let (id, status) = (id.to_owned(), "error".to_owned());
     NodeResult { id, status, message: Some(message), since: None }
 }
 
-fn modified(path: &Path) -> Option<Timestamp> {
-    let time = fs::metadata(path).and_then(|found| found.modified()).ok()?;
-    Timestamp::try_from(time).ok()
+/// When a mart was last written.
+fn modified(dir: &OpenDir, name: &str, is_folder: bool) -> Option<Timestamp> {
+    if !is_folder {
+        return Some(dir.identity(&file_name(name, false))?.modified());
+    }
+    let parts = dir.parts(name, |_| {}).ok()??.files;
+    parts.iter().map(|part| part.identity.modified()).max()
 }
 
 fn load<T: DeserializeOwned>(path: &Path) -> Result<T, String> {

@@ -1,8 +1,8 @@
-//! Reads each file that is to be vouched for, once, and says whether it can be.
+//! Reads each file that is to be vouched for, once, and says whether it can be: of a mart that is a directory,
+//! all parts.
 
-use std::fs;
-use std::io::IsTerminal;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, IsTerminal};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,22 +13,26 @@ use super::Claim;
 use crate::ledger::File;
 use crate::marts::build::{Footer, has_tail};
 use crate::pin::{Budget, Pin};
+use crate::scan::{Candidate, Found, MOST_PARTS, OpenDir, file_name};
 
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What becomes of each claim: its file, or why it is refused.
-pub(super) fn look(claims: &[Claim], build: &str, mart_dir: &Path) -> Vec<Result<File, String>> {
+/// What becomes of each claim: its files, or why it is refused.
+pub(super) fn look(claims: &[Claim], build: &str, dir: &OpenDir) -> Vec<Result<Vec<File>, String>> {
     // Nothing is copied: a held file is hashed as one that fits.
     let budget = Budget::new(0);
-    let look = || claims.iter().map(|claim| look_at(claim, build, mart_dir, &budget)).collect();
+    let found: Vec<_> = claims.iter().map(|claim| find(claim, dir)).collect();
+    let sizes = found.iter().flatten().map(Candidate::size);
+    let bar = ProgressBar::new(sizes.sum());
+    let look = || {
+        let found = claims.iter().zip(found);
+        found.map(|(claim, found)| look_at(claim, found?, build, dir, &budget)).collect()
+    };
     if !std::io::stderr().is_terminal() {
         return look();
     }
-    let size =
-        |claim: &Claim| fs::metadata(mart_dir.join(path(claim))).map_or(0, |found| found.len());
     let style = "{spinner} hashing {wide_bar} {bytes} of {total_bytes}, {eta} left";
-    let bar = ProgressBar::new(claims.iter().map(size).sum());
     bar.set_style(ProgressStyle::with_template(style).expect("a template"));
     let outcomes = thread::scope(|scope| {
         let work = scope.spawn(look);
@@ -42,18 +46,100 @@ pub(super) fn look(claims: &[Claim], build: &str, mart_dir: &Path) -> Vec<Result
     outcomes
 }
 
-fn path(claim: &Claim) -> String {
-    format!("{}.parquet", claim.model.name)
+/// The file of a mart, or its directory with parts.
+fn find(claim: &Claim, dir: &OpenDir) -> Result<Candidate, String> {
+    let name = &claim.model.name;
+    let (path, directory) = (file_name(name, false), file_name(name, true));
+    let parts = match dir.parts(name, |_| {}) {
+        Err(error) if error.kind() == ErrorKind::NotADirectory => None,
+        parts => parts.map_err(|error| format!("{directory}: {error}"))?,
+    };
+    let parts = parts.filter(|parts| !parts.files.is_empty());
+    let file = dir.identity(&path).map(|identity| Found { path: path.clone(), identity });
+    match (file, parts) {
+        (Some(_), Some(_)) => {
+            Err(format!("{path} and {directory} are both there; remove one of the two"))
+        }
+        (Some(file), None) => {
+            Ok(Candidate { name: name.clone(), files: vec![file], directory: None })
+        }
+        (None, Some(parts)) => Ok(parts),
+        (None, None) => {
+            let error = dir.open_file(&path).err();
+            Err(format!(
+                "{path}: {}",
+                error.map_or("is no file".to_owned(), |error| error.to_string())
+            ))
+        }
+    }
 }
 
 fn look_at(
     claim: &Claim,
+    found: Candidate,
     build: &str,
-    mart_dir: &Path,
+    dir: &OpenDir,
     budget: &Arc<Budget>,
-) -> Result<File, String> {
-    let path = path(claim);
-    let file = fs::File::open(mart_dir.join(&path)).map_err(|error| format!("{path}: {error}"))?;
+) -> Result<Vec<File>, String> {
+    let Some(directory) = &found.directory else {
+        return hash_all(claim, &found.files.iter().collect::<Vec<_>>(), build, dir, budget);
+    };
+    let shown = found.file_name();
+    if let Some(problem) = &directory.problem {
+        return Err(format!("{shown} {problem}"));
+    }
+    // Parts of an earlier run, which a writer that does not empty the directory leaves.
+    let is_left = |part: &&Found| match claim.window {
+        Some((from, _)) if !claim.keeps_parts => part.identity.modified() < from,
+        _ => false,
+    };
+    let parts: Vec<&Found> = found.files.iter().filter(|part| !is_left(part)).collect();
+    if parts.is_empty() {
+        return Err(format!("{shown} has no part of the run that claims it; build it again"));
+    }
+    if parts.len() > MOST_PARTS {
+        let count = parts.len();
+        return Err(format!("{shown} has {count} parts, and martd serves at most {MOST_PARTS}"));
+    }
+    let files = hash_all(claim, &parts, build, dir, budget)?;
+    match dir.parts(&found.name, |_| {}) {
+        Ok(Some(now)) if now == found => Ok(files),
+        _ => Err(format!("{shown} has changed while it was read; publish it again")),
+    }
+}
+
+/// Hashes files that are a mart together. A stamp that all of them have must be the build's.
+fn hash_all(
+    claim: &Claim,
+    found: &[&Found],
+    build: &str,
+    dir: &OpenDir,
+    budget: &Arc<Budget>,
+) -> Result<Vec<File>, String> {
+    let (mut files, mut stamps) = (Vec::new(), BTreeSet::new());
+    for Found { path, .. } in found {
+        let (file, stamp) = hash(claim, path, dir, budget)?;
+        files.push(file);
+        stamps.insert(stamp);
+    }
+    match (stamps.len(), stamps.pop_first().flatten()) {
+        (1, Some(stamp)) if stamp != build => Err(format!(
+            "{} is stamped with build {stamp}; publish it with --build {stamp}, or after that dbt run \
+             with --dbt-target",
+            files[0].path
+        )),
+        _ => Ok(files),
+    }
+}
+
+/// Hashes a file. Returns the build that its footer names, too.
+fn hash(
+    claim: &Claim,
+    path: &str,
+    dir: &OpenDir,
+    budget: &Arc<Budget>,
+) -> Result<(File, Option<String>), String> {
+    let file = dir.open_file(path).map_err(|error| format!("{path}: {error}"))?;
     let whole = has_tail(&file).map_err(|error| format!("{path} cannot be read: {error}"))?;
     whole.map_err(|reason| format!("{path} {reason}"))?;
     let pin = Pin::new(file, budget).map_err(|error| format!("{path} {error}"))?;
@@ -62,17 +148,12 @@ fn look_at(
         Some((_, to)) if modified > to => {
             return Err(format!("{path} changed after its model had ended; build it again"));
         }
-        Some((from, _)) if modified < from => {
+        Some((from, _)) if modified < from && !claim.keeps_parts => {
             return Err(format!("{path} is older than the run that claims it; build it again"));
         }
         _ => {}
     }
     let footer = Footer::read(&pin).map_err(|error| format!("{path} {error}"))?;
-    match footer.invocation_id {
-        Some(stamp) if stamp != build => Err(format!(
-            "{path} is stamped with build {stamp}; publish it with --build {stamp}, or after that dbt run \
-             with --dbt-target"
-        )),
-        _ => Ok(File { path, bytes: pin.size(), sha256: pin.hash() }),
-    }
+    let file = File { path: path.to_owned(), bytes: pin.size(), sha256: pin.hash() };
+    Ok((file, footer.invocation_id))
 }

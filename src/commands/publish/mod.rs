@@ -16,6 +16,7 @@ use super::records::Records;
 use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, Record, Status};
 use crate::mart_dir::MartDir;
+use crate::scan::OpenDir;
 use crate::settings::Time;
 use dbt::Artifacts;
 pub(super) use dbt::Project;
@@ -98,8 +99,10 @@ impl Plan {
 /// A mart that may be vouched for.
 struct Claim {
     model: Model,
-    /// When its file must have been written.
+    /// When its files must have been written.
     window: Option<(Timestamp, Timestamp)>,
+    /// Whether parts of earlier runs stay, and are the mart as well.
+    keeps_parts: bool,
 }
 
 /// A node that writes what martd does not serve.
@@ -110,23 +113,23 @@ struct Unserved {
 
 pub(super) fn run(args: PublishArgs) -> ExitCode {
     let (compacts, wait_for) = (args.compact, args.wait.then_some(args.timeout));
-    let mart_dir = MartDir::either(&args.parquet_dir).path().to_owned();
-    let mut records = match Records::read(&mart_dir) {
-        Ok(records) if mart_dir.is_dir() => records,
-        outcome => {
-            let error =
-                outcome.err().map_or("is no directory".to_owned(), |error| error.to_string());
+    let dir = MartDir::either(&args.parquet_dir);
+    let mart_dir = dir.path().to_owned();
+    let read = dir.open().and_then(|open| Ok((open, Records::read(&mart_dir)?)));
+    let (open, mut records) = match read {
+        Ok(read) => read,
+        Err(error) => {
             let problem = format!("{} cannot be read: {error}", mart_dir.display());
             return complain(&problem, EXIT_NO);
         }
     };
     let mut report = PublishReport::default();
     if !only_compacts(&args) {
-        let plan = match plan(&args, &mart_dir, records.fold().as_ref()) {
+        let plan = match plan(&args, &mart_dir, &open, records.fold().as_ref()) {
             Ok(plan) => plan,
             Err(problem) => return complain(&problem, EXIT_USAGE),
         };
-        if let Err(problem) = publish(plan, &mart_dir, &mut records, &mut report) {
+        if let Err(problem) = publish(plan, &open, &mut records, &mut report) {
             return complain(&problem, EXIT_NO);
         }
     }
@@ -167,11 +170,12 @@ pub(super) fn new_id(word: &str) -> String {
 fn plan(
     args: &PublishArgs,
     mart_dir: &std::path::Path,
+    open: &OpenDir,
     ledger: Option<&Ledger>,
 ) -> Result<Plan, String> {
     let mut plan = match &args.dbt_target {
-        Some(target) => Artifacts::read(target)?.plan(mart_dir, args.untested)?,
-        None => as_it_is(args, ledger)?,
+        Some(target) => Artifacts::read(target)?.plan(mart_dir, open, args.untested)?,
+        None => as_it_is(args, open, ledger)?,
     };
     for (id, message) in &args.fail {
         plan.results.push(dbt::failed(id, message.clone()));
@@ -199,7 +203,7 @@ fn plan(
 }
 
 /// Without dbt: the files as they are.
-fn as_it_is(args: &PublishArgs, ledger: Option<&Ledger>) -> Result<Plan, String> {
+fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Result<Plan, String> {
     let now = Timestamp::now();
     let id = args.build.clone().unwrap_or_else(|| new_id("publish"));
     if !ledger::is_id(&id) {
@@ -226,9 +230,10 @@ fn as_it_is(args: &PublishArgs, ledger: Option<&Ledger>) -> Result<Plan, String>
         return Err(format!("{name} is a mart of a dbt project; publish it with --dbt-target"));
     }
     if names.is_empty() && has_no_nodes(args) {
-        let scan = MartDir::either(&args.parquet_dir).open().and_then(|dir| dir.scan(|_| false));
+        let scan = open.scan(|_| false, |_, _| {});
         let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
         names = scan.candidates.into_iter().map(|candidate| candidate.name).collect();
+        names.extend(scan.unseen); // which is said below
         names.retain(|name| !is_of_others(name));
         // What is gone has left; what failed for another reason than its file has not.
         let outstanding = ledger.iter().flat_map(|ledger| &ledger.outstanding);
@@ -236,15 +241,15 @@ fn as_it_is(args: &PublishArgs, ledger: Option<&Ledger>) -> Result<Plan, String>
         let failed = failed.map(|known| known.unique_id.clone());
         plan.nodes = Some(names.iter().cloned().chain(failed).collect());
     }
-    plan.claims =
-        names.into_iter().map(|name| Claim { model: Model::named(name), window: None }).collect();
+    let claim = |name| Claim { model: Model::named(name), window: None, keeps_parts: false };
+    plan.claims = names.into_iter().map(claim).collect();
     Ok(plan)
 }
 
 /// Looks at the files, and writes the record.
 fn publish(
     mut plan: Plan,
-    mart_dir: &std::path::Path,
+    dir: &OpenDir,
     records: &mut Records,
     report: &mut PublishReport,
 ) -> Result<(), String> {
@@ -252,18 +257,18 @@ fn publish(
     if records.path(&id).exists() {
         return Err(format!("build {id} is recorded already, and records are never changed"));
     }
-    let outcomes = hashing::look(&plan.claims, &id, mart_dir);
+    let outcomes = hashing::look(&plan.claims, &id, dir);
     let mut marts = Vec::new();
     for (claim, outcome) in plan.claims.into_iter().zip(outcomes) {
         let node = claim.model.node().to_owned();
         match outcome {
-            Ok(file) => {
+            Ok(files) => {
                 if !plan.results.iter().any(|result| result.id == node) {
                     let (id, status) = (node, "success".to_owned());
                     plan.results.push(NodeResult { id, status, message: None, since: None });
                 }
-                report.vouched(&claim.model.name, &file);
-                marts.push(Model { files: vec![file], ..claim.model });
+                report.vouched(&claim.model.name, &files);
+                marts.push(Model { files, ..claim.model });
             }
             Err(reason) => {
                 report.refused(&claim.model.name, &reason);

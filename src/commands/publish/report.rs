@@ -20,7 +20,7 @@ pub(super) struct PublishReport {
     pub(super) record: Option<PathBuf>,
     /// How many nodes it tells of.
     pub(super) ran: usize,
-    vouched: Vec<(String, File)>,
+    vouched: Vec<(String, Vec<File>)>,
     refused: Vec<(String, String)>,
     pub(super) unserved: Vec<Unserved>,
     /// What holds everything, of this build and of those before it.
@@ -30,8 +30,8 @@ pub(super) struct PublishReport {
 }
 
 impl PublishReport {
-    pub(super) fn vouched(&mut self, name: &str, file: &File) {
-        self.vouched.push((name.to_owned(), file.clone()));
+    pub(super) fn vouched(&mut self, name: &str, files: &[File]) {
+        self.vouched.push((name.to_owned(), files.to_vec()));
     }
 
     pub(super) fn refused(&mut self, name: &str, reason: &str) {
@@ -52,13 +52,17 @@ impl PublishReport {
     }
 
     fn json(&self) -> serde_json::Value {
-        let vouched = self.vouched.iter();
+        // Of several files, the record has the hashes.
+        let vouched = self.vouched.iter().map(|(name, files)| {
+            let sha256 = (files.len() == 1).then(|| files[0].sha256);
+            json!({"name": name, "bytes": bytes(files), "files": files.len(), "sha256": sha256})
+        });
         let refused = self.refused.iter();
         let unserved = self.unserved.iter();
         json!({
             "build": self.build,
             "record": self.record,
-            "vouched": vouched.map(|(name, file)| json!({"name": name, "bytes": file.bytes, "sha256": file.sha256})).collect::<Vec<_>>(),
+            "vouched": vouched.collect::<Vec<_>>(),
             "refused": refused.map(|(name, reason)| json!({"name": name, "reason": reason})).collect::<Vec<_>>(),
             "not_served": unserved.map(|node| json!({"id": node.id, "reason": node.reason})).collect::<Vec<_>>(),
             "outstanding": self.outstanding,
@@ -68,15 +72,14 @@ impl PublishReport {
 
     fn table(&self) -> String {
         let mut table = TextTable::new([("mart", false), ("", false), ("size", true), ("", false)]);
-        let short = |file: &File| file.sha256.short()[..12].to_owned();
-        for (name, file) in &self.vouched {
-            let size = ByteSize::b(file.bytes).into();
-            table.row(vec![
-                name.into(),
-                Cell::new("vouched for", Tone::Good),
-                size,
-                short(file).into(),
-            ]);
+        for (name, files) in &self.vouched {
+            let size = ByteSize::b(bytes(files)).into();
+            let what = match &**files {
+                [file] => file.sha256.short()[..12].to_owned(),
+                files => format!("{} files", files.len()),
+            };
+            let vouched = Cell::new("vouched for", Tone::Good);
+            table.row(vec![name.into(), vouched, size, what.into()]);
         }
         let refused =
             self.refused.iter().map(|(name, reason)| (name, "refused", Tone::Bad, reason));
@@ -109,4 +112,8 @@ impl PublishReport {
         }
         text
     }
+}
+
+fn bytes(files: &[File]) -> u64 {
+    files.iter().map(|file| file.bytes).sum()
 }

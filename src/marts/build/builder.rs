@@ -24,7 +24,6 @@ use std::thread;
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::time::ClockId;
 
-use super::child::FILES_PER_BUILDER;
 use super::messages::{Allowance, BuildRequest, BuildResponse, ReadFailure};
 use super::source::ParquetSource;
 use crate::ipc;
@@ -49,6 +48,11 @@ type Message = (BuildRequest, Vec<OwnedFd>);
 
 /// Runs a builder until its socket, which is standard input, ends. `scratch` is its folder.
 pub fn main(scratch: &Path) -> ExitCode {
+    // The working directory changes.
+    let scratch = &match std::path::absolute(scratch) {
+        Ok(scratch) => scratch,
+        Err(error) => return complain(&error),
+    };
     let socket = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return complain(&error),
@@ -113,9 +117,6 @@ fn work(
             number = file.as_raw_fd() + 1;
             files.push(file);
         }
-        if number > FIRST_FILE + 4 * FILES_PER_BUILDER as i32 {
-            return Err(io::Error::other("too many files"));
-        }
         let response = match source {
             Ok(source) => answer(source, request, files),
             Err(failure) => BuildResponse::Failed(failure.clone()),
@@ -131,9 +132,11 @@ fn answer(
     mut files: Vec<OwnedFd>,
 ) -> BuildResponse {
     let built = match request {
-        BuildRequest::Parquet { block, allowance } => {
-            allow(allowance).and_then(|()| match (files.pop(), files.pop()) {
-                (Some(place), Some(file)) => Ok(source.parquet(file, place, block)),
+        BuildRequest::Parquet { parts, block, allowance } => {
+            allow(allowance).and_then(|()| match files.pop() {
+                Some(place) if files.len() == parts.len().max(1) => {
+                    Ok(source.parquet(&files, &parts, place, block))
+                }
                 _ => Err(io::ErrorKind::InvalidInput.into()),
             })
         }

@@ -28,8 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const PATIENCE: u32 = 15;
 /// How often at most the processor time is looked at.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
-/// Files that one builder is given at most. Each takes a number of a descriptor.
-pub(super) const FILES_PER_BUILDER: usize = 128;
+/// A builder that was given so many descriptors is given no more: each takes a number of its own.
+const MOST_DESCRIPTORS: usize = 256;
 /// What the names of builders' scratch folders begin with.
 pub(crate) const SCRATCH_PREFIX: &str = "martd-build-";
 
@@ -105,6 +105,7 @@ pub(super) struct Builder {
     socket: UnixStream,
     started: Instant,
     asked: usize,
+    given: usize,
     patience: u32,
     /// Dropped after the process has ended.
     _scratch: Scratch,
@@ -132,7 +133,7 @@ impl Builder {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let process = settings.spawner.spawn(command)?;
         let (started, patience) = (Instant::now(), settings.patience);
-        Ok(Self { process, socket, started, asked: 0, patience, _scratch: scratch })
+        Ok(Self { process, socket, started, asked: 0, given: 0, patience, _scratch: scratch })
     }
 
     /// Its socket: who shuts it down ends the builder, and whoever waits for its answer.
@@ -142,7 +143,7 @@ impl Builder {
 
     /// Whether it can be asked again.
     pub(super) fn is_fresh_enough(&mut self) -> bool {
-        self.asked < FILES_PER_BUILDER && matches!(self.process.try_wait(), Ok(None))
+        self.given < MOST_DESCRIPTORS && matches!(self.process.try_wait(), Ok(None))
     }
 
     /// Asks, and waits for the answer for at most `deadline` of the builder's own processor time.
@@ -156,6 +157,7 @@ impl Builder {
         deadline: Duration,
     ) -> Result<BuildResponse, String> {
         self.asked += 1;
+        self.given += descriptors.len();
         let (began, cpu_began) = (Instant::now(), self.cpu_time());
         let by_the_clock = deadline.saturating_mul(self.patience);
         if ipc::send(&self.socket, request, descriptors).is_err() {

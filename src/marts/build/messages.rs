@@ -18,8 +18,9 @@ pub(super) struct Allowance {
 /// What the front asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum BuildRequest {
-    /// Build the table of a Parquet file. Descriptors: the file, the place.
-    Parquet { block: u32, allowance: Allowance },
+    /// Build the table of a mart. Descriptors: its files, the place. Of a mart that is a directory, `parts`
+    /// are the paths of the files in it.
+    Parquet { parts: Vec<String>, block: u32, allowance: Allowance },
     /// Attach a legacy file and list what is in it. Descriptors: the file and its logs, unless there
     /// is a path; then places that are to be writable for a later [`BuildRequest::Export`].
     Attach {

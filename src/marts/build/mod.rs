@@ -44,7 +44,7 @@ pub use pool::Pool;
 pub(crate) use table::table_of;
 pub use table::{BuiltTable, TableBudget, TableKind};
 
-use crate::pin::Pin;
+use crate::mart_pin::MartPin;
 
 /// The table's name in the database of a [`BuiltTable`], in schema `main`.
 pub const TABLE: &str = "t";
@@ -108,7 +108,7 @@ pub struct Outcome {
     /// The mart's name, as it was submitted.
     pub name: String,
     /// The version.
-    pub pin: Arc<Pin>,
+    pub pin: Arc<MartPin>,
     /// What became of it.
     pub result: BuildResult,
 }

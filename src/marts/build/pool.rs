@@ -20,7 +20,8 @@ use super::source::{LARGE_BLOCK, SMALL_BLOCK};
 use super::table::{Place, TableKind};
 use super::{FileRejection, Outcome, Verdict};
 use crate::digest::Digest;
-use crate::pin::{Pin, PinKind};
+use crate::mart_pin::{MartPin, PinnedFile};
+use crate::pin::PinKind;
 
 /// How long a builder is kept that has nothing to do: files come in bursts, or minutes apart.
 const IDLE: Duration = Duration::from_secs(5);
@@ -89,16 +90,16 @@ impl Pool {
 
     /// Has a version of a mart built. Returns at once; what becomes of it is reported, also when it is
     /// known already. Another version of the same mart that waits is given up.
-    pub fn submit(&self, pin: Arc<Pin>, name: impl Into<String>) {
+    pub fn submit(&self, pin: Arc<MartPin>, name: impl Into<String>) {
         self.ask(pin, name.into(), false);
     }
 
     /// The same for a version that a snapshot waits for: it gives up no other, and is not given up.
-    pub fn want(&self, pin: Arc<Pin>, name: impl Into<String>) {
+    pub fn want(&self, pin: Arc<MartPin>, name: impl Into<String>) {
         self.ask(pin, name.into(), true);
     }
 
-    fn ask(&self, pin: Arc<Pin>, name: String, is_wanted: bool) {
+    fn ask(&self, pin: Arc<MartPin>, name: String, is_wanted: bool) {
         self.shared.state().queue.ask(pin, Asker::Report { name, is_wanted });
         self.shared.changed.notify_all();
     }
@@ -117,7 +118,7 @@ impl Pool {
     /// Builds all of these and waits. There is no verdict on a file that was rewritten meanwhile.
     pub fn build_all<'p>(
         &self,
-        pins: impl IntoIterator<Item = &'p Arc<Pin>>,
+        pins: impl IntoIterator<Item = &'p Arc<MartPin>>,
     ) -> HashMap<Digest, Verdict> {
         let (caller, verdicts) = mpsc::channel();
         let mut state = self.shared.state();
@@ -218,17 +219,20 @@ impl PoolShared {
         drop(state);
     }
 
-    /// Builds one file. `kept` is a builder that may be used again, before and after.
-    fn build<'s>(&'s self, pin: &Pin, kept: &mut Option<Known<'s>>) -> Verdict {
+    /// Builds one mart. `kept` is a builder that may be used again, before and after.
+    fn build<'s>(&'s self, pin: &MartPin, kept: &mut Option<Known<'s>>) -> Verdict {
         let began = Instant::now();
-        let uncompressed = match Footer::read(pin) {
-            Ok(footer) => footer.uncompressed,
-            Err(FooterError::Broken(reason)) => {
-                return Verdict::Rejected(FileRejection::lasting(reason));
-            }
-            Err(FooterError::Incomplete(_)) => pin.size().saturating_mul(USUAL_COMPRESSION),
-        };
-        let estimate = uncompressed.max(pin.size());
+        let mut estimate: u64 = 0;
+        for PinnedFile { pin, .. } in pin.files() {
+            let uncompressed = match Footer::read(pin) {
+                Ok(footer) => footer.uncompressed,
+                Err(FooterError::Broken(reason)) => {
+                    return Verdict::Rejected(FileRejection::lasting(reason));
+                }
+                Err(FooterError::Incomplete(_)) => pin.size().saturating_mul(USUAL_COMPRESSION),
+            };
+            estimate = estimate.saturating_add(uncompressed.max(pin.size()));
+        }
         let deadline = self.settings.deadline(estimate);
         let (mut stopped, mut on_disk) = (0, false);
         let rejected = |reason| Verdict::Rejected(FileRejection::passing(reason));
@@ -246,11 +250,11 @@ impl PoolShared {
                 Ok(known) => known,
                 Err(error) => return rejected(format!("has no builder: {error}")),
             };
-            let request = BuildRequest::Parquet {
-                block: block(estimate),
-                allowance: allowance(&place, deadline),
-            };
-            let asked = known.builder.ask(&request, &[pin.as_fd(), place.as_fd()], deadline);
+            let (block, allowance) = (block(estimate), allowance(&place, deadline));
+            let request = BuildRequest::Parquet { parts: pin.parts(), block, allowance };
+            let files = pin.files().iter().map(|file| file.pin.as_fd());
+            let descriptors: Vec<_> = files.chain([place.as_fd()]).collect();
+            let asked = known.builder.ask(&request, &descriptors, deadline);
             let reason = match asked {
                 Ok(BuildResponse::Built(report)) => {
                     if alone {

@@ -9,7 +9,8 @@ use quick_cache::unsync::Cache;
 
 use super::{BuildResult, BuiltTable, FileRejection, Outcome, Verdict};
 use crate::digest::Digest;
-use crate::pin::{Pin, PinKind};
+use crate::mart_pin::MartPin;
+use crate::pin::PinKind;
 
 /// Lasting rejections that are remembered.
 const REMEMBERED: usize = 8_192;
@@ -33,7 +34,7 @@ pub(super) enum Asker {
 
 #[derive(Debug)]
 struct Ask {
-    pin: Arc<Pin>,
+    pin: Arc<MartPin>,
     asker: Asker,
 }
 
@@ -51,7 +52,7 @@ struct Again {
     attempts: u32,
     due: Instant,
     /// Whoever holds none of these pins any more does not care.
-    pins: Vec<(String, Weak<Pin>)>,
+    pins: Vec<(String, Weak<MartPin>)>,
 }
 
 /// What a worker is to do.
@@ -60,7 +61,7 @@ pub(super) enum Step {
     /// Say this to whoever listens.
     Report(Outcome),
     /// Build this, and call [`Queue::finish`].
-    Build(Arc<Pin>),
+    Build(Arc<MartPin>),
     /// Wait for a change, until this moment if there is one.
     Wait(Option<Instant>),
 }
@@ -98,7 +99,7 @@ impl Queue {
     }
 
     /// Enters that somebody wants to know of a pin.
-    pub(super) fn ask(&mut self, pin: Arc<Pin>, asker: Asker) {
+    pub(super) fn ask(&mut self, pin: Arc<MartPin>, asker: Asker) {
         let hash = pin.hash();
         if let Asker::Report { name, is_wanted: false } = &asker {
             self.supersede(name, hash);
@@ -190,7 +191,7 @@ impl Queue {
     }
 
     /// Enters what building a pin came to; `None` when it was rewritten meanwhile.
-    pub(super) fn finish(&mut self, pin: &Arc<Pin>, verdict: Option<Verdict>, now: Instant) {
+    pub(super) fn finish(&mut self, pin: &Arc<MartPin>, verdict: Option<Verdict>, now: Instant) {
         let hash = pin.hash();
         let mut asks = self.entries.remove(&hash).unwrap_or_default().asks;
         match &verdict {

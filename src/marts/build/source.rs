@@ -1,6 +1,7 @@
 //! What a builder does with DuckDB: reads a file, or a table of a legacy file, and writes a table.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -48,27 +49,44 @@ impl ParquetSource {
         Ok(Self { connection, scratch, files: 0, legacy: None })
     }
 
-    /// Reads every row group of a Parquet file once.
+    /// Reads every row group of a mart's Parquet files once. The parts of a directory are named as they are
+    /// there, so that DuckDB finds the hive columns.
     pub(super) fn parquet(
         &mut self,
-        file: OwnedFd,
+        files: &[OwnedFd],
+        parts: &[String],
         place: OwnedFd,
         block: u32,
     ) -> Result<Report, ReadFailure> {
         self.files += 1;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let literal = quote_literal(&path);
-        let failed = |error: duckdb::Error| ReadFailure::of(&error.to_string(), &[&path]);
+        let folder = self.scratch.join(format!("{}.parts", self.files));
+        let paths = match parts {
+            [] => files.iter().map(path_of).collect(),
+            parts => {
+                link_all(&folder, parts, files).map_err(|error| ReadFailure::resources(&error))?
+            }
+        };
+        let literals: Vec<_> = paths.iter().map(|path| quote_literal(path)).collect();
+        let list = literals.join(", ");
+        let shown: Vec<&str> = match parts {
+            [] => paths.iter().map(String::as_str).collect(),
+            _ => Vec::new(), // they are relative
+        };
+        let failed = |error: duckdb::Error| ReadFailure::of(&error.to_string(), &shown);
         let claimed = self
-            .number(&format!("SELECT num_rows FROM parquet_file_metadata({literal})"))
+            .number(&format!("SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata([{list}])"))
             .map_err(failed)?;
-        self.build(
-            place,
-            block,
-            &format!("read_parquet({literal})"),
-            Some(claimed.unwrap_or_default()),
-        )
-        .map_err(|error| error.without(&path))
+        let is_hive = parts
+            .iter()
+            .any(|part| part.rsplit_once('/').is_some_and(|(folders, _)| folders.contains('=')));
+        let from = format!("read_parquet([{list}], hive_partitioning = {is_hive})");
+        let report = self
+            .build(place, block, &from, Some(claimed.unwrap_or_default()))
+            .map_err(|error| shown.iter().fold(error, |error, path| error.without(path)))?;
+        if !parts.is_empty() {
+            fs::remove_dir_all(folder).map_err(|error| ReadFailure::resources(&error))?;
+        }
+        Ok(report)
     }
 
     /// Attaches a legacy file and lists what is in these schemas; a name that several have is the
@@ -263,6 +281,30 @@ impl ReadFailure {
         self.reason = shown;
         self
     }
+}
+
+/// How DuckDB opens a file that it is given as a descriptor.
+fn path_of(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Gives files these paths in a folder, which becomes the working directory: what leads there may look like
+/// a hive column, too. Returns the paths as DuckDB reads them.
+fn link_all(folder: &Path, parts: &[String], files: &[OwnedFd]) -> io::Result<Vec<String>> {
+    fs::create_dir(folder)?;
+    std::env::set_current_dir(folder)?;
+    let mut paths = Vec::with_capacity(parts.len());
+    for (part, file) in parts.iter().zip(files) {
+        // DuckDB would take these for a pattern, and decodes the values of hive columns.
+        let part = part.replace('*', "%2A").replace('?', "%3F").replace('[', "%5B");
+        let path = format!("./{part}");
+        if let Some((folders, _)) = path.rsplit_once('/') {
+            fs::create_dir_all(folders)?;
+        }
+        symlink(path_of(file), &path)?;
+        paths.push(path);
+    }
+    Ok(paths)
 }
 
 /// Whether an input or output error is about the machine and not about a file that is cut.

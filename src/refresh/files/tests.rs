@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::mart_dir::MartDir;
+use crate::marts::build;
+use crate::scan::Identity;
 
 /// A Parquet file that this text tells from others.
 fn parquet(text: &str) -> Vec<u8> {
@@ -27,7 +29,7 @@ fn a_verdict_that_comes_late_does_not_bring_an_old_version_back() {
         let beside = root.path().join("beside");
         std::fs::write(&beside, parquet(text)).expect("write");
         std::fs::rename(&beside, root.path().join("mart/a.parquet")).expect("rename");
-        let sweep = files.sweep(&dir, Instant::now()).expect("readable");
+        let sweep = files.sweep(&dir, Instant::now(), |_, _| {}).expect("readable");
         assert_eq!(sweep.landed.len(), 1);
         Arc::clone(&sweep.landed[0])
     };
@@ -41,7 +43,7 @@ fn a_verdict_that_comes_late_does_not_bring_an_old_version_back() {
     files.learn(&bad, &rejected("no", true));
 
     // It is young, so it is read again, which tells nothing new.
-    assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
+    assert!(files.sweep(&dir, Instant::now(), |_, _| {}).expect("readable").landed.is_empty());
     assert_eq!(files.rejected().count(), 1);
     assert!(Arc::ptr_eq(&files.good()["a"], &served));
 }
@@ -53,13 +55,13 @@ fn what_was_rejected_for_a_passing_reason_is_held_and_served_when_its_table_is_b
     let dir = MartDir::new(root.path()).open().expect("open");
     let mut files = Files::new(Budget::new(1 << 20));
     std::fs::write(root.path().join("mart/a.parquet"), parquet("good")).expect("write");
-    let landed = files.sweep(&dir, Instant::now()).expect("readable").landed.remove(0);
+    let landed = files.sweep(&dir, Instant::now(), |_, _| {}).expect("readable").landed.remove(0);
     for reason in ["its builder was killed", "its builder was killed again"] {
         files.learn(&landed, &rejected(reason, false));
         let told: Vec<_> = files.rejected().map(|fault| fault.reason).collect();
         assert_eq!((told, files.good().len()), (vec![reason.to_owned()], 0));
         assert!(files.retried("a", &landed.pin).is_some_and(|v| Arc::ptr_eq(&v, &landed)));
-        assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
+        assert!(files.sweep(&dir, Instant::now(), |_, _| {}).expect("readable").landed.is_empty());
     }
     files.learn(&landed, &BuildResult::Built(build::table_of("SELECT 1 AS x")));
     assert!(Arc::ptr_eq(&files.good()["a"], &landed) && landed.table.get().is_some());
@@ -93,14 +95,15 @@ fn a_file_that_is_read_again_and_is_the_same_keeps_its_version() {
     let mut files = Files::new(Arc::clone(&budget));
     let bytes = parquet("same");
     std::fs::write(root.path().join("mart/a.parquet"), &bytes).expect("write");
-    let [landed] = &files.sweep(&dir, Instant::now()).expect("readable").landed[..] else {
+    let [landed] = &files.sweep(&dir, Instant::now(), |_, _| {}).expect("readable").landed[..]
+    else {
         panic!("it has landed")
     };
     assert_eq!(budget.bytes_read(), bytes.len() as u64);
     let entry = files.entries.get_mut("a").expect("known");
     entry.read_again = Some(Duration::ZERO);
     entry.set(Condition::Landing("could not be read".to_owned()));
-    assert!(files.sweep(&dir, Instant::now()).expect("readable").landed.is_empty());
+    assert!(files.sweep(&dir, Instant::now(), |_, _| {}).expect("readable").landed.is_empty());
     assert!(Arc::ptr_eq(&files.good()["a"], landed));
     assert_eq!(budget.bytes_read(), 2 * bytes.len() as u64);
     assert_eq!(files.landing().count(), 0, "it could be read now");
@@ -119,7 +122,7 @@ fn a_held_file_whose_time_is_set_while_it_is_built_is_read_again_and_not_rejecte
         file.set_modified(time).expect("utimensat");
     };
     let mut files = Files::new(Budget::new(0));
-    let sweep = |files: &mut Files| files.sweep(&dir, Instant::now()).expect("readable");
+    let sweep = |files: &mut Files| files.sweep(&dir, Instant::now(), |_, _| {}).expect("readable");
 
     let written = sweep(&mut files).landed;
     stamp(1_700_000_000);
@@ -136,4 +139,83 @@ fn a_held_file_whose_time_is_set_while_it_is_built_is_read_again_and_not_rejecte
     stamp(1_700_000_000);
     assert_eq!(sweep(&mut files).landed.len(), 1);
     assert_eq!((files.landing().count(), files.rejected().count()), (0, 0));
+}
+
+/// A directory of two parts that says that it is complete, older than a tick of the clock.
+fn parts(root: &std::path::Path) -> OpenDir {
+    for part in ["mart/x/g=1", "mart/x/g=2"] {
+        std::fs::create_dir_all(root.join(part)).expect("mkdir");
+        std::fs::write(root.join(part).join("a.parquet"), parquet(part)).expect("write");
+    }
+    succeed(root);
+    MartDir::new(root).open().expect("open")
+}
+
+/// Writes `_SUCCESS`, and waits until a look at what is there tells whether it changes.
+fn succeed(root: &std::path::Path) {
+    let success = root.join("mart/x/_SUCCESS");
+    std::fs::write(&success, "").expect("write");
+    let identity = Identity::of_path(&success).expect("stat");
+    while identity.is_young(Timestamp::now(), crate::scan::CLOCK_TICK) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn parts_that_change_while_they_are_read_are_landing() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let dir = parts(root.path());
+    let budget = Budget::new(1 << 20);
+    let tick = crate::scan::CLOCK_TICK;
+    let reader = Reader { dir: &dir, budget: &budget, tick, model: None, known: None };
+    let look = || dir.parts("x", |_| {}).expect("readable").expect("there");
+    assert!(matches!(reader.read(&mut look()), Outcome::Version(_)));
+
+    // As if each of these happened after the scan and before it was read.
+    let mut seen = look();
+    let part = root.path().join("mart/x/g=2/a.parquet");
+    std::fs::write(root.path().join("beside"), parquet("other")).expect("write");
+    std::fs::rename(root.path().join("beside"), &part).expect("rename");
+    assert!(!matches!(reader.read(&mut seen), Outcome::Version(_)), "a part was swapped");
+    succeed(root.path());
+    let mut seen = look();
+    std::fs::create_dir(root.path().join("mart/x/g=3")).expect("mkdir");
+    std::fs::hard_link(&part, root.path().join("mart/x/g=3/a.parquet")).expect("link");
+    assert!(!matches!(reader.read(&mut seen), Outcome::Version(_)), "a part came");
+    succeed(root.path());
+    let mut seen = look();
+    std::fs::remove_file(root.path().join("mart/x/g=3/a.parquet")).expect("removed");
+    assert!(!matches!(reader.read(&mut seen), Outcome::Version(_)), "a part went");
+    succeed(root.path());
+    let mut seen = look();
+    std::fs::remove_file(root.path().join("mart/x/_SUCCESS")).expect("removed");
+    assert!(!matches!(reader.read(&mut seen), Outcome::Version(_)), "a writer began anew");
+}
+
+#[test]
+fn of_many_parts_only_those_that_changed_are_read() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let dir = parts(root.path());
+    let budget = Budget::new(1 << 20);
+    let mut files = Files::new(Arc::clone(&budget));
+    let sweep =
+        |files: &mut Files| files.sweep(&dir, Instant::now(), |_, _| {}).expect("readable").landed;
+    let first = sweep(&mut files);
+    assert_eq!((first.len(), budget.bytes_read()), (1, first[0].pin.size()));
+
+    let changed = parquet("another text");
+    std::fs::write(root.path().join("mart/x/g=2/a.parquet"), &changed).expect("write");
+    succeed(root.path());
+    let second = sweep(&mut files);
+    assert_eq!(second.len(), 1);
+    assert_ne!(second[0].pin.hash(), first[0].pin.hash());
+    assert_eq!(budget.bytes_read(), first[0].pin.size() + changed.len() as u64);
+
+    // The same bytes on another path are another version.
+    let [from, to] = ["mart/x/g=2", "mart/x/g=4"].map(|part| root.path().join(part));
+    std::fs::rename(from, to).expect("rename");
+    succeed(root.path());
+    let third = sweep(&mut files);
+    assert_eq!(third.len(), 1);
+    assert_ne!(third[0].pin.hash(), second[0].pin.hash());
 }

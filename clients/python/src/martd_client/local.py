@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SCHEMAS = ("mart", "main_mart")
 """Both names work, whichever the files or the legacy file's tables have."""
+HIDDEN = (".", "_", "tmp_")
+"""What the names of files begin with that are no marts, nor parts of any."""
 SCOPE_VARIABLE = "martd_client_scope"
 LOCKED_POLL_S = 0.1
 
@@ -81,15 +83,16 @@ class Local:
 
     def freshness(self, *, retry: bool = True) -> dict[str, Any]:
         """The part of `/v1/freshness` that the files tell."""
-        files = self._marts() or self._legacy_files()
+        marts = _files(self._marts())
+        files = marts or self._legacy_files()
         newest = max((file.stat().st_mtime_ns for file in files), default=None)
         last = None if newest is None else _utc(newest)
-        source = "parquet" if self._marts() else "duckdb" if files else None
+        source = "parquet" if marts else "duckdb" if files else None
         return {"snapshot": self.snapshot(), "source": source, "last_refresh": last}
 
     def snapshot(self) -> str | None:
         """Names the files as they are now. It can be asked for only as long as they stay so."""
-        files = self._marts() or self._legacy_files()
+        files = _files(self._marts()) or self._legacy_files()
         return _identity(files) if files else None
 
     def close(self) -> None:
@@ -100,14 +103,18 @@ class Local:
             self._opened = None
         self._scratch.cleanup()
 
-    def _marts(self) -> list[Path]:
+    def _marts(self) -> dict[str, list[Path]]:
+        """The files of each mart: one, or the parts of a directory."""
         if not self._folder.is_dir():
-            return []
-        return sorted(
-            file
-            for file in self._folder.glob("*.parquet")
-            if file.is_file() and not file.name.startswith((".", "_", "tmp_"))
-        )
+            return {}
+        shown = [path for path in sorted(self._folder.iterdir()) if not path.name.startswith(HIDDEN)]
+        files = {path.stem: [path] for path in shown if path.suffix == ".parquet" and path.is_file()}
+        folders = [path for path in shown if path.suffix != ".parquet" and path.is_dir()]
+        recorded = {str(model["name"]): model.get("files", []) for model in self._models()} if folders else {}
+        parts = {path.name: _parts(path, recorded.get(path.name, [])) for path in folders}
+        parts = {name: found for name, found in parts.items() if found}
+        both = files.keys() & parts.keys()  # which is which, nobody can tell
+        return {name: found for name, found in (files | parts).items() if name not in both}
 
     def _legacy_files(self) -> list[Path]:
         return [self._legacy] if self._legacy is not None and self._legacy.is_file() else []
@@ -122,7 +129,8 @@ class Local:
 
     def _cursor(self, question: Question) -> "tuple[str, duckdb.DuckDBPyConnection]":
         """A connection to the files as they are now, and what they are."""
-        files = self._marts()
+        marts = self._marts()
+        files = _files(marts)
         if not files:
             return self._legacy_cursor(question)
         snapshot = _identity(files)
@@ -132,7 +140,7 @@ class Local:
             # A new database for a new state: DuckDB's cache would take a replaced file for the old one.
             if self._opened is None or self._opened[0] != shown:
                 connection = self._open()
-                self._add_marts(connection, files, shown[1])
+                self._add_marts(connection, marts, shown[1])
                 self._lock_down(connection, files)
                 self._opened = (shown, connection)
             cursor = self._opened[1].cursor()
@@ -179,15 +187,24 @@ class Local:
             time.sleep(LOCKED_POLL_S)
 
     def _add_marts(
-        self, connection: "duckdb.DuckDBPyConnection", files: list[Path], column: str | None
+        self, connection: "duckdb.DuckDBPyConnection", marts: dict[str, list[Path]], column: str | None
     ) -> None:
-        for file in files:
-            source = f"read_parquet({literal(str(file))})"
+        for name, files in marts.items():
+            source = self._source(name, files)
             found = connection.execute(f"SELECT * FROM {source} LIMIT 2").fetchall()
             # dbt-duckdb writes a row of NULLs for a model without rows. Others mean their one row.
             lone = len(found) == 1 and all(value is None for value in found[0])
-            empty = lone and (_is_stamped(connection, file) or file.stem in self._names())
-            self._add_view(connection, file.stem, source, column, empty)
+            empty = lone and (_is_stamped(connection, files[0]) or name in self._names())
+            self._add_view(connection, name, source, column, empty)
+
+    def _source(self, name: str, files: list[Path]) -> str:
+        folder = self._folder / name
+        is_hive = any("=" in part for file in files if folder in file.parents for part in file.relative_to(folder).parts[:-1])
+        paths = ", ".join(literal(str(file)) for file in files)
+        source = f"read_parquet([{paths}], hive_partitioning = {is_hive})"
+        # What leads to the marts is no column of theirs.
+        above = [identifier(part.partition("=")[0]) for part in self._folder.parts if "=" in part]
+        return f"(SELECT * EXCLUDE ({', '.join(above)}) FROM {source})" if is_hive and above else source
 
     def _names(self) -> set[str]:
         """The marts that the ledger names."""
@@ -339,11 +356,34 @@ def _record(file: Path) -> tuple[tuple[dt.datetime, str], dict[str, dict[str, An
         return None
 
 
+def _files(marts: dict[str, list[Path]]) -> list[Path]:
+    return [file for files in marts.values() for file in files]
+
+
+def _parts(folder: Path, recorded: list[dict[str, Any]]) -> list[Path]:
+    """The parts of a directory: what a record names, or all when a `_SUCCESS` is as new as they are; else none."""
+
+    def is_shown(path: Path) -> bool:
+        *folders, name = path.relative_to(folder).parts
+        hidden = [part for part in folders if part.startswith(HIDDEN) and "=" not in part]
+        return not hidden and not name.startswith(HIDDEN) and path.is_file()
+
+    try:
+        found = {path: path.stat() for path in sorted(folder.rglob("*.parquet")) if is_shown(path)}
+        sizes = {folder.parent / str(file["path"]): file["bytes"] for file in recorded}
+        if sizes and all(path in found and found[path].st_size == size for path, size in sizes.items()):
+            return sorted(sizes)
+        done = (folder / "_SUCCESS").stat().st_mtime_ns
+        return list(found) if all(stat.st_mtime_ns <= done for stat in found.values()) else []
+    except OSError:
+        return []  # it is being written
+
+
 def _identity(files: list[Path]) -> str:
     state = hashlib.sha256()
     for file in files:
         stat = file.stat()
-        parts = (file.name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        parts = (str(file), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         state.update(repr(parts).encode())
     return state.hexdigest()[:32]
 

@@ -174,6 +174,8 @@ fn be_a_front(dir: &Path) {
     let pool = Pool::start(settings, |_| {}).expect("threads");
     let file = fs::File::open(dir.join("made.parquet")).expect("open");
     let pin = Arc::new(Pin::new(file, &Budget::new(1 << 20)).expect("pin"));
+    let file = PinnedFile { path: "made.parquet".to_owned(), pin };
+    let pin = Arc::new(MartPin::new(vec![file]));
     println!("built {:?}", pool.build_all([&pin]).len());
     std::thread::park();
 }

@@ -39,7 +39,7 @@ fn what_duckdb_and_pyarrow_read_is_served() {
     for file in names {
         let file = foreign(&format!("edges/{file}"));
         let pin = stage.pin_file(&file);
-        let footer = Footer::read(&pin).expect("a footer");
+        let footer = Footer::read(pin.file().expect("one")).expect("a footer");
         let verdict = pool.build_all([&pin]).remove(&pin.hash()).expect("a verdict");
         let report = table(&verdict).report();
         assert_eq!((report.rows, report.columns.len()), (footer.rows, 2), "{}", file.display());
@@ -86,7 +86,9 @@ fn a_decimal_of_more_digits_than_duckdb_has_is_broken() {
         ("decimal-76", "76 digits in column d,"),
     ] {
         let pin = stage.pin_file(&foreign(&format!("pyarrow/{name}")));
-        let Err(FooterError::Broken(reason)) = Footer::read(&pin) else { panic!("{name} is read") };
+        let Err(FooterError::Broken(reason)) = Footer::read(pin.file().expect("one")) else {
+            panic!("{name} is read")
+        };
         assert!(reason.contains(told), "{reason}");
         assert_eq!(rejection(&stage.build(&pin)), &FileRejection::lasting(reason));
     }
@@ -98,9 +100,9 @@ fn a_file_that_is_cut_is_still_landing() {
     let stage = Stage::new();
     let whole = stage.pin("SELECT 1 AS a");
     let mut bytes = vec![0; whole.size() as usize];
-    whole.read_exact_at(&mut bytes, 0).expect("readable");
+    whole.file().expect("one").read_exact_at(&mut bytes, 0).expect("readable");
     for end in 0..bytes.len() {
-        let read = Footer::read(&stage.pin_bytes(&bytes[..end]));
+        let read = Footer::read(stage.pin_bytes(&bytes[..end]).file().expect("one"));
         assert!(matches!(read, Err(FooterError::Incomplete(_))), "cut at {end}: {read:?}");
     }
 }
@@ -109,7 +111,9 @@ fn a_file_that_is_cut_is_still_landing() {
 fn a_footer_that_contradicts_itself_is_broken() {
     let stage = Stage::new();
     let pin = stage.pin_file(&foreign("edges/contradiction"));
-    let Err(FooterError::Broken(reason)) = Footer::read(&pin) else { panic!("read") };
+    let Err(FooterError::Broken(reason)) = Footer::read(pin.file().expect("one")) else {
+        panic!("read")
+    };
     assert_eq!(reason, "names 1 columns otherwise in its schema than beside them");
     let verdict = stage.build(&pin);
     assert_eq!((rejection(&verdict), stage.runs()), (&FileRejection::lasting(reason), 0));
@@ -153,7 +157,7 @@ fn a_damaged_file_is_rejected_once_and_for_all() {
     let stage = Stage::new();
     let good = stage.pin("SELECT i, 'text ' || i AS s FROM range(5000) t(i)");
     let mut bytes = vec![0; good.size() as usize];
-    good.read_exact_at(&mut bytes, 0).expect("readable");
+    good.file().expect("one").read_exact_at(&mut bytes, 0).expect("readable");
     bytes[30..2000].fill(0xff);
     let bad = stage.pin_bytes(&bytes);
     let (pool, outcomes) = stage.start();

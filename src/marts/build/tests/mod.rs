@@ -3,6 +3,7 @@
 mod failures;
 mod files;
 mod legacy;
+mod parts;
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +17,8 @@ use std::time::Duration;
 use duckdb::Connection;
 
 use super::*;
-use crate::pin::Budget;
+use crate::mart_pin::{MartPin, PinnedFile};
+use crate::pin::{Budget, Pin};
 
 const SCRATCH: &str = "MARTD_TEST_SCRATCH";
 
@@ -62,20 +64,25 @@ impl Stage {
     }
 
     /// What `sql` selects, as a Parquet file.
-    fn pin(&self, sql: &str) -> Arc<Pin> {
+    fn pin(&self, sql: &str) -> Arc<MartPin> {
         let path = self.path("made.parquet");
         let to = path.display();
         connect().execute_batch(&format!("COPY ({sql}) TO '{to}' (FORMAT parquet)")).expect(sql);
         self.pin_file(&path)
     }
 
-    fn pin_bytes(&self, bytes: &[u8]) -> Arc<Pin> {
+    fn pin_bytes(&self, bytes: &[u8]) -> Arc<MartPin> {
         let path = self.path("bytes.parquet");
         fs::write(&path, bytes).expect("write");
         self.pin_file(&path)
     }
 
-    fn pin_file(&self, path: &Path) -> Arc<Pin> {
+    fn pin_file(&self, path: &Path) -> Arc<MartPin> {
+        let pin = self.pin_one(path);
+        Arc::new(MartPin::new(vec![PinnedFile { path: "made.parquet".to_owned(), pin }]))
+    }
+
+    fn pin_one(&self, path: &Path) -> Arc<Pin> {
         let file = fs::File::open(path).expect("open");
         Arc::new(Pin::new(file, &self.pins).expect("pin"))
     }
@@ -91,7 +98,7 @@ impl Stage {
     }
 
     /// Builds one file in a pool of its own.
-    fn build(&self, pin: &Arc<Pin>) -> Verdict {
+    fn build(&self, pin: &Arc<MartPin>) -> Verdict {
         let (pool, _outcomes) = self.start();
         let verdict = pool.build_all([pin]).remove(&pin.hash()).expect("a verdict");
         drop(pool);
