@@ -24,7 +24,7 @@ struct Registered {
 
 impl Queries {
     /// Registers a caller's query under this id, or under a fresh one if a query has it already.
-    pub(super) fn register(&self, id: String, caller: &Caller) -> Ticket {
+    pub(super) fn register(&self, id: String, caller: &Caller) -> QueryHandle {
         let mut queries = self.lock();
         let mut id = id;
         loop {
@@ -35,7 +35,7 @@ impl Queries {
                     let (token, caller) = (cancel.clone(), caller.clone());
                     place.insert(Registered { cancel: token, caller, stream: None });
                     drop(queries);
-                    return Ticket { id, cancel, queries: self.clone() };
+                    return QueryHandle { id, cancel, queries: self.clone() };
                 }
                 Entry::Occupied(_) => id = request_id::fresh(),
             }
@@ -62,13 +62,13 @@ impl Queries {
 
 /// A query's place among those under way. Held until its answer has been sent.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct QueryHandle {
     id: String,
     cancel: CancellationToken,
     queries: Queries,
 }
 
-impl Ticket {
+impl QueryHandle {
     /// The id, which the answer carries.
     pub(super) fn id(&self) -> &str {
         &self.id
@@ -87,7 +87,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for QueryHandle {
     fn drop(&mut self) {
         self.queries.lock().remove(&self.id);
     }
