@@ -5,11 +5,12 @@
 //! way at once run once ([`SharedCall`]), and stop when the last of them is gone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use blake3::{Hash, Hasher};
 use bytes::Bytes;
 use headers::ETag;
+use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
@@ -112,7 +113,7 @@ impl Answers {
         key: Key,
         start: impl FnOnce() -> SharedCall,
     ) -> (Arc<SharedCall>, bool) {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.calls.lock();
         if let Some(call) = calls.get(&key).and_then(Weak::upgrade)
             && !call.has_ended()
         {

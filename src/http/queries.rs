@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Caller;
@@ -25,7 +26,7 @@ struct Registered {
 impl Queries {
     /// Registers a caller's query under this id, or under a fresh one if a query has it already.
     pub(super) fn register(&self, id: String, caller: &Caller) -> QueryHandle {
-        let mut queries = self.lock();
+        let mut queries = self.0.lock();
         let mut id = id;
         loop {
             match queries.entry(id) {
@@ -44,7 +45,7 @@ impl Queries {
 
     /// Cancels a caller's own query. `false` when they have none of this id.
     pub(super) fn cancel(&self, id: &str, caller: &Caller) -> bool {
-        let queries = self.lock();
+        let queries = self.0.lock();
         let Some(query) = queries.get(id).filter(|query| query.caller.is(caller)) else {
             return false;
         };
@@ -53,10 +54,6 @@ impl Queries {
             stream.cancel();
         }
         true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Registered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,7 +73,7 @@ impl QueryHandle {
 
     /// From here on the answer is streamed, and cancelling it means this.
     pub(super) fn streams(&self, stream: CancellationToken) {
-        if let Some(query) = self.queries.lock().get_mut(&self.id) {
+        if let Some(query) = self.queries.0.lock().get_mut(&self.id) {
             query.stream = Some(stream);
         }
     }
@@ -89,6 +86,6 @@ impl QueryHandle {
 
 impl Drop for QueryHandle {
     fn drop(&mut self) {
-        self.queries.lock().remove(&self.id);
+        self.queries.0.lock().remove(&self.id);
     }
 }
