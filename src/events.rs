@@ -5,9 +5,10 @@
 //! which it has read, and one that is too slow learns how many it missed.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -90,7 +91,7 @@ impl Events {
 
     /// At most `limit` events after a number.
     pub fn after(&self, number: u64, limit: usize) -> Batch {
-        let kept = self.lock();
+        let kept = self.0.kept.lock();
         let first = kept.front().map_or(number + 1, |event| event.number);
         let missed = first.saturating_sub(number + 1);
         let events = kept.iter().filter(|event| event.number > number).take(limit);
@@ -99,7 +100,7 @@ impl Events {
 
     /// The newest events, the newest first.
     pub fn newest(&self, limit: usize) -> Vec<Event> {
-        self.lock().iter().rev().take(limit).cloned().collect()
+        self.0.kept.lock().iter().rev().take(limit).cloned().collect()
     }
 
     /// Notes what is different in a new state. `is_there` says whether the directory has a file.
@@ -137,17 +138,13 @@ impl Events {
     }
 
     fn push(&self, kind: &'static str, data: Json) {
-        let mut kept = self.lock();
+        let mut kept = self.0.kept.lock();
         let number = self.last() + 1;
         if kept.len() == KEPT {
             kept.pop_front();
         }
         kept.push_back(Event { number, at: Timestamp::now(), kind, data: Arc::new(data) });
         self.0.last.send_replace(number);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -207,7 +204,7 @@ mod tests {
         for number in 0..1_000 {
             events.push("rejected", json!(number));
         }
-        assert_eq!(events.lock().len(), KEPT);
+        assert_eq!(events.0.kept.lock().len(), KEPT);
         let batch = events.after(10, 3);
         assert_eq!(batch.missed, 1_000 - KEPT as u64 - 10);
         let numbers: Vec<u64> = batch.events.iter().map(|event| event.number).collect();

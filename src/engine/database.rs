@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::protocol::ProcessSettings;
 use crate::duck::{Connection, Database, DuckError, quote_identifier, quote_literal};
 use crate::marts::build::TABLE;
+use parking_lot::Mutex;
 
 /// A database that is locked down.
 pub(super) struct LockedDatabase {
@@ -91,12 +92,12 @@ impl LockedDatabase {
 
     /// Runs statements of martd's own.
     pub(super) fn execute(&self, sql: &str) -> Result<(), DuckError> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner).execute(sql)
+        self.own.lock().execute(sql)
     }
 
     /// Runs statements of martd's own, all of them or none.
     pub(super) fn transaction(&self, sql: &str) -> Result<(), DuckError> {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = self.own.lock();
         let outcome = own.execute(&format!("BEGIN; {sql} COMMIT"));
         if outcome.is_err() {
             let _ = own.execute("ROLLBACK"); // fails where nothing was begun

@@ -1,8 +1,9 @@
 //! Where suspects run: statements that ran when an engine ended, and nobody knows which of them ended it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::process::Process;
@@ -40,20 +41,16 @@ impl Isolation {
         self.turns.acquire().await.expect("never closed")
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Process>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// An engine that another suspect has left.
     pub(super) fn idle(&self) -> Option<Arc<Process>> {
-        let mut idle = self.lock();
+        let mut idle = self.idle.lock();
         idle.retain(|process| !process.has_ended());
         idle.pop()
     }
 
     /// Leaves an engine to the next suspect.
     pub(super) fn give_back(&self, process: Arc<Process>) {
-        self.lock().push(process);
+        self.idle.lock().push(process);
     }
 }
 
@@ -70,7 +67,7 @@ impl Suspect<'_> {
 impl Drop for Suspect<'_> {
     fn drop(&mut self) {
         if self.0.suspects.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.lock().drain(..).for_each(|process| process.kill());
+            self.0.idle.lock().drain(..).for_each(|process| process.kill());
         }
     }
 }

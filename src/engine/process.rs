@@ -10,12 +10,13 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -131,7 +132,7 @@ impl Process {
 
         let (sender, started) = mpsc::channel();
         let waiting = Arc::new(Waiting::default());
-        *lock(&waiting.started) = Some(sender);
+        *waiting.started.lock() = Some(sender);
         let token = CancellationToken::new();
         let (outbox, outgoing) = mpsc::channel();
         let writer = control.try_clone().map_err(failed)?;
@@ -189,12 +190,12 @@ impl Process {
     pub(super) fn publish(&self, lease: &Lease) -> oneshot::Receiver<Result<(), String>> {
         let (sender, told) = oneshot::channel();
         let spec = lease.spec();
-        let mut serves = lock(&self.serves);
+        let mut serves = self.serves.lock();
         if !serves.snapshots.insert(spec.number) {
             let _ = sender.send(Ok(())); // the receiver is below
             return told;
         }
-        lock(&self.waiting.snapshots).insert(spec.number, sender);
+        self.waiting.snapshots.lock().insert(spec.number, sender);
         let mut missing = Vec::new();
         for table in lease.tables() {
             let count = serves.tables.entry(table.number()).or_default();
@@ -210,7 +211,7 @@ impl Process {
         self.post(Control::Publish(spec.clone()), Vec::new());
         drop(serves); // what another publishes comes after this
         if self.has_ended() {
-            lock(&self.waiting.snapshots).clear();
+            self.waiting.snapshots.lock().clear();
         }
         told
     }
@@ -218,7 +219,7 @@ impl Process {
     /// Has it drop a snapshot that nobody will ask for any more.
     pub(super) fn drop_snapshot(&self, lease: &Lease) {
         let number = lease.spec().number;
-        let mut serves = lock(&self.serves);
+        let mut serves = self.serves.lock();
         if !serves.snapshots.remove(&number) {
             return;
         }
@@ -248,13 +249,13 @@ impl Process {
             permit = Arc::clone(&self.free).acquire_owned() => permit.ok()?,
             () = self.ended.cancelled() => return None,
         };
-        let socket = lock(&self.slots).pop()?;
+        let socket = self.slots.lock().pop()?;
         Some((socket, permit))
     }
 
     /// Takes a slot back, whose request has ended.
     pub(super) fn give_back(&self, socket: SlotSocket) {
-        lock(&self.slots).push(socket);
+        self.slots.lock().push(socket);
     }
 
     /// The number of the next request.
@@ -295,7 +296,7 @@ impl Process {
         if !self.has_ended() {
             self.is_killed.store(true, Ordering::Release);
         }
-        let _ = lock(&self.child).kill(); // it may have ended
+        let _ = self.child.lock().kill(); // it may have ended
     }
 
     /// Whether the front ended it.
@@ -315,7 +316,7 @@ impl Process {
 
     /// Ends what is left of it, and says how it ended.
     pub(super) fn reap(&self) -> Option<ExitStatus> {
-        let mut child = lock(&self.child);
+        let mut child = self.child.lock();
         let _ = child.kill(); // it has closed its socket, and is of no use
         child.wait().ok()
     }
@@ -367,18 +368,18 @@ impl Waiting {
                 StatusMessage::Refused(number, reason) => self.tell(number, Err(reason)),
             }
         }
-        *lock(&self.started) = None;
-        lock(&self.snapshots).clear();
+        *self.started.lock() = None;
+        self.snapshots.lock().clear();
     }
 
     fn tell_started(&self, started: Result<(), StartError>) {
-        if let Some(waiting) = lock(&self.started).take() {
+        if let Some(waiting) = self.started.lock().take() {
             let _ = waiting.send(started); // it may have waited too long
         }
     }
 
     fn tell(&self, snapshot: u64, outcome: Result<(), String>) {
-        if let Some(waiting) = lock(&self.snapshots).remove(&snapshot) {
+        if let Some(waiting) = self.snapshots.lock().remove(&snapshot) {
             let _ = waiting.send(outcome); // it may have waited too long
         }
     }
@@ -393,8 +394,4 @@ fn send_all(control: &UnixStream, outgoing: &Receiver<Outgoing>) {
         }
     }
     let _ = control.shutdown(std::net::Shutdown::Both); // which ends the engine
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
 //! Statements that brought an engine down, and whoever sent them again and again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use blake3::Hash;
+use parking_lot::Mutex;
 
 use super::protocol::QueryError;
 
@@ -49,7 +49,7 @@ impl Quarantine {
     /// # Errors
     /// [`QueryError::Quarantined`] and [`QueryError::TooManyFailures`].
     pub(super) fn check(&self, culprit: &Culprit, now: Instant) -> Result<(), QueryError> {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.lock();
         if let Some(failures) = state.failures.get(&culprit.principal) {
             let oldest = failures.iter().rev().nth(FAILURES - 1);
             if let (Some((oldest, _)), Some((last, _))) = (oldest, failures.last())
@@ -78,7 +78,7 @@ impl Quarantine {
         is_quarantined: bool,
         now: Instant,
     ) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let State { until, failures } = &mut *state;
         until.retain(|_, until| *until > now);
         failures.retain(|_, lost| lost.last().is_some_and(|(last, _)| *last + 2 * WINDOW > now));
@@ -97,7 +97,7 @@ impl Quarantine {
 
     /// How many statements are quarantined.
     pub(super) fn len(&self, now: Instant) -> usize {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.lock();
         state.until.values().filter(|until| **until > now).count()
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::database::{Attached, LockedDatabase};
 use super::introspection;
@@ -14,6 +14,7 @@ use super::protocol::{QueryError, SnapshotSpec, TableSpec};
 use super::scope::{self, SCOPE_VARIABLE, Scope, Scoping};
 use crate::duck::{Connection, DuckError, Statement, Value, quote_identifier};
 use crate::sql_gate::{self, TableName, ValidatedStatement};
+use parking_lot::Mutex;
 
 /// Statements that a connection keeps prepared.
 const PREPARED_PER_CONNECTION: usize = 16;
@@ -155,7 +156,7 @@ impl EngineSnapshot {
     /// DuckDB's.
     pub(super) fn connection(&self, scope: &Scope) -> Result<Pooled, DuckError> {
         let idle = {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock();
             // One that was last used with this scope may have the statement prepared.
             let same = idle.iter().rposition(|pooled| pooled.scope.as_ref() == Some(scope));
             same.map(|index| idle.remove(index)).or_else(|| idle.pop())
@@ -191,13 +192,13 @@ impl EngineSnapshot {
 
     /// Drops the statements that idle connections keep, with what those hold.
     pub(super) fn forget_prepared(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         idle.iter_mut().for_each(|pooled| pooled.prepared.clear());
     }
 
     /// Takes a connection back.
     pub(super) fn give_back(&self, pooled: Pooled) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if idle.len() < IDLE_CONNECTIONS {
             idle.push(pooled);
         }

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -223,7 +224,7 @@ impl Engine {
     /// What is known of the engine.
     pub fn status(&self) -> EngineStatus {
         let current = self.shared.current.borrow().clone();
-        let facts = self.shared.facts();
+        let facts = self.shared.facts.lock();
         let old = facts.old.upgrade().filter(|process| !process.has_ended());
         EngineStatus {
             current: current.as_ref().map(|process| process.pid()),
@@ -242,16 +243,8 @@ impl EngineShared {
         let _ = self.messages.send(message); // the supervisor may have ended with martd
     }
 
-    fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn leases(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Lease>>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn live_leases(&self) -> Vec<Arc<Lease>> {
-        self.leases().values().filter_map(Weak::upgrade).collect()
+        self.leases.lock().values().filter_map(Weak::upgrade).collect()
     }
 
     /// The engine that takes new requests, waiting for one.
@@ -294,7 +287,7 @@ impl EngineShared {
         let process =
             Process::start(&self.spawner, program, settings, slots, &self.runtime, ended)?;
         let _ = known.send(process.pid()); // `ended` waits for it
-        *self.facts().starts.entry(reason).or_default() += 1;
+        *self.facts.lock().starts.entry(reason).or_default() += 1;
         info!(pid = process.pid(), reason = reason.name(), "an engine has started");
         Ok(process)
     }
@@ -308,7 +301,7 @@ impl EngineShared {
 
     /// Tells engines that nobody will ask for a snapshot any more.
     pub(super) fn forget(&self, lease: &Lease) {
-        self.leases().remove(&lease.spec().number);
+        self.leases.lock().remove(&lease.spec().number);
         let current = self.current.borrow().clone();
         if let Some(process) = current {
             process.drop_snapshot(lease);
@@ -350,7 +343,7 @@ impl Supervisor {
                         older.kill();
                     }
                     let old = self.old.as_ref().map(Arc::downgrade);
-                    self.shared.facts().old = old.unwrap_or_default();
+                    self.shared.facts.lock().old = old.unwrap_or_default();
                 }
                 Ok(Message::Publish(id, tables, reply)) => {
                     let _ = reply.send(self.publish(&id, tables)); // it waits
@@ -369,7 +362,7 @@ impl Supervisor {
         for lease in &leases {
             self.serve(&process, lease).map_err(StartError::Other)?;
         }
-        self.shared.facts().missing = None;
+        self.shared.facts.lock().missing = None;
         (self.wanted, self.pause) = (None, FIRST_PAUSE);
         info!(elapsed = ?began.elapsed(), snapshots = leases.len(), "an engine takes requests");
         self.shared.current.send_replace(Some(process));
@@ -394,7 +387,7 @@ impl Supervisor {
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
         let lease = Lease::new(number, id, tables, Arc::downgrade(&self.shared));
         let lease = Arc::new(lease);
-        self.shared.leases().insert(number, Arc::downgrade(&lease));
+        self.shared.leases.lock().insert(number, Arc::downgrade(&lease));
         let current = self.shared.current.borrow().clone();
         let served = current.map(|process| (self.serve(&process, &lease), process));
         match served {
@@ -409,7 +402,7 @@ impl Supervisor {
     /// An engine is needed in the place of the one before it.
     fn want(&mut self, reason: StartReason, detail: String) {
         warn!(reason = reason.name(), detail, "the engine is replaced");
-        let mut facts = self.shared.facts();
+        let mut facts = self.shared.facts.lock();
         facts.last = Some(Replacement { at: Timestamp::now(), reason, detail });
         facts.missing.get_or_insert_with(Instant::now);
         drop(facts);

@@ -12,10 +12,11 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
 use rustix::process::Signal;
 
 use super::database::{Attached, LockedDatabase};
@@ -191,7 +192,7 @@ impl Publisher {
                     let _ = ipc::send(&self.status, &status, &[]); // the front may have ended
                 }
                 Change::Drop(number) => {
-                    let dropped = self.engine.snapshots().remove(&number);
+                    let dropped = self.engine.snapshots.write().remove(&number);
                     drop(dropped); // detaches, unless a statement is still at it
                     self.attached.retain(|_, table| table.strong_count() > 0);
                 }
@@ -224,29 +225,21 @@ impl Publisher {
         let snapshot =
             EngineSnapshot::open(&self.database, schemas, scoping.as_ref(), spec, tables);
         let snapshot = snapshot.map_err(|error| error.to_string())?;
-        self.engine.snapshots().insert(number, Arc::new(snapshot));
+        self.engine.snapshots.write().insert(number, Arc::new(snapshot));
         Ok(())
     }
 }
 
 impl Engine {
-    fn snapshots(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Arc<EngineSnapshot>>> {
-        self.snapshots.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn snapshot(&self, number: u64) -> Result<Arc<EngineSnapshot>, StatementFailure> {
-        let snapshots = self.snapshots.read().unwrap_or_else(PoisonError::into_inner);
+        let snapshots = self.snapshots.read();
         let found = snapshots.get(&number).cloned();
         found.ok_or_else(|| QueryError::Internal("the snapshot was not published".into()).into())
     }
 
-    fn slot(&self, slot: usize) -> MutexGuard<'_, Slot> {
-        self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Gives up what kept statements hold.
     fn free(&self) {
-        let snapshots = self.snapshots.read().unwrap_or_else(PoisonError::into_inner);
+        let snapshots = self.snapshots.read();
         let snapshots: Vec<_> = snapshots.values().cloned().collect();
         snapshots.iter().for_each(|snapshot| snapshot.forget_prepared());
     }
@@ -265,7 +258,7 @@ impl Engine {
                 Control::Publish(spec) => catalog.send(Change::Publish(spec)).is_ok(),
                 Control::Drop(number) => catalog.send(Change::Drop(number)).is_ok(),
                 Control::Cancel { slot, request } => {
-                    self.slot(slot).cancelled = request;
+                    self.slots[slot].lock().cancelled = request;
                     stop.send((slot, request)).is_ok()
                 }
                 Control::Start(..) | Control::Slots => false,
@@ -287,7 +280,7 @@ impl Engine {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             // One that has not begun looks at `cancelled` itself.
-            live.retain(|&(slot, request)| match &self.slot(slot).running {
+            live.retain(|&(slot, request)| match &self.slots[slot].lock().running {
                 Some((running, interrupt)) if *running == request => {
                     interrupt.interrupt();
                     true
@@ -307,7 +300,7 @@ impl Engine {
                 let error = QueryError::EngineFailed("an encoder panicked".to_owned());
                 (Response::Failed(StatementFailure { error, blame: Blame::Culprit }), Vec::new())
             });
-            self.slot(slot).running = None;
+            self.slots[slot].lock().running = None;
             if protocol::send_response(socket, &response, &bytes).is_err() {
                 return;
             }
@@ -367,7 +360,7 @@ struct Answers<'a> {
 
 impl Sink for Answers<'_> {
     fn begin(&mut self, interrupt: Interrupt) -> Result<(), StatementFailure> {
-        let mut slot = self.engine.slot(self.slot);
+        let mut slot = self.engine.slots[self.slot].lock();
         if slot.cancelled == self.request {
             return Err(QueryError::Cancelled.into());
         }
@@ -381,7 +374,7 @@ impl Sink for Answers<'_> {
 
     fn part(&mut self, bytes: &[u8], rows: u64) -> Result<(), StatementFailure> {
         self.has_begun = true;
-        if self.engine.slot(self.slot).cancelled == self.request {
+        if self.engine.slots[self.slot].lock().cancelled == self.request {
             return Err(QueryError::Cancelled.into());
         }
         let sent = protocol::send_response(self.socket, &Response::Part { rows }, bytes);

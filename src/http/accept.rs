@@ -9,12 +9,12 @@ use crate::encode::{Coding, Codings, Format};
 
 /// The shape of an answer that its client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct Negotiated {
     pub(super) format: Format,
     pub(super) codings: Codings,
 }
 
-impl Wanted {
+impl Negotiated {
     /// A format, not compressed.
     pub(super) fn plain(format: Format) -> Self {
         Self { format, codings: Codings { best: Coding::Identity, identity: true } }
@@ -244,7 +244,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, accept.parse().expect("printable"));
             headers.insert(ACCEPT_ENCODING, coding.parse().expect("printable"));
-            let _ = Wanted::of(&Arguments::default(), &headers);
+            let _ = Negotiated::of(&Arguments::default(), &headers);
         }
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! An answer is kept under everything that it depends on, the snapshot included: a new snapshot makes
 //! old entries unreachable, and nothing is ever invalidated by time. Identical queries that are under
-//! way at once run once ([`Flight`]), and stop when the last of them is gone.
+//! way at once run once ([`SharedCall`]), and stop when the last of them is gone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use blake3::{Hash, Hasher};
 use bytes::Bytes;
 use headers::ETag;
+use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
@@ -74,7 +75,7 @@ impl Weighter<Key, Stored> for ByBytes {
 pub(super) struct Answers {
     kept: Option<Cache<Key, Stored, ByBytes>>,
     largest: u64,
-    flights: Mutex<HashMap<Key, Weak<Flight>>>,
+    calls: Mutex<HashMap<Key, Weak<SharedCall>>>,
 }
 
 impl Answers {
@@ -84,7 +85,7 @@ impl Answers {
         Self {
             kept: (bytes > 0).then(|| Cache::with_weighter(entries, bytes, ByBytes)),
             largest: bytes / LARGEST_PART,
-            flights: Mutex::default(),
+            calls: Mutex::default(),
         }
     }
 
@@ -106,24 +107,28 @@ impl Answers {
         }
     }
 
-    /// The flight of a query that is under way, or a new one that `start` begins.
-    pub(super) fn join(&self, key: Key, start: impl FnOnce() -> Flight) -> (Arc<Flight>, bool) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&key).and_then(Weak::upgrade)
-            && !flight.has_landed()
+    /// The call of a query that is under way, or a new one that `start` begins.
+    pub(super) fn join(
+        &self,
+        key: Key,
+        start: impl FnOnce() -> SharedCall,
+    ) -> (Arc<SharedCall>, bool) {
+        let mut calls = self.calls.lock();
+        if let Some(call) = calls.get(&key).and_then(Weak::upgrade)
+            && !call.has_ended()
         {
-            return (flight, true);
+            return (call, true);
         }
-        flights.retain(|_, flight| flight.strong_count() > 0);
-        let flight = Arc::new(start());
-        flights.insert(key, Arc::downgrade(&flight));
-        (flight, false)
+        calls.retain(|_, call| call.strong_count() > 0);
+        let call = Arc::new(start());
+        calls.insert(key, Arc::downgrade(&call));
+        (call, false)
     }
 }
 
 /// How a query that several wait for ended.
 #[derive(Debug, Clone)]
-pub(super) enum Landing {
+pub(super) enum CallOutcome {
     /// A whole answer, which all of them get.
     Whole(Stored),
     /// The same problem for all.
@@ -134,26 +139,26 @@ pub(super) enum Landing {
 
 /// A query under way. Everyone who waits for it holds it, and it stops with the last of them.
 #[derive(Debug)]
-pub(super) struct Flight {
-    pub(super) landing: watch::Receiver<Option<Landing>>,
+pub(super) struct SharedCall {
+    pub(super) outcome: watch::Receiver<Option<CallOutcome>>,
     pub(super) cancel: Arc<DropGuard>,
     pub(super) task: JoinHandle<()>,
 }
 
-impl Flight {
-    fn has_landed(&self) -> bool {
-        self.landing.borrow().is_some()
+impl SharedCall {
+    fn has_ended(&self) -> bool {
+        self.outcome.borrow().is_some()
     }
 
     /// Waits for the end.
-    pub(super) async fn landed(&self) -> Option<Landing> {
-        let mut landing = self.landing.clone();
-        let landed = landing.wait_for(Option::is_some).await.ok()?;
-        landed.clone()
+    pub(super) async fn outcome(&self) -> Option<CallOutcome> {
+        let mut outcome = self.outcome.clone();
+        let outcome = outcome.wait_for(Option::is_some).await.ok()?;
+        outcome.clone()
     }
 }
 
-impl Drop for Flight {
+impl Drop for SharedCall {
     fn drop(&mut self) {
         self.task.abort(); // it may be waiting for a slot still
     }

@@ -21,7 +21,7 @@ use super::body::{Aborted, BoxBody};
 
 /// What a query's handler tells of it, for the log and the counters. A clone tells of the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Facts(Arc<Shared>);
+pub(super) struct RequestRecord(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -37,7 +37,7 @@ struct Statement {
     text: Option<String>,
 }
 
-impl Facts {
+impl RequestRecord {
     /// The statement, which is logged by its hash; `as_text`, also as the client sent it, where
     /// parameters have no values.
     pub(super) fn statement(&self, sql: &str, as_text: bool) {
@@ -70,7 +70,7 @@ pub(super) struct Exchange {
     pub(super) started: Instant,
     pub(super) method: Method,
     pub(super) path: String,
-    pub(super) facts: Facts,
+    pub(super) record: RequestRecord,
     pub(super) span: Span,
 }
 
@@ -129,7 +129,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let Self { exchange, head, bytes, whole, aborted, .. } = self;
-        let Exchange { app, started, method, path, facts, span } = exchange;
+        let Exchange { app, started, method, path, record, span } = exchange;
         app.0.in_flight.fetch_sub(1, Ordering::AcqRel);
         let _entered = span.enter();
         let ms = |time: Duration| time.as_micros() as f64 / 1e3;
@@ -144,11 +144,11 @@ impl Drop for InFlight {
             (false, Some(_)) => "broken off",
             (false, None) => "left during the answer",
         };
-        match facts.0.statement.get() {
+        match record.0.statement.get() {
             Some(Statement { hash, text }) => info!(
                 %method, path, status, snapshot, statement = hash, sql = text,
-                rows = facts.row_count(), bytes, head_ms, ms = elapsed, reason = aborted,
-                queue_ms = ms(Duration::from_micros(facts.0.waited.load(Ordering::Relaxed))),
+                rows = record.row_count(), bytes, head_ms, ms = elapsed, reason = aborted,
+                queue_ms = ms(Duration::from_micros(record.0.waited.load(Ordering::Relaxed))),
                 "{message}"
             ),
             // Probes and scrapes come every few seconds and say nothing new.

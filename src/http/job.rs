@@ -14,14 +14,14 @@ use tokio_util::sync::DropGuard;
 use tracing::{Instrument, Span};
 
 use super::App;
-use super::accept::Wanted;
+use super::accept::Negotiated;
 use super::body::Aborted;
-use super::cache::{Flight, Key, Landing, Stored};
-use super::exchange::Facts;
+use super::cache::{CallOutcome, Key, SharedCall, Stored};
+use super::exchange::RequestRecord;
+use super::metrics_guard::MetricsGuard;
 use super::problem::Problem;
-use super::queries::Ticket;
+use super::queries::QueryHandle;
 use super::request::QueryRequest;
-use super::tally::Tally;
 use crate::catalog::Snapshot;
 use crate::engine::{self, Head, Part, Principal, QueryError, QueryJob, Scope};
 use crate::metrics::CacheResult;
@@ -35,15 +35,15 @@ pub(super) fn truth(truth: bool) -> HeaderValue {
 }
 
 /// After its deadline a query has so long to say why it was not answered.
-const LANDS_WITHIN: Duration = Duration::from_millis(500);
+const OUTCOME_WITHIN: Duration = Duration::from_millis(500);
 
 /// A query that the cache does not answer.
-pub(super) struct Work<'a> {
+pub(super) struct UncachedQuery<'a> {
     pub(super) app: &'a App,
     pub(super) task: Arc<QueryTask>,
     /// Where its answer is kept, if it may be.
     pub(super) key: Option<Key>,
-    pub(super) facts: Facts,
+    pub(super) record: RequestRecord,
 }
 
 /// A query that is to be answered.
@@ -51,7 +51,7 @@ pub(super) struct Work<'a> {
 pub(super) struct QueryTask {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) query: QueryRequest,
-    pub(super) wanted: Wanted,
+    pub(super) negotiated: Negotiated,
     pub(super) scope: Scope,
     pub(super) principal: Principal,
     pub(super) started: Instant,
@@ -65,74 +65,77 @@ pub(super) enum Answer {
 
 type Parts = mpsc::Receiver<Result<Part, QueryError>>;
 
-impl Work<'_> {
+impl UncachedQuery<'_> {
     /// Runs the query, or waits for one like it that is under way. Also says which of the two.
-    pub(super) async fn answer(self, ticket: Ticket) -> Result<(Answer, CacheResult), Problem> {
+    pub(super) async fn answer(
+        self,
+        handle: QueryHandle,
+    ) -> Result<(Answer, CacheResult), Problem> {
         let limit = self.task.query.timeout;
         let deadline = tokio::time::Instant::from_std(self.task.started) + limit;
         let (stream, mut streamed) = mpsc::channel(1);
         let start = || self.start(stream);
-        let (flight, joined) = match self.key {
+        let (call, joined) = match self.key {
             Some(key) => self.app.answers().join(key, start),
             None => (Arc::new(start()), false),
         };
-        // Its own flight says at the deadline what it waited for; another's may go on for longer.
-        let patience = if joined { deadline } else { deadline + LANDS_WITHIN };
-        let landing = tokio::select! {
-            landing = flight.landed() => landing,
-            () = ticket.cancelled() => return Err(Problem::cancelled()),
+        // Its own call says at the deadline what it waited for; another's may go on for longer.
+        let patience = if joined { deadline } else { deadline + OUTCOME_WITHIN };
+        let outcome = tokio::select! {
+            outcome = call.outcome() => outcome,
+            () = handle.cancelled() => return Err(Problem::cancelled()),
             () = tokio::time::sleep_until(patience) => return Err(Problem::timed_out(limit)),
         };
-        match landing {
-            Some(Landing::Whole(stored)) => {
+        match outcome {
+            Some(CallOutcome::Whole(stored)) => {
                 let result = if joined { CacheResult::Collapsed } else { CacheResult::Miss };
                 Ok((Answer::Whole(stored), result))
             }
-            Some(Landing::Problem(problem)) if !(joined && problem.is_timeout()) => {
+            Some(CallOutcome::Problem(problem)) if !(joined && problem.is_timeout()) => {
                 Err((*problem).clone())
             }
-            Some(Landing::Taken) if !joined => {
+            Some(CallOutcome::Taken) if !joined => {
                 let (first, rows, parts) = streamed.recv().await.ok_or_else(gone)?;
-                ticket.streams(flight.cancel.token().clone());
+                handle.streams(call.cancel.token().clone());
                 let stream = AnswerStream {
                     first: Some((first, rows)),
                     parts,
                     trailers: None,
                     has_ended: false,
                     limit,
-                    facts: self.facts,
-                    _cancel: Arc::clone(&flight.cancel),
-                    _ticket: ticket,
-                    tally: None,
+                    record: self.record,
+                    _cancel: Arc::clone(&call.cancel),
+                    _handle: handle,
+                    guard: None,
                 };
                 Ok((Answer::Stream(Box::new(stream)), CacheResult::Miss))
             }
             // What the other got cannot be shared, or the other had less time left: run it.
             Some(_) => {
                 let alone = Self { key: None, ..self };
-                Box::pin(alone.answer(ticket)).await
+                Box::pin(alone.answer(handle)).await
             }
             None => Err(gone()),
         }
     }
 
     /// Begins: a slot, then the engine.
-    fn start(&self, stream: mpsc::Sender<(Bytes, u64, Parts)>) -> Flight {
+    fn start(&self, stream: mpsc::Sender<(Bytes, u64, Parts)>) -> SharedCall {
         let cancel = self.app.slots().token();
-        let (land, landing) = watch::channel(None);
-        let (app, key, facts) = (self.app.clone(), self.key, self.facts.clone());
+        let (land, outcome) = watch::channel(None);
+        let (app, key, record) = (self.app.clone(), self.key, self.record.clone());
         let task = Arc::clone(&self.task);
         let token = cancel.clone();
-        let flight = async move {
+        let call = async move {
             let limit = task.query.timeout;
             let deadline = tokio::time::Instant::from_std(task.started) + limit;
             let queued = Instant::now();
             let taken = app.slots().take(task.principal, deadline).await;
-            facts.waited(queued.elapsed());
+            record.waited(queued.elapsed());
             let slot = match taken {
                 Ok(slot) => slot,
                 Err(problem) => {
-                    land.send_replace(Some(Landing::Problem(Arc::new(problem))));
+                    land.send_replace(Some(CallOutcome::Problem(Arc::new(problem))));
                     return;
                 }
             };
@@ -143,8 +146,8 @@ impl Work<'_> {
                     sql: task.query.sql.clone(),
                     parameters: task.query.parameters.clone(),
                     scope: task.scope.clone(),
-                    format: task.wanted.format,
-                    codings: task.wanted.codings,
+                    format: task.negotiated.format,
+                    codings: task.negotiated.codings,
                     limit: task.query.limit,
                     max_rows: app.settings().max_rows,
                     max_bytes: task.query.max_bytes,
@@ -162,7 +165,7 @@ impl Work<'_> {
                 drop(slot);
             };
             tokio::spawn(asked.in_current_span());
-            let landing = match head.await {
+            let outcome = match head.await {
                 Ok(Ok(Head::Whole(end, bytes))) => {
                     let stored = Stored {
                         bytes,
@@ -173,19 +176,19 @@ impl Work<'_> {
                     if let Some(key) = key {
                         app.answers().put(key, stored.clone());
                     }
-                    Landing::Whole(stored)
+                    CallOutcome::Whole(stored)
                 }
                 Ok(Ok(Head::Stream { first, rows, parts })) => {
                     let _ = stream.send((first, rows, parts)).await; // the client may have left
-                    Landing::Taken
+                    CallOutcome::Taken
                 }
-                Ok(Err(error)) => Landing::Problem(Arc::new(Problem::of_query(error, limit))),
-                Err(_) => Landing::Problem(Arc::new(gone())),
+                Ok(Err(error)) => CallOutcome::Problem(Arc::new(Problem::of_query(error, limit))),
+                Err(_) => CallOutcome::Problem(Arc::new(gone())),
             };
-            land.send_replace(Some(landing));
+            land.send_replace(Some(outcome));
         };
-        let task = tokio::spawn(flight.instrument(Span::current()));
-        Flight { landing, cancel: Arc::new(cancel.drop_guard()), task }
+        let task = tokio::spawn(call.instrument(Span::current()));
+        SharedCall { outcome, cancel: Arc::new(cancel.drop_guard()), task }
     }
 }
 
@@ -202,17 +205,17 @@ pub(super) struct AnswerStream {
     has_ended: bool,
     /// The time that the query had.
     limit: std::time::Duration,
-    facts: Facts,
+    record: RequestRecord,
     _cancel: Arc<DropGuard>,
-    _ticket: Ticket,
+    _handle: QueryHandle,
     /// Counts the query when this is dropped.
-    pub(super) tally: Option<Tally>,
+    pub(super) guard: Option<MetricsGuard>,
 }
 
 impl AnswerStream {
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         if let Some((first, rows)) = self.first.take() {
-            self.facts.rows(rows);
+            self.record.rows(rows);
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         if let Some(trailers) = self.trailers.take() {
@@ -224,11 +227,11 @@ impl AnswerStream {
         }
         Poll::Ready(Some(match ready!(self.parts.poll_recv(context)) {
             Some(Ok(Part::More(bytes, rows))) => {
-                self.facts.rows(rows);
+                self.record.rows(rows);
                 Ok(Frame::data(bytes))
             }
             Some(Ok(Part::Last(end, bytes))) => {
-                self.facts.rows(end.rows);
+                self.record.rows(end.rows);
                 self.trailers =
                     Some(HeaderMap::from_iter([(MARTD_TRUNCATED, truth(end.truncated))]));
                 Ok(Frame::data(bytes))
@@ -257,11 +260,11 @@ impl Body for AnswerStream {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let polled = self.next(context);
-        if let (Poll::Ready(Some(frame)), Some(tally)) = (&polled, &mut self.tally) {
+        if let (Poll::Ready(Some(frame)), Some(guard)) = (&polled, &mut self.guard) {
             match frame {
-                Ok(frame) if frame.is_trailers() => tally.ended(),
-                Ok(frame) => tally.sent_part(frame.data_ref().map_or(0, Bytes::len)),
-                Err(aborted) => tally.broke_off(aborted),
+                Ok(frame) if frame.is_trailers() => guard.ended(),
+                Ok(frame) => guard.sent_part(frame.data_ref().map_or(0, Bytes::len)),
+                Err(aborted) => guard.broke_off(aborted),
             }
         }
         polled

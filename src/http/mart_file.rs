@@ -29,6 +29,14 @@ use crate::pin::Pin;
 /// What is read and sent at once.
 const PART_BYTES: u64 = 256 << 10;
 
+/// Refuses files where rows are scoped.
+pub(super) fn refuse_where_scoped(app: &App) -> Result<(), Problem> {
+    app.settings().scope_column().map_or(Ok(()), |column| {
+        let detail = format!("a file holds everybody's rows, and rows are scoped by {column}");
+        Err(Problem::new(problem::SCOPE_REQUIRED, detail))
+    })
+}
+
 /// Answers with the file of a mart, or a range of it. `path` is what follows `/v1/marts/`.
 pub(super) fn answer(
     app: &App,
@@ -37,10 +45,7 @@ pub(super) fn answer(
     headers: &HeaderMap,
     path: &str,
 ) -> Result<Response<BoxBody>, Problem> {
-    if let Some(column) = app.settings().scope_column() {
-        let detail = format!("a file holds everybody's rows, and rows are scoped by {column}");
-        return Err(Problem::new(problem::SCOPE_REQUIRED, detail));
-    }
+    refuse_where_scoped(app)?;
     let snapshot = snapshot_asked_for(app, state, headers)?;
     if snapshot.source == Source::Duckdb {
         let detail = "no mart has a Parquet file yet: the legacy DuckDB file is served";
@@ -49,7 +54,7 @@ pub(super) fn answer(
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let mart = decoded.strip_suffix(".parquet").and_then(|name| snapshot.marts.get(name));
     let Some(mart) = mart else {
-        let detail = format!("{decoded} is no file of a mart; GET /v1/snapshot lists the marts");
+        let detail = format!("{decoded} is not a mart's file; GET /v1/snapshot lists the marts");
         return Err(Problem::new(problem::NOT_FOUND, detail));
     };
     let Some(pin) = mart.version.pin.file() else {

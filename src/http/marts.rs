@@ -13,7 +13,8 @@ use super::App;
 use super::access::Sizes;
 use super::body::{self, BoxBody};
 use super::freshness;
-use super::problem::{self, Problem};
+use super::mart_file;
+use super::problem::Problem;
 use crate::catalog::{Source, State};
 use crate::duck::{quote_identifier, quote_literal};
 
@@ -89,10 +90,7 @@ pub(super) fn attach(
     state: &State,
     headers: &HeaderMap,
 ) -> Result<Response<BoxBody>, Problem> {
-    if let Some(column) = app.settings().scope_column() {
-        let detail = format!("files hold everybody's rows, and rows are scoped by {column}");
-        return Err(Problem::new(problem::SCOPE_REQUIRED, detail));
-    }
+    mart_file::refuse_where_scoped(app)?;
     let snapshot = state.snapshot.as_ref().filter(|snapshot| snapshot.source == Source::Parquet);
     let Some(snapshot) = snapshot else { return Err(super::probes::not_ready(app, state)) };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");

@@ -31,7 +31,7 @@ mod scrape;
 mod server;
 mod slots;
 mod snapshot;
-mod tally;
+mod metrics_guard;
 mod trace;
 mod upload;
 mod validated;

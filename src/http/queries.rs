@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Caller;
@@ -24,8 +25,8 @@ struct Registered {
 
 impl Queries {
     /// Registers a caller's query under this id, or under a fresh one if a query has it already.
-    pub(super) fn register(&self, id: String, caller: &Caller) -> Ticket {
-        let mut queries = self.lock();
+    pub(super) fn register(&self, id: String, caller: &Caller) -> QueryHandle {
+        let mut queries = self.0.lock();
         let mut id = id;
         loop {
             match queries.entry(id) {
@@ -35,7 +36,7 @@ impl Queries {
                     let (token, caller) = (cancel.clone(), caller.clone());
                     place.insert(Registered { cancel: token, caller, stream: None });
                     drop(queries);
-                    return Ticket { id, cancel, queries: self.clone() };
+                    return QueryHandle { id, cancel, queries: self.clone() };
                 }
                 Entry::Occupied(_) => id = request_id::fresh(),
             }
@@ -44,7 +45,7 @@ impl Queries {
 
     /// Cancels a caller's own query. `false` when they have none of this id.
     pub(super) fn cancel(&self, id: &str, caller: &Caller) -> bool {
-        let queries = self.lock();
+        let queries = self.0.lock();
         let Some(query) = queries.get(id).filter(|query| query.caller.is(caller)) else {
             return false;
         };
@@ -54,21 +55,17 @@ impl Queries {
         }
         true
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Registered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A query's place among those under way. Held until its answer has been sent.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct QueryHandle {
     id: String,
     cancel: CancellationToken,
     queries: Queries,
 }
 
-impl Ticket {
+impl QueryHandle {
     /// The id, which the answer carries.
     pub(super) fn id(&self) -> &str {
         &self.id
@@ -76,7 +73,7 @@ impl Ticket {
 
     /// From here on the answer is streamed, and cancelling it means this.
     pub(super) fn streams(&self, stream: CancellationToken) {
-        if let Some(query) = self.queries.lock().get_mut(&self.id) {
+        if let Some(query) = self.queries.0.lock().get_mut(&self.id) {
             query.stream = Some(stream);
         }
     }
@@ -87,8 +84,8 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for QueryHandle {
     fn drop(&mut self) {
-        self.queries.lock().remove(&self.id);
+        self.queries.0.lock().remove(&self.id);
     }
 }

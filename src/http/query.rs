@@ -16,19 +16,19 @@ use hyper::header::{
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use super::App;
-use super::accept::Wanted;
+use super::accept::Negotiated;
 use super::access::Caller;
 use super::arguments::Arguments;
 use super::body::{self, BoxBody};
 use super::cache::{Key, Stored};
 use super::conditional::Validators;
-use super::exchange::Facts;
-use super::job::{self, Answer, AnswerStream, MARTD_TRUNCATED, QueryTask, Work};
+use super::exchange::RequestRecord;
+use super::job::{self, Answer, AnswerStream, MARTD_TRUNCATED, QueryTask, UncachedQuery};
+use super::metrics_guard::MetricsGuard;
 use super::problem::{self, Problem};
-use super::queries::Ticket;
+use super::queries::QueryHandle;
 use super::request::QueryRequest;
 use super::routes::MARTD_SNAPSHOT;
-use super::tally::Tally;
 use crate::catalog::{Snapshot, State};
 use crate::encode::{Coding, Format};
 use crate::engine::{Principal, QueryError, Scope};
@@ -44,16 +44,16 @@ pub(super) async fn answer(
     app: &App,
     state: &State,
     caller: &Caller,
-    ticket: Ticket,
-    facts: Facts,
+    handle: QueryHandle,
+    record: RequestRecord,
     arguments: &Arguments,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
-    let mut tally = Tally::start(app.metrics().clone(), facts);
-    match respond(app, state, caller, ticket, arguments, request, &mut tally).await {
-        Ok((headers, content)) => Ok(content.into_response(headers, tally)),
+    let mut guard = MetricsGuard::start(app.metrics().clone(), record);
+    match respond(app, state, caller, handle, arguments, request, &mut guard).await {
+        Ok((headers, content)) => Ok(content.into_response(headers, guard)),
         Err(problem) => {
-            tally.failed(&problem);
+            guard.failed(&problem);
             Err(problem)
         }
     }
@@ -64,23 +64,23 @@ async fn respond(
     app: &App,
     state: &State,
     caller: &Caller,
-    ticket: Ticket,
+    handle: QueryHandle,
     arguments: &Arguments,
     request: Request<Incoming>,
-    tally: &mut Tally,
+    guard: &mut MetricsGuard,
 ) -> Result<(HeaderMap, Content), Problem> {
-    let wanted = Wanted::of(arguments, request.headers())?;
-    tally.in_format(wanted.format);
+    let negotiated = Negotiated::of(arguments, request.headers())?;
+    guard.in_format(negotiated.format);
     let scope = caller.scope(app.settings().scope_column(), request.headers())?;
     let headers = request.headers().clone();
     let method = request.method().clone();
-    let query = QueryRequest::read(app, arguments, wanted.format, request).await?;
-    tally.facts().statement(&query.sql, app.settings().log_sql);
+    let query = QueryRequest::read(app, arguments, negotiated.format, request).await?;
+    guard.record().statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, &headers)?;
-    let asked = Asked { app, snapshot: &snapshot, caller, query, wanted, scope };
+    let asked = Asked { app, snapshot: &snapshot, caller, query, negotiated, scope };
     let is_known =
         |etag| (Validators { etag, modified: None, exists: false }).is_known_to(&method, &headers);
-    let (content, key, cache) = asked.answer(is_known, ticket, tally).await?;
+    let (content, key, cache) = asked.answer(is_known, handle, guard).await?;
     let mut headers = HeaderMap::new();
     describe(&mut headers, &snapshot, key);
     let coding = match &content {
@@ -91,13 +91,13 @@ async fn respond(
         }
         Content::Stream(_) => {
             headers.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
-            wanted.codings.best
+            negotiated.codings.best
         }
     };
     if coding != Coding::Identity {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(wanted.format.content_type()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(negotiated.format.content_type()));
     if key.is_some() {
         headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(cache)));
     }
@@ -111,16 +111,16 @@ pub(super) async fn json(
     caller: &Caller,
     headers: &HeaderMap,
     query: QueryRequest,
-    ticket: Ticket,
-    tally: &mut Tally,
+    handle: QueryHandle,
+    guard: &mut MetricsGuard,
 ) -> Result<Bytes, Problem> {
-    let wanted = Wanted::plain(Format::Json);
-    tally.in_format(wanted.format);
+    let negotiated = Negotiated::plain(Format::Json);
+    guard.in_format(negotiated.format);
     let scope = caller.scope(app.settings().scope_column(), headers)?;
-    tally.facts().statement(&query.sql, app.settings().log_sql);
+    guard.record().statement(&query.sql, app.settings().log_sql);
     let snapshot = snapshot_asked_for(app, state, headers)?;
-    let asked = Asked { app, snapshot: &snapshot, caller, query, wanted, scope };
-    match asked.answer(|_| Ok(false), ticket, tally).await? {
+    let asked = Asked { app, snapshot: &snapshot, caller, query, negotiated, scope };
+    match asked.answer(|_| Ok(false), handle, guard).await? {
         (Content::Whole(stored), ..) => Ok(stored.bytes),
         (Content::Stream(stream), ..) => match stream.collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
@@ -136,7 +136,7 @@ struct Asked<'a> {
     snapshot: &'a Arc<Snapshot>,
     caller: &'a Caller,
     query: QueryRequest,
-    wanted: Wanted,
+    negotiated: Negotiated,
     scope: Scope,
 }
 
@@ -146,14 +146,14 @@ impl Asked<'_> {
     async fn answer(
         self,
         is_known: impl FnOnce(Option<ETag>) -> Result<bool, Problem>,
-        ticket: Ticket,
-        tally: &Tally,
+        handle: QueryHandle,
+        guard: &MetricsGuard,
     ) -> Result<(Content, Option<Key>, CacheResult), Problem> {
-        let Self { app, snapshot, caller, query, wanted, scope } = self;
+        let Self { app, snapshot, caller, query, negotiated, scope } = self;
         let principal = caller.principal(&scope);
-        let deadline = tokio::time::Instant::from_std(tally.started()) + query.timeout;
+        let deadline = tokio::time::Instant::from_std(guard.started()) + query.timeout;
         let validated = validate(app, &query.sql, principal, deadline, query.timeout).await?;
-        let key = validated.cacheable.then(|| key(app, snapshot, &query, wanted, &scope));
+        let key = validated.cacheable.then(|| key(app, snapshot, &query, negotiated, &scope));
         if is_known(key.map(|key| key.etag()))? {
             app.metrics().cache(CacheResult::Revalidated);
             return Ok((Content::Unchanged, key, CacheResult::Revalidated));
@@ -164,14 +164,14 @@ impl Asked<'_> {
                 let task = QueryTask {
                     snapshot: Arc::clone(snapshot),
                     query,
-                    wanted,
+                    negotiated,
                     scope,
                     principal,
-                    started: tally.started(),
+                    started: guard.started(),
                 };
-                let facts = tally.facts().clone();
-                let work = Work { app, task: Arc::new(task), key, facts };
-                match work.answer(ticket).await? {
+                let record = guard.record().clone();
+                let work = UncachedQuery { app, task: Arc::new(task), key, record };
+                match work.answer(handle).await? {
                     (Answer::Whole(stored), result) => (Content::Whole(stored), result),
                     (Answer::Stream(stream), result) => (Content::Stream(stream), result),
                 }
@@ -179,7 +179,7 @@ impl Asked<'_> {
         };
         app.metrics().cache(if key.is_some() { cache } else { CacheResult::Bypass });
         if let Content::Whole(stored) = &content {
-            tally.facts().rows(stored.rows);
+            guard.record().rows(stored.rows);
         }
         Ok((content, key, cache))
     }
@@ -208,17 +208,23 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
     }
 }
 
-fn key(app: &App, snapshot: &Snapshot, query: &QueryRequest, wanted: Wanted, scope: &Scope) -> Key {
+fn key(
+    app: &App,
+    snapshot: &Snapshot,
+    query: &QueryRequest,
+    negotiated: Negotiated,
+    scope: &Scope,
+) -> Key {
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
-    let wanted = format!("{wanted:?}");
+    let negotiated = format!("{negotiated:?}");
     let limit = format!("{:?}", query.limit);
     Key::of([
         snapshot.id.as_bytes(),
         query.sql.as_bytes(),
         parameters.as_bytes(),
         scope.as_bytes(),
-        wanted.as_bytes(),
+        negotiated.as_bytes(),
         limit.as_bytes(),
         &query.max_bytes.to_le_bytes(),
         app.settings().time_zone.as_bytes(),
@@ -276,19 +282,19 @@ enum Content {
 }
 
 impl Content {
-    fn into_response(self, headers: HeaderMap, mut tally: Tally) -> Response<BoxBody> {
+    fn into_response(self, headers: HeaderMap, mut guard: MetricsGuard) -> Response<BoxBody> {
         let (status, body) = match self {
             Self::Unchanged => {
-                tally.ended();
+                guard.ended();
                 (StatusCode::NOT_MODIFIED, body::full(Bytes::new()))
             }
             Self::Whole(stored) => {
-                tally.sent_part(stored.bytes.len());
-                tally.ended();
+                guard.sent_part(stored.bytes.len());
+                guard.ended();
                 (StatusCode::OK, body::full(stored.bytes))
             }
             Self::Stream(mut stream) => {
-                stream.tally = Some(tally);
+                stream.guard = Some(guard);
                 (StatusCode::OK, stream.boxed_unsync())
             }
         };

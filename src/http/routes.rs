@@ -17,11 +17,11 @@ use tracing::{Instrument, info_span};
 use super::access::{Caller, Sizes};
 use super::arguments::Arguments;
 use super::body::{self, BoxBody};
-use super::exchange::{Exchange, Facts};
+use super::exchange::{Exchange, RequestRecord};
 use super::origin::{self, Peer, is_preflight};
 use super::page::Asset;
 use super::problem::{self, Problem};
-use super::queries::Ticket;
+use super::queries::QueryHandle;
 use super::trace::TraceParent;
 use super::{
     App, datasets, events, freshness, mart_file, marts, mcp, page, probes, query, request_id,
@@ -62,26 +62,26 @@ pub(super) async fn handle(
     let tokens = app.tokens().filter(|_| surface == Surface::Everything);
     let caller = Caller::identify(tokens, request.headers(), peer.address);
     // Only who may ask takes an id from others.
-    let ticket = match (&admitted, &caller) {
+    let handle = match (&admitted, &caller) {
         (Ok(_), Ok(caller)) if request.uri().path() == QUERY_PATH => {
             Some(app.queries().register(id.clone(), caller))
         }
         _ => None,
     };
-    let id = ticket.as_ref().map_or(id, |ticket| ticket.id().to_owned());
+    let id = handle.as_ref().map_or(id, |handle| handle.id().to_owned());
     let state = app.catalog().load();
     let span = info_span!("request", id, trace_id = Empty, parent_id = Empty);
     if let Some(TraceParent { trace_id, parent_id }) = TraceParent::of(request.headers()) {
         span.record("trace_id", trace_id).record("parent_id", parent_id);
     }
     let route = Route::of(request.uri().path());
-    let facts = Facts::default();
+    let record = RequestRecord::default();
     let exchange = Exchange {
         app: app.clone(),
         started,
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
-        facts: facts.clone(),
+        record: record.clone(),
         span: span.clone(),
     };
     let exchange = exchange.begin();
@@ -95,7 +95,7 @@ pub(super) async fn handle(
             if is_preflight(&request) {
                 return Ok(preflight());
             }
-            answer(&app, surface, &state, caller, ticket, facts, request).await
+            answer(&app, surface, &state, caller, handle, record, request).await
         }
         .instrument(span.clone())
     });
@@ -261,8 +261,8 @@ async fn answer(
     surface: Surface,
     state: &State,
     caller: Result<Caller, Problem>,
-    ticket: Option<Ticket>,
-    facts: Facts,
+    handle: Option<QueryHandle>,
+    record: RequestRecord,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let uri = request.uri().clone();
@@ -297,13 +297,13 @@ async fn answer(
     };
     match route {
         Route::Query => {
-            let ticket = ticket.ok_or_else(|| Problem::internal("a query without a ticket"))?;
-            query::answer(app, state, &caller, ticket, facts, &arguments, request).await
+            let handle = handle.ok_or_else(|| Problem::internal("a query without a handle"))?;
+            query::answer(app, state, &caller, handle, record, &arguments, request).await
         }
         Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
         Route::Marts => json(StatusCode::OK, &marts::MartsDocument::of(app, state, sizes)),
         Route::Attach => marts::attach(app, state, request.headers()),
-        Route::Mcp => mcp::answer(app, state, &caller, facts, request).await,
+        Route::Mcp => mcp::answer(app, state, &caller, record, request).await,
         Route::MartFile => {
             let (method, headers) = (request.method(), request.headers());
             mart_file::answer(app, state, method, headers, &path[MARTS_PREFIX.len()..])

@@ -3,10 +3,11 @@
 //! A query holds its slot until the engine has really let go of it, not until the client was answered.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant as Clock;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -34,11 +35,7 @@ pub(super) struct Slots {
 #[derive(Debug, Default)]
 struct Held(Mutex<HashMap<Principal, usize>>);
 
-impl Held {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Held {}
 
 impl Slots {
     pub(super) fn new(total: usize, queue: usize, metrics: Metrics) -> Self {
@@ -159,7 +156,7 @@ struct Share {
 
 impl Share {
     fn of(principal: Principal, held: &Arc<Held>) -> Self {
-        let mut shares = held.lock();
+        let mut shares = held.0.lock();
         let count = shares.entry(principal).or_default();
         *count += 1;
         Self { principal, is_first: *count == 1, held: Arc::clone(held) }
@@ -168,7 +165,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut shares = self.held.lock();
+        let mut shares = self.held.0.lock();
         if let Some(count) = shares.get_mut(&self.principal) {
             *count -= 1;
             if *count == 0 {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::record::{Build, Model, NodeResult, Record, SKIPPED, UNTESTED};
 use super::{Ledger, Outstanding, Rollback};
 
-/// Builds of compacted records that are still known by their ids.
-const REMEMBERED: usize = 256;
+/// Earlier builds of one record that are still known by their ids.
+pub(crate) const REMEMBERED: usize = 256;
 
 /// What has become of one project.
 #[derive(Debug, Default)]

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use first_edition::convert as of_first_edition;
+pub(crate) use fold::REMEMBERED;
 pub use fold::{Compaction, compact, fold};
 pub use freshness::{FreshnessRule, Period, Unit};
 pub use record::{

@@ -15,8 +15,6 @@ use crate::scan::{Fault, Identity, OpenDir};
 
 /// From here on each new record costs noticeably more than the one before.
 const MANY: usize = 1_000;
-/// Earlier builds of the first edition's ledger that are known by their ids.
-const REMEMBERED: usize = 256;
 
 /// The ledger's files, and what those that are good come to.
 #[derive(Debug, Default)]
@@ -217,7 +215,7 @@ fn load(dir: &OpenDir, path: &str, last: Option<&Record>) -> Result<Record, Load
     if path == FIRST_EDITION {
         let before = last.map(|last| last.replaces.iter().chain([&last.build.id]).cloned());
         let before: Vec<String> = before.into_iter().flatten().collect();
-        let first = before.len().saturating_sub(REMEMBERED);
+        let first = before.len().saturating_sub(ledger::REMEMBERED);
         let mut record = ledger::of_first_edition(&text, before[first..].to_vec())
             .map_err(RecordError::Parse)?;
         record.replaces.retain(|id| *id != record.build.id);

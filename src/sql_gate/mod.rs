@@ -29,9 +29,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use duckdb::{Config, Connection};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -225,7 +226,7 @@ impl Validator {
     /// The result of an earlier validation of this text, if it is remembered. Needs neither time nor
     /// stack.
     pub fn recall(&self, sql: &str) -> Option<Result<Arc<ValidatedStatement>, Rejection>> {
-        lock(&self.remembered).get(sql)
+        self.remembered.lock().get(sql)
     }
 
     /// Validates a text. It is this text, unchanged, that may then be prepared.
@@ -239,7 +240,7 @@ impl Validator {
         let answer = self.validate_anew(sql).map(Arc::new);
         let knows = !matches!(answer, Err(Rejection::OutOfMemory | Rejection::Failed(_)));
         if knows && sql.len() <= lexer::MAX_TEXT_BYTES {
-            lock(&self.remembered).put(sql, answer.clone());
+            self.remembered.lock().put(sql, answer.clone());
         }
         answer
     }
@@ -281,26 +282,21 @@ impl Validator {
             message if message.starts_with(OUT_OF_MEMORY) => Rejection::OutOfMemory,
             message => Rejection::Failed(message),
         };
-        let idle = lock(&self.idle).pop();
+        let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => lock(&self.root).try_clone().map_err(failed)?,
+            None => self.root.lock().try_clone().map_err(failed)?,
         };
         let json = connection
             .prepare_cached("SELECT json_serialize_sql(?::VARCHAR)")
             .and_then(|mut statement| statement.query_row([sql], |row| row.get(0)))
             .map_err(failed)?;
-        let mut idle = lock(&self.idle);
+        let mut idle = self.idle.lock();
         if idle.len() < IDLE_CONNECTIONS {
             idle.push(connection);
         }
         Ok(json)
     }
-}
-
-/// A panic while one of these is held leaves nothing half done in it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What `json_serialize_sql` answers.

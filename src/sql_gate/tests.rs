@@ -235,7 +235,7 @@ fn results_are_remembered_up_to_a_number_of_bytes() {
     for number in 0..200 {
         let _ = validator.validate(&format!("select '{}{number}'", "x".repeat(60_000)));
     }
-    let remembered = super::lock(&validator.remembered);
+    let remembered = validator.remembered.lock();
     let bytes: usize =
         remembered.newer.keys().chain(remembered.older.keys()).map(String::len).sum();
     assert!(bytes <= super::REMEMBERED_BYTES, "{bytes}");
@@ -256,7 +256,7 @@ fn a_validator_is_shared_between_threads() {
             });
         }
     });
-    assert!(super::lock(&validator.idle).len() <= super::IDLE_CONNECTIONS);
+    assert!(validator.idle.lock().len() <= super::IDLE_CONNECTIONS);
 }
 
 #[test]

@@ -260,7 +260,7 @@ fn an_empty_token_file_is_refused_at_the_start() {
     assert_eq!(output.status.code(), Some(2));
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(
-        message.contains("MARTD_TOKEN_FILE: ") && message.contains("has no token"),
+        message.contains("--token-file (MARTD_TOKEN_FILE): ") && message.contains("has no token"),
         "{message}"
     );
 }

@@ -20,7 +20,7 @@ use serde_json::{Map, Value as Json, json};
 use super::App;
 use super::access::Caller;
 use super::body::{self, BoxBody};
-use super::exchange::Facts;
+use super::exchange::RequestRecord;
 use super::problem::Problem;
 use super::routes::json;
 use super::upload::Upload;
@@ -74,7 +74,7 @@ pub(super) async fn answer(
     app: &App,
     state: &State,
     caller: &Caller,
-    facts: Facts,
+    record: RequestRecord,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
     let headers = request.headers().clone();
@@ -97,7 +97,7 @@ pub(super) async fn answer(
             "ping" => Ok(json!({})),
             "tools/list" => Ok(tools::list()),
             "tools/call" => {
-                let asked = tools::Asked { app, state, caller, headers: &headers, facts };
+                let asked = tools::Asked { app, state, caller, headers: &headers, record };
                 tools::call(asked, params).await
             }
             _ => Err(RpcError::new(

@@ -12,10 +12,10 @@ use crate::catalog::State;
 use crate::duck::quote_identifier;
 use crate::encode::Format;
 use crate::http::access::{Caller, Sizes};
-use crate::http::exchange::Facts;
+use crate::http::exchange::RequestRecord;
+use crate::http::metrics_guard::MetricsGuard;
 use crate::http::problem::{self, Problem};
 use crate::http::request::{self, QueryRequest};
-use crate::http::tally::Tally;
 use crate::http::{App, freshness, marts, query, request_id};
 
 /// The tools as `tools/list` describes them.
@@ -31,7 +31,7 @@ pub(super) struct Asked<'a> {
     pub(super) state: &'a State,
     pub(super) caller: &'a Caller,
     pub(super) headers: &'a HeaderMap,
-    pub(super) facts: Facts,
+    pub(super) record: RequestRecord,
 }
 
 #[derive(Deserialize)]
@@ -168,20 +168,24 @@ impl Asked<'_> {
     }
 
     async fn run(&self, body: request::QueryBody) -> Result<Answer, Problem> {
-        let mut tally = Tally::start(self.app.metrics().clone(), self.facts.clone());
-        let outcome = self.ask(body, &mut tally).await;
+        let mut guard = MetricsGuard::start(self.app.metrics().clone(), self.record.clone());
+        let outcome = self.ask(body, &mut guard).await;
         match &outcome {
-            Ok(_) => tally.ended(),
-            Err(problem) => tally.failed(problem),
+            Ok(_) => guard.ended(),
+            Err(problem) => guard.failed(problem),
         }
         serde_json::from_slice(&outcome?).map_err(Problem::internal)
     }
 
-    async fn ask(&self, body: request::QueryBody, tally: &mut Tally) -> Result<Bytes, Problem> {
+    async fn ask(
+        &self,
+        body: request::QueryBody,
+        guard: &mut MetricsGuard,
+    ) -> Result<Bytes, Problem> {
         let query = request::check(self.app.settings(), Format::Json, body)?;
         let query = QueryRequest { max_bytes: MAX_TEXT as u64, ..query };
-        let ticket = self.app.queries().register(request_id::fresh(), self.caller);
-        query::json(self.app, self.state, self.caller, self.headers, query, ticket, tally).await
+        let handle = self.app.queries().register(request_id::fresh(), self.caller);
+        query::json(self.app, self.state, self.caller, self.headers, query, handle, guard).await
     }
 }
 

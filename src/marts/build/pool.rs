@@ -5,11 +5,12 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::{debug, warn};
 
 use super::child::{Builder, BuilderSettings};
@@ -165,7 +166,7 @@ impl Drop for Known<'_> {
 
 impl PoolShared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Starts a builder.
@@ -209,8 +210,13 @@ impl PoolShared {
                         kept = None;
                     } else {
                         let until = [idle, until].into_iter().flatten().min();
-                        let wait = until.map_or(Duration::MAX, |until| until - now);
-                        drop(self.changed.wait_timeout(state, wait));
+                        match until {
+                            Some(until) => {
+                                self.changed.wait_until(&mut state, until);
+                            }
+                            None => self.changed.wait(&mut state),
+                        }
+                        drop(state);
                     }
                 }
             }

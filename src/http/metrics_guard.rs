@@ -4,29 +4,29 @@ use std::thread;
 use std::time::Instant;
 
 use super::body::Aborted;
-use super::exchange::Facts;
+use super::exchange::RequestRecord;
 use super::problem::Problem;
 use crate::encode::Format;
 use crate::metrics::{Metrics, NO_FORMAT, Outcome};
 
 /// Counts a query when it is dropped. Until told otherwise, its client has left.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct MetricsGuard {
     metrics: Metrics,
-    facts: Facts,
+    record: RequestRecord,
     started: Instant,
     format: &'static str,
     outcome: Outcome,
 }
 
-impl Tally {
-    pub(super) fn start(metrics: Metrics, facts: Facts) -> Self {
-        Self { metrics, facts, started: Instant::now(), format: NO_FORMAT, outcome: Outcome::Gone }
+impl MetricsGuard {
+    pub(super) fn start(metrics: Metrics, record: RequestRecord) -> Self {
+        Self { metrics, record, started: Instant::now(), format: NO_FORMAT, outcome: Outcome::Gone }
     }
 
     /// What is told of the query.
-    pub(super) fn facts(&self) -> &Facts {
-        &self.facts
+    pub(super) fn record(&self) -> &RequestRecord {
+        &self.record
     }
 
     /// When the query came.
@@ -51,18 +51,18 @@ impl Tally {
 
     /// All of its answer was sent.
     pub(super) fn ended(&mut self) {
-        self.metrics.rows(self.facts.row_count());
+        self.metrics.rows(self.record.row_count());
         self.outcome = Outcome::Ok;
     }
 
     /// Its answer broke off.
     pub(super) fn broke_off(&mut self, aborted: &Aborted) {
-        self.metrics.rows(self.facts.row_count());
+        self.metrics.rows(self.record.row_count());
         self.outcome = aborted.outcome;
     }
 }
 
-impl Drop for Tally {
+impl Drop for MetricsGuard {
     fn drop(&mut self) {
         let outcome = if thread::panicking() { Outcome::Error } else { self.outcome };
         self.metrics.query_ended(outcome, self.format, self.started.elapsed());
