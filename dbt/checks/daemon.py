@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 import urllib.request
 
 
@@ -21,6 +22,9 @@ class Daemon:
             said.append(line)
             if '"message":"serving"' in line:
                 self.url = f"http://{json.loads(line)['address']}"
+                # A pipe that nobody empties would stop it.
+                self.log = threading.Thread(target=self.process.stdout.read)
+                self.log.start()
                 return
         raise AssertionError(f"martd did not start:\n{''.join(said)}")
 
@@ -35,4 +39,6 @@ class Daemon:
 
     def stop(self):
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.log.join()
+        self.process.stdout.close()

@@ -1,6 +1,7 @@
 """The dbt package and a real martd: what each run comes to for readers."""
 
 import json
+import threading
 import unittest
 import urllib.error
 
@@ -97,6 +98,50 @@ class Served(unittest.TestCase):
         self.assert_served()
         self.assertEqual(self.amounts(), [amount + 1000 for amount in before])
         self.assertEqual(self.served(), {"orders", "customers", "last", "more"})
+
+    def test_partitioned_marts_are_never_torn(self):
+        """Rewritten by dbt-duckdb with other partitions each time, while they are asked for."""
+        rows = "select {{ var('generation') }} as generation, i, i % {{ var('parts') }} as part from range(12) r(i)"
+        marts = {"replaced": "overwrite", "ignored": "overwrite_or_ignore"}
+        for name, option in marts.items():
+            config = f"options={{'partition_by': 'part', '{option}': 'true'}}"
+            self.shop.write(f"models/{name}.sql", f"{{{{ config({config}) }}}} {rows}")
+        nothing = "{{ config(options={'partition_by': 'part', 'overwrite': 'true'}) }} select 1 as x, 2 as part where false"
+        self.shop.write("models/nothing.sql", nothing)
+        parts = {1: 3, 2: 2, 3: 4, 4: 1}
+        summary = " union all ".join(
+            f"select '{name}' as mart, min(generation)::int as low, max(generation)::int as high, count(*)::int as rows, "
+            f"count(distinct part)::int as parts from mart.{name}"
+            for name in marts
+        )
+        is_over, seen, torn = threading.Event(), [], []
+
+        def read():
+            while not is_over.is_set():
+                answer = self.daemon.query(summary)
+                first = answer[0]["low"]
+                whole = [{"mart": name, "low": first, "high": first, "rows": 12, "parts": parts[first]} for name in marts]
+                if sorted(answer, key=str) != sorted(whole, key=str) or seen and first < seen[-1]:
+                    torn.append(answer)
+                seen.append(first)
+
+        reader = threading.Thread(target=read)
+        self.addCleanup(is_over.set)
+        for generation, count in parts.items():
+            self.shop.dbt("run", "--select", *marts, "nothing", variables={"generation": generation, "parts": count})
+            self.assert_served()
+            self.assertEqual({row["low"] for row in self.daemon.query(summary)}, {generation})
+            if generation == 1:
+                reader.start()
+        is_over.set()
+        reader.join()
+        self.assertEqual(torn, [])
+        self.assertEqual(set(seen), set(parts))
+        self.assertEqual(self.daemon.query("select count(*)::int as n from mart.nothing"), [{"n": 0}])
+        left = self.shop.marts / "ignored/part=3"
+        self.assertTrue(list(left.iterdir()), "dbt-duckdb has left it, and it is not the mart")
+        state = self.daemon.get("/v1/snapshot")
+        self.assertEqual((state["held"], state["landing"], state["rejected"]), (None, [], []))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ use crate::watch;
 /// descriptors.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Two scans are at least this far apart; a writer that renames without a pause costs no more…
+const SCAN_INTERVAL: Duration = Duration::from_millis(2);
+/// …and listing a directory of many parts takes at most this part of a processor.
+const LISTING_SHARE: u32 = 4;
+
 /// All files, and the ledger.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -40,6 +45,8 @@ pub(super) struct Files {
     /// Files that their names keep from being served.
     misnamed: Vec<Fault>,
     last_scan: Instant,
+    /// How long the last scan took to list what is there.
+    listing: Duration,
 }
 
 /// What a sweep found.
@@ -65,6 +72,7 @@ impl Files {
             ignored: Vec::new(),
             misnamed: Vec::new(),
             last_scan: Instant::now(),
+            listing: Duration::ZERO,
         }
     }
 
@@ -89,6 +97,7 @@ impl Files {
             );
             return Ok(Sweep::default());
         }
+        self.listing = now.elapsed();
         self.dir = Some(dir.id());
         self.replaced_by_empty = None;
         self.ignored = scan.ignored;
@@ -116,9 +125,9 @@ impl Files {
         Ok(sweep)
     }
 
-    /// When the directory was last scanned.
-    pub(super) fn last_scan(&self) -> Instant {
-        self.last_scan
+    /// When the directory may be scanned again, whatever happens in it.
+    pub(super) fn next_scan(&self) -> Instant {
+        self.last_scan + SCAN_INTERVAL.max(self.listing * LISTING_SHARE)
     }
 
     /// Set when the directory was replaced by an empty one, which changes nothing.

@@ -23,8 +23,6 @@ use crate::metrics::{Metrics, ScanReason};
 use crate::publish::{self, Decision, Hold, Situation, Target, Unverified, Version};
 use crate::watch::{GLANCE_INTERVAL, Watch};
 
-/// Two scans are at least this far apart; a writer that renames without a pause costs no more.
-const SCAN_INTERVAL: Duration = Duration::from_millis(2);
 /// How long what is chosen waits for the tables of all its files, where it is not a build.
 const TABLES_WITHIN: Duration = Duration::from_secs(1);
 /// How often an absent directory is looked for.
@@ -149,7 +147,7 @@ impl Writer {
             match inbox.recv_timeout(wait) {
                 Ok(Message::Hint) => {
                     self.hinted.store(false, Ordering::Release);
-                    let soon = (self.files.last_scan() + SCAN_INTERVAL).max(Instant::now());
+                    let soon = self.files.next_scan().max(Instant::now());
                     if soon < self.next_scan {
                         self.next_scan = soon;
                         self.scan_reason = ScanReason::Event;

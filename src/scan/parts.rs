@@ -113,11 +113,17 @@ impl Walk<'_> {
                     return Ok(());
                 }
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let inner = match rustix::fs::openat(fd, name, flags, Mode::empty()) {
+                let open = |flags| rustix::fs::openat(fd, name, flags, Mode::empty());
+                let inner = match open(flags | OFlags::NOFOLLOW) {
+                    // Only a link can lead elsewhere.
+                    Err(Errno::NOTDIR | Errno::LOOP) => open(flags).map(|inner| (inner, true)),
+                    opened => opened.map(|inner| (inner, false)),
+                };
+                let (inner, is_link) = match inner {
                     Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
                     opened => opened?,
                 };
-                if !is_within(self.bounds, &inner)? {
+                if is_link && !is_within(self.bounds, &inner)? {
                     return Ok(());
                 }
                 return self.directory(inner, &format!("{path}/{name}"), depth + 1);

@@ -381,3 +381,32 @@ fn a_mart_has_up_to_a_thousand_parts() {
     let output = run(&["publish", "--dir", root], &[]);
     assert!(output.code == 1 && output.out.contains("1001 parts"), "{}", output.out);
 }
+
+#[test]
+fn changes_deep_in_a_directory_are_told_by_the_kernel() {
+    let (stage, martd) = Stage::with_a_build();
+    let told = || {
+        let metrics = martd.get("/metrics").body;
+        let line =
+            metrics.lines().find(|line| line.starts_with("martd_scans_total{reason=\"event\"}"));
+        let count = line.and_then(|line| line.rsplit_once(' ')).expect("a counter").1;
+        count.parse::<f64>().expect("a number")
+    };
+    // Its value once it stays so.
+    let quiet = || {
+        let (mut last, mut since) = (told(), Instant::now());
+        wait_for("silence", || {
+            if told() > last {
+                (last, since) = (told(), Instant::now());
+            }
+            (since.elapsed() > Duration::from_millis(500)).then_some(last)
+        })
+    };
+    for part in ["day=2026-01-01/more", "day=2026-05-05/new"] {
+        let path = stage.root.mart(&format!("sales/{part}.parquet"));
+        fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
+        let before = quiet();
+        stage.writer.copy("SELECT 1 AS id", &path, "");
+        wait_for("an event", || (told() > before).then_some(()));
+    }
+}
