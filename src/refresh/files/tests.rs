@@ -169,27 +169,27 @@ fn parts_that_change_while_they_are_read_are_landing() {
     let tick = crate::scan::CLOCK_TICK;
     let reader = Reader { dir: &dir, budget: &budget, tick, model: None, known: None };
     let look = || dir.parts("x", |_| {}).expect("readable").expect("there");
-    assert!(matches!(reader.read(&mut look()), Outcome::Version(_)));
+    assert!(matches!(reader.read(&mut look()), Reading::Version(_)));
 
     // As if each of these happened after the scan and before it was read.
     let mut seen = look();
     let part = root.path().join("mart/x/g=2/a.parquet");
     std::fs::write(root.path().join("beside"), parquet("other")).expect("write");
     std::fs::rename(root.path().join("beside"), &part).expect("rename");
-    assert!(!matches!(reader.read(&mut seen), Outcome::Version(_)), "a part was swapped");
+    assert!(!matches!(reader.read(&mut seen), Reading::Version(_)), "a part was swapped");
     succeed(root.path());
     let mut seen = look();
     std::fs::create_dir(root.path().join("mart/x/g=3")).expect("mkdir");
     std::fs::hard_link(&part, root.path().join("mart/x/g=3/a.parquet")).expect("link");
-    assert!(!matches!(reader.read(&mut seen), Outcome::Version(_)), "a part came");
+    assert!(!matches!(reader.read(&mut seen), Reading::Version(_)), "a part came");
     succeed(root.path());
     let mut seen = look();
     std::fs::remove_file(root.path().join("mart/x/g=3/a.parquet")).expect("removed");
-    assert!(!matches!(reader.read(&mut seen), Outcome::Version(_)), "a part went");
+    assert!(!matches!(reader.read(&mut seen), Reading::Version(_)), "a part went");
     succeed(root.path());
     let mut seen = look();
     std::fs::remove_file(root.path().join("mart/x/_SUCCESS")).expect("removed");
-    assert!(!matches!(reader.read(&mut seen), Outcome::Version(_)), "a writer began anew");
+    assert!(!matches!(reader.read(&mut seen), Reading::Version(_)), "a writer began anew");
 }
 
 #[test]
