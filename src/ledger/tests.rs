@@ -265,6 +265,16 @@ fn a_record_that_says_what_cannot_be_is_refused_with_the_reason() {
     assert!(with(json!([{"name": "a"}])).contains("names no files"));
     let stray = json!([{"name": "a", "files": [{"path": "../a.parquet", "bytes": 1, "sha256": "0".repeat(64)}]}]);
     assert!(with(stray).contains("is no file of mart a"));
+    let of = |paths: &[&str]| {
+        let file = |path: &&str| json!({"path": path, "bytes": 1, "sha256": "0".repeat(64)});
+        json!([{"name": "a", "files": paths.iter().map(file).collect::<Vec<_>>()}])
+    };
+    for path in ["a/../b.parquet", "a/./b.parquet", "a//b.parquet", "a/"] {
+        assert!(with(of(&[path])).contains("is no file of mart a"), "{path}");
+    }
+    for paths in [["a.parquet", "a/b.parquet"], ["a/b.parquet", "a/b.parquet"]] {
+        assert!(with(of(&paths)).contains("names a file twice, or both"), "{paths:?}");
+    }
     let short =
         json!([{"name": "a", "files": [{"path": "a.parquet", "bytes": 1, "sha256": "00"}]}]);
     assert!(with(short).contains("64 hexadecimal digits"));
