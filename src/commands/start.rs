@@ -47,8 +47,9 @@ fn filter(wanted: &str) -> Result<EnvFilter, String> {
             return Err(format!("RUST_LOG: {directive:?} is not a level; {RIGHT}"));
         }
     }
-    let default = if directives.clone().next().is_none() { "info" } else { wanted };
-    EnvFilter::try_new(default).map_err(|_| format!("RUST_LOG: {wanted:?} is wrong; {RIGHT}"))
+    // notify has a line for each folder that is deleted.
+    let usual = directives.clone().next().is_none();
+    EnvFilter::try_new(if usual { "info,notify=warn" } else { wanted }).map_err(|_| format!("RUST_LOG: {wanted:?} is wrong; {RIGHT}"))
 }
 
 /// Warns of variables that look like settings and are not.

@@ -1,6 +1,7 @@
 //! `/v1/events`: what happens is told as it happens, and nobody who listens costs more than a number.
 
 use std::io::{BufRead, BufReader, Write};
+use std::iter;
 use std::net::TcpStream;
 use std::sync::mpsc::{self, Receiver};
 
@@ -19,14 +20,14 @@ struct Event {
 }
 
 /// Someone who listens, and how their answer began.
-struct Listener {
+pub(crate) struct Listener {
     status: String,
     events: Receiver<Event>,
     connection: TcpStream,
 }
 
 impl Listener {
-    fn new(martd: &Martd, headers: &str) -> Self {
+    pub(crate) fn new(martd: &Martd, headers: &str) -> Self {
         let mut connection = TcpStream::connect(&martd.address).expect("connect");
         let request = format!("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         connection.write_all(request.as_bytes()).expect("write");
@@ -63,6 +64,11 @@ impl Listener {
                 return event;
             }
         }
+    }
+
+    /// What the next event of a kind says, whatever else happens.
+    pub(crate) fn wait(&self, kind: &str) -> Json {
+        iter::repeat_with(|| self.next()).find(|event| event.kind == kind).expect("an event").data
     }
 
     fn expect(&self, kind: &str) -> Event {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value as Json, json};
 
+use crate::events::Listener;
 use crate::harness::{Martd, Root, names, run};
 use crate::writers::{Records, Writer, put};
 
@@ -281,7 +282,9 @@ fn a_rollback_serves_an_earlier_build_until_it_is_released() {
         wait_build(&keeper, build);
         wait_build(&martd, build);
     }
+    let listener = Listener::new(&martd, "");
     stage.record("back", &[], json!({"rollback": "one"}));
+    assert_eq!(listener.wait("rolled-back")["rollback"], "one");
     for martd in [&martd, &keeper] {
         wait_build(martd, "one");
         let held = wait_held(martd, "rolled back to build one; martd rollback --release ends it");
@@ -299,6 +302,9 @@ fn a_rollback_serves_an_earlier_build_until_it_is_released() {
     keeper.wait_exit();
     let keeper = Martd::start_with(stage.root.path(), &settings);
     martd.wait_snapshot("the fourth", |s| s["held"]["invocation_id"] == "four");
+    let waiting = martd.get("/v1/snapshot?build=four&wait=60");
+    assert_eq!(waiting.status, 409, "{}", waiting.body);
+    assert!(waiting.body.contains("martd rollback --release ends it"), "{}", waiting.body);
     wait_build(&keeper, "one");
     wait_held(&keeper, "rolled back to build one;");
     for martd in [&martd, &keeper] {
@@ -312,6 +318,7 @@ fn a_rollback_serves_an_earlier_build_until_it_is_released() {
     );
 
     stage.record("release", &[], json!({"release": true}));
+    listener.wait("released");
     for martd in [&martd, &keeper, &late] {
         wait_build(martd, "four");
         assert_eq!(served(martd), both("four"));
