@@ -149,6 +149,7 @@ fn query(bencher: Bencher) {
             parameters: Parameters::default(),
             scope: Scope::AllRows,
             format: Format::Json,
+            binary: Vec::new(),
             codings: Codings { best: Coding::Identity, identity: true },
             limit: None,
             max_rows: 10_000,
@@ -184,7 +185,7 @@ fn encode(bencher: Bencher, format: Format) {
     let mut out = Vec::new();
     bencher.with_inputs(fetch).bench_local_values(|(columns, chunk)| {
         out.clear();
-        let mut encoder = Encoder::begin(format, &mut out, &columns).expect("a format");
+        let mut encoder = Encoder::begin(format, &mut out, &columns, &[]).expect("a format");
         encoder.chunk(&mut out, chunk.expect("rows"), ROWS).expect("values");
         encoder.end(&mut out, summary).expect("an end");
         out.len()

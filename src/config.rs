@@ -92,6 +92,10 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_ADMIN_LISTEN", value_name = "ADDR")]
     admin_listen: Option<Address>,
 
+    /// Where to serve the PostgreSQL protocol: ADDRESS:PORT on loopback, or unix:PATH
+    #[arg(long, env = "MARTD_PG_LISTEN", value_name = "ADDR")]
+    pg_listen: Option<Address>,
+
     /// How changes are noticed
     #[arg(long, env = "MARTD_WATCH", value_enum, default_value_t)]
     watch: WatchSetting,
@@ -287,6 +291,8 @@ pub struct Config {
     pub listen: Address,
     /// Where to listen for probes and metrics, if anywhere.
     pub admin_listen: Option<Address>,
+    /// Where the PostgreSQL protocol is served.
+    pub pg_listen: Option<Address>,
     /// The DuckDB file to serve until the first mart has landed.
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
@@ -381,6 +387,13 @@ impl ServeArgs {
             .map(|file| Tokens::load(&file))
             .transpose()
             .map_err(|problem| ConfigError { setting: "MARTD_TOKEN_FILE", problem })?;
+        if let Some(Address::Tcp(address)) = &self.pg_listen
+            && !address.ip().is_loopback()
+        {
+            let problem =
+                format!("{address} is no loopback address, and passwords are in clear text");
+            return Err(ConfigError { setting: "MARTD_PG_LISTEN", problem });
+        }
         let max_age = max_age(self.max_age_warn, self.max_age_error)?;
         let cache_bytes = self.cache.map_or(shares.answers, |size| size.as_u64());
 
@@ -390,6 +403,7 @@ impl ServeArgs {
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
+            pg_listen: self.pg_listen,
             landlock: self.landlock,
             drain_delay: self.drain_delay.0,
             drain: self.drain.0,

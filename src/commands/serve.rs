@@ -27,6 +27,7 @@ use crate::limits::{self, Shares};
 use crate::listen::{self, SocketFiles, Sockets};
 use crate::marts::build;
 use crate::metrics::Metrics;
+use crate::pg;
 use crate::pin::Budget;
 use crate::refresh::{BeginWith, Refresh};
 use crate::sandbox;
@@ -74,7 +75,8 @@ impl From<StartError> for Failure {
 
 fn start(config: Config) -> Result<(), Failure> {
     raise_descriptor_limit()?;
-    let sockets = Sockets::open(&config.listen, config.admin_listen.as_ref())?;
+    let sockets =
+        Sockets::open(&config.listen, config.admin_listen.as_ref(), config.pg_listen.as_ref())?;
     let legacy = config.legacy.clone().map(LegacyFile::new);
     make_state_dir(&config)?;
     let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
@@ -185,7 +187,7 @@ async fn serve(
     legacy: Option<LegacyFile>,
     sockets: Sockets,
 ) -> Result<(), Failure> {
-    let Sockets { all, admin, files } = sockets;
+    let Sockets { all, admin, postgres, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     tell_limits(&config, &builders);
     let engine = Engine::start(config.engine, builders.spawner.clone(), &Handle::current())?;
@@ -199,6 +201,7 @@ async fn serve(
     info!(
         address = listen::addresses(&all),
         admin = (!admin.is_empty()).then(|| listen::addresses(&admin)),
+        postgres = (!postgres.is_empty()).then(|| listen::addresses(&postgres)),
         directory = %config.refresh.intake.dir.path().display(),
         version = env!("CARGO_PKG_VERSION"),
         duckdb = duck::version(),
@@ -218,10 +221,15 @@ async fn serve(
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
+    let postgres = pg::Server::new(postgres, app.clone()).map_err(unusable)?;
     let (stop, stopped) = oneshot::channel::<()>();
+    let (stop_postgres, postgres_stopped) = oneshot::channel::<()>();
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(server.run(async {
         let _ = stopped.await;
+    }));
+    let postgres = tokio::spawn(postgres.run(async {
+        let _ = postgres_stopped.await;
     }));
     // Probes answer to the very end.
     let admin = tokio::spawn(admin.run(async {
@@ -240,7 +248,9 @@ async fn serve(
     let drained = async {
         sleep(config.drain_delay).await;
         let _ = stop.send(());
-        if timeout(config.drain, server).await.is_err() {
+        let _ = stop_postgres.send(());
+        let served = async { tokio::join!(server, postgres) };
+        if timeout(config.drain, served).await.is_err() {
             warn!("requests are still in flight: cancelling their queries");
             app.cancel_queries();
         }

@@ -38,7 +38,7 @@ mod worker;
 use rustix::process::Resource;
 
 pub use lease::{Lease, Table};
-pub use protocol::{End, Parameters, QueryError, QueryJob, Settings, StartError};
+pub use protocol::{Description, End, Parameters, QueryError, QueryJob, Settings, StartError};
 pub use quarantine::Principal;
 pub use scope::{Scope, Scoping};
 pub use statement::{Head, Part, Query};
@@ -149,6 +149,7 @@ mod tests {
             parameters: Parameters::default(),
             scope: Scope::AllRows,
             format: Format::Csv,
+            binary: Vec::new(),
             codings: Codings { best: Coding::Identity, identity: true },
             limit: None,
             max_rows: 1 << 20,

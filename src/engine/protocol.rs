@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::scope::{Scope, Scoping};
-use crate::duck::Value;
+use crate::duck::{Column, Type, TypeName, Value};
 use crate::encode::{Coding, Codings, Format};
 use crate::marts::build::ReportColumn;
 use crate::sql_gate::{Rejection, ValidatedStatement};
@@ -136,6 +136,8 @@ pub(super) enum Task {
     Validate(String),
     /// Answer a query.
     Query { snapshot: u64, job: QueryJob },
+    /// Say what parameters and columns a statement has.
+    Describe { snapshot: u64, sql: String, types: Vec<Option<TypeName>>, scope: Scope },
     /// Say what the newest value of a mart's column is.
     Newest { snapshot: u64, mart: String, column: String },
 }
@@ -144,9 +146,9 @@ impl Task {
     /// The hash of its statement, as the access log has it.
     pub(super) fn statement(&self) -> blake3::Hash {
         match self {
-            Self::Validate(sql) | Self::Query { job: QueryJob { sql, .. }, .. } => {
-                blake3::hash(sql.as_bytes())
-            }
+            Self::Validate(sql)
+            | Self::Describe { sql, .. }
+            | Self::Query { job: QueryJob { sql, .. }, .. } => blake3::hash(sql.as_bytes()),
             Self::Newest { mart, column, .. } => {
                 blake3::hash(format!("{mart}.{column}").as_bytes())
             }
@@ -165,6 +167,8 @@ pub struct QueryJob {
     pub scope: Scope,
     /// How the answer is written…
     pub format: Format,
+    /// …of [`Format::Postgres`], in which columns in binary form…
+    pub binary: Vec<bool>,
     /// …and compressed.
     pub codings: Codings,
     /// The rows after which the answer is cut, and says so; all are asked for without it.
@@ -201,10 +205,21 @@ pub(super) enum Response {
     End(End),
     /// To [`Task::Validate`].
     Validated(ValidatedStatement),
+    /// To [`Task::Describe`].
+    Described(Description),
     /// To [`Task::Newest`].
     Newest(Result<Option<Timestamp>, String>),
     /// The request came to nothing.
     Failed(Failure),
+}
+
+/// What is known of a statement before it is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The types of its parameters by number, where they can be told.
+    pub parameters: Vec<Option<Type>>,
+    /// Its columns.
+    pub columns: Vec<Column>,
 }
 
 /// What is known at the end of an answer.

@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
-use super::protocol::{Blame, End, Failure, PART_BYTES, Parameters, QueryError, QueryJob};
+use super::protocol::{
+    Blame, Description, End, Failure, PART_BYTES, Parameters, QueryError, QueryJob,
+};
+use super::scope::Scope;
 use super::snapshot::Snapshot;
-use crate::duck::{self, Column, DuckError, ErrorKind, Interrupt, Rows, Statement};
+use crate::duck::{self, Column, DuckError, ErrorKind, Interrupt, Rows, Statement, TypeName};
 use crate::encode::{Compressor, EncodeError, Encoder, Summary};
 use crate::hooks;
-use crate::sql_gate::{Rejection, ValidatedStatement};
+use crate::sql_gate::{self, Rejection, ValidatedStatement, Validator};
 
 /// An answer up to this size is sent as a whole, and can be kept or made again. A larger one is
 /// streamed.
@@ -83,6 +86,56 @@ fn answer(
     outcome
 }
 
+/// Says what parameters and columns a statement has. Where it does not determine them, a parameter is of
+/// the type that is said here, or a text.
+///
+/// # Errors
+/// As of [`answer_with_room`].
+pub(super) fn describe(
+    validator: &Validator,
+    snapshot: &Snapshot,
+    sql: &str,
+    types: &[Option<TypeName>],
+    scope: &Scope,
+    sink: &mut impl Sink,
+) -> Result<Description, Failure> {
+    let explain = |error: DuckError| explain(sql, &error);
+    let mut pooled = snapshot.connection(scope).map_err(explain)?;
+    sink.begin(pooled.connection.interrupt_handle())?;
+    let mut describe = |sql: &str| {
+        let statement = validator.validate(sql).map_err(explain_rejection)?;
+        snapshot.check(&statement)?;
+        let text = statement.redirected.as_deref().unwrap_or(sql);
+        let prepared = pooled.prepare(text).map_err(explain)?.statement;
+        let mut parameters = Vec::new();
+        for (name, ty) in prepared.parameter_names().iter().zip(prepared.parameter_types()) {
+            let number: usize = name.parse().map_err(|_| {
+                QueryError::Parameter(format!("parameter ${name} is named; number it: $1"))
+            })?;
+            parameters.resize(parameters.len().max(number), None);
+            parameters[number - 1] = ty;
+        }
+        Ok::<_, Failure>(Description { parameters, columns: prepared.columns() })
+    };
+    let mut described = describe(sql)?;
+    let is_open = described.parameters.iter().any(Option::is_none)
+        || described.columns.iter().any(|column| column.ty.unsupported().is_some());
+    if types.iter().any(Option::is_some) || is_open {
+        let said = |place: usize| types.get(place).cloned().flatten();
+        let names =
+            described.parameters.iter().enumerate().map(|(place, ty)| match (said(place), ty) {
+                (Some(ty), _) => Some(ty.as_str().to_owned()),
+                (None, Some(_)) => None,
+                (None, None) => Some("VARCHAR".to_owned()),
+            });
+        let names: Vec<Option<String>> = names.collect();
+        described.columns = describe(&sql_gate::cast_parameters(sql, &names))?.columns;
+    }
+    check_types(&described.columns)?;
+    snapshot.give_back(pooled);
+    Ok(described)
+}
+
 /// Fetches, encodes and compresses, and sends all but the last part.
 fn write(
     mut rows: Rows<'_>,
@@ -95,7 +148,7 @@ fn write(
     let best = job.codings.best;
     let mut compressor = Compressor::new(best);
     let (mut out, mut sent_bytes, mut truncated) = (Vec::new(), 0_u64, false);
-    let mut encoder = Encoder::begin(job.format, &mut out, rows.columns())?;
+    let mut encoder = Encoder::begin(job.format, &mut out, rows.columns(), &job.binary)?;
     while let Some(chunk) = rows.next_chunk().map_err(|error| explain(&job.sql, &error))? {
         let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
         let has_room = bytes <= job.max_bytes;

@@ -15,9 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
 use super::process::{Process, SlotSocket};
-use super::protocol::{self, Blame, End, Failure, QueryError, QueryJob, Request, Response, Task};
+use super::protocol::{
+    self, Blame, Description, End, Failure, QueryError, QueryJob, Request, Response, Task,
+};
 use super::quarantine::{Culprit, Principal};
+use super::scope::Scope;
 use super::supervisor::{Engine, Shared, StartReason};
+use crate::duck::TypeName;
 use crate::sql_gate::ValidatedStatement;
 
 /// A statement that runs this long after it was told to stop does not stop.
@@ -103,6 +107,26 @@ impl Engine {
         let task = Task::Validate(sql.to_owned());
         match self.ask(culprit, task, deadline, None).await? {
             Response::Validated(statement) => Ok(statement),
+            other => Err(nonsense(&other)),
+        }
+    }
+
+    /// What parameters and columns a statement has, with parameters of these types where it leaves them
+    /// open.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    pub async fn describe(
+        &self,
+        lease: &Arc<Lease>,
+        (sql, types, scope): (String, Vec<Option<TypeName>>, Scope),
+        principal: Principal,
+        deadline: Instant,
+    ) -> Result<Description, QueryError> {
+        let culprit = Culprit { principal, statement: blake3::hash(sql.as_bytes()) };
+        let task = Task::Describe { snapshot: lease.spec().number, sql, types, scope };
+        match self.ask(culprit, task, deadline, Some(lease)).await? {
+            Response::Described(description) => Ok(description),
             other => Err(nonsense(&other)),
         }
     }

@@ -323,6 +323,12 @@ impl Engine {
                     session::answer_with_room(&snapshot, &statement, job, answers, || self.free())
                 })
                 .map(|(end, bytes)| (Response::End(end), bytes)),
+            Task::Describe { snapshot, sql, types, scope } => self
+                .snapshot(*snapshot)
+                .and_then(|snapshot| {
+                    session::describe(&self.validator, &snapshot, sql, types, scope, answers)
+                })
+                .map(|description| (Response::Described(description), Vec::new())),
             Task::Newest { snapshot, mart, column } => self
                 .snapshot(*snapshot)
                 .and_then(|snapshot| newest(&snapshot, mart, column, answers))

@@ -144,6 +144,7 @@ impl Work<'_> {
                     parameters: task.query.parameters.clone(),
                     scope: task.scope.clone(),
                     format: task.wanted.format,
+                    binary: task.query.binary.clone(),
                     codings: task.wanted.codings,
                     limit: task.query.limit,
                     max_rows: app.settings().max_rows,
@@ -237,7 +238,7 @@ impl Stream {
                 self.has_ended = true;
                 let problem = Problem::of_query(error, self.limit);
                 let (reason, outcome) = (problem.detail().to_owned(), problem.outcome());
-                Err(Aborted { reason, outcome })
+                Err(Aborted { reason, outcome, problem: Some(problem) })
             }
             None => {
                 // What looks like a whole answer must be one.

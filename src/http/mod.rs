@@ -6,6 +6,7 @@
 mod accept;
 mod access;
 mod arguments;
+mod ask;
 mod body;
 mod cache;
 pub mod client;
@@ -49,6 +50,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 
 pub use access::Tokens;
+pub use ask::{Answer, Client, Failure};
 pub use freshness::Criteria;
 pub use origin::Doors;
 pub(crate) use probes::why_nothing;

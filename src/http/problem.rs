@@ -160,6 +160,11 @@ impl Problem {
         self.kind.slug
     }
 
+    /// The byte of the statement that it is about.
+    pub(super) fn position(&self) -> Option<usize> {
+        self.extra.get("position").and_then(Json::as_u64).and_then(|at| usize::try_from(at).ok())
+    }
+
     /// What it says to the client.
     pub(super) fn detail(&self) -> &str {
         &self.detail

@@ -131,19 +131,19 @@ pub(super) async fn json(
 }
 
 /// A query whose form is right, and what it is to be answered from.
-struct Asked<'a> {
-    app: &'a App,
-    snapshot: &'a Arc<Snapshot>,
-    caller: &'a Caller,
-    query: Query,
-    wanted: Wanted,
-    scope: Scope,
+pub(super) struct Asked<'a> {
+    pub(super) app: &'a App,
+    pub(super) snapshot: &'a Arc<Snapshot>,
+    pub(super) caller: &'a Caller,
+    pub(super) query: Query,
+    pub(super) wanted: Wanted,
+    pub(super) scope: Scope,
 }
 
 impl Asked<'_> {
     /// The content of the answer, the key by which it is cached, if it may be, and where it came from.
     /// Nothing runs when `is_known` says of its entity tag that the client has it.
-    async fn answer(
+    pub(super) async fn answer(
         self,
         is_known: impl FnOnce(Option<ETag>) -> Result<bool, Problem>,
         ticket: Ticket,
@@ -211,7 +211,7 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
 fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Scope) -> Key {
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
-    let wanted = format!("{wanted:?}");
+    let wanted = format!("{wanted:?}{:?}", query.binary);
     let limit = format!("{:?}", query.limit);
     Key::of([
         snapshot.id.as_bytes(),
@@ -226,7 +226,7 @@ fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Sc
 }
 
 /// What the validator says of a statement, which is remembered.
-async fn validate(
+pub(super) async fn validate(
     app: &App,
     sql: &str,
     principal: Principal,
@@ -268,7 +268,7 @@ pub(super) fn snapshot_asked_for(
 }
 
 /// What is sent.
-enum Content {
+pub(super) enum Content {
     /// Nothing: the client has it.
     Unchanged,
     Whole(Stored),

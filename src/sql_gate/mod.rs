@@ -51,6 +51,7 @@ mod tree;
 mod walk;
 
 pub use introspection::{SCHEMA as INTROSPECTION_SCHEMA, TABLES as INTROSPECTION_TABLES};
+pub use lexer::{cast_parameters, split, words};
 pub use tables::looks_like_a_file;
 
 /// How DuckDB's errors begin when there is no memory left.

@@ -50,6 +50,7 @@ mod ops;
 mod packaging;
 mod page;
 mod poison;
+mod postgres;
 mod query;
 mod readiness;
 mod restart;

@@ -1,0 +1,291 @@
+//! What another protocol asks through: the same callers, scopes, limits, slots, cache, metrics and log as
+//! requests over HTTP have.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tracing::info;
+
+use super::accept::Wanted;
+use super::access::Caller;
+use super::exchange::Facts;
+use super::job::Stream;
+use super::probes;
+use super::problem::Problem;
+use super::query::{Asked, Content};
+use super::request::Query;
+use super::request_id;
+use super::tally::Tally;
+use super::{App, Timeouts};
+use crate::catalog::Snapshot;
+use crate::duck::TypeName;
+use crate::encode::Format;
+use crate::engine::{Description, Parameters, Scope};
+use crate::metrics::Outcome;
+
+/// Why something was not answered.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(Problem);
+
+impl Failure {
+    /// The kind of problem, by the slug that HTTP has for it.
+    pub fn slug(&self) -> &'static str {
+        self.0.slug()
+    }
+
+    /// What went wrong, for the client.
+    pub fn detail(&self) -> &str {
+        self.0.detail()
+    }
+
+    /// The byte of the statement that it is about.
+    pub fn position(&self) -> Option<usize> {
+        self.0.position()
+    }
+
+    /// Whether somebody asked for the end of the query.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.outcome() == Outcome::Cancelled
+    }
+}
+
+impl App {
+    /// Connections that are open at once.
+    pub fn max_connections(&self) -> usize {
+        self.settings().max_connections
+    }
+
+    /// The largest message of a client, in bytes.
+    pub fn max_body_bytes(&self) -> usize {
+        usize::try_from(self.settings().max_body_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// How long clients may take.
+    pub fn timeouts(&self) -> Timeouts {
+        self.settings().timeouts
+    }
+
+    /// The time zone of what they see.
+    pub fn time_zone(&self) -> &str {
+        &self.settings().time_zone
+    }
+
+    /// Whether only those with a token may ask.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.tokens().is_some()
+    }
+}
+
+/// Who asks over a connection that lasts.
+#[derive(Debug, Clone)]
+pub struct Client {
+    app: App,
+    token: Option<String>,
+    /// Whose rows they read: a value of the scope column, or `*`.
+    reads: String,
+    address: Option<IpAddr>,
+    /// The query under way.
+    running: Arc<Mutex<Option<(String, Caller)>>>,
+}
+
+impl Client {
+    /// A client that says who it is; [`admitted`](Self::admitted) tells whether it may ask.
+    pub fn new(app: &App, token: Option<String>, reads: String, address: Option<IpAddr>) -> Self {
+        Self { app: app.clone(), token, reads, address, running: Arc::default() }
+    }
+
+    /// Whether this client may ask at all. Asked again with each statement: tokens come and go.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admitted(&self) -> Result<(), Failure> {
+        self.rights().map(drop).map_err(Failure)
+    }
+
+    fn rights(&self) -> Result<(Caller, Scope), Problem> {
+        let Self { app, token, reads, address, .. } = self;
+        let caller = Caller::with_token(app.tokens(), token.as_deref(), *address)?;
+        let scope = caller.scope_of(app.settings().scope_column(), reads)?;
+        Ok((caller, scope))
+    }
+
+    /// The snapshot that is served now.
+    ///
+    /// # Errors
+    /// When nothing is.
+    pub fn snapshot(&self) -> Result<Arc<Snapshot>, Failure> {
+        let state = self.app.catalog().load();
+        let current = state.snapshot.clone();
+        current.ok_or_else(|| Failure(probes::not_ready(&self.app, &state)))
+    }
+
+    /// What parameters and columns a statement has, with parameters of these types where it does not
+    /// say.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    pub async fn describe(
+        &self,
+        snapshot: &Snapshot,
+        sql: &str,
+        types: Vec<Option<TypeName>>,
+    ) -> Result<Description, Failure> {
+        let (caller, scope) = self.rights().map_err(Failure)?;
+        let limit = self.app.settings().query_timeout;
+        let deadline = tokio::time::Instant::now() + limit;
+        let principal = caller.principal(&scope);
+        let _permit = self.app.validating().acquire().await.expect("never closed");
+        let asked = (sql.to_owned(), types, scope);
+        let described = self.app.engine().describe(&snapshot.lease, asked, principal, deadline);
+        described.await.map_err(|error| Failure(Problem::of_query(error, limit)))
+    }
+
+    /// The rows of a statement, of which these columns are in binary form.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn ask(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        sql: &str,
+        parameters: Parameters,
+        binary: Vec<bool>,
+    ) -> Result<Answer, Failure> {
+        let mut tally = Tally::start(self.app.metrics().clone(), Facts::default());
+        let wanted = Wanted::plain(Format::Postgres);
+        tally.in_format(wanted.format);
+        let settings = self.app.settings();
+        tally.facts().statement(sql, settings.log_sql);
+        let mut record = Record { snapshot: snapshot.id.clone(), tally, bytes: 0, failure: None };
+        let outcome = async {
+            let (caller, scope) = self.rights()?;
+            let ticket = self.app.queries().register(request_id::fresh(), &caller);
+            *self.running() = Some((ticket.id().to_owned(), caller.clone()));
+            let query = Query {
+                sql: sql.to_owned(),
+                parameters,
+                binary,
+                limit: None,
+                max_bytes: settings.max_result_bytes,
+                timeout: settings.query_timeout,
+            };
+            let (app, caller) = (&self.app, &caller);
+            let asked = Asked { app, snapshot, caller, query, wanted, scope };
+            asked.answer(|_| Ok(false), ticket, &record.tally).await
+        };
+        match outcome.await {
+            Ok((Content::Whole(stored), ..)) => {
+                Ok(Answer { record, rest: Rest::Whole(Some(stored.bytes)) })
+            }
+            Ok((Content::Stream(stream), ..)) => Ok(Answer { record, rest: Rest::Stream(stream) }),
+            Ok((Content::Unchanged, ..)) => {
+                Err(Failure(Problem::internal("unchanged since never")))
+            }
+            Err(problem) => Err(record.failed(&self.app, problem)),
+        }
+    }
+
+    /// Stops the query under way, if there is one.
+    pub fn cancel(&self) {
+        let running = self.running().clone();
+        if let Some((id, caller)) = running {
+            self.app.queries().cancel(&id, &caller);
+        }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<(String, Caller)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer on its way. Dropping it stops its query.
+pub struct Answer {
+    record: Record,
+    rest: Rest,
+}
+
+enum Rest {
+    Whole(Option<Bytes>),
+    Stream(Box<Stream>),
+}
+
+impl Answer {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// Why it breaks off.
+    pub async fn next(&mut self, client: &Client) -> Option<Result<Bytes, Failure>> {
+        let bytes = match &mut self.rest {
+            Rest::Whole(bytes) => bytes.take(),
+            Rest::Stream(stream) => loop {
+                match stream.frame().await {
+                    Some(Ok(frame)) => {
+                        // After the trailers there is nothing.
+                        if let Ok(bytes) = frame.into_data() {
+                            break Some(bytes);
+                        }
+                    }
+                    Some(Err(aborted)) => {
+                        let problem = aborted.problem.clone();
+                        let problem = problem.unwrap_or_else(|| Problem::internal(&aborted));
+                        return Some(Err(self.record.failed(&client.app, problem)));
+                    }
+                    None => break None,
+                }
+            },
+        };
+        match bytes {
+            Some(bytes) => {
+                self.record.bytes += bytes.len();
+                self.record.tally.sent_part(bytes.len());
+                Some(Ok(bytes))
+            }
+            None => {
+                self.record.tally.ended();
+                None
+            }
+        }
+    }
+}
+
+/// What is logged of a query when it ends.
+struct Record {
+    snapshot: String,
+    tally: Tally,
+    bytes: usize,
+    failure: Option<&'static str>,
+}
+
+impl Record {
+    fn failed(&mut self, app: &App, problem: Problem) -> Failure {
+        app.metrics().problem(problem.slug());
+        self.tally.failed(&problem);
+        self.failure = Some(problem.slug());
+        Failure(problem)
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Self { snapshot, tally, bytes, failure } = self;
+        let facts = tally.facts();
+        let ms = |time: Duration| time.as_micros() as f64 / 1e3;
+        let (statement, sql) = facts.told().unwrap_or_default();
+        info!(
+            protocol = "postgres",
+            snapshot,
+            statement,
+            sql,
+            rows = facts.row_count(),
+            bytes,
+            ms = ms(Instant::now() - tally.started()),
+            queue_ms = ms(facts.time_waited()),
+            problem = failure,
+            "answered"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The PostgreSQL protocol, through real clients and by hand.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::harness::{Martd, Root, wait_for};
+use crate::writers::Writer;
+
+const BIG: &str = "SELECT i::INTEGER AS id, 'n' || i AS name, (i * 1.5)::DECIMAL(12, 2) AS amount,
+    DATE '2026-01-01' + (i % 90)::INTEGER AS day FROM range(200000) t(i)";
+
+fn start(root: &Root, settings: &[(&str, &str)]) -> (Martd, u16) {
+    let mut all = vec![("MARTD_PG_LISTEN", "127.0.0.1:0"), ("MARTD_QUERY_TIMEOUT", "60s")];
+    all.extend(settings);
+    let martd = Martd::start_with(root.path(), &all);
+    wait_for("readiness", || (martd.get("/readyz").status == 200).then_some(()));
+    let line = martd.wait_log("serving");
+    let address = line["postgres"].as_str().expect("an address");
+    let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
+    (martd, port.expect("a port"))
+}
+
+fn python(script: &str, arguments: &[&str]) -> Output {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Command::new(folder.join(".venv/bin/python"))
+        .arg(folder.join("tests/postgres").join(script))
+        .args(arguments)
+        .output()
+        .expect("Python runs: run make .venv/ready")
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn clients_get_every_type_cursors_errors_and_cancel() {
+    let root = Root::new();
+    Writer::new().land(&root, "big", BIG);
+    let (martd, port) = start(&root, &[]);
+    let output = python("check.py", &[&port.to_string()]);
+    assert!(output.status.success(), "{}", said(&output));
+    let metrics = martd.get("/metrics").body;
+    let answered = "martd_queries_total{outcome=\"ok\",format=\"postgres\"}";
+    assert!(metrics.lines().any(|line| line.starts_with(answered) && !line.ends_with(" 0")));
+    let logged = martd.log().into_iter().any(|line| line["protocol"] == "postgres");
+    assert!(logged, "the access log has its statements");
+}
+
+/// Sends these bytes, and reads until martd ends the connection.
+fn answer_to(port: u16, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("martd listens");
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("a socket");
+    stream.write_all(bytes).expect("taken");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer); // a reset is an end, too
+    answer
+}
+
+/// The start-up message of a user.
+fn startup(user: &str) -> Vec<u8> {
+    let mut body = vec![0, 3, 0, 0];
+    body.extend_from_slice(format!("user\0{user}\0\0").as_bytes());
+    let mut message = (body.len() as u32 + 4).to_be_bytes().to_vec();
+    message.append(&mut body);
+    message
+}
+
+#[test]
+fn what_is_no_message_ends_its_connection_alone() {
+    let root = Root::new();
+    Writer::new().land(&root, "one", "SELECT 1 AS x");
+    let (martd, port) = start(&root, &[("MARTD_HEADER_TIMEOUT", "1s")]);
+    let after = |bytes: &[u8]| [startup("anyone"), bytes.to_vec()].concat();
+    for bytes in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0; 64],
+        vec![255; 64],
+        after(&[b'Q', 0, 0, 0, 0]),
+        after(&[b'Q', 255, 255, 255, 255]),
+        after(&[b'B', 0, 0, 0, 6, 0, 0]),
+        after(&[b'P', 0, 0, 0, 5, b'x']),
+        after(&[b'Z', 0, 0, 0, 4]),
+    ] {
+        let answer = answer_to(port, &bytes);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(text.contains("08P01"), "{bytes:?}: {text}");
+    }
+    assert_eq!(answer_to(port, &[0, 0]), b"", "half a start-up ends by time");
+    assert_eq!(martd.query("SELECT x FROM mart.one").value(), 1);
+}
+
+/// What psql prints, or why it does not.
+fn psql(port: u16, user: &str, password: &str, sql: &str) -> Option<String> {
+    let outcome = Command::new("psql")
+        .env("PGPASSWORD", password)
+        .env("PGCONNECT_TIMEOUT", "20")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", user, "-d", "martd", "-XAtc", sql])
+        .output();
+    match outcome {
+        Ok(output) => Some(said(&output)),
+        Err(_) => {
+            eprintln!("skipped: psql is not installed (Debian has it as postgresql-client)");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_user_is_the_scope_and_the_password_the_token() {
+    let root = Root::new();
+    Writer::new().land(
+        &root,
+        "notes",
+        "SELECT * FROM (VALUES (1, 'alices'), (2, 'bobs-secret')) t(user_id, note)",
+    );
+    let tokens = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(tokens.path(), "alice user_id=1\nall *\n").expect("write");
+    let settings = [
+        ("MARTD_SCOPE_COLUMN", "user_id"),
+        ("MARTD_TOKEN_FILE", tokens.path().to_str().expect("UTF-8")),
+    ];
+    let (martd, port) = start(&root, &settings);
+    let notes = "SELECT note FROM mart.notes ORDER BY note";
+    let Some(own) = psql(port, "1", "alice", notes) else { return };
+    assert_eq!(own, "alices\n");
+    assert_eq!(psql(port, "*", "all", notes).as_deref(), Some("alices\nbobs-secret\n"));
+    for (user, password) in [("2", "alice"), ("*", "alice"), ("1", "unknown"), ("1", "")] {
+        let refused = psql(port, user, password, notes).expect("psql is there");
+        assert!(!refused.contains("alices") && !refused.contains("bobs"), "{user}: {refused}");
+        assert!(!refused.is_empty(), "{user} {password}");
+    }
+    for sql in ["SELECT note FROM mart.notes WHERE user_id = 2", "SELECT note FROM notes"] {
+        let told = psql(port, "1", "alice", sql).expect("psql is there");
+        assert!(!told.contains("bobs-secret"), "{sql}: {told}");
+    }
+    drop(martd);
+}
+
+#[test]
+fn clear_text_is_for_loopback_alone() {
+    let settings = [("PARQUET_DIR", "/tmp"), ("MARTD_PG_LISTEN", "0.0.0.0:0")];
+    let output = crate::harness::run(&["serve"], &settings);
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(
+        output.err.contains("MARTD_PG_LISTEN") && output.err.contains("loopback"),
+        "{output:?}"
+    );
+}
