@@ -160,7 +160,8 @@ impl Client {
         tally.in_format(wanted.format);
         let settings = self.app.settings();
         tally.facts().statement(sql, settings.log_sql);
-        let mut record = Record { snapshot: snapshot.id.clone(), tally, bytes: 0, failure: None };
+        let mut record =
+            Record { snapshot: snapshot.id.clone(), tally, bytes: 0, failure: Some("client-gone") };
         let outcome = async {
             let (caller, scope) = self.rights()?;
             let ticket = self.app.queries().register(request_id::fresh(), &caller);
@@ -246,6 +247,7 @@ impl Answer {
             }
             None => {
                 self.record.tally.ended();
+                self.record.failure = None;
                 None
             }
         }
@@ -257,6 +259,7 @@ struct Record {
     snapshot: String,
     tally: Tally,
     bytes: usize,
+    /// What became of it: until told otherwise, its client has left.
     failure: Option<&'static str>,
 }
 

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::corpus::{HOSTILE, expand, lines};
 use crate::harness::{Martd, Root, wait_for};
 use crate::writers::Writer;
 
@@ -149,4 +150,129 @@ fn clear_text_is_for_loopback_alone() {
         output.err.contains("MARTD_PG_LISTEN") && output.err.contains("loopback"),
         "{output:?}"
     );
+}
+
+/// A client that takes the protocol at its bytes.
+struct Raw(TcpStream);
+
+impl Raw {
+    fn connect(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("martd listens");
+        stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("a socket");
+        stream.write_all(&startup("anyone")).expect("taken");
+        let mut raw = Self(stream);
+        raw.answer();
+        raw
+    }
+
+    fn send(&mut self, sql: &str) {
+        let length = (sql.len() as u32 + 5).to_be_bytes();
+        let message = [b"Q", &length[..], sql.as_bytes(), b"\0"].concat();
+        self.0.write_all(&message).expect("taken");
+    }
+
+    /// The messages up to the next that says that martd is ready.
+    fn answer(&mut self) -> Vec<(u8, String)> {
+        let mut messages = Vec::new();
+        loop {
+            let mut head = [0; 5];
+            self.0.read_exact(&mut head).expect("a message");
+            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+            let mut body = vec![0; length as usize - 4];
+            self.0.read_exact(&mut body).expect("its body");
+            if head[0] == b'Z' {
+                return messages;
+            }
+            messages.push((head[0], String::from_utf8_lossy(&body).into_owned()));
+        }
+    }
+
+    fn ask(&mut self, sql: &str) -> Vec<(u8, String)> {
+        self.send(sql);
+        self.answer()
+    }
+
+    /// The only value of the only row, behind the lengths that stand before it.
+    fn value(&mut self, sql: &str) -> String {
+        let answer = self.ask(sql);
+        let rows: Vec<_> = answer.iter().filter(|(kind, _)| *kind == b'D').collect();
+        assert_eq!(rows.len(), 1, "{sql}: {answer:?}");
+        rows[0].1.trim_start_matches(|char: char| char.is_control()).to_owned()
+    }
+}
+
+#[test]
+fn a_transaction_reads_one_snapshot() {
+    let root = Root::new();
+    let writer = Writer::new();
+    writer.land(&root, "one", "SELECT 'old' AS x");
+    let (martd, port) = start(&root, &[]);
+    let (mut inside, mut outside) = (Raw::connect(port), Raw::connect(port));
+    let sql = "SELECT x FROM mart.one";
+    inside.ask("BEGIN");
+    assert!(inside.value(sql).ends_with("old"));
+    writer.land(&root, "one", "SELECT 'new' AS x");
+    wait_for("the new version", || (martd.query(sql).value() == "new").then_some(()));
+    assert!(outside.value(sql).ends_with("new"));
+    assert!(inside.value(sql).ends_with("old"));
+    inside.ask("COMMIT");
+    assert!(inside.value(sql).ends_with("new"));
+}
+
+#[test]
+fn clients_that_vanish_leave_nothing_behind() {
+    let root = Root::new();
+    Writer::new().land(&root, "big", BIG);
+    let (martd, port) = start(&root, &[("MARTD_QUERIES", "2")]);
+    let slow = "SELECT count(*) FROM range(100000000) a, range(1000) b WHERE a.range + b.range = 1";
+    let in_flight = || {
+        let metrics = martd.get("/metrics").body;
+        let line = metrics.lines().find(|line| line.starts_with("martd_queries_in_flight "));
+        line.expect("the metric").ends_with(" 0.0")
+    };
+    let mut clients: Vec<Raw> = (0..3).map(|_| Raw::connect(port)).collect();
+    for client in &mut clients[..2] {
+        client.ask("BEGIN");
+        client.send(slow);
+    }
+    // One that takes nothing of a large answer.
+    clients[2].send("SELECT repeat('x', 1000) FROM mart.big");
+    wait_for("the statements to run", || (!in_flight()).then_some(()));
+    drop(clients);
+    wait_for("the slots to be free", || in_flight().then_some(()));
+    let idle: Vec<Raw> = (0..200).map(|_| Raw::connect(port)).collect();
+    assert_eq!(martd.query("SELECT count(*) FROM mart.big").value(), 200_000);
+    drop(idle);
+}
+
+#[test]
+fn nothing_hostile_gets_through() {
+    let root = Root::new();
+    Writer::new().land(&root, "orders", "SELECT i AS id FROM range(500) t(i)");
+    let (_martd, port) = start(&root, &[]);
+    let path = root.path().to_str().expect("UTF-8");
+    let mut client = Raw::connect(port);
+    let mut asked = 0;
+    for line in lines(HOSTILE) {
+        let (class, sql) = line.split_once('\t').expect("a class, a tab, a statement");
+        if !["statement", "function"].contains(&class) {
+            continue;
+        }
+        let sql = expand(sql);
+        if sql.contains('\0') {
+            continue; // ends the text here
+        }
+        asked += 1;
+        let answer = client.ask(&sql);
+        let has = |kind: u8| answer.iter().any(|(is, _)| *is == kind);
+        // Several statements are several here, and what is about the session is answered without DuckDB.
+        assert!(has(b'E') || !has(b'D') || sql.contains(';'), "{sql}: {answer:?}");
+        for leak in ["/proc/self", "root:x:0", path] {
+            let shows = answer.iter().any(|(_, text)| text.contains(leak));
+            assert!(!shows || sql.contains(leak), "{sql} shows {leak}: {answer:?}");
+        }
+    }
+    assert!(asked >= 100, "only {asked} statements");
+    client.ask("ROLLBACK");
+    assert!(client.value("SELECT count(*) FROM mart.orders").ends_with("500"));
 }
