@@ -13,9 +13,9 @@ use martd::encode::{Coding, Codings, Encoder, Format, Summary};
 use martd::engine::{
     Engine, EngineSettings, Head, Parameters, Principal, Query, QueryJob, Scope, Settings, Table,
 };
+use martd::mart_dir::MartDir;
 use martd::marts::build::{self, Pool, TableBudget, Verdict};
 use martd::pin::{Budget, Pin};
-use martd::scan::MartDir;
 use martd::sql_gate::Validator;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -96,7 +96,7 @@ fn engine(runtime: &Runtime) -> Engine {
 fn scan(bencher: Bencher, count: usize) {
     let dir = marts(count);
     let mart_dir = MartDir::new(dir.path()).open().expect("a directory");
-    bencher.bench(|| mart_dir.scan().expect("a scan"));
+    bencher.bench(|| mart_dir.scan(|_| false).expect("a scan"));
 }
 
 #[divan::bench]

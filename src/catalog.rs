@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::engine::Lease;
 use crate::ledger::Ledger;
 use crate::legacy::Trouble;
-use crate::marts::build::{BuiltTable, Report};
+use crate::marts::build::{BuiltTable, ReportColumn};
 use crate::metrics::Counted;
 use crate::publish::{Hold, Target, Version};
 use crate::scan::{Fault, Remark};
@@ -28,16 +28,25 @@ pub struct Mart {
     pub version: Arc<Version>,
     /// What it is served from.
     pub table: Arc<BuiltTable>,
-    /// Whether dbt wrote it for a model that the project has no more.
+    /// Whether it is an empty model of dbt's: its one row, of NULLs alone, is not served.
+    pub is_empty_model: bool,
+    /// Whether it was written for a model that its project has no more.
     pub orphan: bool,
+    /// The build that wrote it, where that is known.
+    pub build: Option<String>,
     /// What the column says that tells when it was loaded, where its rule names one.
     pub loaded: Option<Loaded>,
 }
 
 impl Mart {
-    /// Its row count and columns.
-    pub fn report(&self) -> &Report {
-        self.table.report()
+    /// The rows that are served.
+    pub fn rows(&self) -> u64 {
+        if self.is_empty_model { 0 } else { self.table.report().rows }
+    }
+
+    /// Its columns, in the file's order.
+    pub fn columns(&self) -> &[ReportColumn] {
+        &self.table.report().columns
     }
 }
 
@@ -68,6 +77,16 @@ impl Source {
             Self::Duckdb => "duckdb",
         }
     }
+}
+
+/// What is published together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publishing {
+    /// Nothing: each file as it lands.
+    Files,
+    /// The marts of a build that a record vouches for.
+    Builds,
 }
 
 /// An immutable set of marts, and the database over their tables.
@@ -128,14 +147,16 @@ pub struct State {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Earlier snapshots, the newest first.
     pub retained: Vec<Retained>,
-    /// The builds whose work is served: that of the snapshot, and those before it.
-    pub builds: Arc<Vec<String>>,
+    /// What is published together.
+    pub publishing: Publishing,
     /// What is held back.
     pub held: Option<Held>,
     /// Files that will not be served.
     pub rejected: Vec<Fault>,
     /// Files that are not complete yet.
     pub landing: Vec<Fault>,
+    /// How many files are read and made tables of at this moment, and how many there are.
+    pub building: (usize, usize),
     /// Names and types that are never served.
     pub ignored: Vec<Remark>,
     /// Why the directory cannot be read, when it cannot.
@@ -160,14 +181,21 @@ impl State {
             let retained = state.retained.iter().map(|retained| &retained.snapshot);
             state.snapshot.iter().chain(retained).map(Arc::as_ptr).collect()
         };
-        let Self { builds, held, rejected, landing, ignored, .. } = self;
+        let Self { publishing, held, rejected, landing, ignored, building, .. } = self;
         let Self { directory, legacy, watch, watch_degraded, .. } = self;
         snapshots(self) == snapshots(other)
             && self.snapshot.is_some() == other.snapshot.is_some()
-            && (builds, held, rejected) == (&other.builds, &other.held, &other.rejected)
-            && (landing, ignored) == (&other.landing, &other.ignored)
+            && (publishing, held, rejected) == (&other.publishing, &other.held, &other.rejected)
+            && (landing, ignored, building) == (&other.landing, &other.ignored, &other.building)
             && (directory, legacy) == (&other.directory, &other.legacy)
             && (watch, watch_degraded) == (&other.watch, &other.watch_degraded)
+    }
+
+    /// Whether the work of a build is served: of the last one that vouches, or one before it.
+    pub fn serves_build(&self, build: &str) -> bool {
+        let vouched = self.snapshot.as_ref().filter(|snapshot| snapshot.verified);
+        let ledger = vouched.and_then(|snapshot| snapshot.ledger.as_ref());
+        ledger.is_some_and(|ledger| ledger.builds.iter().any(|known| known == build))
     }
 
     /// The current or a retained snapshot with this id.
@@ -192,11 +220,12 @@ impl Default for Catalog {
         let state = State {
             snapshot: None,
             retained: Vec::new(),
-            builds: Arc::default(),
+            publishing: Publishing::Files,
             held: None,
             rejected: Vec::new(),
             landing: Vec::new(),
             ignored: Vec::new(),
+            building: (0, 0),
             directory: Some("the mart directory has not been read yet".to_owned()),
             legacy: None,
             watch: WatchMode::Poll,

@@ -15,27 +15,34 @@ use crate::http::{self, Tokens};
 use crate::ledger::Period;
 use crate::limits::{self, LEAST_ENGINE_BYTES, Shares};
 use crate::listen::Address;
+use crate::mart_dir::MartDir;
 use crate::publish::{Policy, Unverified};
 use crate::refresh;
-use crate::scan::MartDir;
 use crate::watch::WatchSetting;
 
 /// A place in the queue costs a request's text; clients of a dashboard come several at once.
 const LEAST_QUEUE: usize = 32;
 
+/// Where dbt-duckdb puts marts whose schema is `mart`: with the macro that most projects have, and without.
+pub(crate) const SCHEMAS: [&str; 2] = ["mart", "main_mart"];
+
 /// The settings that decide what is served.
 #[derive(Debug, Args)]
 pub struct SourceArgs {
+    /// What was named without a flag, in the place of `parquet_dir`.
+    #[arg(skip)]
+    pub(crate) dir: Option<MartDir>,
+
     /// Directory whose subdirectory `mart` holds the Parquet files
     #[arg(long, env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
-    pub(crate) parquet_dir: PathBuf,
+    parquet_dir: PathBuf,
 
-    /// What is published: every valid file, only builds that the ledger vouches for, or the latter
-    /// as soon as there is a ledger
+    /// What is published: every valid file, only builds that records vouch for, or the latter as soon
+    /// as there is a record
     #[arg(long, env = "MARTD_PUBLISH", value_enum, default_value_t)]
     publish: Policy,
 
-    /// What to do after a start when the ledger does not vouch for the files within 10 s
+    /// What to do after a start when no record vouches for the files within 10 s
     #[arg(long, env = "MARTD_UNVERIFIED", value_enum, default_value_t)]
     unverified: Unverified,
 
@@ -58,8 +65,7 @@ pub struct SourceArgs {
     #[arg(long, env = "MARTD_SCRATCH_DIR", value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
 
-    /// Private directory in which the last published snapshot survives a restart; not kept when
-    /// not given
+    /// Private directory in which the last published builds survive a restart; not kept when not given
     #[arg(long, env = "MARTD_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -68,11 +74,11 @@ pub struct SourceArgs {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    source: SourceArgs,
+    pub(crate) source: SourceArgs,
 
     /// DuckDB file to serve until the first mart has landed
     #[arg(long, env = "DUCKDB_PATH", value_name = "FILE")]
-    duckdb_path: Option<PathBuf>,
+    pub(crate) duckdb_path: Option<PathBuf>,
 
     /// Whether a kernel that cannot take rights from a process will do
     #[arg(long, env = "MARTD_LANDLOCK", value_enum, default_value_t)]
@@ -80,7 +86,7 @@ pub struct ServeArgs {
 
     /// Whether DUCKDB_PATH is served as long as there is no mart
     #[arg(long, env = "MARTD_FALLBACK", value_enum, default_value_t)]
-    fallback: Fallback,
+    pub(crate) fallback: Fallback,
 
     /// Where to serve: ADDRESS:PORT, or unix:PATH for a socket of its user and group. What systemd
     /// passes on takes its place
@@ -112,15 +118,10 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_MAX_AGE_ERROR", value_name = "TIME")]
     max_age_error: Option<Time>,
 
-    /// Schemas under which every mart can be named, separated by commas
-    #[arg(
-        long,
-        env = "MARTD_SCHEMAS",
-        value_name = "NAMES",
-        value_delimiter = ',',
-        default_value = "mart,main_mart"
-    )]
-    schemas: Vec<String>,
+    /// Schemas under which every mart can be named, separated by commas [default: mart,main_mart, and
+    /// main for a DuckDB file that is named without a flag]
+    #[arg(long, env = "MARTD_SCHEMAS", value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) schemas: Option<Vec<String>>,
 
     /// Column that scopes rows: every query then carries Martd-Scope: COLUMN=VALUE and sees the rows
     /// with that value alone
@@ -199,6 +200,10 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_RETAIN_COUNT", value_name = "N", default_value_t = 4)]
     retain_count: usize,
 
+    /// How many builds MARTD_STATE_DIR keeps for a rollback, the served one among them
+    #[arg(long, env = "MARTD_KEEP_BUILDS", value_name = "N", default_value = "3")]
+    keep_builds: Count,
+
     /// Time for a client to send a request's head, also on an idle connection
     #[arg(long, env = "MARTD_HEADER_TIMEOUT", value_name = "TIME", default_value = "30s")]
     header_timeout: Time,
@@ -238,7 +243,7 @@ pub enum Landlock {
 
 /// `MARTD_FALLBACK`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Fallback {
+pub(crate) enum Fallback {
     /// The legacy file is served until the first mart has landed
     #[default]
     On,
@@ -293,6 +298,8 @@ pub struct Config {
     pub admin_listen: Option<Address>,
     /// Where the PostgreSQL protocol is served.
     pub pg_listen: Option<Address>,
+    /// The most that rows may take that wait for its clients, in bytes.
+    pub pg_waiting_bytes: u64,
     /// The DuckDB file to serve until the first mart has landed.
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
@@ -331,7 +338,7 @@ impl SourceArgs {
         }
         let shares = Shares::of(limits::memory().value);
         Ok(refresh::Intake {
-            dir: MartDir::new(self.parquet_dir),
+            dir: self.dir.unwrap_or_else(|| MartDir::new(self.parquet_dir)),
             policy: self.publish,
             unverified: self.unverified,
             pin_bytes: self.pin_memory.map_or(shares.pins, |size| size.as_u64()),
@@ -352,14 +359,16 @@ impl ServeArgs {
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let processors = usize::try_from(limits::processors().value).unwrap_or(usize::MAX);
         let shares = Shares::of(limits::memory().value);
+        let shares = if self.pg_listen.is_some() { shares.with_postgres() } else { shares };
         let memory = self.memory.map_or(shares.engine, |size| size.as_u64());
         if memory < LEAST_ENGINE_BYTES {
             let problem =
                 format!("{} is too little; give DuckDB at least 64 MiB", ByteSize::b(memory));
             return Err(ConfigError { setting: "MARTD_MEMORY", problem });
         }
-        check_names("MARTD_SCHEMAS", &self.schemas)?;
-        if self.schemas.is_empty() {
+        let schemas = self.schemas.unwrap_or_else(|| SCHEMAS.map(str::to_owned).to_vec());
+        check_names("MARTD_SCHEMAS", &schemas)?;
+        if schemas.is_empty() {
             let problem = "name at least one schema".to_owned();
             return Err(ConfigError { setting: "MARTD_SCHEMAS", problem });
         }
@@ -404,6 +413,7 @@ impl ServeArgs {
             listen: self.listen,
             admin_listen: self.admin_listen,
             pg_listen: self.pg_listen,
+            pg_waiting_bytes: shares.waiting_rows,
             landlock: self.landlock,
             drain_delay: self.drain_delay.0,
             drain: self.drain.0,
@@ -413,7 +423,8 @@ impl ServeArgs {
                 watch: self.watch,
                 retain_for: self.retain.0,
                 retain_count: self.retain_count,
-                schemas: self.schemas.clone(),
+                keep_builds: self.keep_builds.get(),
+                schemas: schemas.clone(),
             },
             engine: engine::EngineSettings {
                 program: program()?,
@@ -423,7 +434,7 @@ impl ServeArgs {
                     data_bytes: memory + engine::overhead_bytes(queries, threads),
                     threads,
                     time_zone: self.timezone.clone(),
-                    schemas: self.schemas,
+                    schemas,
                     scoping: scoping.clone(),
                     table_dir,
                 },

@@ -27,7 +27,7 @@ pub struct Event {
     pub number: u64,
     /// When.
     pub at: Timestamp,
-    /// What: `snapshot`, `held`, `released`, `rejected` or `recovered`.
+    /// What: `snapshot`, `building`, `held`, `released`, `rejected`, `recovered` or `removed`.
     pub kind: &'static str,
     /// The particulars.
     pub data: Arc<Json>,
@@ -101,8 +101,8 @@ impl Events {
         self.lock().iter().rev().take(limit).cloned().collect()
     }
 
-    /// Notes what is different in a new state.
-    pub(crate) fn note(&self, before: &State, after: &State) {
+    /// Notes what is different in a new state. `is_there` says whether the directory has a file.
+    pub(crate) fn note(&self, before: &State, after: &State, is_there: impl Fn(&str) -> bool) {
         let (old, new) = (before.snapshot.as_deref(), after.snapshot.as_deref());
         if let Some(new) = new
             && old.map(|old| old.generation) != Some(new.generation)
@@ -110,11 +110,21 @@ impl Events {
             self.push("snapshot", published(old, new));
         }
         match (&before.held, &after.held) {
-            (Some(held), None) => self.push("released", of_hold(held)),
-            (old, Some(held)) if old.as_ref().map(essence) != Some(essence(held)) => {
+            (Some(old), new) if has_failed(old) && !new.as_ref().is_some_and(has_failed) => {
+                self.push("released", of_hold(old));
+            }
+            (old, Some(held))
+                if has_failed(held) && old.as_ref().map(essence) != Some(essence(held)) =>
+            {
                 self.push("held", of_hold(held));
             }
             _ => {}
+        }
+        // Files that no finished build has written: one runs, until it says otherwise.
+        if let Some(held) = after.held.as_ref().filter(|held| !has_failed(held))
+            && before.held.as_ref().is_none_or(has_failed)
+        {
+            self.push("building", of_hold(held));
         }
         let is_new = |fault: &&Fault| {
             let same = |old: &Fault| old.file == fault.file && old.reason == fault.reason;
@@ -125,7 +135,8 @@ impl Events {
         }
         for old in &before.rejected {
             if !after.rejected.iter().any(|fault| fault.file == old.file) {
-                self.push("recovered", json!({"file": old.file}));
+                let kind = if is_there(&old.file) { "recovered" } else { "removed" };
+                self.push(kind, json!({"file": old.file}));
             }
         }
     }
@@ -152,8 +163,8 @@ fn published(before: Option<&Snapshot>, after: &Snapshot) -> Json {
     let is_news =
         |name: &&String| before.and_then(|before| hash(before, name)) != hash(after, name);
     let gone = before.iter().flat_map(|before| before.marts.keys());
-    let gone = gone.filter(|name| !after.marts.contains_key(*name));
-    let changed: Vec<&String> = after.marts.keys().filter(is_news).chain(gone).collect();
+    let removed: Vec<&String> = gone.filter(|name| !after.marts.contains_key(*name)).collect();
+    let changed: Vec<&String> = after.marts.keys().filter(is_news).collect();
     json!({
         "id": after.id,
         "generation": after.generation,
@@ -164,12 +175,22 @@ fn published(before: Option<&Snapshot>, after: &Snapshot) -> Json {
         "marts": after.marts.len(),
         "changed_marts": changed.len(),
         "changed": &changed[..changed.len().min(NAMED)],
+        "removed_marts": removed.len(),
+        "removed": &removed[..removed.len().min(NAMED)],
     })
 }
 
+/// Whether a build has failed, and not only files of a running one are there.
+fn has_failed(held: &Held) -> bool {
+    !held.hold.outstanding.is_empty()
+}
+
 fn of_hold(held: &Held) -> Json {
+    // The ledger speaks of the last build; the files tell which one runs.
+    let running = held.hold.pending.iter().find_map(|pending| pending.invocation_id.as_ref());
+    let running = running.filter(|_| !has_failed(held));
     json!({
-        "invocation_id": held.hold.invocation_id,
+        "invocation_id": running.or(held.hold.invocation_id.as_ref()),
         "reason": held.hold.reason,
         "outstanding": held.hold.outstanding.len(),
         "pending": held.hold.pending.len(),

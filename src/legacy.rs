@@ -10,19 +10,21 @@
 //! turned away while it does.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use blake3::Hasher;
 use jiff::Timestamp;
 use rustix::process::{Flock, FlockType};
+use tracing::{info, warn};
 
+use crate::digest::Hasher;
 use crate::hooks;
 use crate::pin::{Budget, Pin, PinError, PinKind};
-use crate::scan::{CLOCK_TICK, Fault, Identity};
+use crate::scan::{CLOCK_TICK, Fault, Identity, Remark};
 
 /// What DuckDB appends to the file's name for the logs of a writer that crashed.
 const LOGS: [&str; 3] = [".wal", ".wal.checkpoint", ".wal.recovery"];
@@ -36,6 +38,8 @@ pub struct LegacyFile {
     /// What the files were when they were copied last.
     taken: Option<Vec<Option<Identity>>>,
     trouble: Option<(Trouble, Timestamp)>,
+    /// What of it is not served.
+    left_out: Vec<Remark>,
 }
 
 /// Why there is no copy of the file as it is now.
@@ -47,6 +51,17 @@ pub enum Trouble {
     Locked,
     /// It cannot be read or served, for this reason.
     Unusable(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const FILE: &str = "the legacy DuckDB file (DUCKDB_PATH)";
+        match self {
+            Self::Absent => write!(f, "{FILE} is not there"),
+            Self::Locked => f.write_str("a writer has the legacy DuckDB file (DUCKDB_PATH)"),
+            Self::Unusable(reason) => write!(f, "{FILE} {reason}"),
+        }
+    }
 }
 
 /// The file as it was at one moment.
@@ -65,7 +80,7 @@ type Log = (&'static str, Arc<Pin>);
 impl LegacyFile {
     /// The file at a path, there or not.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, open: None, taken: None, trouble: None }
+        Self { path, open: None, taken: None, trouble: None, left_out: Vec::new() }
     }
 
     /// The file's path.
@@ -86,6 +101,16 @@ impl LegacyFile {
         Some(Fault { file, reason: reason.clone(), since: *since })
     }
 
+    /// What of it is not served although the rest is.
+    pub fn left_out(&self) -> &[Remark] {
+        &self.left_out
+    }
+
+    /// Says what of it is not served.
+    pub fn leave_out(&mut self, views: Vec<Remark>) {
+        self.left_out = views;
+    }
+
     /// Says that what was copied last cannot be served. It is not tried again until it changes.
     pub fn reject(&mut self, reason: String) {
         self.note(Trouble::Unusable(reason));
@@ -98,6 +123,12 @@ impl LegacyFile {
 
     fn note(&mut self, trouble: Trouble) {
         if self.trouble() != Some(&trouble) {
+            match &trouble {
+                Trouble::Locked => info!("{trouble}"),
+                Trouble::Absent | Trouble::Unusable(_) => {
+                    warn!(path = %self.path.display(), "{trouble}");
+                }
+            }
             self.trouble = Some((trouble, Timestamp::now()));
         }
     }
@@ -200,12 +231,12 @@ impl LegacyVersion {
 
     /// Derived from the contents, as a snapshot's id is.
     pub fn id(&self) -> String {
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::default();
         hasher.update(b"duckdb");
         for pin in self.pins() {
             hasher.update(pin.hash().as_bytes());
         }
-        hasher.finalize().to_hex()[..32].to_owned()
+        hasher.finish().short()
     }
 
     /// The file, and the logs after it.

@@ -2,8 +2,8 @@
 //!
 //! The modules in the order in which data flows through them:
 //!
-//! - [`watch`] notices that the directory may have changed, and [`scan`] looks;
-//! - [`pin`] makes a file's bytes immutable, and [`marts`] builds a table from them, which is their
+//! - [`watch`] notices that the directory ([`mart_dir`]) may have changed, and [`scan`] looks;
+//! - [`pin`] makes a file's bytes immutable and names them by their [`digest`], and [`marts`] builds a table from them, which is their
 //!   verification, too;
 //! - [`legacy`] is the DuckDB file that is served until the first mart lands;
 //! - [`ledger`] is what dbt says of its builds, and [`publish`] decides what may be served;
@@ -23,6 +23,8 @@
 pub mod config;
 pub mod watch;
 pub mod scan;
+pub mod mart_dir;
+pub mod digest;
 pub mod pin;
 pub mod marts;
 pub mod legacy;

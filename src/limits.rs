@@ -18,6 +18,8 @@ pub const ENGINE_BYTES: u64 = 128 << 20;
 pub const LEAST_ENGINE_BYTES: u64 = 64 << 20;
 /// What pins, tables and answers have at least, wherever that comes from.
 const LEAST_REST: u64 = 64 << 20;
+/// More rows than this have no reason to wait in memory.
+const MOST_WAITING_BYTES: u64 = 64 << 20;
 
 /// What settings say of memory by default, in bytes. With two engines and what martd takes beside, it is not
 /// more than there is; that needs 512 MiB.
@@ -31,6 +33,8 @@ pub struct Shares {
     pub tables: u64,
     /// For cached answers.
     pub answers: u64,
+    /// For rows that wait for clients of the PostgreSQL protocol.
+    pub waiting_rows: u64,
 }
 
 impl Shares {
@@ -39,14 +43,20 @@ impl Shares {
         let all = available.saturating_sub(FRONT_BYTES + 2 * ENGINE_BYTES);
         let engine = (all / 4).max(LEAST_ENGINE_BYTES);
         let rest = all.saturating_sub(2 * engine).max(LEAST_REST);
-        Self { engine, pins: rest / 4, tables: rest / 2, answers: rest / 8 }
+        Self { engine, pins: rest / 4, tables: rest / 2, answers: rest / 8, waiting_rows: 0 }
+    }
+
+    /// With the PostgreSQL protocol: what its rows may take is taken from the answers.
+    pub fn with_postgres(self) -> Self {
+        let waiting_rows = MOST_WAITING_BYTES.min(self.answers / 2);
+        Self { answers: self.answers - waiting_rows, waiting_rows, ..self }
     }
 }
 
 /// What martd takes at most with these settings, with two engines while one is replaced. Builders take theirs
 /// on top, for moments: the kernel ends them before it ends anything else.
-pub fn most_bytes(Shares { engine, pins, tables, answers }: Shares) -> u64 {
-    FRONT_BYTES + pins + tables + answers + 2 * (engine + ENGINE_BYTES)
+pub fn most_bytes(Shares { engine, pins, tables, answers, waiting_rows }: Shares) -> u64 {
+    FRONT_BYTES + pins + tables + answers + waiting_rows + 2 * (engine + ENGINE_BYTES)
 }
 
 /// What DuckDB may take in a builder. Rows go to the table as they are read, so this is for one row group:
@@ -376,6 +386,7 @@ mod tests {
             let shares = Shares::of(mib << 20);
             assert!(most_bytes(shares) <= mib << 20, "{mib} MiB: {shares:?}");
             assert!(most_bytes(shares) > (mib << 20) / 10 * 9, "{mib} MiB: {shares:?}");
+            assert_eq!(most_bytes(shares.with_postgres()), most_bytes(shares));
         }
         assert_eq!(Shares::of(0).engine, LEAST_ENGINE_BYTES);
     }

@@ -15,7 +15,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use blake3::{Hash, Hasher};
 use jiff::Timestamp;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -23,6 +22,7 @@ use rustix::process::Resource;
 use serde::Serialize;
 use tracing::warn;
 
+use crate::digest::{Digest, Hasher};
 use crate::scan::{CLOCK_TICK, Identity};
 
 /// Read, hashed and written at a time.
@@ -139,7 +139,7 @@ pub struct Pin {
     fd: Arc<OwnedFd>,
     kind: PinKind,
     identity: Identity,
-    hash: Hash,
+    hash: Digest,
     /// What a held file was when its bytes were last known to be those that were pinned.
     known: Mutex<Identity>,
     reservation: Reservation,
@@ -225,7 +225,7 @@ impl Pin {
     }
 
     /// The hash of all bytes. Size and footer of two files that differ in one value can be equal.
-    pub fn hash(&self) -> Hash {
+    pub fn hash(&self) -> Digest {
         self.hash
     }
 
@@ -290,9 +290,9 @@ fn hash(
     file: impl AsFd,
     before: &Identity,
     mut each: impl FnMut(&[u8], u64),
-) -> Result<Hash, PinError> {
+) -> Result<Digest, PinError> {
     let size = before.size();
-    let mut hasher = Hasher::new();
+    let mut hasher = Hasher::default();
     let mut buffer = vec![0; COPY_BUFFER_BYTES.min(size as usize + 1)];
     let mut total = 0;
     loop {
@@ -310,7 +310,7 @@ fn hash(
     if total != size || Identity::of_open(&file)? != *before {
         return Err(PinError::Moved);
     }
-    Ok(hasher.finalize())
+    Ok(hasher.finish())
 }
 
 /// An empty file in memory.

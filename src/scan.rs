@@ -6,23 +6,23 @@
 //! candidate's bytes are whole is [`crate::marts::build`]'s question.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-/// The file in which each dbt build records what it did.
-pub const LEDGER: &str = "_build.json";
+use crate::ledger::{FIRST_EDITION, RECORDS};
 
-const EXTENSION: &str = ".parquet";
+/// Of the files that may be marts.
+pub(crate) const EXTENSION: &str = ".parquet";
 /// Clocks of local file systems tick every 4 to 10 ms: two writes that are further apart differ in their
 /// times.
 pub const CLOCK_TICK: Duration = Duration::from_millis(20);
@@ -126,15 +126,6 @@ pub struct Scan {
     pub rejected: Vec<Remark>,
     /// The stems of files that are there but cannot be looked at: nothing is known of them.
     pub unseen: Vec<String>,
-    /// The ledger, if there is one.
-    pub ledger: Option<Identity>,
-}
-
-/// Where marts come from: `PARQUET_DIR` and the directory `mart` in it.
-#[derive(Debug, Clone)]
-pub struct MartDir {
-    root: PathBuf,
-    path: PathBuf,
 }
 
 /// The mart directory, opened: names in it are looked up in this very directory, even when the
@@ -159,7 +150,8 @@ pub struct DirId {
 }
 
 impl DirId {
-    fn of(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Self> {
+    /// Which directory this is, or a path that begins there.
+    pub(crate) fn of(dir: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Self> {
         // Since Linux 6.8: an id of the mount that is never given out again.
         let unique_mount_id = StatxFlags::from_bits_retain(0x4000);
         let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::MNT_ID | unique_mount_id;
@@ -173,45 +165,19 @@ impl DirId {
     }
 }
 
-impl MartDir {
-    /// The directory `mart` under `root` (`PARQUET_DIR`).
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        let root = root.into();
-        Self { path: root.join("mart"), root }
-    }
-
-    /// The path of the mart directory.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// `PARQUET_DIR`.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Opens the directory.
+impl OpenDir {
+    /// Opens a directory. Symbolic links may lead to it and below `root`, and nowhere else.
     ///
     /// # Errors
     /// When it is not there, is no directory, or may not be read.
-    pub fn open(&self) -> io::Result<OpenDir> {
+    pub(crate) fn open(path: &Path, root: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
         let id = DirId::of(&fd, Path::new(""), AtFlags::EMPTY_PATH)?;
-        let bounds = vec![self.root.canonicalize()?, real_path(&fd)?];
-        Ok(OpenDir { fd, bounds, id })
+        let bounds = vec![root.canonicalize()?, real_path(&fd)?];
+        Ok(Self { fd, bounds, id })
     }
 
-    /// Which directory the path means now.
-    ///
-    /// # Errors
-    /// When it means none.
-    pub fn id(&self) -> io::Result<DirId> {
-        DirId::of(CWD, &self.path, AtFlags::empty())
-    }
-}
-
-impl OpenDir {
     /// Which directory this is.
     pub fn id(&self) -> DirId {
         self.id
@@ -222,16 +188,46 @@ impl OpenDir {
         self.fd.as_fd()
     }
 
-    /// Lists the directory once.
+    /// What a regular file of the directory is now, if there is one of this name.
+    pub fn identity(&self, file_name: &str) -> Option<Identity> {
+        self.stat(file_name).ok().map(|stat| Identity::of(&stat))
+    }
+
+    /// Opens a directory in this one.
+    ///
+    /// # Errors
+    /// When it is not there, is no directory, may not be read, or leads out of `PARQUET_DIR`.
+    pub fn open_dir(&self, name: &str) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        if !self.contains(&fd)? {
+            return Err(io::Error::other("leads out of PARQUET_DIR"));
+        }
+        let id = DirId::of(&fd, Path::new(""), AtFlags::EMPTY_PATH)?;
+        Ok(Self { fd, bounds: self.bounds.clone(), id })
+    }
+
+    /// The names in the directory, in no order.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let name = entry?.file_name().to_bytes().to_owned();
+            names.push(OsString::from_vec(name));
+        }
+        names.retain(|name| name != "." && name != "..");
+        Ok(names)
+    }
+
+    /// Lists the directory once. Of two files whose names differ in case alone, the one that `is_known`
+    /// is the candidate, or else the first; the other is rejected.
     ///
     /// # Errors
     /// When the directory cannot be read. A single entry that cannot be is remarked on instead.
-    pub fn scan(&self) -> io::Result<Scan> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.fd)? {
-            let entry = entry?;
-            names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-        }
+    pub fn scan(&self, is_known: impl Fn(&str) -> bool) -> io::Result<Scan> {
+        let mut names = self.names()?;
         names.sort();
         // A bind mount leads to its directory also when that was deleted, and then nothing is ever in
         // it again. That says nothing about marts.
@@ -241,16 +237,19 @@ impl OpenDir {
         }
 
         let mut scan = Scan::default();
+        // DuckDB folds ASCII letters alone when it compares identifiers.
         let mut folded: HashMap<String, String> = HashMap::new();
+        let mut claim = |stem: &str| {
+            let first = folded.entry(stem.to_ascii_lowercase()).or_insert_with(|| stem.to_owned());
+            if first != stem && is_known(stem) && !is_known(first) {
+                stem.clone_into(first);
+            }
+        };
         for name in names {
             let Some(name) = name.to_str() else {
                 scan.ignored.push(remark(&name.to_string_lossy(), "its name is not UTF-8"));
                 continue;
             };
-            if name == LEDGER {
-                scan.ledger = self.stat(name).ok().map(|stat| Identity::of(&stat));
-                continue;
-            }
             let stem = match classify(name) {
                 Name::Mart(stem) => stem,
                 Name::Ignored(reason) => {
@@ -269,20 +268,24 @@ impl OpenDir {
                 Err(StatError::Failed(error)) => {
                     scan.rejected.push(remark(name, &format!("cannot be looked at: {error}")));
                     scan.unseen.push(stem.to_owned());
+                    claim(stem);
                     continue;
                 }
             };
-            // DuckDB folds ASCII letters alone when it compares identifiers.
-            if let Some(first) = folded.insert(stem.to_ascii_lowercase(), name.to_owned()) {
-                let reason =
-                    format!("its name differs from {first} in case alone; rename one of the two");
-                folded.insert(stem.to_ascii_lowercase(), first);
-                scan.rejected.push(Remark { file: name.to_owned(), reason });
-                continue;
-            }
+            claim(stem);
             scan.candidates
                 .push(Candidate { name: stem.to_owned(), identity: Identity::of(&stat) });
         }
+        scan.candidates.retain(|Candidate { name, .. }| {
+            let first = &folded[&name.to_ascii_lowercase()];
+            if first != name {
+                let reason = format!(
+                    "its name differs from {first}{EXTENSION} in case alone; rename one of the two"
+                );
+                scan.rejected.push(Remark { file: format!("{name}{EXTENSION}"), reason });
+            }
+            first == name
+        });
         Ok(scan)
     }
 
@@ -357,14 +360,18 @@ impl From<Errno> for StatError {
 enum Name<'n> {
     Mart(&'n str),
     Ignored(&'static str),
-    /// Not worth a line: hidden files that do not look like marts.
+    /// Not worth a line: the ledger, and hidden files that do not look like marts.
     Unlisted,
 }
 
 fn classify(name: &str) -> Name<'_> {
     let Some(stem) = name.strip_suffix(EXTENSION) else {
-        let hidden = name.starts_with('.') || name == format!("tmp_{LEDGER}");
-        return if hidden { Name::Unlisted } else { Name::Ignored("does not end in .parquet") };
+        let of_ledger = [FIRST_EDITION, RECORDS].contains(&name.trim_start_matches("tmp_"));
+        return if of_ledger || name.starts_with('.') {
+            Name::Unlisted
+        } else {
+            Name::Ignored("does not end in .parquet")
+        };
     };
     if name.starts_with('.') {
         Name::Ignored("is hidden (its name starts with a dot)")
@@ -392,66 +399,4 @@ fn remark(file: &str, reason: &str) -> Remark {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-    use std::time::Duration;
-
-    fn names(scan: &Scan) -> Vec<&str> {
-        scan.candidates.iter().map(|candidate| candidate.name.as_str()).collect()
-    }
-
-    #[test]
-    fn links_inside_the_root_are_followed_and_others_are_not() {
-        let outside = tempfile::tempdir().expect("temporary directory");
-        std::fs::write(outside.path().join("secret.parquet"), "x").expect("write");
-        let root = tempfile::tempdir().expect("temporary directory");
-        let mart = root.path().join("mart");
-        std::fs::create_dir_all(mart.join("..v1")).expect("mkdir");
-        std::fs::write(mart.join("..v1/a.parquet"), "x").expect("write");
-        symlink("..v1", mart.join("..data")).expect("symlink");
-        symlink("..data/a.parquet", mart.join("a.parquet")).expect("symlink");
-        symlink(outside.path().join("secret.parquet"), mart.join("b.parquet")).expect("symlink");
-        symlink("nowhere", mart.join("c.parquet")).expect("symlink");
-
-        let dir = MartDir::new(root.path()).open().expect("open");
-        let scan = dir.scan().expect("scan");
-
-        assert_eq!(names(&scan), ["a"]);
-        let reasons: Vec<_> = scan.ignored.iter().map(|r| (&*r.file, &*r.reason)).collect();
-        assert_eq!(
-            reasons,
-            [
-                ("b.parquet", "is a link that leads out of PARQUET_DIR"),
-                ("c.parquet", "is a link to nothing"),
-            ]
-        );
-        assert!(dir.open_file("a.parquet").is_ok());
-        assert!(dir.open_file("b.parquet").is_err());
-    }
-
-    #[test]
-    fn of_names_that_differ_in_case_alone_the_second_is_rejected() {
-        let root = tempfile::tempdir().expect("temporary directory");
-        let mart = root.path().join("mart");
-        std::fs::create_dir(&mart).expect("mkdir");
-        for name in ["Fct.parquet", "fct.parquet", "Äpfel.parquet", "äpfel.parquet"] {
-            std::fs::write(mart.join(name), "x").expect("write");
-        }
-        let scan = MartDir::new(root.path()).open().expect("open").scan().expect("scan");
-        assert_eq!(names(&scan), ["Fct", "Äpfel", "äpfel"]);
-        assert_eq!(scan.rejected.len(), 1);
-        assert!(scan.rejected[0].reason.contains("Fct.parquet"), "{:?}", scan.rejected);
-    }
-
-    #[test]
-    fn a_file_is_young_while_a_coarse_clock_could_hide_a_rewrite() {
-        let file = tempfile::NamedTempFile::new().expect("temporary file");
-        let identity = Identity::of_open(file.as_file()).expect("stat");
-        let written = identity.modified();
-        let window = Duration::from_millis(20);
-        assert!(identity.is_young(written + Duration::from_millis(19), window));
-        assert!(!identity.is_young(written + Duration::from_millis(21), window));
-        assert!(!identity.is_young(written - Duration::from_secs(3600), window));
-    }
-}
+mod tests;

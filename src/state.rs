@@ -1,4 +1,5 @@
-//! What survives a restart: the files of the last published snapshot, in `MARTD_STATE_DIR`.
+//! What survives a restart: the files of the last published snapshot, in `MARTD_STATE_DIR`, and those
+//! of the builds before it, for a rollback.
 //!
 //! A restart or an upgrade in the middle of a hold then goes on with the last good build, although
 //! the mart directory holds a bad one by now. The directory is martd's own: a copy of each file under
@@ -12,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use blake3::Hash;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::marts::build::SCRATCH_PREFIX;
 use crate::pin::{Budget, Pin};
@@ -25,13 +26,15 @@ use crate::publish::{Chosen, Target, Version};
 const MANIFEST: &str = "snapshot.json";
 const LOCK: &str = "lock";
 /// Manifests of other layouts are ignored.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const COPY_BUFFER_BYTES: usize = 1 << 20;
 
 /// The state directory. One martd at a time may have it.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    /// How many builds are kept, the served one among them.
+    keep_builds: usize,
     /// Held as long as this lives.
     _lock: File,
 }
@@ -39,6 +42,13 @@ pub struct StateDir {
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     layout: u32,
+    /// The newest first.
+    snapshots: Vec<Kept>,
+}
+
+/// A snapshot that was published.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
     id: String,
     verified: bool,
     ledger: Option<Ledger>,
@@ -47,9 +57,35 @@ struct Manifest {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
-    hash: String,
+    hash: Digest,
     invocation_id: Option<String>,
     orphan: bool,
+}
+
+#[derive(Deserialize)]
+struct Layout {
+    layout: u32,
+}
+
+impl Kept {
+    fn of(target: &Target) -> Self {
+        let entry = |chosen: &Chosen| Entry {
+            hash: chosen.version.pin.hash(),
+            invocation_id: chosen.version.invocation_id.clone(),
+            orphan: chosen.orphan,
+        };
+        let marts = target.marts.iter().map(|(name, chosen)| (name.clone(), entry(chosen)));
+        Self {
+            id: target.id(),
+            verified: target.verified,
+            ledger: target.ledger.as_deref().cloned(),
+            marts: marts.collect(),
+        }
+    }
+
+    fn is_of(&self, build: &str) -> bool {
+        self.verified && self.ledger.as_ref().is_some_and(|ledger| ledger.invocation_id == build)
+    }
 }
 
 impl StateDir {
@@ -57,14 +93,14 @@ impl StateDir {
     ///
     /// # Errors
     /// When it cannot be created or written, or another martd has it.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, keep_builds: usize) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         let lock = File::create(path.join(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
             rustix::io::Errno::WOULDBLOCK => io::Error::other("another martd has it"),
             other => other.into(),
         })?;
-        let state = Self { path: path.to_owned(), _lock: lock };
+        let state = Self { path: path.to_owned(), keep_builds, _lock: lock };
         // A martd that is killed between making a builder's folder and starting it leaves it behind.
         for left in fs::read_dir(path)?.filter_map(Result::ok).filter(is_scratch) {
             let _ = fs::remove_dir_all(left.path()); // it may be on its way already
@@ -75,12 +111,28 @@ impl StateDir {
     /// The snapshot that was published last, pinned again. `None`, with a line in the log, when there
     /// is none or it is damaged: then the mart directory alone decides.
     pub fn restore(&self, budget: &Arc<Budget>) -> Option<Target> {
-        match self.load(budget) {
-            Ok(Some((id, target))) => {
-                info!(snapshot = id, marts = target.marts.len(), "restored the last snapshot");
-                Some(target)
-            }
-            Ok(None) => None,
+        self.pinned(budget, |_| true, "restored the last snapshot")
+    }
+
+    /// The same for what was served of a build.
+    pub fn build(&self, id: &str, budget: &Arc<Budget>) -> Option<Target> {
+        self.pinned(budget, |kept| kept.is_of(id), "the build was kept")
+    }
+
+    fn pinned(
+        &self,
+        budget: &Arc<Budget>,
+        is_it: impl Fn(&Kept) -> bool,
+        found: &str,
+    ) -> Option<Target> {
+        let kept = self.manifest().and_then(|manifest| {
+            let kept = manifest.into_iter().find(is_it);
+            kept.map(|kept| self.pin(kept, budget)).transpose()
+        });
+        match kept {
+            Ok(target) => target.inspect(|target| {
+                info!(snapshot = target.id(), marts = target.marts.len(), "{found}");
+            }),
             Err(reason) => {
                 warn!(reason, directory = %self.path.display(), "the kept snapshot is ignored");
                 None
@@ -88,21 +140,28 @@ impl StateDir {
         }
     }
 
-    fn load(&self, budget: &Arc<Budget>) -> Result<Option<(String, Target)>, String> {
+    /// What is kept, the newest first.
+    fn manifest(&self) -> Result<Vec<Kept>, String> {
         let text = match fs::read(self.path.join(MANIFEST)) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(format!("{MANIFEST} cannot be read: {error}")),
         };
+        // Of another layout, nothing else is known to parse.
+        let layout: Layout = serde_json::from_slice(&text)
+            .map_err(|error| format!("{MANIFEST} does not parse: {error}"))?;
+        if layout.layout != LAYOUT {
+            return Err(format!("{MANIFEST} has layout {}, not {LAYOUT}", layout.layout));
+        }
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|error| format!("{MANIFEST} does not parse: {error}"))?;
-        if manifest.layout != LAYOUT {
-            return Err(format!("{MANIFEST} has layout {}, not {LAYOUT}", manifest.layout));
-        }
+        Ok(manifest.snapshots)
+    }
+
+    fn pin(&self, kept: Kept, budget: &Arc<Budget>) -> Result<Target, String> {
         let mut marts = BTreeMap::new();
-        for (name, entry) in manifest.marts {
-            let hash = Hash::from_hex(&entry.hash)
-                .map_err(|_| format!("{MANIFEST} has a hash of {name} that is none"))?;
+        for (name, entry) in kept.marts {
+            let hash = entry.hash;
             let pin = File::open(self.file(&hash))
                 .map_err(|error| error.to_string())
                 .and_then(|file| Pin::new(file, budget).map_err(|error| error.to_string()))
@@ -113,47 +172,50 @@ impl StateDir {
             let version = Version::new(name.clone(), entry.invocation_id, Arc::new(pin));
             marts.insert(name, Chosen { version: Arc::new(version), orphan: entry.orphan });
         }
-        let target =
-            Target { marts, ledger: manifest.ledger.map(Arc::new), verified: manifest.verified };
-        if target.id() != manifest.id {
-            return Err(format!("{MANIFEST} names snapshot {}, its files do not", manifest.id));
+        let target = Target { marts, ledger: kept.ledger.map(Arc::new), verified: kept.verified };
+        if target.id() != kept.id {
+            return Err(format!("{MANIFEST} names snapshot {}, its files do not", kept.id));
         }
-        Ok(Some((manifest.id, target)))
+        Ok(target)
     }
 
-    /// Keeps a snapshot in the place of the last one.
+    /// Keeps a snapshot before the others, of which enough for `keep_builds` builds stay, if the disk has
+    /// room for them.
     ///
     /// # Errors
-    /// When the disk is full or fails; then the last one is kept still.
+    /// When the disk is full or fails; then the last snapshot is kept still.
     pub fn keep(&self, target: &Target) -> io::Result<()> {
-        let manifest = Manifest {
-            layout: LAYOUT,
-            id: target.id(),
-            verified: target.verified,
-            ledger: target.ledger.as_deref().cloned(),
-            marts: target
-                .marts
-                .iter()
-                .map(|(name, chosen)| {
-                    let entry = Entry {
-                        hash: chosen.version.pin.hash().to_hex().to_string(),
-                        invocation_id: chosen.version.invocation_id.clone(),
-                        orphan: chosen.orphan,
-                    };
-                    (name.clone(), entry)
-                })
-                .collect(),
-        };
-        for chosen in target.marts.values() {
-            self.copy(&chosen.version)?;
+        // What cannot be read is of no use.
+        let mut earlier = self.manifest().unwrap_or_default();
+        if self.copy_all(target).is_err() {
+            earlier.truncate(1);
+            let manifest = Manifest { layout: LAYOUT, snapshots: earlier };
+            self.write(&manifest)?;
+            self.copy_all(target)?;
+            earlier = manifest.snapshots;
         }
-        let text = serde_json::to_vec(&manifest)?;
-        self.replace(MANIFEST, |file| file.write_all(&text))?;
-        self.remove_unnamed(target)
+        let builds = |kept: &Kept| kept.ledger.as_ref().map(|ledger| ledger.invocation_id.clone());
+        let newest = Kept::of(target);
+        let own = builds(&newest);
+        earlier.retain(|kept| kept.verified && builds(kept).is_some() && builds(kept) != own);
+        earlier.truncate(self.keep_builds.saturating_sub(1));
+        earlier.insert(0, newest);
+        self.write(&Manifest { layout: LAYOUT, snapshots: earlier })
     }
 
-    fn file(&self, hash: &Hash) -> PathBuf {
-        self.path.join(format!("{}.parquet", hash.to_hex()))
+    fn copy_all(&self, target: &Target) -> io::Result<()> {
+        target.versions().try_for_each(|version| self.copy(version))
+    }
+
+    /// Replaces the manifest, and removes what the new one does not name.
+    fn write(&self, manifest: &Manifest) -> io::Result<()> {
+        let text = serde_json::to_vec(manifest)?;
+        self.replace(MANIFEST, |file| file.write_all(&text))?;
+        self.remove_unnamed(manifest)
+    }
+
+    fn file(&self, hash: &Digest) -> PathBuf {
+        self.path.join(format!("{}.parquet", hash))
     }
 
     /// Copies a version's bytes, and its modification time, which tells how fresh it is.
@@ -193,9 +255,9 @@ impl StateDir {
         fs::rename(&temporary, self.path.join(name))
     }
 
-    fn remove_unnamed(&self, target: &Target) -> io::Result<()> {
-        let mut named: HashSet<PathBuf> =
-            target.marts.values().map(|chosen| self.file(&chosen.version.pin.hash())).collect();
+    fn remove_unnamed(&self, manifest: &Manifest) -> io::Result<()> {
+        let marts = manifest.snapshots.iter().flat_map(|kept| kept.marts.values());
+        let mut named: HashSet<PathBuf> = marts.map(|entry| self.file(&entry.hash)).collect();
         named.extend([self.path.join(MANIFEST), self.path.join(LOCK)]);
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;

@@ -17,7 +17,9 @@ use rustix::io::Errno;
 use serde::Serialize;
 use tracing::{info, warn};
 
-use crate::scan::{CLOCK_TICK, DirId, MartDir, OpenDir};
+use crate::ledger::RECORDS;
+use crate::mart_dir::MartDir;
+use crate::scan::{CLOCK_TICK, DirId, OpenDir};
 
 /// `MARTD_WATCH`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -66,8 +68,10 @@ pub struct Watch {
 
 #[derive(Debug)]
 struct Active {
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
     dir: DirId,
+    /// The directory of records, which may come later.
+    records: Option<DirId>,
 }
 
 /// inotify was wanted and could not be had.
@@ -116,6 +120,13 @@ impl Watch {
     /// Makes sure that this directory is watched. Call it before a scan, so that nothing falls
     /// between the two.
     pub fn ensure(&mut self, dir: &OpenDir, now: Instant) {
+        self.ensure_marts(dir, now);
+        if let Some(active) = &mut self.active {
+            active.ensure_records(dir);
+        }
+    }
+
+    fn ensure_marts(&mut self, dir: &OpenDir, now: Instant) {
         if self.setting == WatchSetting::Poll
             || self.active.as_ref().is_some_and(|active| active.dir == dir.id())
         {
@@ -138,7 +149,7 @@ impl Watch {
                 if self.degraded.take().is_some() {
                     info!("inotify works again");
                 }
-                self.active = Some(Active { _watcher: watcher, dir: dir.id() });
+                self.active = Some(Active { watcher, dir: dir.id(), records: None });
             }
             Err(reason) => {
                 if self.degraded() != Some(&reason) {
@@ -171,13 +182,32 @@ impl Watch {
                 }
             })
             .map_err(|error| explain(&error))?;
-        // The directory that is open, whatever its path means by now.
-        let path = format!("/proc/self/fd/{}", dir.as_fd().as_fd().as_raw_fd());
-        watcher
-            .watch(path.as_ref(), RecursiveMode::NonRecursive)
-            .map_err(|error| explain(&error))?;
+        watch(&mut watcher, dir, "").map_err(|error| explain(&error))?;
         Ok(watcher)
     }
+}
+
+impl Active {
+    /// Watches the records, too. Without a watch they are seen with the next scan.
+    fn ensure_records(&mut self, dir: &OpenDir) {
+        let Ok(records) = dir.open_dir(RECORDS) else {
+            self.records = None;
+            return;
+        };
+        if self.records != Some(records.id()) {
+            match watch(&mut self.watcher, &records, "/.") {
+                Ok(()) => self.records = Some(records.id()),
+                Err(error) => warn!(reason = explain(&error), "{RECORDS} is not watched"),
+            }
+        }
+    }
+}
+
+/// Watches the directory that is open, whatever its path means by now. `suffix` tells descriptors apart
+/// that have had the same number.
+fn watch(watcher: &mut RecommendedWatcher, dir: &OpenDir, suffix: &str) -> notify::Result<()> {
+    let path = format!("/proc/self/fd/{}{suffix}", dir.as_fd().as_fd().as_raw_fd());
+    watcher.watch(path.as_ref(), RecursiveMode::NonRecursive)
 }
 
 /// Names the limit that an operator would have to raise.

@@ -19,7 +19,7 @@ STAMP = "transaction_count"
 def prepare(dbt_marts: Path, to: Path) -> None:
     """Two versions of each mart with the same rows, as they are and with UUIDs as text."""
     complete = to / "complete"
-    if complete.exists() and complete.stat().st_mtime > (dbt_marts / "_build.json").stat().st_mtime:
+    if complete.exists() and complete.stat().st_mtime > (dbt_marts / "_builds").stat().st_mtime:
         return
     shutil.rmtree(to, ignore_errors=True)
     marts = duckdb.connect()

@@ -51,9 +51,10 @@ def test_openapi_python_client(url, tmp_path):
     assert generator.exists(), f"{generator} is not there: run make .venv/ready"
     arguments = ["--path", DESCRIPTION, "--output-path", tmp_path / "martd", "--meta", "none", "--config", tmp_path / "config.yml"]
     said = run(generator, "generate", *arguments, cwd=tmp_path)
-    # It knows neither statements as plain text nor Parquet files, and leaves those two out.
+    # It knows neither statements as plain text nor Parquet files nor SQL, and leaves those three out.
     warnings = [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("WARNING") or "Unable to process" in line]
-    left_out = {"WARNING parsing POST /v1/query within default.", "WARNING parsing GET /v1/marts/{name}.parquet within default."}
+    not_json = ["POST /v1/query", "GET /v1/marts/{name}.parquet", "GET /v1/attach.sql"]
+    left_out = {f"WARNING parsing {operation} within default." for operation in not_json}
     assert set(warnings) == left_out, said.stderr
     (tmp_path / "example.py").write_text((HERE / "example.py").read_text())
     assert json.loads(run(sys.executable, "example.py", url, cwd=tmp_path).stdout) == ANSWERS

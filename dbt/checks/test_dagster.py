@@ -202,8 +202,9 @@ class Location(InProject):
         elsewhere, python = (Path(tempfile.mkdtemp(dir=self.home)) for _ in range(2))
         (elsewhere / "dbt").symlink_to(DBT)
         script = "import json; from orchestration import definitions; print(json.dumps({'dbt': definitions.DBT}))"
-        # As another environment's Python that has Dagster.
-        script = f"import sys; sys.executable = {str(python / 'python')!r}; {script}"
+        # As another environment's Python that has Dagster; its helper process starts before.
+        tracker = "from multiprocessing import resource_tracker; resource_tracker.ensure_running()"
+        script = f"{tracker}; import sys; sys.executable = {str(python / 'python')!r}; {script}"
         found = self.python(script, PATH=f"{elsewhere}:/usr/bin:/bin")
         self.assertEqual(found["dbt"], str(elsewhere / "dbt"))
 
@@ -235,7 +236,7 @@ class Job(InProject):
         self.assertEqual(run["failures"], {})
         self.assertEqual(run["built"], ["mart/a", "mart/b", "snapshot"])
         served = self.daemon.get("/v1/snapshot")
-        self.assertEqual(run["metadata"]["invocation_id"], self.space.ledger["invocation_id"])
+        self.assertEqual(run["metadata"]["invocation_id"], self.space.build)
         self.assertEqual(run["metadata"]["invocation_id"], served["build"]["invocation_id"])
         self.assertEqual(run["metadata"]["snapshot_id"], served["id"])
         left = [path.name for path in (self.space.project / "target").iterdir() if path.is_dir() and "build" in path.name]
@@ -246,7 +247,7 @@ class Job(InProject):
             # The step alone, once more: it waits for the same build.
             for run in self.run_job(None, ["snapshot"]):
                 self.assertEqual(list(run["failures"]), ["snapshot"], run)
-                self.assertIn(f"holds the build {self.space.ledger['invocation_id']}", run["failures"]["snapshot"])
+                self.assertIn(f"holds the build {self.space.build}", run["failures"]["snapshot"])
                 self.assertIn("not_null_b_x", run["failures"]["snapshot"])
             self.assertEqual(self.daemon.query("select x from mart.b"), [{"x": 1}])
 
@@ -304,7 +305,7 @@ class Waiting(unittest.TestCase):
 
     def test_what_is_wrong_is_named(self):
         for martd, expected in (
-            (Martd(self.daemon.url, "s3cret", wait=0), "did not serve the build x within 0 s: no ledger has named build x yet"),
+            (Martd(self.daemon.url, "s3cret", wait=0), "did not serve the build x within 0 s: no record is of build x yet"),
             (Martd(self.daemon.url, "wrong"), "answered 401: .* MARTD_TOKEN"),
             (Martd(self.daemon.url), "answered 401: .* MARTD_TOKEN"),
             (Martd("http://127.0.0.1:1", wait=0), "http://127.0.0.1:1 .*refused"),

@@ -24,12 +24,12 @@ class PhaseOne(unittest.TestCase):
         external = self.space.copy()
         external.env = {}
         external.dbt("build")
-        self.assertEqual(set(self.space.stamps()), set(external.stamps()))
+        self.assertEqual(self.space.built, external.built)
         with duckdb.connect(self.space.old_file, read_only=True) as old:
             # Nothing but the marts: the copies of the sources are gone.
             tables = old.sql("select schema_name, table_name from duckdb_tables()").fetchall()
-            self.assertEqual(set(tables), {("main_mart", name) for name in self.space.stamps()})
-            for name in self.space.stamps():
+            self.assertEqual(set(tables), {("main_mart", name) for name in self.space.built})
+            for name in self.space.built:
                 with self.subTest(name):
                     table = old.sql(f"from main_mart.{name}")
                     for space in (self.space, external):
@@ -45,18 +45,30 @@ class PhaseOne(unittest.TestCase):
         space = self.space.copy()
         space.old_file.unlink()
         space.dbt("build", "--select", "dim_tags", marts_as="table")
-        self.assertEqual(space.outstanding, {})
+        self.assertEqual(space.built, {"dim_tags"})
         space.dbt("build", marts_as="external")
-        self.assertEqual(space.outstanding, {})
+        self.assertEqual(space.built, self.space.built)
         space.dbt("build", "--select", "dim_tags", marts_as="table")
-        self.assertEqual(space.outstanding, {})
-        self.assertEqual(space.invocations, space.stamps())
+        self.assertEqual((space.built, space.failed), ({"dim_tags"}, {}))
+
+    def test_a_file_that_cannot_be_written_fails_its_table(self):
+        space = self.space.copy()
+        with duckdb.connect(space.old_file, read_only=True) as old:
+            before = old.sql("from main_mart.dim_tags").fetchall()
+        space.mart("dim_tags").unlink()
+        space.mart("dim_tags").mkdir()
+        (space.mart("dim_tags") / "in the way").touch()
+        space.write("models/3_mart/dim_tags.sql", "select 5 as x")
+        space.dbt("run", "--select", "dim_tags", fails=True, marts_as="table")
+        self.assertEqual((space.built, set(space.failed)), (set(), {"model.finance.dim_tags"}))
+        with duckdb.connect(space.old_file, read_only=True) as old:
+            self.assertEqual(old.sql("from main_mart.dim_tags").fetchall(), before)
 
     def test_another_materialization_is_refused(self):
         space = self.space.copy()
-        before = space.stamps()
+        before = space.records
         self.assertIn("marts_as is 'external' or 'table' (got 'view')", space.dbt("build", fails=True, marts_as="view"))
-        self.assertEqual(space.stamps(), before)
+        self.assertEqual(space.records, before)
 
 
 class FromPostgresToMartd(unittest.TestCase):
@@ -74,11 +86,11 @@ class FromPostgresToMartd(unittest.TestCase):
         daemon = Daemon(space.marts.parent)
         self.addCleanup(daemon.stop)
         query = "select sum(current_balance) as balance, count(*) as accounts from mart.dim_accounts"
-        daemon.get(f"/v1/snapshot?build={space.ledger['invocation_id']}&wait=60")
+        daemon.get(f"/v1/snapshot?build={space.build}&wait=60")
         before, = daemon.query(query)
         database.psql("update finance.accounts set opening_balance = opening_balance + 1")
         space.dbt("build", "--target", "postgres")
-        daemon.get(f"/v1/snapshot?build={space.ledger['invocation_id']}&wait=60")
+        daemon.get(f"/v1/snapshot?build={space.build}&wait=60")
         after, = daemon.query(query)
         self.assertAlmostEqual(after["balance"], before["balance"] + before["accounts"])
 

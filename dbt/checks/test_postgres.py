@@ -37,15 +37,14 @@ class Postgres(unittest.TestCase):
         embedded = self.space.copy()
         embedded.env = {}
         embedded.dbt("build")
-        self.assertEqual(set(self.space.invocations), set(embedded.invocations))
-        for name in self.space.invocations:
+        self.assertEqual(self.space.built, embedded.built)
+        for name in self.space.built:
             with self.subTest(name):
                 ours, theirs = (duckdb.read_parquet(str(space.mart(name))) for space in (self.space, embedded))
                 self.assertEqual(list(zip(ours.columns, ours.types)), list(zip(theirs.columns, theirs.types)))
                 rows = ours.fetchall()
                 self.assertTrue(rows)
                 self.assertEqual(rows, theirs.fetchall())
-        self.assertEqual(self.space.stamps(), self.space.invocations)
 
     def test_a_writer_in_the_middle_never_gives_a_torn_copy(self):
         """The copy stands still at `tags`, after `accounts` and before `goals`, while a transaction changes both."""
@@ -110,11 +109,10 @@ class Postgres(unittest.TestCase):
             with self.subTest(path or ":memory:"):
                 space.env = self.server.settings | ({"DUCKDB_PATH": path} if path else {})
                 space.dbt("build", "--target", "postgres", "--select", "fct_monthly_trends")
-                self.assertEqual(space.outstanding, {})
-                self.assertEqual(space.stamp("fct_monthly_trends"), space.ledger["invocation_id"])
+                self.assertEqual((space.built, space.failed), ({"fct_monthly_trends"}, {}))
         (space.root / "build.duckdb").unlink()
         space.dbt("test", "--target", "postgres")
-        self.assertEqual(space.outstanding, {})
+        self.assertEqual(space.failed, {})
 
     def test_the_password_is_nowhere(self):
         space = self.space.copy()
@@ -136,7 +134,7 @@ class Postgres(unittest.TestCase):
         shadow.mkdir(parents=True)
         (shadow / "__init__.py").touch()
         space = self.space.copy()
-        before = space.ledger_file.stat()
+        before = space.records
         for env, expected in (
             ({"POSTGRES_HOST": "", "POSTGRES_USER": ""}, "needs POSTGRES_HOST, POSTGRES_USER:"),
             ({"POSTGRES_HOST": "/nowhere"}, 'socket "/nowhere/.s.PGSQL.5432" failed'),
@@ -147,14 +145,14 @@ class Postgres(unittest.TestCase):
                 space.env = self.server.settings | env
                 said = space.dbt("run", "--target", "postgres", "--select", "dim_tags", fails=True)
                 self.assertIn(expected, said)
-        self.assertEqual(space.ledger_file.stat(), before)
+        self.assertEqual(space.records, before)
 
         self.server.psql("alter table finance.goals rename to targets")
         self.addCleanup(self.server.psql, "alter table finance.targets rename to goals")
         space.env = self.server.settings
         said = space.dbt("run", "--target", "postgres", "--select", "dim_tags", fails=True)
         self.assertIn('Table with name goals does not exist', said)
-        self.assertEqual(space.ledger_file.stat(), before)
+        self.assertEqual(space.records, before)
 
     def test_data_is_replaced_only_when_told(self):
         space = self.space.copy()

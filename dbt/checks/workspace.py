@@ -8,8 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import duckdb
-
 PROJECT = Path(__file__).resolve().parent.parent
 DBT = Path(sys.executable).with_name("dbt")
 # As seen from the project, where dbt runs: the same for every copy, because dbt parses all anew when a setting changes.
@@ -28,10 +26,11 @@ class Workspace:
     def new(cls, test_class, **variables):
         space = cls(Path(tempfile.mkdtemp(prefix="martd-dbt-")), variables)
         test_class.addClassCleanup(shutil.rmtree, space.root)
-        for folder in ("macros", "models", "orchestration", "plugins", "postgres", "tests"):
+        for folder in ("macros", "models", "orchestration", "package", "plugins", "postgres", "tests"):
             shutil.copytree(PROJECT / folder, space.project / folder)
-        for file in ("dbt_project.yml", "profiles.yml"):
+        for file in ("dbt_project.yml", "packages.yml", "profiles.yml"):
             shutil.copy(PROJECT / file, space.project)
+        space.dbt("deps")
         return space
 
     def copy(self):
@@ -73,27 +72,27 @@ class Workspace:
         return self.marts / f"{name}.parquet"
 
     @property
-    def ledger_file(self):
-        return self.marts / "_build.json"
+    def records(self):
+        """What the package has written, from the first to the last."""
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in (self.marts / "_builds").glob("*.json")]
+        return sorted(records, key=lambda record: record["build"]["finished_at"])
 
     @property
-    def ledger(self):
-        return json.loads(self.ledger_file.read_text(encoding="utf-8"))["build"]
+    def last(self):
+        return self.records[-1]
 
     @property
-    def outstanding(self):
-        return {entry["unique_id"]: entry for entry in self.ledger["outstanding"]}
+    def build(self):
+        """The id of the last build."""
+        return self.last["build"]["id"]
 
     @property
-    def invocations(self):
-        return {model["name"]: model["invocation_id"] for model in self.ledger["models"]}
+    def built(self):
+        """The names of the marts that the last run built."""
+        return {mart["name"] for mart in self.last["marts"]}
 
-    def stamp(self, name):
-        """The invocation id inside a mart's file."""
-        rows = duckdb.sql(
-            f"select value::varchar from parquet_kv_metadata('{self.mart(name)}') where key = 'dbt_invocation_id'"
-        ).fetchall()
-        return rows[0][0] if rows else None
-
-    def stamps(self):
-        return {file.stem: self.stamp(file.stem) for file in self.marts.glob("*.parquet")}
+    @property
+    def failed(self):
+        """What did not succeed in the last run, and why."""
+        passing = ("success", "pass", "warn", "no-op")
+        return {result["id"]: result["message"] for result in self.last["results"] if result["status"] not in passing}

@@ -12,6 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 
 use super::table::{Cell, Table, Tone, colours};
 use super::{EXIT_NO, complain, print};
+use crate::mart_dir::MartDir;
 
 /// What `bootstrap` needs.
 #[derive(Debug, Args)]
@@ -26,7 +27,11 @@ pub struct BootstrapArgs {
 }
 
 pub(super) fn run(args: &BootstrapArgs) -> ExitCode {
-    let mut directories = vec![args.parquet_dir.join("mart")];
+    let dir = MartDir::new(&*args.parquet_dir);
+    if let Some(advice) = dir.advice() {
+        return complain(&advice, EXIT_NO);
+    }
+    let mut directories = vec![dir.path().to_owned()];
     let folder = args.duckdb_path.as_deref().and_then(Path::parent);
     directories.extend(folder.filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned));
     let mut table = Table::new([

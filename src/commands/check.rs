@@ -9,13 +9,14 @@ use clap::Args;
 use super::table::{Cell, Table, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, complain, print};
 use crate::config::SourceArgs;
+use crate::mart_dir::MartDir;
 use crate::refresh::{Inspected, Inspection, inspect};
 use crate::scan::Fault;
 
 /// What `check` needs: the settings of `serve` that decide what is served.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// In the place of --parquet-dir
+    /// In the place of --parquet-dir: a directory with Parquet files, or with a directory `mart` of them
     dir: Option<PathBuf>,
 
     #[command(flatten)]
@@ -24,19 +25,21 @@ pub struct CheckArgs {
 
 pub(super) fn run(args: CheckArgs) -> ExitCode {
     let mut source = args.source;
-    source.parquet_dir = args.dir.unwrap_or(source.parquet_dir);
-    let shown = source.parquet_dir.join("mart").display().to_string();
+    source.dir = args.dir.map(MartDir::either);
     let intake = match source.into_intake() {
         Ok(intake) => intake,
         Err(error) => return complain(&error.to_string(), EXIT_USAGE),
     };
+    let dir = &intake.dir;
     let inspection = match inspect(&intake) {
         Ok(inspection) => inspection,
         Err(error) => {
-            let advice = "`martd bootstrap` creates it";
-            return complain(&format!("{shown} cannot be read: {error}; {advice}"), EXIT_NO);
+            let advice = dir.advice().is_none().then_some("; `martd bootstrap` creates it");
+            let problem = dir.unreadable(&error) + advice.unwrap_or_default();
+            return complain(&problem, EXIT_NO);
         }
     };
+    let shown = dir.path().display().to_string();
     print(&report(&inspection, &shown, colours()));
     let serves = inspection.marts.iter().any(|mart| mart.served);
     let good = serves && inspection.rejected.is_empty();

@@ -4,7 +4,11 @@ mod bootstrap;
 mod check;
 mod freshness;
 mod healthcheck;
+mod init;
+mod publish;
 mod query;
+mod records;
+mod rollback;
 mod serve;
 mod table;
 mod wait;
@@ -12,7 +16,7 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::ServeArgs;
 use crate::engine;
@@ -51,8 +55,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Watch PARQUET_DIR/mart and serve it (the default)
-    Serve(Box<ServeArgs>),
+    /// Watch PARQUET_DIR/mart and serve it (the default), or what PATH names
+    Serve(Box<serve::ServeCommand>),
     /// Show what would be served and what is wrong, without a running martd. Exit code: 1 when a file
     /// is rejected, or nothing would be served
     Check(check::CheckArgs),
@@ -60,6 +64,13 @@ pub enum Command {
     Query(query::QueryArgs),
     /// Show how old each mart is. Exit code: 0 pass, 4 warn, 1 error, 3 when no martd answers
     Freshness(freshness::FreshnessArgs),
+    /// Vouch for marts, so that martd serves them together. Exit code: 0 recorded, 1 a file was refused (the
+    /// record says so and holds), or nothing could be recorded, 2 wrong usage, 4 there was nothing to vouch
+    /// for; with --wait as `wait`
+    Publish(Box<publish::PublishArgs>),
+    /// Serve an earlier build again, on every martd that has kept it, until --release. Exit code: 0
+    /// recorded, 1 it cannot be, 2 there is no such build
+    Rollback(rollback::RollbackArgs),
     /// Wait until a dbt build is served. Exit code: 0 it is, 1 it is held, 3 neither in time
     Wait(wait::WaitArgs),
     /// Ask /readyz, for containers. Exit code: 0 ready, 1 not, or no answer
@@ -67,6 +78,14 @@ pub enum Command {
     /// Create PARQUET_DIR/mart and the folder of DUCKDB_PATH. Exit code: 1 when that needs rights that
     /// this user does not have
     Bootstrap(bootstrap::BootstrapArgs),
+    /// Print the patch with which a dbt project is served as whole builds. Exit code: 0 it is all that
+    /// is needed, 4 more is, as standard error says
+    Init(init::InitArgs),
+    /// Print what completes martd's commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// The child process that has DuckDB; started by `serve` alone.
     #[command(name = engine::SUBCOMMAND, hide = true)]
     Engine {
@@ -86,13 +105,22 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             None => serve::run(self.serve),
-            Some(Command::Serve(args)) => serve::run(*args),
+            Some(Command::Serve(command)) => serve::run_command(*command),
             Some(Command::Check(args)) => check::run(args),
             Some(Command::Query(args)) => asking(query::run(args)),
             Some(Command::Freshness(args)) => asking(freshness::run(args)),
+            Some(Command::Publish(args)) => publish::run(*args),
+            Some(Command::Rollback(args)) => rollback::run(args),
             Some(Command::Wait(args)) => asking(wait::run(args)),
             Some(Command::Healthcheck(args)) => asking(healthcheck::run(args)),
             Some(Command::Bootstrap(args)) => bootstrap::run(&args),
+            Some(Command::Init(args)) => init::run(&args),
+            Some(Command::Completions { shell }) => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "martd", &mut script);
+                print(&String::from_utf8_lossy(&script));
+                ExitCode::SUCCESS
+            }
             Some(Command::Engine { front }) => engine::main(front),
             Some(Command::Build { scratch }) => build::main(&scratch),
         }

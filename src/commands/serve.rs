@@ -1,11 +1,12 @@
 //! `martd serve`, the life of the daemon: log, configuration, sockets, rights, build, run, drain.
 
-use std::io::IsTerminal;
-use std::path::Path;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
+use clap::Args;
 use landlock::RulesetStatus;
 use rustix::process::{Resource, Rlimit};
 use tokio::runtime::Handle;
@@ -17,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{EXIT_USAGE, complain};
 use crate::catalog::Catalog;
-use crate::config::{Config, Landlock, ServeArgs};
+use crate::config::{Config, Fallback, Landlock, SCHEMAS, ServeArgs};
 use crate::duck;
 use crate::engine::{Engine, StartError};
 use crate::events::Events;
@@ -25,6 +26,7 @@ use crate::http::{self, App, Server, Tokens};
 use crate::legacy::LegacyFile;
 use crate::limits::{self, Shares};
 use crate::listen::{self, SocketFiles, Sockets};
+use crate::mart_dir::MartDir;
 use crate::marts::build;
 use crate::metrics::Metrics;
 use crate::pg;
@@ -34,6 +36,57 @@ use crate::sandbox;
 use crate::service;
 use crate::signal::{self, Ask};
 use crate::state::StateDir;
+
+/// What `serve` needs.
+#[derive(Debug, Args)]
+pub struct ServeCommand {
+    /// A directory with Parquet files, or with a directory `mart` of them; or a DuckDB file. In the place
+    /// of --parquet-dir or --duckdb-path
+    path: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: ServeArgs,
+}
+
+pub(super) fn run_command(command: ServeCommand) -> ExitCode {
+    let mut settings = command.settings;
+    match command.path.map_or(Ok(()), |path| name(&mut settings, path)) {
+        Ok(()) => run(settings),
+        Err(problem) => complain(&problem, EXIT_USAGE),
+    }
+}
+
+/// Lets a path take the place of the flag that its kind has.
+fn name(settings: &mut ServeArgs, path: PathBuf) -> Result<(), String> {
+    const WANTED: &str = "name a directory of Parquet files, or a DuckDB file";
+    let shown = path.display();
+    if path.is_dir() {
+        settings.source.dir = Some(MartDir::either(path));
+        return Ok(());
+    }
+    let mut head = Vec::new();
+    std::fs::File::open(&path)
+        .and_then(|file| file.take(12).read_to_end(&mut head))
+        .map_err(|error| format!("{shown} cannot be served: {error}; {WANTED}"))?;
+    if !head.ends_with(b"DUCK") && path.extension().is_none_or(|extension| extension != "duckdb") {
+        let advice = match path.parent().filter(|_| head.starts_with(b"PAR1")) {
+            Some(dir) if dir.as_os_str().is_empty() => {
+                "name its directory: martd serve .".to_owned()
+            }
+            Some(dir) => format!("name its directory: martd serve {}", dir.display()),
+            None => WANTED.to_owned(),
+        };
+        return Err(format!("{shown} is not a DuckDB file; {advice}"));
+    }
+    if settings.fallback == Fallback::Off {
+        return Err(format!("MARTD_FALLBACK=off, and so {shown} is not served; unset it"));
+    }
+    // A stock dbt project has its tables in `main`.
+    let schemas = || SCHEMAS.into_iter().chain(["main"]).map(str::to_owned).collect();
+    settings.schemas.get_or_insert_with(schemas);
+    settings.duckdb_path = Some(path);
+    Ok(())
+}
 
 pub(super) fn run(args: ServeArgs) -> ExitCode {
     start_log();
@@ -131,6 +184,7 @@ fn tell_limits(config: &Config, builders: &build::Settings) {
         pins: config.refresh.intake.pin_bytes,
         tables: builders.budget.limit(),
         answers: config.http.cache_bytes,
+        waiting_rows: config.pg_waiting_bytes,
     };
     let (memory, processors) = (limits::memory(), limits::processors());
     let size = |bytes| ByteSize::b(bytes).to_string();
@@ -148,6 +202,7 @@ fn tell_limits(config: &Config, builders: &build::Settings) {
         tables = size(shares.tables),
         engine = size(shares.engine),
         answers = size(shares.answers),
+        waiting_rows = size(shares.waiting_rows),
         at_most = size(at_most),
         builders = size(builder_count * limits::builder_bytes()),
         "memory, with two engines while one is replaced; builders come on top while files are read"
@@ -193,9 +248,12 @@ async fn serve(
     let engine = Engine::start(config.engine, builders.spawner.clone(), &Handle::current())?;
     let catalog = Catalog::default();
     let state = match &config.refresh.intake.state_dir {
-        Some(dir) => Some(StateDir::open(dir).map_err(|error| {
-            format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
-        })?),
+        Some(dir) => {
+            let state = StateDir::open(dir, config.refresh.keep_builds).map_err(|error| {
+                format!("MARTD_STATE_DIR: {} cannot be used: {error}", dir.display())
+            })?;
+            Some(Arc::new(state))
+        }
         None => None,
     };
     info!(
@@ -221,7 +279,8 @@ async fn serve(
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
-    let postgres = pg::Server::new(postgres, app.clone()).map_err(unusable)?;
+    let postgres =
+        pg::Server::new(postgres, app.clone(), config.pg_waiting_bytes).map_err(unusable)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let (stop_postgres, postgres_stopped) = oneshot::channel::<()>();
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();

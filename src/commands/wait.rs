@@ -24,7 +24,15 @@ pub struct WaitArgs {
 }
 
 pub(super) async fn run(args: WaitArgs) -> Result<ExitCode, ClientError> {
-    let WaitArgs { build, timeout, server } = args;
+    wait_for(args.build, args.timeout, args.server).await
+}
+
+/// Waits until a build is served, and says what became of it.
+pub(super) async fn wait_for(
+    build: String,
+    timeout: Time,
+    server: ServerArgs,
+) -> Result<ExitCode, ClientError> {
     Ok(match server.client().wait_for_build(&build, timeout.duration()).await {
         BuildOutcome::Published(snapshot) => {
             println!("build {build} is served in snapshot {snapshot}");

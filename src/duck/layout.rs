@@ -90,6 +90,7 @@ impl Storage {
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_INTERVAL => Self::Interval,
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_VARCHAR
             | ffi::DUCKDB_TYPE_DUCKDB_TYPE_BLOB
+            | ffi::DUCKDB_TYPE_DUCKDB_TYPE_GEOMETRY
             | ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIT
             | ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIGNUM => Self::Text,
             ffi::DUCKDB_TYPE_DUCKDB_TYPE_LIST | ffi::DUCKDB_TYPE_DUCKDB_TYPE_MAP => Self::ListEntry,

@@ -65,6 +65,8 @@ pub enum Type {
     /// VARCHAR under the name JSON.
     Json,
     Blob,
+    /// Its values are well-known binary (WKB).
+    Geometry,
     Bit,
     Uuid,
     Date,
@@ -85,7 +87,7 @@ pub enum Type {
     Union(Vec<(String, Type)>),
     /// The type of a bare NULL.
     Null,
-    /// A type that cannot be answered as it is (GEOMETRY, VARIANT): the statement must cast it.
+    /// A type that cannot be answered as it is (VARIANT): the statement must cast it.
     Unsupported(String),
 }
 
@@ -169,7 +171,7 @@ impl Type {
                         })
                         .collect(),
                 ),
-                ffi::DUCKDB_TYPE_DUCKDB_TYPE_GEOMETRY => Self::Unsupported("GEOMETRY".to_owned()),
+                ffi::DUCKDB_TYPE_DUCKDB_TYPE_GEOMETRY => Self::Geometry,
                 ffi::DUCKDB_TYPE_DUCKDB_TYPE_VARIANT => Self::Unsupported("VARIANT".to_owned()),
                 other => Self::Unsupported(format!("type {other}")),
             }
@@ -236,6 +238,7 @@ impl fmt::Display for Type {
             Self::Varchar => "VARCHAR",
             Self::Json => "JSON",
             Self::Blob => "BLOB",
+            Self::Geometry => "GEOMETRY",
             Self::Bit => "BIT",
             Self::Uuid => "UUID",
             Self::Date => "DATE",

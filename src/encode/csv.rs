@@ -48,7 +48,7 @@ fn value(out: &mut Vec<u8>, nested: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>
     match ty {
         Type::Varchar | Type::Json => field(out, vector.bytes(row)),
         Type::Enum(names) => field(out, names[vector.enum_index(row, names.len())].as_bytes()),
-        Type::Blob => {
+        Type::Blob | Type::Geometry => {
             let start = out.len();
             json::base64(out, vector.bytes(row));
             quote_if_empty(out, start);

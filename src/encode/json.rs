@@ -3,7 +3,7 @@
 //! and newline-delimited JSON, which is the rows alone.
 //!
 //! Numbers keep every digit; dates and timestamps are ISO 8601; what JSON has no number for (NaN,
-//! infinities) is null; a BLOB is base64, a MAP a list of `{"key","value"}`, an unnamed STRUCT a
+//! infinities) is null; a BLOB is base64, and so is a GEOMETRY (WKB); a MAP a list of `{"key","value"}`, an unnamed STRUCT a
 //! list, a UNION its value.
 
 use base64::Engine as _;
@@ -163,7 +163,7 @@ pub(super) fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usiz
         }
         Type::Bignum => text::bignum(out, vector.bytes(row)),
         Type::Varchar | Type::Json => quoted(out, vector.bytes(row)),
-        Type::Blob => {
+        Type::Blob | Type::Geometry => {
             out.push(b'"');
             base64(out, vector.bytes(row));
             out.push(b'"');

@@ -29,7 +29,7 @@ fn known(ty: &Type) -> Known {
         Type::UBigInt | Type::HugeInt | Type::UHugeInt | Type::Bignum | Type::Decimal { .. } => {
             Known(1700, 1231, -1)
         }
-        Type::Blob => Known(17, 1001, -1),
+        Type::Blob | Type::Geometry => Known(17, 1001, -1),
         Type::Bit => Known(1562, 1563, -1),
         Type::Uuid => Known(2950, 2951, 16),
         Type::Date => Known(1082, 1182, 4),
@@ -173,7 +173,7 @@ fn write_text(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
         Type::Enum(names) => {
             out.extend_from_slice(names[vector.enum_index(row, names.len())].as_bytes());
         }
-        Type::Blob => {
+        Type::Blob | Type::Geometry => {
             out.extend_from_slice(b"\\x");
             for byte in vector.bytes(row) {
                 out.extend_from_slice(format!("{byte:02x}").as_bytes());
@@ -315,7 +315,7 @@ fn write_binary(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
         Type::Boolean => out.push(u8::from(vector.values::<u8>()[row] != 0)),
         Type::Float => out.extend_from_slice(&vector.values::<f32>()[row].to_be_bytes()),
         Type::Double => out.extend_from_slice(&vector.values::<f64>()[row].to_be_bytes()),
-        Type::Blob => out.extend_from_slice(vector.bytes(row)),
+        Type::Blob | Type::Geometry => out.extend_from_slice(vector.bytes(row)),
         Type::Uuid => {
             let bits = text::uuid_bits(vector.values::<RawHugeInt>()[row].bits());
             out.extend_from_slice(&bits.to_be_bytes());

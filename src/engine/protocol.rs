@@ -262,6 +262,9 @@ pub enum QueryError {
         /// The byte of the statement that it points to.
         position: Option<usize>,
     },
+    /// A column of the answer has a type that the format has no form of.
+    #[error("{0}")]
+    NoForm(String),
     /// The statement may not be asked.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -306,13 +309,6 @@ pub enum QueryError {
     /// Something that is not the client's doing.
     #[error("{0}")]
     Internal(String),
-}
-
-impl QueryError {
-    /// A mistake that has no place in the statement.
-    pub(super) fn sql(message: String) -> Self {
-        Self::Sql { message, position: None }
-    }
 }
 
 /// Before a message on a slot's socket: the length of the message, and that of the bytes after it.

@@ -7,7 +7,9 @@ use super::protocol::{
 };
 use super::scope::Scope;
 use super::snapshot::Snapshot;
-use crate::duck::{self, Column, DuckError, ErrorKind, Interrupt, Rows, Statement, TypeName};
+use crate::duck::{
+    self, Column, DuckError, ErrorKind, Interrupt, Rows, Statement, TypeName, quote_identifier,
+};
 use crate::encode::{Compressor, EncodeError, Encoder, Summary};
 use crate::hooks;
 use crate::sql_gate::{self, Rejection, ValidatedStatement, Validator};
@@ -198,12 +200,13 @@ fn write(
 
 fn check_types(columns: &[Column]) -> Result<(), QueryError> {
     let found = columns.iter().find_map(|column| Some((&column.name, column.ty.unsupported()?)));
-    match found {
-        Some((name, ty)) => Err(QueryError::sql(format!(
-            "Not implemented Error: column \"{name}\" has type {ty}; cast it to VARCHAR"
-        ))),
-        None => Ok(()),
-    }
+    let Some((name, ty)) = found else { return Ok(()) };
+    let name = quote_identifier(name);
+    let cast = format!("{name}::{}", if ty == "VARIANT" { "JSON" } else { "VARCHAR" });
+    Err(QueryError::NoForm(format!(
+        "no format has {ty}, which column {name} has: cast it, {cast}; with all other columns, \
+         SELECT * REPLACE ({cast} AS {name})"
+    )))
 }
 
 fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Failure> {
@@ -304,7 +307,7 @@ impl From<EncodeError> for Failure {
     fn from(error: EncodeError) -> Self {
         Self::from(match error {
             EncodeError::TooLarge => QueryError::OutOfMemory,
-            EncodeError::NoSuchType(_) => QueryError::sql(error.to_string()),
+            EncodeError::NoSuchType(_) => QueryError::NoForm(error.to_string()),
             EncodeError::Invalid(_) => QueryError::Internal(error.to_string()),
         })
     }

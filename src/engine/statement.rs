@@ -221,13 +221,14 @@ impl Watched {
         let mut pauses = MEMORY_PAUSES.into_iter();
         loop {
             let process = self.in_time(shared.current()).await?;
+            let was_busy = process.is_busy();
             let ended = self.attempt(&process, task).await;
             let statement = &task.statement().to_hex()[..16];
             match ended {
                 Ended::Response(response, bytes) => return Ok((response, bytes)),
-                // Those beside it may have had the memory.
+                // Those beside it may have had the memory, and may have ended since.
                 Ended::Failed(QueryError::OutOfMemory)
-                    if process.is_busy() && !self.client.has_begun() =>
+                    if (was_busy || process.is_busy()) && !self.client.has_begun() =>
                 {
                     let left = self.deadline.saturating_duration_since(Instant::now());
                     match pauses.next().filter(|pause| *pause < left) {

@@ -78,7 +78,7 @@ impl Sizes<'_> {
 
     /// Whether of this one.
     pub(super) fn show(self, name: &str, mart: &Mart) -> bool {
-        self.hidden.is_none_or(|scoping| scoping.is_open(name, &mart.report().columns))
+        self.hidden.is_none_or(|scoping| scoping.is_open(name, mart.columns()))
     }
 }
 

@@ -207,7 +207,7 @@ impl<'s> Meta<'s> {
 /// not give is the file's.
 fn columns<'s>(snapshot: Option<&'s Snapshot>, model: &'s Model) -> Vec<Column<'s>> {
     let mart = snapshot.and_then(|snapshot| snapshot.marts.get(&model.name));
-    let served = mart.map_or(&[][..], |mart| &mart.report().columns);
+    let served = mart.map_or(&[][..], |mart| mart.columns());
     if model.columns.is_empty() {
         let column = |column: &'s crate::marts::build::ReportColumn| Column {
             name: &column.name,

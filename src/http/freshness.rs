@@ -195,7 +195,7 @@ fn result<'s>(
         criteria,
         status: criteria.judge(age).max(floor),
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
-        rows: Some(mart.report().rows),
+        rows: Some(mart.rows()),
         bytes: Some(mart.version.pin.size()),
         orphan: mart.orphan,
     }

@@ -53,7 +53,7 @@ pub(super) fn answer(
         return Err(Problem::new(problem::NOT_FOUND, detail));
     };
     let pin = &mart.version.pin;
-    let etag: ETag = format!("\"{}\"", &pin.hash().to_hex()[..32]).parse().expect("an entity tag");
+    let etag: ETag = format!("\"{}\"", pin.hash().short()).parse().expect("an entity tag");
     // A time that is still to come tells no versions apart, and may not be sent.
     let modified = SystemTime::from(mart.version.modified()).min(SystemTime::now());
     let validators =

@@ -15,6 +15,7 @@ use super::body::{self, BoxBody};
 use super::freshness;
 use super::problem::{self, Problem};
 use crate::catalog::{Source, State};
+use crate::duck::{quote_identifier, quote_literal};
 
 /// What is escaped in the name of a file: all but what never means something in a URL.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
@@ -60,9 +61,8 @@ impl<'s> Document<'s> {
         let marts = snapshot.into_iter().flat_map(|snapshot| &snapshot.marts);
         let marts = marts.zip(fresh.results()).map(|((name, mart), fresh)| {
             let ledger = snapshot.and_then(|snapshot| snapshot.ledger.as_deref());
-            let model =
-                ledger.and_then(|ledger| ledger.models.iter().find(|model| model.name == *name));
-            let columns = mart.report().columns.iter().map(|column| Column {
+            let model = ledger.and_then(|ledger| ledger.model(name));
+            let columns = mart.columns().iter().map(|column| Column {
                 name: &column.name,
                 r#type: &column.ty,
                 description: model
@@ -104,8 +104,8 @@ pub(super) fn attach(
         let _ = writeln!(
             sql,
             "CREATE OR REPLACE SECRET martd (TYPE http, BEARER_TOKEN 'put the token here', \
-             SCOPE 'http://{}');",
-            host.replace('\'', "''")
+             SCOPE {});",
+            quote_literal(&format!("http://{host}"))
         );
     }
     sql.push_str("CREATE SCHEMA IF NOT EXISTS mart;\n");
@@ -113,9 +113,9 @@ pub(super) fn attach(
         let url = format!("http://{host}/v1/marts/{}.parquet", utf8_percent_encode(name, ESCAPED));
         let _ = writeln!(
             sql,
-            "CREATE OR REPLACE VIEW mart.\"{}\" AS FROM read_parquet('{}');",
-            name.replace('"', "\"\""),
-            url.replace('\'', "''")
+            "CREATE OR REPLACE VIEW mart.{} AS FROM read_parquet({});",
+            quote_identifier(name),
+            quote_literal(&url)
         );
     }
     let mut response = Response::new(body::full(sql));

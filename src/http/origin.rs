@@ -102,7 +102,7 @@ impl Doors {
             if authority.is_empty() || !authority.eq_ignore_ascii_case(host) {
                 return Err(foreign(text));
             }
-        } else if headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site") {
+        } else if headers.get(SEC_FETCH_SITE).is_some_and(is_foreign) {
             let is_link = request.uri().path() == "/"
                 && headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate");
             if !is_link {
@@ -118,6 +118,11 @@ impl Doors {
             || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
             || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
     }
+}
+
+/// A page of another port or name of the same site is as foreign as any.
+fn is_foreign(site: &HeaderValue) -> bool {
+    site == "cross-site" || site == "same-site"
 }
 
 /// Whether a browser asks on behalf of a page what that page may send.
@@ -236,13 +241,19 @@ mod tests {
             nameless.iter().fold(Request::get("/"), |r, (name, value)| r.header(*name, *value));
         let request = request.body(()).expect("a request");
         assert!(open.admit(Door::Network, &request).is_err(), "an origin without a name");
-        let site = |path, mode| {
+        let from_site = |site, path, mode| {
             let headers =
-                [("host", "localhost"), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", mode)];
+                [("host", "localhost"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)];
             admit(Door::Loopback, path, &headers)
         };
-        assert_eq!(site("/v1/query?sql=select+1", "no-cors"), Err("origin-not-allowed"));
-        assert_eq!(site("/v1/query?sql=select+1", "navigate"), Err("origin-not-allowed"));
-        assert_eq!(site("/", "navigate"), Ok(false), "a link to the page");
+        let query = "/v1/query?sql=select+1";
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(from_site(site, query, "no-cors"), Err("origin-not-allowed"));
+            assert_eq!(from_site(site, query, "navigate"), Err("origin-not-allowed"));
+            assert_eq!(from_site(site, "/", "navigate"), Ok(false), "a link to the page");
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(from_site(site, query, "navigate"), Ok(false), "{site}");
+        }
     }
 }

@@ -76,23 +76,24 @@ fn readiness(app: &App, state: &State) -> Vec<Check> {
     checks
 }
 
-/// Why there is no snapshot.
+/// Why there is no snapshot: what is being waited for, and what cannot be served meanwhile.
 pub(crate) fn why_nothing(state: &State) -> String {
-    if state.legacy == Some(Trouble::Locked) {
-        return "no Parquet file has landed yet, and a writer has the legacy DuckDB file"
-            .to_owned();
-    }
-    if let Some(problem) = &state.directory {
-        return problem.clone();
-    }
-    if let Some(held) = &state.held {
-        return format!("a build is held: {}", held.hold.reason);
-    }
+    let mut reasons = vec![match (&state.directory, &state.held, state.building) {
+        (Some(problem), _, _) => problem.clone(),
+        (None, Some(held), _) if held.hold.outstanding.is_empty() => held.hold.reason.clone(),
+        (None, Some(held), _) => format!("a build is held: {}", held.hold.reason),
+        (None, None, (0, _)) => "no Parquet file has landed yet".to_owned(),
+        (None, None, (left, all)) => {
+            format!("{} of {all} files are verified", all.saturating_sub(left))
+        }
+    }];
+    let is_legacy =
+        |reason: &str| matches!(&state.legacy, Some(Trouble::Unusable(known)) if known == reason);
     let faults = state.landing.iter().chain(&state.rejected);
-    match faults.map(|fault| format!("{} {}", fault.file, fault.reason)).next() {
-        Some(first) => format!("no valid Parquet file has landed yet; {first}"),
-        None => "no Parquet file has landed yet".to_owned(),
-    }
+    let first = faults.clone().find(|fault| !is_legacy(&fault.reason));
+    reasons.extend(first.map(|fault| format!("{} {}", fault.file, fault.reason)));
+    reasons.extend(state.legacy.as_ref().map(Trouble::to_string));
+    reasons.join("; ")
 }
 
 fn report(checks: Vec<Check>, verbose: bool) -> Result<Response<BoxBody>, Problem> {

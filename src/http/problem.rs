@@ -37,6 +37,8 @@ macro_rules! kinds {
 kinds! {
     BAD_REQUEST = "bad-request", BAD_REQUEST, "The request is malformed";
     SQL_ERROR = "sql-error", BAD_REQUEST, "The statement is wrong";
+    UNSUPPORTED_TYPE = "unsupported-type", BAD_REQUEST,
+        "A column has a type that must be cast";
     STATEMENT_NOT_ALLOWED = "statement-not-allowed", FORBIDDEN, "The statement is not allowed";
     FUNCTION_NOT_ALLOWED = "function-not-allowed", FORBIDDEN, "A function is not allowed";
     NOT_FOUND = "not-found", NOT_FOUND, "There is nothing here";
@@ -77,6 +79,13 @@ const CANCELLED: &Kind = &Kind {
     slug: QUERY_TIMEOUT.slug,
     status: QUERY_TIMEOUT.status,
     title: "The query was cancelled",
+};
+
+/// A client that takes nothing is as good as gone.
+const STALLED: &Kind = &Kind {
+    slug: QUERY_TIMEOUT.slug,
+    status: QUERY_TIMEOUT.status,
+    title: "The answer was not taken",
 };
 
 /// One problem, as the client is told.
@@ -175,6 +184,7 @@ impl Problem {
         match self.kind.status {
             _ if self.kind == CANCELLED => Outcome::Cancelled,
             _ if self.kind == QUERY_TIMEOUT => Outcome::Timeout,
+            _ if self.kind == STALLED => Outcome::Gone,
             StatusCode::SERVICE_UNAVAILABLE => Outcome::Unavailable,
             status if status.is_client_error() => Outcome::Refused,
             _ => Outcome::Error,
@@ -243,6 +253,7 @@ impl Problem {
         let detail = error.to_string();
         match error {
             QueryError::Sql { position, .. } => Self::new(SQL_ERROR, detail).at(position),
+            QueryError::NoForm(_) => Self::new(UNSUPPORTED_TYPE, detail),
             QueryError::Rejected(rejection) => rejection.into(),
             QueryError::NotAllowed { position, .. } => {
                 Self::new(STATEMENT_NOT_ALLOWED, detail).at(position)
@@ -252,7 +263,7 @@ impl Problem {
             QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
             QueryError::Cancelled => Self::cancelled(),
             QueryError::TimedOut => Self::timed_out(limit),
-            QueryError::Stalled(_) => Self::new(QUERY_TIMEOUT, detail),
+            QueryError::Stalled(_) => Self::new(STALLED, detail),
             QueryError::EngineFailed(_) => Self::new(ENGINE_FAILED, detail),
             QueryError::Quarantined(time) => {
                 Self::new(STATEMENT_QUARANTINED, detail).retry_after(seconds(time))
@@ -268,4 +279,20 @@ impl Problem {
 
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_does_is_not_what_martd_failed_at() {
+        let outcome = |error| Problem::of_query(error, Duration::from_secs(1)).outcome();
+        assert_eq!(outcome(QueryError::TimedOut), Outcome::Timeout);
+        assert_eq!(outcome(QueryError::Cancelled), Outcome::Cancelled);
+        assert_eq!(outcome(QueryError::Stalled(Duration::from_secs(30))), Outcome::Gone);
+        assert_eq!(outcome(QueryError::AnswerTooLarge(String::new())), Outcome::Refused);
+        assert_eq!(outcome(QueryError::Unavailable), Outcome::Unavailable);
+        assert_eq!(outcome(QueryError::Internal(String::new())), Outcome::Error);
+    }
 }

@@ -1,12 +1,14 @@
 //! Accepts connections and serves them until told to stop.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,8 +17,9 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::origin::{Door, Peer};
@@ -35,8 +38,18 @@ const ADMIN_CONNECTIONS: usize = 32;
 const ADMIN_DESCRIPTORS: usize = 4;
 /// Connections take one of this many descriptors at most; marts take half, queries have the rest.
 const CONNECTIONS_SHARE: u64 = 4;
+/// A connection that has asked for nothing for this long gives way where places are short.
+const SILENT_FOR: Duration = Duration::from_secs(1);
 /// After the end was announced, how long a connection may take to send a request.
 const LAST_REQUEST_WITHIN: Duration = Duration::from_secs(1);
+
+/// A connection that has asked for nothing yet gives way to a new one when all places are taken.
+#[derive(Debug)]
+struct Newcomer {
+    came: Instant,
+    has_asked: AtomicBool,
+    leave: CancellationToken,
+}
 
 /// Sockets that are served alike, and share one limit of connections.
 #[derive(Debug)]
@@ -47,6 +60,8 @@ pub struct Server {
     app: App,
     surface: Surface,
     places: Arc<Semaphore>,
+    /// The oldest first; also some that have asked since, or are gone.
+    newcomers: VecDeque<Weak<Newcomer>>,
     spare: Vec<File>,
 }
 
@@ -88,6 +103,7 @@ impl Server {
             app,
             surface,
             places: Arc::new(Semaphore::new(connections)),
+            newcomers: VecDeque::new(),
             spare: Vec::new(),
         })
     }
@@ -134,7 +150,10 @@ impl Server {
 
     /// Takes a place before it accepts: clients beyond the limit wait in the kernel's backlog.
     async fn accept(&mut self) -> io::Result<(Stream, OwnedSemaphorePermit)> {
-        let place = Arc::clone(&self.places).acquire_owned().await.expect("never closed");
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => self.wait_for_place().await,
+        };
         let mut accepted = poll_fn(|context| self.poll_accept(context)).await;
         if accepted.as_ref().is_err_and(is_out_of_descriptors) && self.spare.pop().is_some() {
             accepted = poll_fn(|context| self.poll_accept(context)).await;
@@ -142,6 +161,25 @@ impl Server {
             self.refill();
         }
         Ok((accepted?, place))
+    }
+
+    /// All are taken: the oldest connection that has asked for nothing for a while gives up its own.
+    async fn wait_for_place(&mut self) -> OwnedSemaphorePermit {
+        loop {
+            self.make_room();
+            let place = Arc::clone(&self.places).acquire_owned();
+            if let Ok(place) = timeout(SILENT_FOR, place).await {
+                return place.expect("never closed");
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        let oldest = oldest_silent(&mut self.newcomers);
+        if let Some(oldest) = oldest.filter(|oldest| oldest.came.elapsed() >= SILENT_FOR) {
+            oldest.leave.cancel();
+            self.newcomers.pop_front();
+        }
     }
 
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -165,7 +203,7 @@ impl Server {
         }
     }
 
-    fn serve(&self, stream: Stream, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+    fn serve(&mut self, stream: Stream, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
         match stream {
             Stream::Tcp(stream) => {
                 let loopback =
@@ -182,7 +220,7 @@ impl Server {
     }
 
     fn serve_on<S>(
-        &self,
+        &mut self,
         stream: S,
         peer: Peer,
         place: OwnedSemaphorePermit,
@@ -195,18 +233,39 @@ impl Server {
         stream.set_write_timeout(Some(stall));
         let open = self.app.metrics().connection();
         let (app, surface) = (self.app.clone(), self.surface);
+        let newcomer = Arc::new(Newcomer {
+            came: Instant::now(),
+            has_asked: AtomicBool::new(false),
+            leave: CancellationToken::new(),
+        });
+        // One that has asked may stay for days: behind it, those that are gone must not pile up.
+        let _ = oldest_silent(&mut self.newcomers);
+        self.newcomers.push_back(Arc::downgrade(&newcomer));
+        let asking = Arc::clone(&newcomer);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(header)
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(
                 TokioIo::new(Box::pin(stream)),
-                service_fn(move |request| routes::handle(app.clone(), surface, peer, request)),
+                service_fn(move |request| {
+                    asking.has_asked.store(true, Ordering::Release);
+                    routes::handle(app.clone(), surface, peer, request)
+                }),
             );
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
+            let left = async {
+                newcomer.leave.cancelled().await;
+                if newcomer.has_asked.load(Ordering::Acquire) {
+                    pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                outcome = connection => if let Err(error) = outcome {
+                    debug!(%error, "a connection ended early");
+                },
+                () = left => debug!("a connection that had asked for nothing made room for another"),
             }
             drop((place, open));
         });
@@ -223,6 +282,18 @@ impl Server {
             self.spare.push(file);
         }
     }
+}
+
+/// The oldest connection that has asked for nothing; forgets those before it, which are gone or have asked.
+fn oldest_silent(newcomers: &mut VecDeque<Weak<Newcomer>>) -> Option<Arc<Newcomer>> {
+    while let Some(oldest) = newcomers.front() {
+        let oldest = oldest.upgrade().filter(|oldest| !oldest.has_asked.load(Ordering::Acquire));
+        if oldest.is_some() {
+            return oldest;
+        }
+        newcomers.pop_front();
+    }
+    None
 }
 
 #[derive(Debug)]
@@ -271,4 +342,28 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn newcomer(has_asked: bool) -> Arc<Newcomer> {
+        Arc::new(Newcomer {
+            came: Instant::now(),
+            has_asked: AtomicBool::new(has_asked),
+            leave: CancellationToken::new(),
+        })
+    }
+
+    #[test]
+    fn behind_a_connection_that_stays_those_that_are_gone_do_not_pile_up() {
+        let (stays, silent) = (newcomer(true), newcomer(false));
+        let mut newcomers = VecDeque::from([Arc::downgrade(&stays)]);
+        newcomers.extend((0..1_000).map(|_| Arc::downgrade(&newcomer(true))));
+        newcomers.push_back(Arc::downgrade(&silent));
+        let oldest = oldest_silent(&mut newcomers).expect("one is silent");
+        assert!(Arc::ptr_eq(&oldest, &silent));
+        assert_eq!(newcomers.len(), 1);
+    }
 }

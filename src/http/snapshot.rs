@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::access::Sizes;
-use crate::catalog::{Held, Snapshot, Source, State};
+use crate::catalog::{Held, Publishing, Snapshot, Source, State};
 use crate::ledger::{Ledger, Status};
 use crate::marts::build::{ReportColumn, TableKind};
 use crate::pin::PinKind;
@@ -18,6 +18,7 @@ pub(super) struct Document<'s> {
     id: Option<&'s str>,
     generation: Option<u64>,
     source: Source,
+    publishing: Publishing,
     published_at: Option<Timestamp>,
     build: Option<Build<'s>>,
     verified: bool,
@@ -30,6 +31,8 @@ pub(super) struct Document<'s> {
     watch: WatchMode,
     watch_degraded: Option<&'s str>,
     directory: Option<&'s str>,
+    /// Why the legacy file is not served, where it should be.
+    legacy: Option<String>,
 }
 
 /// The build that a snapshot shows.
@@ -74,6 +77,7 @@ impl<'s> Document<'s> {
             id: snapshot.map(|snapshot| snapshot.id.as_str()),
             generation: snapshot.map(|snapshot| snapshot.generation),
             source: state.source(),
+            publishing: state.publishing,
             published_at: snapshot.map(|snapshot| snapshot.published_at),
             build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(Build::of),
             verified: snapshot.is_some_and(|snapshot| snapshot.verified),
@@ -86,6 +90,7 @@ impl<'s> Document<'s> {
             watch: state.watch,
             watch_degraded: state.watch_degraded.as_deref(),
             directory: state.directory.as_deref(),
+            legacy: state.legacy.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -97,15 +102,15 @@ fn marts<'s>(snapshot: &'s Snapshot, sizes: Sizes<'_>) -> Vec<Mart<'s>> {
         .iter()
         .map(|(name, mart)| Mart {
             name,
-            rows: sized(name, mart, mart.report().rows),
+            rows: sized(name, mart, mart.rows()),
             bytes: sized(name, mart, mart.version.pin.size()),
             mtime: mart.version.modified(),
             pin: mart.version.pin.kind(),
             table: mart.table.kind(),
             table_bytes: sized(name, mart, mart.table.bytes()),
-            invocation_id: mart.version.invocation_id.as_deref(),
+            invocation_id: mart.build.as_deref(),
             orphan: mart.orphan,
-            columns: &mart.report().columns,
+            columns: mart.columns(),
         })
         .collect()
 }

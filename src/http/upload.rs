@@ -8,7 +8,7 @@ use headers::{ContentType, HeaderMapExt, Mime};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::Request;
 use hyper::body::{Body, Incoming};
-use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderValue};
 use tokio::time::timeout;
 
 use super::App;
@@ -49,9 +49,11 @@ impl Upload {
             let detail = format!("the body may have {most} bytes at most (MARTD_MAX_BODY)");
             Problem::new(problem::PAYLOAD_TOO_LARGE, detail)
         };
+        // The first read tells such a client to go on. Others are sending already, and would not hear of
+        // it if what they send were not read.
+        let waits = request.headers().contains_key(EXPECT);
         let body = request.into_body();
-        // Before the first read, by which a client that expects it is told to go on.
-        if body.size_hint().lower() > most {
+        if waits && body.size_hint().lower() > most {
             return Err(too_large());
         }
         let within = app.settings().timeouts.body;

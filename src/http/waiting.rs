@@ -57,7 +57,7 @@ pub(super) async fn answer(
         if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
             let detail = match &state.held {
                 Some(held) => held.hold.reason.clone(),
-                None => format!("no ledger has named build {build} yet"),
+                None => format!("no record is of build {build} yet"),
             };
             return Err(Problem::new(problem::WAIT_TIMEOUT, detail));
         }
@@ -65,12 +65,12 @@ pub(super) async fn answer(
 }
 
 fn standing(state: &State, build: &str) -> Standing {
-    if state.builds.iter().any(|known| known == build) {
+    if state.serves_build(build) {
         return Standing::Published;
     }
     let held = state.held.as_ref().map(|held| &held.hold);
     let failed = held.filter(|hold| {
-        hold.invocation_id.as_deref() == Some(build) && !hold.outstanding.is_empty()
+        hold.builds.iter().any(|known| known == build) && !hold.outstanding.is_empty()
     });
     match failed {
         Some(hold) => Standing::Held(hold.reason.clone()),

@@ -69,15 +69,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server over these sockets.
+    /// A server over these sockets. Rows that wait for its clients take so many bytes at most.
     ///
     /// # Errors
     /// When a socket cannot be used.
-    pub fn new(sockets: Vec<Socket>, app: App) -> io::Result<Self> {
+    pub fn new(sockets: Vec<Socket>, app: App, waiting_bytes: u64) -> io::Result<Self> {
         listen::set_nonblocking(&sockets)?;
         let shared = Shared(Arc::new(Inner {
             connections: Arc::new(Semaphore::new(app.max_connections())),
-            room: Arc::new(Semaphore::new(rows::WAITING_BYTES)),
+            room: Arc::new(Semaphore::new(
+                usize::try_from(waiting_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
+            )),
             next: AtomicI32::new(1),
             clients: Mutex::default(),
             ending: CancellationToken::new(),

@@ -8,9 +8,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::error::PgError;
 use crate::http::{Answer, Client};
 
-/// Rows that wait in memory for a client to ask for them, of all connections, in bytes.
-pub(super) const WAITING_BYTES: usize = 64 << 20;
-
 /// The rows of one statement.
 pub(super) struct Rows {
     /// The `RowDescription`.
@@ -148,10 +145,8 @@ impl Rows {
 fn take(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, PgError> {
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     Arc::clone(room).try_acquire_many_owned(bytes).map_err(|_| {
-        let message = format!(
-            "rows that wait for their clients take more than {} MiB; fetch more at once, or all",
-            WAITING_BYTES >> 20
-        );
+        let message =
+            "rows that wait for their clients take too much memory; fetch more at once, or all";
         PgError::new("53400", message)
     })
 }

@@ -8,8 +8,10 @@ use crate::metrics::Metrics;
 /// The differences between two snapshots.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// Marts whose content is another, also those that came or went.
+    /// Marts whose content is another, also those that came.
     pub(super) marts: Vec<String>,
+    /// Marts that went.
+    pub(super) removed: Vec<String>,
     /// Columns that came (`+`), went (`-`) or have another type, of marts that were there before.
     pub(super) columns: Vec<String>,
 }
@@ -27,10 +29,11 @@ impl Changes {
             if old.map(hash) == new.map(hash) {
                 continue;
             }
-            changes.marts.push(name.clone());
+            let list = if new.is_some() { &mut changes.marts } else { &mut changes.removed };
+            list.push(name.clone());
             if let (Some(old), Some(new)) = (old, new) {
                 let columns = |mart: &Mart| -> Vec<(String, String)> {
-                    let columns = mart.report().columns.iter();
+                    let columns = mart.columns().iter();
                     columns.map(|column| (column.name.clone(), column.ty.clone())).collect()
                 };
                 let changed = columns_between(name, &columns(old), &columns(new));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blake3::Hash;
 use jiff::Timestamp;
 use tracing::warn;
 
+use crate::digest::Digest;
 use crate::publish::Version;
 use crate::scan::{Fault, Identity};
 
@@ -28,7 +28,7 @@ pub(super) struct Entry {
     /// The file's content, if it has a whole footer.
     pub(super) newest: Option<Arc<Version>>,
     /// The newest content when it has no table, by hash and time: to read it again tells nothing new.
-    pub(super) refused: Option<(Hash, Timestamp)>,
+    pub(super) refused: Option<(Digest, Timestamp)>,
     /// The newest content when its table is tried again, which goes on for as long as this is held.
     pub(super) retried: Option<Arc<Version>>,
     /// The last content that has a table.

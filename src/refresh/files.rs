@@ -8,12 +8,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blake3::Hash;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::entry::{Condition, Entry, GONE_FOR, file_name};
-use super::ledger_file::LedgerFile;
+use super::ledger_files::LedgerFiles;
+use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::marts::build::{self, BuildResult, Footer, FooterError, Rejection};
 use crate::pin::{Budget, Pin, PinError};
@@ -35,7 +35,7 @@ pub(super) struct Files {
     budget: Arc<Budget>,
     entries: BTreeMap<String, Entry>,
     staged: Staged,
-    ledger: LedgerFile,
+    ledger: LedgerFiles,
     dir: Option<DirId>,
     replaced_by_empty: Option<&'static str>,
     ignored: Vec<Remark>,
@@ -71,7 +71,7 @@ impl Files {
             budget,
             entries: BTreeMap::new(),
             staged: Staged::default(),
-            ledger: LedgerFile::default(),
+            ledger: LedgerFiles::default(),
             dir: None,
             replaced_by_empty: None,
             ignored: Vec::new(),
@@ -86,7 +86,7 @@ impl Files {
     /// When the directory cannot be read; then nothing is known to have changed.
     pub(super) fn sweep(&mut self, dir: &OpenDir, now: Instant) -> io::Result<Sweep> {
         self.last_scan = now;
-        let mut scan = dir.scan()?;
+        let mut scan = dir.scan(|name| self.entries.contains_key(name))?;
         // A file system that was unmounted leaves an empty directory of another identity behind.
         let known = self.entries.values().any(|entry| entry.gone.is_none());
         if self.dir.is_some_and(|last| last != dir.id()) && scan.candidates.is_empty() && known {
@@ -103,7 +103,9 @@ impl Files {
         let tick = watch::clock_tick(dir);
         let mut sweep = Sweep::default();
         // The ledger first: what it names was on disk before it was, so it is read below.
-        sweep.changed |= self.ledger.look(dir, scan.ledger, tick, now, &mut sweep.look_again);
+        let (changed, look_again) = self.ledger.look(dir, tick, now);
+        sweep.changed |= changed;
+        soonest(&mut sweep.look_again, look_again);
         // The smallest first, so that those that the budget has no room for are the largest.
         scan.candidates.sort_by_key(|candidate| candidate.identity.size());
         for candidate in &scan.candidates {
@@ -134,7 +136,7 @@ impl Files {
         self.ledger.in_force()
     }
 
-    /// Versions by invocation.
+    /// The last versions of each mart.
     pub(super) fn staged(&self) -> &Staged {
         &self.staged
     }
@@ -150,6 +152,12 @@ impl Files {
             .collect()
     }
 
+    /// How many marts have a version that may be good.
+    pub(super) fn good_count(&self) -> usize {
+        let is_good = |entry: &&Entry| entry.newest.is_some() || entry.proven.is_some();
+        self.entries.values().filter(is_good).count()
+    }
+
     /// Files that are not complete yet.
     pub(super) fn landing(&self) -> impl Iterator<Item = Fault> {
         self.entries.iter().filter_map(|(name, entry)| entry.landing(name))
@@ -158,7 +166,7 @@ impl Files {
     /// Files that will not be served.
     pub(super) fn rejected(&self) -> impl Iterator<Item = Fault> {
         let entries = self.entries.iter().filter_map(|(name, entry)| entry.rejected(name));
-        self.ledger.fault().into_iter().chain(self.misnamed.iter().cloned()).chain(entries)
+        self.ledger.faults().chain(self.misnamed.iter().cloned()).chain(entries)
     }
 
     /// Names and types that are never served.
@@ -354,12 +362,15 @@ impl Files {
 
     fn drop_gone(&mut self, there: &HashSet<&str>, now: Instant) -> bool {
         let mut changed = false;
+        let folded: HashSet<String> = there.iter().map(|name| name.to_ascii_lowercase()).collect();
         self.entries.retain(|name, entry| {
             if there.contains(name.as_str()) {
                 return true;
             }
             let gone = *entry.gone.get_or_insert(now);
-            let keep = now.duration_since(gone) < GONE_FOR;
+            // To DuckDB, names that differ in case alone are one: it was renamed.
+            let is_renamed = folded.contains(&name.to_ascii_lowercase());
+            let keep = now.duration_since(gone) < GONE_FOR && !is_renamed;
             if !keep {
                 info!(file = file_name(name), "gone");
                 changed = true;
@@ -380,7 +391,7 @@ impl Files {
 }
 
 /// What tells versions apart.
-fn content(version: &Version) -> (Hash, Timestamp) {
+fn content(version: &Version) -> (Digest, Timestamp) {
     (version.pin.hash(), version.modified())
 }
 

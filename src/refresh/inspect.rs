@@ -9,10 +9,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::files::Files;
+use super::publisher::is_empty_model;
+use crate::mart_dir::MartDir;
 use crate::marts::build::{self, BuildResult, Pool, TableBudget, Verdict};
 use crate::pin::{Budget, PinKind};
 use crate::publish::{self, Decision, Hold, Policy, Situation, Unverified, Version};
-use crate::scan::{Fault, MartDir, Remark};
+use crate::scan::{Fault, Remark};
 
 /// Where marts come from, and what decides about them.
 #[derive(Debug, Clone)]
@@ -123,7 +125,12 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
     let marts = marts.into_iter().map(|(name, version)| Inspected {
         served: chosen.contains_key(&name),
         orphan: chosen.get(&name).is_some_and(|mart| mart.orphan),
-        rows: version.table.get().map_or(0, |table| table.report().rows),
+        rows: match version.table.get() {
+            Some(table) if !is_empty_model(&version, files.ledger().map(Arc::as_ref)) => {
+                table.report().rows
+            }
+            _ => 0,
+        },
         bytes: version.pin.size(),
         modified: version.modified(),
         pin: version.pin.kind(),
@@ -149,5 +156,6 @@ fn decide(intake: &Intake, files: &Files, good: &BTreeMap<String, Arc<Version>>)
         files: good,
         staged: files.staged(),
         published: None,
+        kept: None,
     })
 }

@@ -6,13 +6,13 @@
 //! database takes milliseconds, so a second thread ([`Publisher`]) does that: one target in flight;
 //! what changed meanwhile is decided anew when it is done.
 
-mod builds;
 mod burst;
 mod changes;
 mod entry;
 mod files;
 mod inspect;
-mod ledger_file;
+mod kept;
+mod ledger_files;
 mod publisher;
 mod writer;
 
@@ -36,6 +36,7 @@ use crate::watch::WatchSetting;
 
 pub use inspect::{Inspected, Inspection, Intake, inspect};
 
+use kept::Kept;
 use publisher::{Opener, Prepared, Publisher};
 use writer::Writer;
 
@@ -50,6 +51,8 @@ pub struct Settings {
     pub retain_for: Duration,
     /// …and how many of them.
     pub retain_count: usize,
+    /// How many builds the state directory keeps.
+    pub keep_builds: usize,
     /// The schemas under which every mart can be named.
     pub schemas: Vec<String>,
 }
@@ -58,7 +61,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct BeginWith {
     /// `MARTD_STATE_DIR`: what was published last.
-    pub state: Option<StateDir>,
+    pub state: Option<Arc<StateDir>>,
     /// `DUCKDB_PATH`, until there is a mart.
     pub legacy: Option<LegacyFile>,
 }
@@ -141,7 +144,7 @@ impl Refresh {
         let pool = Arc::new(Pool::start(builders, report)?);
         let opener =
             Opener::new(Arc::clone(&pool), engine, settings.schemas.clone(), metrics.clone());
-        let publisher = Publisher::start(opener, mailbox.clone(), state)?;
+        let publisher = Publisher::start(opener, mailbox.clone(), state.clone())?;
         let pulse = Pulse { loops: Arc::default(), budget: Arc::clone(metrics.pins()) };
         let mut writer = Writer::new(
             settings,
@@ -152,7 +155,7 @@ impl Refresh {
             metrics,
             pulse.clone(),
         );
-        writer.begin(restored, legacy);
+        writer.begin(restored, Kept::new(state), legacy);
         let thread =
             thread::Builder::new().name("refresh".to_owned()).spawn(move || writer.run(&inbox))?;
         Ok(Self { mailbox, pulse, pool, thread: Some(thread) })

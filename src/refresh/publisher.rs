@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::{Mailbox, Message};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
+use crate::digest::Hasher;
 use crate::engine::{Engine, Lease, Table};
 use crate::hooks;
 use crate::ledger::{Ledger, Model};
@@ -20,6 +21,7 @@ use crate::legacy::LegacyVersion;
 use crate::marts::build::{BuiltLegacyTable, BuiltTable, Pool};
 use crate::metrics::Metrics;
 use crate::publish::{Chosen, Target, Version};
+use crate::scan::Remark;
 use crate::state::StateDir;
 
 /// Hands targets to the thread. The thread ends when this is dropped.
@@ -39,9 +41,9 @@ enum Job {
 pub(super) enum Prepared {
     /// Of a target; an error when the engine does not serve it.
     Snapshot(Result<Snapshot, String>),
-    /// Of the legacy file: a snapshot or the reason why it cannot be served; an error when that says
-    /// nothing about the file.
-    Legacy(Result<Result<Snapshot, String>, String>),
+    /// Of the legacy file: a snapshot and what it leaves out, or the reason why it cannot be served; an
+    /// error when that says nothing about the file.
+    Legacy(Result<Result<(Snapshot, Vec<Remark>), String>, String>),
 }
 
 /// What the thread makes snapshots with.
@@ -59,7 +61,7 @@ impl Publisher {
     pub(super) fn start(
         mut opener: Opener,
         mailbox: Mailbox,
-        state: Option<StateDir>,
+        state: Option<Arc<StateDir>>,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         thread::Builder::new().name("publish".to_owned()).spawn(move || {
@@ -113,7 +115,7 @@ impl Opener {
     fn open(&mut self, target: Target, current: Option<&Snapshot>) -> Result<Snapshot, String> {
         let mut marts = marts(&target)?;
         let tables = tables(&target, &marts);
-        let id = target.id();
+        let id = snapshot_id(&target, &marts);
         let lease = match current.filter(|current| current.lease.serves(&tables)) {
             // Only the ledger changed, for example after `dbt test`.
             Some(current) => Arc::clone(&current.lease),
@@ -123,7 +125,10 @@ impl Opener {
         Ok(self.snapshot(id, Source::Parquet, marts, lease, target))
     }
 
-    fn legacy(&mut self, version: &LegacyVersion) -> Result<Result<Snapshot, String>, String> {
+    fn legacy(
+        &mut self,
+        version: &LegacyVersion,
+    ) -> Result<Result<(Snapshot, Vec<Remark>), String>, String> {
         let built = self.pool.build_legacy(version, &self.schemas);
         let built = built.map_err(|error| format!("the legacy file could not be read: {error}"))?;
         if !version.is_copied() && !version.is_current() {
@@ -133,9 +138,17 @@ impl Opener {
             Ok(built) => built,
             Err(reason) => return Ok(Err(reason)),
         };
-        let (mut tables, mut chosen) = (Vec::new(), BTreeMap::new());
+        let (mut tables, mut chosen, mut left_out) = (Vec::new(), BTreeMap::new(), Vec::new());
         for BuiltLegacyTable { schema, name, outcome } in built {
-            let Ok(table) = outcome else { continue };
+            let table = match outcome {
+                Ok(table) => table,
+                Err(reason) => {
+                    let reason =
+                        format!("is a view of the legacy file that cannot be read: {reason}");
+                    left_out.push(Remark { file: format!("{schema}.{name}"), reason });
+                    continue;
+                }
+            };
             let mart = Version::new(name.clone(), None, Arc::clone(&version.file));
             let _ = mart.table.set(Arc::clone(&table));
             tables.push(Table { schema: Some(schema), ..engine_table(&name, None, table) });
@@ -145,7 +158,7 @@ impl Opener {
         let marts = marts(&target)?;
         let id = version.id();
         let lease = self.engine.publish(&id, tables)?;
-        Ok(Ok(self.snapshot(id, Source::Duckdb, marts, lease, target)))
+        Ok(Ok((self.snapshot(id, Source::Duckdb, marts, lease, target), left_out)))
     }
 
     /// Asks each mart whose rule names a column for that column's newest value, unless that is known.
@@ -202,8 +215,9 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
     let mart = |(name, chosen): (&String, &Chosen)| {
         let version = Arc::clone(&chosen.version);
         let table = version.table.get().ok_or_else(|| format!("mart {name} has no table"))?;
-        let table = Arc::clone(table);
-        Ok((name.clone(), Mart { version, table, orphan: chosen.orphan, loaded: None }))
+        let is_empty_model = is_empty_model(&version, target.ledger.as_deref());
+        let (table, orphan, build) = (Arc::clone(table), chosen.orphan, target.build_of(name));
+        Ok((name.clone(), Mart { version, table, is_empty_model, orphan, build, loaded: None }))
     };
     target.marts.iter().map(mart).collect()
 }
@@ -211,7 +225,8 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
 fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {
     let table = |(name, mart): (&String, &Mart)| {
         let model = target.ledger.as_ref().and_then(|ledger| ledger.model(name));
-        engine_table(name, model, Arc::clone(&mart.table))
+        let table = engine_table(name, model, Arc::clone(&mart.table));
+        Table { is_empty: mart.is_empty_model, ..table }
     };
     marts.iter().map(table).collect()
 }
@@ -227,9 +242,33 @@ fn engine_table(name: &str, model: Option<&Model>, table: Arc<BuiltTable>) -> Ta
         name: name.to_owned(),
         schema: model.and_then(|model| model.schema.clone()),
         columns: report.columns.clone(),
-        is_empty: report.empty_model,
+        is_empty: false,
         description: model.and_then(|model| model.description.clone()).unwrap_or_default(),
         meanings: meanings.collect(),
         table,
     }
+}
+
+/// The id of a snapshot: of what its files have, and of those that are empty models only because the ledger
+/// says so.
+fn snapshot_id(target: &Target, marts: &BTreeMap<String, Mart>) -> String {
+    let id = target.id();
+    let mut empty = marts.iter().filter(|(_, mart)| mart.is_empty_model).peekable();
+    if empty.peek().is_none() {
+        return id;
+    }
+    let mut hasher = Hasher::default();
+    hasher.update_text(&id);
+    empty.for_each(|(name, _)| hasher.update_text(name));
+    hasher.finish().short()
+}
+
+/// Whether a version is what dbt-duckdb writes for a model without rows: one row of NULLs alone, in a
+/// file that dbt stamped, or of a model that the ledger names. Others mean their one row.
+pub(super) fn is_empty_model(version: &Version, ledger: Option<&Ledger>) -> bool {
+    let is_dbts = || {
+        version.invocation_id.is_some()
+            || ledger.is_some_and(|ledger| ledger.model(&version.name).is_some())
+    };
+    version.table.get().is_some_and(|table| table.report().is_null_row) && is_dbts()
 }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
-use super::builds::Builds;
 use super::burst::Burst;
 use super::changes::Changes;
 use super::files::{Files, Sweep};
+use super::kept::Kept;
 use super::publisher::{Prepared, Publisher};
 use super::{Mailbox, Message, Pulse, Settings};
-use crate::catalog::{Catalog, Held, Retained, Snapshot, Source, State};
+use crate::catalog::{Catalog, Held, Publishing, Retained, Snapshot, Source, State};
 use crate::events::Events;
 use crate::hooks;
 use crate::legacy::{LegacyFile, Trouble};
@@ -68,9 +68,11 @@ pub(super) struct Writer {
     retry: Option<Instant>,
     current: Option<Arc<Snapshot>>,
     retained: Vec<Retained>,
-    builds: Builds,
     held: Option<Held>,
     directory: Option<String>,
+    kept: Kept,
+    /// Whether the log says that no records decide.
+    told_of_files: bool,
 }
 
 impl Writer {
@@ -108,14 +110,21 @@ impl Writer {
             retry: None,
             current: None,
             retained: Vec::new(),
-            builds: Builds::default(),
             held: None,
             directory: None,
+            kept: Kept::default(),
+            told_of_files: false,
         }
     }
 
     /// Begins with what the state directory kept, or else with the legacy file.
-    pub(super) fn begin(&mut self, restored: Option<Target>, legacy: Option<LegacyFile>) {
+    pub(super) fn begin(
+        &mut self,
+        restored: Option<Target>,
+        kept: Kept,
+        legacy: Option<LegacyFile>,
+    ) {
+        self.kept = kept;
         match restored {
             Some(target) => self.choose(target),
             None => self.legacy = legacy,
@@ -171,9 +180,6 @@ impl Writer {
                 landed.into_iter().for_each(|version| self.submit(version));
                 self.note_directory(self.files.replaced_by_empty().map(str::to_owned));
                 if changed {
-                    if let Some(ledger) = self.files.ledger() {
-                        self.builds.named(ledger, self.current.as_deref());
-                    }
                     self.unsettled.get_or_insert(Burst::begin(now)).go_on(now);
                 }
                 let interval = self.watch.interval();
@@ -183,8 +189,7 @@ impl Writer {
                 };
             }
             Err(error) => {
-                let path = self.settings.intake.dir.path().display();
-                self.note_directory(Some(format!("{path} cannot be read: {error}")));
+                self.note_directory(Some(self.settings.intake.dir.unreadable(&error)));
                 self.metrics.unreadable();
                 self.next_scan = now + ABSENT_INTERVAL;
                 self.scan_reason = ScanReason::Timer;
@@ -264,6 +269,7 @@ impl Writer {
         let mut has_marts = false;
         self.go_without(now);
         if self.directory.is_none() {
+            self.kept.look(self.files.ledger(), &self.retained, self.metrics.pins());
             let decision = self.decide(now);
             has_marts = decision.target.as_ref().is_some_and(|target| !target.marts.is_empty());
             self.follow(decision, now);
@@ -331,12 +337,21 @@ impl Writer {
             ledger: self.files.ledger(),
             files: &files,
             staged: self.files.staged(),
+            kept: self.kept.target(),
             published: self
                 .current
                 .as_ref()
                 .filter(|snapshot| snapshot.source == Source::Parquet)
                 .map(|snapshot| &snapshot.target),
         })
+    }
+
+    fn publishing(&self) -> Publishing {
+        let has_ledger = self.files.ledger().is_some();
+        match publish::goes_by_builds(self.settings.intake.policy, has_ledger) {
+            true => Publishing::Builds,
+            false => Publishing::Files,
+        }
     }
 
     fn next_wake(&self) -> Instant {
@@ -392,9 +407,13 @@ impl Writer {
         self.preparing = false;
         let snapshot = match prepared {
             Prepared::Snapshot(snapshot) => snapshot,
-            Prepared::Legacy(Ok(Ok(snapshot))) => Ok(snapshot),
+            Prepared::Legacy(Ok(Ok((snapshot, left_out)))) => {
+                if let Some(legacy) = &mut self.legacy {
+                    legacy.leave_out(left_out);
+                }
+                Ok(snapshot)
+            }
             Prepared::Legacy(Ok(Err(reason))) => {
-                warn!(reason, "the legacy file is rejected");
                 if let Some(legacy) = &mut self.legacy {
                     legacy.reject(reason);
                 }
@@ -432,9 +451,17 @@ impl Writer {
             verified = snapshot.verified,
             marts = snapshot.marts.len(),
             changed = changes.marts.join(","),
+            removed = changes.removed.join(","),
             columns = changes.columns.join(", "),
             "published"
         );
+        if self.publishing() == Publishing::Files && !self.told_of_files {
+            self.told_of_files = true;
+            info!(
+                "each file is published as it lands, because no record says which belong together; \
+                 docs/ledger.md tells how to publish whole builds"
+            );
+        }
         self.files.forget_older_than(&snapshot.target);
         let served = self.current.as_ref().and_then(|current| current.ledger.as_ref());
         if served != snapshot.ledger.as_ref() {
@@ -444,26 +471,29 @@ impl Writer {
             self.retained.insert(0, Retained { snapshot: replaced, replaced: Instant::now() });
             self.retained.truncate(self.settings.retain_count);
         }
-        self.builds.served(self.current.as_deref());
     }
 
     fn store(&self) {
+        let left_out = self.legacy.iter().flat_map(LegacyFile::left_out);
         let legacy_fault = self.legacy.as_ref().and_then(LegacyFile::fault);
         let state = Arc::new(State {
             snapshot: self.current.clone(),
             retained: self.retained.clone(),
-            builds: self.builds.in_served(),
+            publishing: self.publishing(),
             held: self.held.clone(),
             rejected: self.files.rejected().chain(legacy_fault).collect(),
             landing: self.files.landing().collect(),
-            ignored: self.files.ignored().to_vec(),
+            ignored: self.files.ignored().iter().chain(left_out).cloned().collect(),
+            building: (self.building.len(), self.files.good_count()),
             directory: self.directory.clone(),
             legacy: self.legacy.as_ref().and_then(|legacy| legacy.trouble().cloned()),
             watch: self.watch.mode(),
             watch_degraded: self.watch.degraded().map(str::to_owned),
         });
         if let Some(before) = self.catalog.store(Arc::clone(&state)) {
-            self.events.note(&before, &state);
+            let dir = self.settings.intake.dir.path();
+            let is_there = |file: &str| dir.join(file).symlink_metadata().is_ok();
+            self.events.note(&before, &state, is_there);
         }
     }
 }

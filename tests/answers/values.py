@@ -37,6 +37,7 @@ TICKS_PER_SECOND = {
     "timestamp_ns": 1_000_000_000,
 }
 REL_TOLERANCE = 1e-9
+DAYS_OF_400_YEARS = 146_097
 
 
 class Difference(Exception):
@@ -132,13 +133,26 @@ def from_text(kind: Kind, value: Any) -> Any:
     return from_scalar_text(kind, value)
 
 
+# DuckDB's `12000-01-01`, and `0044-03-15 (BC)`, which is the year -43: there is a year 0.
+_YEAR = re.compile(r"^\+?(\d+)(-\d\d-\d\d)( \(BC\))?")
+
+
+def year_text(year: int) -> str:
+    sign = "-" if year < 0 else "+" if year > 9999 else ""
+    return f"{sign}{abs(year):04}"
+
+
 def from_scalar_text(kind: Kind, text: str) -> Any:
     if kind.id in INTEGERS:
         return int(text)
+    if kind.id == "decimal":
+        return re.sub(r"^(-?)\.", r"\g<1>0.", text)  # DuckDB has no digit before the point of DECIMAL(4, 4)
     if kind.id == "float":
         return ctypes.c_float(float(text)).value  # the text has no more digits than it needs
     if kind.id == "double":
         return float(text)
+    if kind.id in TICKS_PER_SECOND.keys() | {"date"}:
+        text = _YEAR.sub(lambda m: year_text(1 - int(m[1]) if m[3] else int(m[1])) + m[2], text)
     if kind.id in TICKS_PER_SECOND:
         text = text.replace(" ", "T").removesuffix("+00").removesuffix("Z")
         return text.rstrip("0").removesuffix(".") if "." in text else text
@@ -276,7 +290,10 @@ def from_arrow(kind: Kind, array: pa.Array) -> list[Any]:
 def day_text(days: int) -> str:
     if abs(days) == (1 << 31) - 1:
         return "infinity" if days > 0 else "-infinity"
-    return (date(1970, 1, 1) + timedelta(days)).isoformat()
+    # Python has no years before 1 or after 9999. All spans of 400 years are alike.
+    spans, days = divmod(days, DAYS_OF_400_YEARS)
+    day = date(1970, 1, 1) + timedelta(days)
+    return f"{year_text(day.year + 400 * spans)}-{day.month:02}-{day.day:02}"
 
 
 def time_text(ticks: int, per_second: int) -> str:

@@ -202,6 +202,43 @@ fn five_thousand_idle_connections_take_512_places_and_give_them_back() {
 }
 
 #[test]
+fn silent_connections_keep_nobody_out() {
+    let (_root, martd) = start(&[("MARTD_HEADER_TIMEOUT", "10m"), ("MARTD_MAX_CONNECTIONS", "50")]);
+    let asked: Vec<TcpStream> = (0..5)
+        .map(|_| {
+            let mut stream = connect(&martd);
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("write");
+            assert!(stream.read(&mut [0; 1 << 10]).expect("an answer") > 0);
+            stream
+        })
+        .collect();
+    // Those that begin to ask and do not go on are as silent.
+    let silent: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut stream = TcpStream::connect(&martd.address).expect("the backlog has room");
+            if number % 2 == 0 {
+                let _ = stream.write_all(b"GET /livez HTTP/1.1\r\n"); // it may be closed by then
+            }
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        let mut stream = connect(&martd); // a new one, after all those
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .expect("write");
+        let answer = rest(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // Whoever has asked is not who gives way.
+    for mut stream in asked {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("write");
+        assert!(stream.read(&mut [0; 1 << 10]).expect("an answer") > 0);
+    }
+    drop(silent);
+}
+
+#[test]
 fn what_is_not_http_gets_a_word_or_nothing() {
     let (_root, martd) = start(&[]);
     let before = Usage::of(martd.pid());

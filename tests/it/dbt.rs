@@ -23,7 +23,15 @@ impl Project {
     fn new() -> Self {
         let copy = tempfile::tempdir().expect("a temporary directory");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt");
-        for part in ["dbt_project.yml", "profiles.yml", "macros", "models", "tests"] {
+        for part in [
+            "dbt_project.yml",
+            "packages.yml",
+            "profiles.yml",
+            "macros",
+            "models",
+            "package",
+            "tests",
+        ] {
             let status = Command::new("cp")
                 .arg("-r")
                 .args([source.join(part), copy.path().join(part)])
@@ -31,16 +39,23 @@ impl Project {
                 .expect("cp runs");
             assert!(status.success(), "{part} is copied");
         }
-        Self { copy, root: Root::new() }
+        let project = Self { copy, root: Root::new() };
+        assert!(project.dbt(&["deps"]).success, "the package is installed");
+        project
     }
 
     /// Runs dbt over 1,000 transactions.
     fn dbt(&self, arguments: &[&str]) -> Run {
+        self.dbt_with("transactions: 1000", arguments)
+    }
+
+    /// Runs dbt with these variables.
+    fn dbt_with(&self, variables: &str, arguments: &[&str]) -> Run {
         let dbt = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/dbt");
         assert!(dbt.exists(), "dbt is not installed: run make .venv/ready");
         let output = Command::new(dbt)
             .args(arguments)
-            .args(["--vars", "{transactions: 1000}"])
+            .args(["--vars", &format!("{{{variables}}}")])
             .current_dir(self.copy.path())
             .env("PARQUET_DIR", self.root.path())
             .env("DUCKDB_PATH", ":memory:")
@@ -48,19 +63,26 @@ impl Project {
             .expect("dbt runs");
         let text = String::from_utf8_lossy(&output.stdout);
         println!("dbt {arguments:?}: {}\n{text}", output.status);
-        let ledger = std::fs::read(self.root.mart("_build.json")).ok();
-        let invocation = ledger.map(|text| {
-            let json: Json = serde_json::from_slice(&text).expect("the ledger is JSON");
-            json["build"]["invocation_id"].as_str().expect("an id").to_owned()
+        Run { success: output.status.success(), invocation: self.last_build() }
+    }
+
+    /// The id of the last run that left a record.
+    fn last_build(&self) -> Option<String> {
+        let records = std::fs::read_dir(self.root.mart("_builds")).ok()?;
+        let builds = records.map(|entry| {
+            let text = std::fs::read(entry.expect("an entry").path()).expect("a record");
+            let record: Json = serde_json::from_slice(&text).expect("the record is JSON");
+            let said = |key: &str| record["build"][key].as_str().expect("text").to_owned();
+            (said("finished_at"), said("id"))
         });
-        Run { success: output.status.success(), invocation }
+        builds.max().map(|(_, id)| id)
     }
 
     /// Runs dbt and expects all to succeed; the invocation.
     fn good(&self, arguments: &[&str]) -> String {
         let run = self.dbt(arguments);
         assert!(run.success, "dbt {arguments:?} failed");
-        run.invocation.expect("a ledger")
+        run.invocation.expect("a record")
     }
 
     fn file(&self, path: &str) -> PathBuf {
@@ -109,7 +131,7 @@ fn a_partial_build_on_an_empty_database_leaves_the_other_marts_as_they_are() {
     let martd = Martd::start(project.root.path());
     wait_build(&martd, &first);
 
-    let partial = project.good(&["run", "--select", "dim_tags"]);
+    let partial = project.good(&["build", "--select", "dim_tags"]);
     let snapshot = wait_build(&martd, &partial);
     for mart in snapshot["marts"].as_array().expect("marts") {
         let expected = if mart["name"] == "dim_tags" { &partial } else { &first };
@@ -130,7 +152,7 @@ fn a_failing_data_test_holds_until_what_failed_is_built_again() {
     assert!(!failed.success);
     let held = martd.wait_snapshot("the hold", |s| !s["held"]["outstanding"][0].is_null());
     assert_eq!(held["held"]["outstanding"][0]["unique_id"], "test.finance.no_tags");
-    assert_eq!(held["held"]["invocation_id"], failed.invocation.expect("a ledger").as_str());
+    assert_eq!(held["held"]["invocation_id"], failed.invocation.expect("a record").as_str());
     assert_eq!(held["build"]["invocation_id"], good.as_str());
 
     let other = project.good(&["run", "--select", "dim_accounts"]);
@@ -166,4 +188,41 @@ fn an_empty_model_has_no_rows_and_a_dropped_one_is_an_orphan() {
     wait_for("the orphan to be served", || {
         (martd.query("FROM mart.fct_goal_progress").status == 200).then_some(())
     });
+}
+
+#[test]
+fn martd_publish_vouches_for_what_dbt_did() {
+    let project = Project::new();
+    let publish = |command: &[&str]| {
+        assert!(
+            project.dbt_with("transactions: 1000, martd_targets: []", command).success,
+            "dbt {command:?} failed"
+        );
+        let target = project.file("target");
+        let paths = [project.root.path(), &target].map(|path| path.to_str().expect("UTF-8"));
+        let output =
+            crate::harness::run(&["publish", "--dir", paths[0], "--dbt-target", paths[1]], &[]);
+        assert_eq!(output.code, 0, "{output:?}");
+        serde_json::from_str::<Json>(&output.out).expect("JSON")
+    };
+    let build = |said: &Json| said["build"].as_str().expect("an id").to_owned();
+    let first = publish(&["build"]);
+    assert_eq!(first["vouched"].as_array().map(Vec::len), Some(11), "{first}");
+    let martd = Martd::start(project.root.path());
+    assert!(wait_build(&martd, &build(&first))["held"].is_null());
+
+    let run = publish(&["run", "--select", "dim_tags"]);
+    assert_eq!(names(&run["vouched"], "name"), ["dim_tags"]);
+    let held = martd.wait_snapshot("the hold", |snapshot| {
+        let reason = snapshot["held"]["reason"].as_str();
+        reason.is_some_and(|reason| reason.starts_with("not tested yet: test.finance."))
+    });
+    assert_eq!(held["build"]["invocation_id"], first["build"]);
+
+    let tested = publish(&["test", "--select", "dim_tags"]);
+    let snapshot = wait_build(&martd, &build(&tested));
+    assert!(snapshot["held"].is_null(), "{snapshot}");
+    let marts = snapshot["marts"].as_array().expect("marts").iter();
+    let own = marts.filter(|mart| mart["invocation_id"] == run["build"]);
+    assert_eq!(own.count(), 1, "the run's own mart is of the run");
 }

@@ -47,7 +47,12 @@ fn a_name_that_was_rebound_to_loopback_reads_nothing() {
 #[test]
 fn a_page_of_another_site_runs_nothing() {
     let (_root, martd) = martd(&[]);
-    for line in ["origin: http://evil.example", "origin: null", "sec-fetch-site: cross-site"] {
+    for line in [
+        "origin: http://evil.example",
+        "origin: null",
+        "sec-fetch-site: cross-site",
+        "sec-fetch-site: same-site",
+    ] {
         let answer = ask(&martd, QUERY, &["host: localhost", line]);
         assert!(answer.starts_with("http/1.1 403"), "{line}: {answer}");
         assert!(answer.contains("origin-not-allowed"), "{line}: {answer}");

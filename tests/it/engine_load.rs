@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use crate::engine::{ASOF, BACKTRACKS, kill, land};
-use crate::harness::{Answer, Faults, Martd, Root, Tokens, wait_for};
+use crate::harness::{Answer, Faults, Martd, PATIENCE, Root, Tokens, wait_for};
 use crate::metrics::Scrape;
 use crate::proc::{Usage, children, engine};
 
@@ -87,7 +87,13 @@ impl Stage {
     }
 
     fn assert_back_at(&self, before: &Level) {
-        wait_for(&format!("{before:?} again"), || (self.level() == *before).then_some(()));
+        let mut level = self.level();
+        let begun = Instant::now();
+        while level != *before {
+            assert!(begun.elapsed() < PATIENCE, "{level:?}, and before {before:?}");
+            thread::sleep(Duration::from_millis(20));
+            level = self.level();
+        }
     }
 
     /// One of the clients, until it is told to stop: what it asks has one right answer.

@@ -132,6 +132,39 @@ fn what_happens_is_told_in_order_and_can_be_resumed() {
 }
 
 #[test]
+fn a_running_build_is_no_failure_and_a_removal_no_change() {
+    let (root, writer, mut project) = (Root::new(), Writer::new(), Project::default());
+    writer.land_stamped(&root, "a", "SELECT 1 AS x", Some("one"));
+    writer.land(&root, "rates", "SELECT 1 AS x");
+    project.built("a", "one");
+    project.write_ledger(&root, "one");
+    let martd = Martd::start(root.path());
+    martd.wait_snapshot("both", |snapshot| snapshot["marts"][1]["name"] == "rates");
+    let listener = Listener::new(&martd, "");
+    listener.events.recv_timeout(PATIENCE).expect("a greeting");
+
+    writer.land_stamped(&root, "a", "SELECT 2 AS x", Some("two"));
+    assert_eq!(listener.expect("building").data["invocation_id"], "two");
+    assert!(martd.get("/").body.contains("A build is running"));
+    project.built("a", "two");
+    project.write_ledger(&root, "two");
+    assert_eq!(listener.expect("snapshot").data["changed"], serde_json::json!(["a"]));
+
+    std::fs::remove_file(root.mart("rates.parquet")).expect("remove");
+    let removal = listener.expect("snapshot").data;
+    assert_eq!(
+        (&removal["removed"], &removal["changed"]),
+        (&["rates"][..].into(), &Json::Array(Vec::new()))
+    );
+    assert!(martd.get("/").body.contains("removed rates"), "the page says so");
+
+    put(root.mart("bad.parquet"), b"PAR1 this is no Parquet file at all PAR1");
+    assert_eq!(listener.expect("rejected").data["file"], "bad.parquet");
+    std::fs::remove_file(root.mart("bad.parquet")).expect("remove");
+    assert_eq!(listener.expect("removed").data["file"], "bad.parquet");
+}
+
+#[test]
 fn listeners_take_connections_and_no_slots_and_only_so_many() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS x");

@@ -137,7 +137,7 @@ fn with_a_full_state_directory_martd_serves_on_and_keeps_the_last_snapshot_that_
     let kept = || {
         let manifest = fs::read(namespace.path(&state.path().join("snapshot.json"))).ok()?;
         let manifest: Json = serde_json::from_slice(&manifest).ok()?;
-        manifest["id"].as_str().map(str::to_owned)
+        manifest["snapshots"][0]["id"].as_str().map(str::to_owned)
     };
     wait_for("the first snapshot to be kept", || (kept()? == first["id"].as_str()?).then_some(()));
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify;
 use serde_json::Value as Json;
 
-use crate::harness::{Martd, Root, names, wait_for};
+use crate::harness::{Martd, Root, names, run, wait_for};
 use crate::proc::builders;
-use crate::writers::Writer;
+use crate::writers::{Project, Writer, put};
 
 fn reasons(list: &Json) -> BTreeMap<String, String> {
     let list = list.as_array().expect("a list");
@@ -153,16 +153,121 @@ fn a_burst_of_eleven_files_is_published_in_one_or_two_snapshots() {
 }
 
 #[test]
-fn dbt_duckdbs_all_null_row_of_an_empty_model_is_not_served() {
+fn one_row_of_nulls_is_an_empty_model_of_dbts_alone() {
     let root = Root::new();
-    Writer::new().land(&root, "empty", "SELECT NULL::INTEGER AS a, NULL::VARCHAR AS b");
-    Writer::new().land(&root, "one", "SELECT NULL::INTEGER AS a, 'x' AS b");
-    let martd = Martd::start(root.path());
-    let snapshot = martd.wait_ready();
+    let writer = Writer::new();
+    let nulls = "SELECT NULL::INTEGER AS a, NULL::VARCHAR AS b";
+    writer.land(&root, "anybodys", nulls);
+    writer.land(&root, "named", nulls);
+    writer.land_stamped(&root, "stamped", nulls, Some("first"));
+    writer.land_stamped(&root, "stamped_row", "SELECT NULL::INTEGER AS a, 'x' AS b", Some("first"));
+    let martd = Martd::start_with(root.path(), &[("MARTD_PUBLISH", "file")]);
+    let snapshot = martd.wait_snapshot("all", |s| !s["marts"][3].is_null());
+    let rows = |snapshot: &Json, martd: &Martd, expected: [u64; 4]| {
+        for (mart, rows) in snapshot["marts"].as_array().expect("marts").iter().zip(expected) {
+            let name = mart["name"].as_str().expect("a name");
+            assert_eq!(mart["rows"], rows, "{name}");
+            let answer = martd.query(&format!("SELECT count(*) FROM mart.{name}"));
+            assert_eq!(answer.value(), rows, "{name}");
+        }
+    };
+    rows(&snapshot, &martd, [1, 1, 0, 1]);
 
-    assert_eq!(snapshot["marts"][0]["rows"], 0);
-    assert_eq!(martd.query("SELECT count(*) FROM mart.empty").value(), 0);
-    assert_eq!(martd.query("SELECT count(*) FROM mart.one").value(), 1);
+    // dbt says that one of them is a model of its.
+    let mut project = Project::default();
+    for model in ["named", "stamped", "stamped_row"] {
+        project.built(model, "first");
+    }
+    project.write_ledger(&root, "first");
+    let snapshot = martd.wait_snapshot("the ledger", |s| s["marts"][1]["rows"] == 0);
+    rows(&snapshot, &martd, [1, 0, 0, 1]);
+    let check =
+        run(&["check", root.path().to_str().expect("UTF-8")], &[("MARTD_PUBLISH", "file")]).out;
+    let line = |file: &str| check.lines().find(|line| line.starts_with(file)).map(str::to_owned);
+    for (file, rows) in
+        [("anybodys.parquet", "1"), ("named.parquet", "0"), ("stamped.parquet", "0")]
+    {
+        let line = line(file).unwrap_or_else(|| panic!("{check}"));
+        assert_eq!(line.split_whitespace().nth(2), Some(rows), "{line}");
+    }
+}
+
+#[test]
+fn a_newcomer_does_not_take_the_place_of_its_lower_case() {
+    let root = Root::new();
+    let writer = Writer::new();
+    writer.land(&root, "sales", "SELECT 1 AS x");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    writer.land(&root, "Sales", "SELECT 2 AS x");
+    writer.land(&root, "other", "SELECT 3 AS x");
+    let snapshot = martd.wait_snapshot("the other", |s| !s["marts"][1].is_null());
+    assert_eq!(names(&snapshot["marts"], "name"), ["other", "sales"]);
+    assert_eq!(names(&snapshot["rejected"], "file"), ["Sales.parquet"]);
+    assert_eq!(martd.query("SELECT x FROM mart.Sales").value(), 1, "names have no case");
+
+    // Written again, it is the one that is served still.
+    writer.land(&root, "sales", "SELECT 4 AS x");
+    martd
+        .wait_snapshot("the new version", |_| martd.query("SELECT x FROM mart.sales").value() == 4);
+    // Renamed, it is one mart all the time.
+    std::fs::rename(root.mart("Sales.parquet"), root.mart("sales.parquet")).expect("rename");
+    martd.wait_snapshot("the other file", |_| martd.query("SELECT x FROM mart.sales").value() == 2);
+    std::fs::rename(root.mart("sales.parquet"), root.mart("SALES.parquet")).expect("rename");
+    let snapshot = martd.wait_snapshot("the new name", |s| s["marts"][0]["name"] == "SALES");
+    assert_eq!(names(&snapshot["marts"], "name"), ["SALES", "other"]);
+    assert_eq!(names(&snapshot["rejected"], "file"), [""; 0]);
+}
+
+#[test]
+fn a_mart_may_have_any_name() {
+    let root = Root::new();
+    let writer = Writer::new();
+    let names = [
+        "sales.csv",
+        "x.parquet",
+        "a*b",
+        "back\\slash",
+        "dir?",
+        "[ab]",
+        "sp ace",
+        "quo\"te",
+        "it's",
+        "größe",
+        "🦆",
+        "select",
+        "1",
+        "a;b",
+        "--",
+        "mart.a",
+        "s3:x",
+        "~",
+        "t",
+        "%s",
+        "$1",
+        "main",
+    ];
+    for (number, name) in names.iter().enumerate() {
+        // DuckDB writes where no name is a pattern.
+        put(
+            root.mart(&format!("{name}.parquet")),
+            &writer.parquet(&format!("SELECT {number} AS x"), None),
+        );
+    }
+    let martd = Martd::start(root.path());
+    let snapshot = martd.wait_snapshot("all", |s| !s["marts"][names.len() - 1].is_null());
+    assert_eq!(snapshot["rejected"], serde_json::json!([]));
+    for (number, name) in names.iter().enumerate() {
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        for schema in ["mart", "main_mart"] {
+            let answer = martd.query(&format!("SELECT x FROM {schema}.{quoted}"));
+            assert_eq!(answer.value(), number, "{schema}.{quoted}");
+        }
+        assert_eq!(
+            martd.query(&format!("SELECT count(*) FROM mart.{quoted} AS \"a*b\"")).value(),
+            1
+        );
+    }
 }
 
 #[test]

@@ -373,20 +373,64 @@ fn every_type_is_right_in_every_format() {
 }
 
 #[test]
-fn types_without_an_answer_say_so() {
+fn a_type_without_a_form_says_what_to_cast() {
     let root = Root::new();
-    Writer::new().land(&root, "shapes", "SELECT 'POINT (1 2)'::GEOMETRY AS g");
+    let writer = Writer::new();
+    writer.land(&root, "things", "SELECT 1 AS i, {'a': 1, 'b': ['x']}::VARIANT AS \"the v\"");
     let martd = Martd::start(root.path());
     martd.wait_ready();
     for (format, _) in FORMATS {
-        for column in ["g", "[g] AS g", "{'a': g} AS g"] {
-            let query = json!({"sql": format!("SELECT {column} FROM mart.shapes")});
+        for columns in
+            ["*", "\"the v\"", "[\"the v\"] AS \"the v\"", "{'a': \"the v\"} AS \"the v\""]
+        {
+            let query = json!({"sql": format!("SELECT {columns} FROM mart.things")});
             let answer = raw(&martd, format, &query, "");
             assert!(answer.head.starts_with("http/1.1 400"), "{format}: {}", answer.head);
             let problem: Json = serde_json::from_slice(&answer.body).expect("a problem");
+            assert_eq!(problem["type"], "urn:martd:problem:unsupported-type");
+            assert_eq!(problem["title"], "A column has a type that must be cast");
             let detail = problem["detail"].as_str().expect("a detail");
-            assert!(detail.contains(r#"column "g" has type GEOMETRY; cast it"#), "{detail}");
+            assert!(detail.contains("VARIANT, which column \"the v\" has"), "{detail}");
+            // What it says to write is answered.
+            let (_, advice) = detail.split_once("columns, ").expect("advice");
+            let answer = martd.query(&format!("{advice} FROM mart.things"));
+            assert_eq!(answer.rows(), json!([{"i": 1, "the v": r#"{"a":1,"b":["x"]}"#}]));
         }
     }
-    assert_eq!(martd.query("SELECT g::VARCHAR AS g FROM mart.shapes").value(), "POINT (1 2)");
+}
+
+#[test]
+fn a_geometry_is_well_known_binary() {
+    let root = Root::new();
+    let shapes = [
+        "POINT(1 2)",
+        "POINT Z(1 2 3)",
+        "LINESTRING EMPTY",
+        "POLYGON((0 0, 4 0, 4 4, 0 0), (1 1, 2 1, 2 2, 1 1))",
+        "MULTIPOINT(1 2, 3 4)",
+        "GEOMETRYCOLLECTION Z(POINT Z(1 2 3), MULTIPOLYGON Z(((0 0 1, 1 0 1, 1 1 1, 0 0 1))))",
+    ];
+    let rows = format!("('{}'), (NULL)", shapes.join("'), ('"));
+    let select = format!("SELECT v::GEOMETRY AS g FROM (VALUES {rows}) t(v)");
+    Writer::new().land(&root, "shapes", &select);
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    for format in ["json", "ndjson", "csv"] {
+        let ask = |column: &str| {
+            let sql = format!("SELECT {column} AS g FROM mart.shapes");
+            let body = raw(&martd, format, &json!({"sql": sql}), "").body;
+            String::from_utf8(body).expect("UTF-8")
+        };
+        let (geometry, binary) = (ask("g"), ask("ST_AsWKB(g)"));
+        let rows = |body: &str| match format {
+            "json" => serde_json::from_str::<Json>(body).expect("JSON")["data"].to_string(),
+            _ => body.to_owned(),
+        };
+        assert_eq!(rows(&geometry), rows(&binary));
+        assert!(geometry.contains("AQEAAAAAAAAAAADwPwAAAAAAAABA"), "{geometry}");
+    }
+    let nested = martd.query("SELECT [g, NULL] AS l FROM mart.shapes LIMIT 1");
+    assert_eq!(nested.rows(), json!([{"l": ["AQEAAAAAAAAAAADwPwAAAAAAAABA", null]}]));
+    assert_eq!(martd.query("SELECT g::VARCHAR FROM mart.shapes").value(), "POINT (1 2)");
+    assert_eq!(martd.query("SELECT * FROM mart.shapes").json()["meta"][0]["type"], "GEOMETRY");
 }

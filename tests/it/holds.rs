@@ -277,7 +277,7 @@ fn martd_wait_tells_by_its_exit_code_what_became_of_a_build() {
     let (code, text) = wait("one", "1s");
     assert!(code == Some(0) && text.contains("build one is served in snapshot"), "{text}");
     let (code, text) = wait("two", "10ms");
-    assert!(code == Some(3) && text.contains("no ledger has named build two yet"), "{text}");
+    assert!(code == Some(3) && text.contains("no record is of build two yet"), "{text}");
 
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| wait("two", "60s"));

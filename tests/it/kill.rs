@@ -91,10 +91,12 @@ impl Stage {
         wait_for("a clean state directory", || {
             let text = fs::read(self.state.path().join("snapshot.json")).ok()?;
             let manifest: Json = serde_json::from_slice(&text).expect("replaced as a whole");
-            let marts = manifest["marts"].as_object().expect("marts");
+            let snapshots = manifest["snapshots"].as_array().expect("snapshots").iter();
+            let marts =
+                snapshots.flat_map(|kept| kept["marts"].as_object().expect("marts").values());
             let hash = |mart: &Json| mart["hash"].as_str().expect("a hash").to_owned();
             let mut expected: BTreeSet<String> =
-                marts.values().map(|mart| format!("{}.parquet", hash(mart))).collect();
+                marts.map(|mart| format!("{}.parquet", hash(mart))).collect();
             expected.extend(["snapshot.json", "lock"].map(str::to_owned));
             (entries(self.state.path()) == expected).then_some(())
         });

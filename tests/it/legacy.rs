@@ -15,14 +15,14 @@ use crate::proc::{Usage, cpu_ticks};
 use crate::writers::{Project, Writer};
 
 /// A directory with a legacy file in it, and an empty mart directory.
-struct Stage {
-    root: Root,
-    file: PathBuf,
+pub struct Stage {
+    pub root: Root,
+    pub file: PathBuf,
 }
 
 impl Stage {
     /// The file as dbt-duckdb leaves it: marts in `main_mart`.
-    fn new(sql: &str) -> Self {
+    pub fn new(sql: &str) -> Self {
         let root = Root::new();
         let file = root.path().join("analytics.duckdb");
         let stage = Self { root, file };
@@ -39,7 +39,7 @@ impl Stage {
         self.open().execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    fn start(&self, settings: &[(&str, &str)]) -> Martd {
+    pub fn start(&self, settings: &[(&str, &str)]) -> Martd {
         let path = self.file.to_str().expect("UTF-8");
         let settings: Vec<_> =
             [("DUCKDB_PATH", path)].into_iter().chain(settings.iter().copied()).collect();
@@ -421,6 +421,14 @@ fn views_that_ask_for_what_is_not_there_are_left_out() {
     assert_eq!(names(&martd.wait_ready()["marts"], "name"), ["a"]);
     let line = martd.wait_log("a view has no table");
     assert_eq!(line["view"], "broken");
+    let ignored = martd.snapshot()["ignored"].take();
+    let left_out = ignored.as_array().expect("a list").iter();
+    let left_out: Vec<_> = left_out.filter(|each| each["file"] == "main_mart.broken").collect();
+    assert_eq!(left_out.len(), 1, "{ignored}");
+    assert!(
+        left_out[0]["reason"].as_str().is_some_and(|reason| reason.contains("gone")),
+        "{ignored}"
+    );
 }
 
 #[test]

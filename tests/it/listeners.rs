@@ -141,6 +141,7 @@ fn probes_are_answered_for_operators_while_all_connections_are_taken() {
         &[
             ("MARTD_ADMIN_LISTEN", "127.0.0.1:0"),
             ("MARTD_MAX_CONNECTIONS", "2"),
+            ("MARTD_BODY_TIMEOUT", "5m"),
             ("MARTD_TOKEN_FILE", tokens.to_str().expect("UTF-8")),
         ],
     );
@@ -148,7 +149,10 @@ fn probes_are_answered_for_operators_while_all_connections_are_taken() {
     let taken: Vec<TcpStream> = (0..4)
         .map(|_| {
             let mut stream = TcpStream::connect(&martd.address).expect("the backlog has room");
-            stream.write_all(b"GET /readyz HTTP/1.1\r\n").expect("write");
+            // One that has asked keeps its place, whatever martd waits for.
+            let request = "POST /v1/query HTTP/1.1\r\nhost: localhost\r\n\
+                           authorization: Bearer s3cret\r\ncontent-length: 9\r\n\r\n";
+            stream.write_all(request.as_bytes()).expect("write");
             stream
         })
         .collect();

@@ -36,16 +36,16 @@ fn promtool_accepts_the_rules_and_each_fires_when_it_should() {
 }
 
 #[test]
-fn every_alert_has_a_test_and_an_entry_in_the_readme() {
+fn every_alert_has_a_test_and_says_what_to_do() {
     let (rules, tests) = (read("alerts.yml"), read("alerts_test.yml"));
-    let readme = std::fs::read_to_string(ops("../README.md")).expect("README.md");
+    let document = std::fs::read_to_string(ops("../docs/operations.md")).expect("it is there");
     let alerts: Vec<&str> =
         rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 10, "{alerts:?}");
     for alert in alerts {
         let fires = format!("alertname: {alert}\n        exp_alerts:");
         assert!(tests.contains(&fires), "{alert} has no test that sees it fire");
-        assert!(readme.contains(&format!("`{alert}`")), "README.md says nothing of {alert}");
+        assert!(document.contains(&format!("`{alert}`")), "operations.md says nothing of {alert}");
     }
 }
 

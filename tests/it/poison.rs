@@ -13,13 +13,13 @@ const MIXTURES: u64 = 2;
 const FILES: usize = 200;
 
 fn fixture(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parquet");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/files/edges");
     fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// On this one DuckDB has an internal error, after which its process reads nothing any more.
 fn internal_error() -> Vec<u8> {
-    fixture("internal-error.parquet.broken")
+    fixture("internal-error.parquet")
 }
 
 #[test]
@@ -76,7 +76,7 @@ type Mixed = (String, Vec<u8>, Option<usize>);
 /// Good files, and such as are poisoned in five ways, in a random order.
 fn mixed(rng: &mut Rng) -> Vec<Mixed> {
     let writer = Writer::new();
-    let (internal, contradiction) = (internal_error(), fixture("contradiction.parquet.broken"));
+    let (internal, contradiction) = (internal_error(), fixture("contradiction.parquet"));
     let mut files: Vec<Mixed> = (0..FILES)
         .map(|number| {
             let rows = rng.usize(1..3_000);

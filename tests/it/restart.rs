@@ -49,7 +49,9 @@ impl Stage {
         wait_for("the snapshot to be kept", || {
             let text = fs::read(self.state().join("snapshot.json")).ok()?;
             let json: Json = serde_json::from_slice(&text).expect("replaced as a whole");
-            (json["id"] == id.as_str() && files(&self.state()).len() == 3).then_some(())
+            let snapshots = json["snapshots"].as_array().expect("a list");
+            let is_kept = snapshots[0]["id"] == id.as_str();
+            (is_kept && files(&self.state()).len() == 2 + snapshots.len()).then_some(())
         });
     }
 }
@@ -90,7 +92,7 @@ fn the_last_good_build_is_served_after_a_restart_during_a_hold() {
         stage.build("three");
         martd.wait_snapshot("build three", |s| s["build"]["invocation_id"] == "three");
         stage.wait_kept(&martd);
-        assert_eq!(files(&stage.state()).len(), 3, "the manifest, the lock, and one file");
+        assert_eq!(files(&stage.state()).len(), 4, "the manifest, the lock, and two builds' files");
     }
 }
 

@@ -121,3 +121,48 @@ impl Project {
         ledger.to_string()
     }
 }
+
+/// Records of builds, as a writer without dbt leaves them.
+#[derive(Default)]
+pub struct Records {
+    /// The tests of marts that have some.
+    pub tests: BTreeMap<String, Vec<String>>,
+}
+
+impl Records {
+    /// Writes a record of a build of these marts as they are on disk. `rest` is what else it says.
+    pub fn write(&self, root: &Root, build: &str, marts: &[&str], rest: Json) {
+        let text = self.text(root, build, marts, rest);
+        std::fs::create_dir_all(root.mart("_builds")).expect("mkdir");
+        put(root.mart(&format!("_builds/{build}.json")), text.as_bytes());
+    }
+
+    /// Its text.
+    pub fn text(&self, root: &Root, build: &str, marts: &[&str], rest: Json) -> String {
+        let now = Timestamp::now();
+        let mut record = json!({
+            "version": 2, "marts": self.of_files(root, marts),
+            "build": {"id": build, "started_at": now, "finished_at": now, "status": "success"},
+        });
+        for (key, value) in rest.as_object().expect("an object") {
+            match key.as_str() {
+                "project" => record["build"]["project"] = value.clone(),
+                _ => record[key] = value.clone(),
+            }
+        }
+        record.to_string()
+    }
+
+    /// What a record says of these marts as they are on disk.
+    pub fn of_files(&self, root: &Root, marts: &[&str]) -> Json {
+        let mart = |name: &&str| {
+            let path = format!("{name}.parquet");
+            let bytes = std::fs::read(root.mart(&path)).expect("a file");
+            let mut hasher = martd::digest::Hasher::default();
+            hasher.update(&bytes);
+            let file = json!({"path": path, "bytes": bytes.len(), "sha256": hasher.finish()});
+            json!({"name": name, "files": [file], "tests": self.tests.get(*name).cloned().unwrap_or_default()})
+        };
+        marts.iter().map(mart).collect()
+    }
+}

@@ -16,10 +16,10 @@ def no_settings(monkeypatch):
             monkeypatch.delenv(name)
 
 
-def write_mart(folder, name, query):
+def write_mart(folder, name, query, options=""):
     """Writes a mart as DuckDB does."""
     (folder / "mart").mkdir(exist_ok=True, parents=True)
-    duckdb.sql(f"COPY ({query}) TO '{folder}/mart/{name}.parquet' (USE_TMP_FILE true)")
+    duckdb.sql(f"COPY ({query}) TO '{folder}/mart/{name}.parquet' (USE_TMP_FILE true{options})")
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,9 @@ def parquet_dir(tmp_path_factory):
         "SELECT i, (i % 3)::VARCHAR AS user_id, DATE '2026-01-01' + (i % 100)::INTEGER AS day, "
         "(i * 1.25)::DECIMAL(18, 2) AS amount, 'note, \"' || i AS note FROM range(30000) t(i)",
     )
-    write_mart(folder, "hollow", "SELECT NULL::INTEGER AS a, NULL::VARCHAR AS user_id")
+    nothing = "SELECT NULL::INTEGER AS a, NULL::VARCHAR AS user_id"
+    write_mart(folder, "hollow", nothing, ", KV_METADATA {dbt_invocation_id: 'i1'}")
+    write_mart(folder, "lone", nothing)
     return folder
 
 

@@ -88,6 +88,8 @@ def test_a_martd_that_lets_through_less(parquet_dir, old, tmp_path):
 
 def test_a_mart_without_rows_has_none(client):
     assert client.execute_query("SELECT * FROM mart.hollow") == []
+    # Its writer is not dbt, and means its one row.
+    assert client.execute_query("SELECT * FROM mart.lone") == [{"a": None, "user_id": None}]
 
 
 @pytest.mark.parametrize(

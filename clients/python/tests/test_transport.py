@@ -81,6 +81,12 @@ def test_what_is_sent():
         assert "s3cret" not in repr(asked.settings)
 
 
+def test_a_scope_may_have_any_letters():
+    with Fake(WHOLE) as server, client(server) as asked:
+        asked.execute_query("SELECT 1", scope="user_id=Jürgen 1/2")
+        assert server.requests[0]["headers"]["martd-scope"].lower() == "user_id*=utf-8''j%c3%bcrgen%201%2f2"
+
+
 @pytest.mark.parametrize("answer", [WHOLE, STREAM], ids=["with a length", "in chunks"])
 def test_an_answer_cut_anywhere_is_an_error(answer):
     head = answer.index(b"\r\n\r\n") + 4

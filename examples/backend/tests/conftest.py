@@ -58,7 +58,8 @@ def legacy_file(build):
 def nested_build(build):
     """The same build, of a project that has its filters under `meta.filters`."""
     twin = build.copy()
-    edit(twin.ledger_file, lambda ledger: [nest(model["meta"]) for model in ledger["build"]["models"]])
+    for file in (twin.marts / "_builds").glob("*.json"):
+        edit(file, lambda record: [nest(mart["meta"]) for mart in record["marts"]])
     edit(
         twin.project / "target/manifest.json",
         lambda manifest: [nest(meta) for node in manifest["nodes"].values() for meta in (node.get("meta"), node["config"].get("meta"))],

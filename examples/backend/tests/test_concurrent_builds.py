@@ -4,11 +4,14 @@ Each build has other data (another seed), so an answer tells which build it is f
 byte, what one of the builds gives.
 """
 
+import json
 import os
 import random
 import shutil
 import threading
 import time
+import uuid
+from datetime import datetime, timezone
 
 import httpx
 import pytest
@@ -60,13 +63,21 @@ def answers_of(folder, user):
 
 
 def replace(folder, build):
-    """Puts a build's files in place, each atomically, the ledger last, as dbt does."""
-    files = sorted((build / "mart").iterdir(), key=lambda file: (file.name == "_build.json", random.random()))
-    for file in files:
+    """Puts a build's files in place, each atomically, and a record last, as dbt does."""
+    marts = list((build / "mart").glob("*.parquet"))
+    random.shuffle(marts)
+    for file in marts:
         part = folder / "mart" / f"tmp_{file.name}"
         shutil.copy(file, part)
         os.replace(part, folder / "mart" / file.name)
         time.sleep(BETWEEN_FILES_S)
+    records = [json.loads(file.read_text()) for file in (build / "mart/_builds").iterdir()]
+    record = max(records, key=lambda record: record["build"]["finished_at"])
+    now = datetime.now(timezone.utc).isoformat()
+    record["build"] |= {"id": uuid.uuid4().hex, "started_at": now, "finished_at": now}
+    part = folder / "mart/_builds/tmp_record"
+    part.write_text(json.dumps(record))
+    os.replace(part, folder / f"mart/_builds/{record['build']['id']}.json")
 
 
 class Readers:
@@ -167,7 +178,7 @@ def test_dbt_builds_in_a_loop(builds):
             with Readers(backend, martd.url, user_of(kept[0]), None) as readers:
                 for seed in range(11, 11 + REAL_BUILDS):
                     space.dbt("build", seed=seed)
-                    build = space.ledger["invocation_id"]
+                    build = space.build
                     with httpx.Client(base_url=martd.url, timeout=60) as asks:
                         assert asks.get("/v1/snapshot", params={"build": build, "wait": 30}).status_code == 200
             assert not readers.wrong, readers.wrong[0]

@@ -66,7 +66,7 @@ def test_changed_rows_show_after_the_next_build(postgres, new_workspace):
             assert account_row() == before, "nothing changes before dbt has run"
 
             space.dbt("build", "--target", "postgres")
-            waited = daemon.get("/v1/snapshot", params={"build": space.ledger["invocation_id"], "wait": 30}, timeout=60)
+            waited = daemon.get("/v1/snapshot", params={"build": space.build, "wait": 30}, timeout=60)
             assert waited.status_code == 200, waited.text
 
             after = account_row()

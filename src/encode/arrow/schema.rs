@@ -36,6 +36,7 @@ fn field(name: &str, ty: &Type, nullable: bool) -> Result<Field, EncodeError> {
     let extension = match ty {
         Type::Uuid => Some("arrow.uuid"),
         Type::Json => Some("arrow.json"),
+        Type::Geometry => Some("geoarrow.wkb"),
         _ => None,
     };
     if let Some(name) = extension {
@@ -61,7 +62,7 @@ fn data_type(ty: &Type) -> Result<DataType, EncodeError> {
         Type::Double => DataType::Float64,
         Type::Decimal { width, scale } => DataType::Decimal128(*width, scale.cast_signed()),
         Type::Varchar | Type::Json | Type::Bit | Type::Bignum | Type::TimeTz => DataType::Utf8,
-        Type::Blob => DataType::Binary,
+        Type::Blob | Type::Geometry => DataType::Binary,
         Type::Uuid => DataType::FixedSizeBinary(UUID_BYTES),
         Type::Date => DataType::Date32,
         Type::Time => DataType::Time64(TimeUnit::Microsecond),

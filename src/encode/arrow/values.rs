@@ -133,7 +133,9 @@ impl Body<'_> {
             Type::Uuid => {
                 self.each(values, |value: RawHugeInt| text::uuid_bits(value.bits()).to_be_bytes());
             }
-            Type::Varchar | Type::Json | Type::Blob => self.copied_texts(values)?,
+            Type::Varchar | Type::Json | Type::Blob | Type::Geometry => {
+                self.copied_texts(values)?
+            }
             Type::Bignum => {
                 self.texts(values, |out, vector, row| text::bignum(out, vector.bytes(row)))?;
             }
@@ -449,7 +451,7 @@ pub(super) fn bytes_of(ty: &Type, vector: &Vector<'_>) -> usize {
         Type::Decimal { .. } | Type::Uuid | Type::Interval => rows * 16,
         Type::HugeInt | Type::UHugeInt => rows * 32,
         Type::Enum(names) => rows * enum_width(names.len()),
-        Type::Varchar | Type::Json | Type::Blob | Type::Bit | Type::Bignum => {
+        Type::Varchar | Type::Json | Type::Blob | Type::Geometry | Type::Bit | Type::Bignum => {
             rows * OFFSET_BYTES + vector.text_bytes()
         }
         Type::List(item) => rows * OFFSET_BYTES + bytes_of(item, &vector.list_child()),

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::RpcError;
 use crate::catalog::State;
+use crate::duck::quote_identifier;
 use crate::encode::Format;
 use crate::http::access::{Caller, Sizes};
 use crate::http::exchange::Facts;
@@ -131,7 +132,7 @@ impl Asked<'_> {
             let detail = format!("there is no mart {name:?}; list_marts has all of them");
             Problem::new(problem::NOT_FOUND, detail)
         })?;
-        let table = format!("mart.\"{}\"", mart.name.replace('"', "\"\""));
+        let table = format!("mart.{}", quote_identifier(mart.name));
         let ask = async |sql: String| self.run(request::Body::of(sql)).await;
         let counted = ask(format!("SELECT count(*) AS n FROM {table}")).await?;
         let examples = ask(format!("SELECT * FROM {table} LIMIT {EXAMPLES}")).await?;

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::attention::notices;
 use super::{moment, number, span};
-use crate::catalog::{Source, State};
+use crate::catalog::{Publishing, Source, State};
 use crate::engine::EngineStatus;
 use crate::events::Event;
 use crate::http::access::Sizes;
@@ -44,7 +44,9 @@ impl<'s> View<'s> {
     pub(super) fn title(&self) -> &'static str {
         match self.freshness.status() {
             _ if !self.unready.is_empty() => "martd: not ready",
-            _ if self.state.held.is_some() => "martd: a build is held",
+            _ if self.state.held.as_ref().is_some_and(|held| !held.hold.outstanding.is_empty()) => {
+                "martd: a build is held"
+            }
             Status::Pass => "martd: ready",
             Status::Warn => "martd: marts are late",
             Status::Error => "martd: marts are stale",
@@ -79,7 +81,11 @@ impl<'s> View<'s> {
                     (if ready { "Ready" } else { "Not ready" })
                 }
                 span class=(badge(status)) { "Freshness: " (word(status)) }
-                @if self.state.held.is_some() { span.badge.warn { "A build is held" } }
+                @match &self.state.held {
+                    Some(held) if held.hold.outstanding.is_empty() => span.badge { "A build is running" },
+                    Some(_) => span.badge.warn { "A build is held" },
+                    None => {}
+                }
             }
         }
     }
@@ -106,8 +112,11 @@ impl<'s> View<'s> {
                         }))
                         (fact("Build ended", moment(ledger.finished_at, now)))
                     }
+                    @if state.publishing == Publishing::Files && state.source() == Source::Parquet {
+                        (fact("Publishing", html! { "each file as it lands: no record says which belong together" }))
+                    }
                     @if let Some(held) = &state.held {
-                        (fact("Held build", html! {
+                        (fact(if held.hold.outstanding.is_empty() { "Build under way since" } else { "Held build" }, html! {
                             @if let Some(build) = &held.hold.invocation_id { code title=(build) { (short(build)) } ", " }
                             (moment(held.since, now))
                         }))
@@ -264,17 +273,26 @@ fn told(event: &Event) -> String {
             } else {
                 String::new()
             };
-            let what = if names.is_empty() {
-                "no mart changed".to_owned()
-            } else {
-                format!("{}{more}", names.join(", "))
+            let removed = event.data["removed_marts"].as_u64().unwrap_or_default();
+            let removed = match event.data["removed"][0].as_str() {
+                Some(first) if removed == 1 => format!("removed {first}"),
+                Some(first) => format!("removed {first} and {} more", removed - 1),
+                None => String::new(),
+            };
+            let what = match (names.is_empty(), removed.is_empty()) {
+                (true, true) => "no mart changed".to_owned(),
+                (true, false) => removed,
+                (false, true) => format!("{}{more}", names.join(", ")),
+                (false, false) => format!("{}{more}; {removed}", names.join(", ")),
             };
             format!("published generation {}: {what}", event.data["generation"])
         }
         "held" => format!("held: {}", text("reason")),
         "released" => "the hold is over".to_owned(),
         "rejected" => format!("rejected {}: {}", text("file"), text("reason")),
-        "recovered" => format!("{} is rejected no more", text("file")),
+        "building" => "a build has begun to write files".to_owned(),
+        "recovered" => format!("{} can be read again", text("file")),
+        "removed" => format!("{}, which was rejected, is gone", text("file")),
         other => other.to_owned(),
     }
 }

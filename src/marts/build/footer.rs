@@ -15,6 +15,8 @@ const ENCRYPTED_MAGIC: &[u8; 4] = b"PARE";
 const SMALLEST: u64 = 12;
 /// How deeply columns may be nested. A list takes two levels, a struct one.
 const DEEPEST_SCHEMA: usize = 200;
+/// DuckDB has no decimal of more digits: it reads one as DOUBLE, and most of its values wrongly.
+const MOST_DIGITS: i64 = 38;
 /// The key under which dbt writes a build's id into every mart file.
 const INVOCATION_KEY: &[u8] = b"dbt_invocation_id";
 
@@ -109,6 +111,15 @@ impl Footer {
         if walked.contradictions > 0 {
             let count = walked.contradictions;
             let reason = format!("names {count} columns otherwise in its schema than beside them");
+            return Err(FooterError::Broken(reason));
+        }
+        let (column, digits) = walked.widest_decimal;
+        if digits > MOST_DIGITS {
+            let column = String::from_utf8_lossy(column);
+            let reason = format!(
+                "has a DECIMAL of {digits} digits in column {column}, which DuckDB reads wrongly; \
+                 write at most {MOST_DIGITS} digits, a DOUBLE or a text"
+            );
             return Err(FooterError::Broken(reason));
         }
         let rows = u64::try_from(walked.rows)

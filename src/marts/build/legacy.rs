@@ -42,13 +42,20 @@ impl Pool {
             Ok(built) => built,
             Err(reason) => return Ok(Err(reason)),
         };
-        if !built.iter().any(|table| table.outcome.is_ok()) {
-            return Ok(Err(format!(
+        if built.iter().any(|table| table.outcome.is_ok()) {
+            return Ok(Ok(built));
+        }
+        let unread = built.iter().find_map(|view| Some((view, view.outcome.as_ref().err()?)));
+        Ok(Err(match unread {
+            Some((BuiltLegacyTable { schema, name, .. }, reason)) => format!(
+                "has views alone, which cannot be read without what they name ({schema}.{name}: {reason}); \
+                 serve those files with PARQUET_DIR, or have dbt build tables"
+            ),
+            None => format!(
                 "has no table in the schemas {}; name its schema in MARTD_SCHEMAS",
                 schemas.join(", ")
-            )));
-        }
-        Ok(Ok(built))
+            ),
+        }))
     }
 }
 

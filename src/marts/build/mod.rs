@@ -52,12 +52,12 @@ pub const TABLE: &str = "t";
 /// What a table has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// The rows that are served.
+    /// Its rows.
     pub rows: u64,
     /// The columns, in the file's order.
     pub columns: Vec<ReportColumn>,
-    /// dbt-duckdb writes one all-NULL row for an empty model; such a table has no rows.
-    pub empty_model: bool,
+    /// Whether it is a file's one row of NULLs alone, which is what dbt-duckdb writes for an empty model.
+    pub is_null_row: bool,
 }
 
 /// A column as DuckDB reads it.

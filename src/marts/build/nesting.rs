@@ -1,5 +1,6 @@
 //! What martd reads of a Parquet footer by itself: how deeply its schema is nested, its rows, its
-//! sizes, its key-value metadata, and whether it contradicts itself.
+//! sizes, its key-value metadata, decimals with more digits than DuckDB has, and whether it contradicts
+//! itself.
 //!
 //! A walk over Thrift's compact encoding without recursion over what the file says, and as lenient
 //! as DuckDB and pyarrow: a field of another type than the format's is passed over, a text need not
@@ -21,7 +22,13 @@ mod element {
     pub(super) const TYPE: i64 = 1;
     pub(super) const NAME: i64 = 4;
     pub(super) const NUM_CHILDREN: i64 = 5;
+    pub(super) const CONVERTED_TYPE: i64 = 6;
+    pub(super) const PRECISION: i64 = 8;
+    pub(super) const LOGICAL_TYPE: i64 = 10;
 }
+/// `ConvertedType` and `LogicalType` have the same number for a decimal, whose second field is its precision.
+const DECIMAL: i64 = 5;
+const DECIMAL_PRECISION: i64 = 2;
 /// Those of `RowGroup`. The second is the bytes of its values, encoded and not compressed.
 mod group {
     pub(super) const COLUMNS: i64 = 1;
@@ -49,10 +56,15 @@ pub(super) struct Walked<'b> {
     /// How many columns are named otherwise in the schema than beside their values, or have another
     /// type there. DuckDB goes by the schema alone; when the two differ, one of them is damaged.
     pub(super) contradictions: usize,
+    /// The column that has the most digits of all decimals, and how many.
+    pub(super) widest_decimal: (&'b [u8], i64),
 }
 
 /// A column without columns in it: its name, and the number of its type if it has one.
 type Leaf<'b> = (&'b [u8], Option<i64>);
+
+/// The depth of a schema, its leaves, and its widest decimal.
+type Schema<'b> = (usize, Vec<Leaf<'b>>, (&'b [u8], i64));
 
 /// Walks over the bytes of a footer; `None` when they are not one.
 pub(super) fn walk(footer: &[u8]) -> Option<Walked<'_>> {
@@ -62,8 +74,9 @@ pub(super) fn walk(footer: &[u8]) -> Option<Walked<'_>> {
     while let Some(ty) = thrift.field(&mut field)? {
         match (field, ty) {
             (file::SCHEMA, LIST) => {
-                let (depth, found) = thrift.schema()?;
+                let (depth, found, widest) = thrift.schema()?;
                 (walked.depth, leaves) = (walked.depth.max(depth), Some(found));
+                walked.widest_decimal = widest;
             }
             (file::ROWS, I16 | I32 | I64) => walked.rows = unzigzag(thrift.varint()?),
             (file::ROW_GROUPS, LIST) => thrift.structs(|thrift| {
@@ -160,13 +173,16 @@ impl<'b> Thrift<'b> {
         Some(())
     }
 
-    /// The depth of a schema, which is a list in depth-first order, and its leaves.
-    fn schema(&mut self) -> Option<(usize, Vec<Leaf<'b>>)> {
-        let (mut deepest, mut leaves) = (0, Vec::new());
+    /// A schema, which is a list in depth-first order.
+    fn schema(&mut self) -> Option<Schema<'b>> {
+        let (mut deepest, mut leaves, mut widest) = (0, Vec::new(), (&[][..], 0));
         // For each group that is open: how many of its children are still to come.
         let mut open: Vec<i64> = Vec::new();
         self.structs(|thrift| {
-            let (leaf, children) = thrift.schema_element()?;
+            let (leaf, children, digits) = thrift.schema_element()?;
+            if digits > widest.1 {
+                widest = (leaf.0, digits);
+            }
             while open.last() == Some(&0) {
                 open.pop();
             }
@@ -181,21 +197,49 @@ impl<'b> Thrift<'b> {
             }
             Some(())
         })?;
-        Some((deepest, leaves))
+        Some((deepest, leaves, widest))
     }
 
-    /// A `SchemaElement`, and how many children it has.
-    fn schema_element(&mut self) -> Option<(Leaf<'b>, i64)> {
+    /// A `SchemaElement`, how many children it has, and how many digits if it is a decimal.
+    fn schema_element(&mut self) -> Option<(Leaf<'b>, i64, i64)> {
         let (mut field, mut name, mut kind, mut children) = (0, &[][..], None, 0);
+        let (mut converted, mut precision, mut digits) = (None, 0, 0);
         while let Some(ty) = self.field(&mut field)? {
             match (field, ty) {
                 (element::TYPE, I16 | I32 | I64) => kind = Some(unzigzag(self.varint()?)),
                 (element::NAME, BINARY) => name = self.binary()?,
                 (element::NUM_CHILDREN, I16 | I32 | I64) => children = unzigzag(self.varint()?),
+                (element::CONVERTED_TYPE, I16 | I32 | I64) => {
+                    converted = Some(unzigzag(self.varint()?));
+                }
+                (element::PRECISION, I16 | I32 | I64) => precision = unzigzag(self.varint()?),
+                (element::LOGICAL_TYPE, STRUCT) => digits = self.logical_decimal()?,
                 _ => self.skip(ty, MOST_SKIPPED)?,
             }
         }
-        Some(((name, kind), children))
+        if converted == Some(DECIMAL) {
+            digits = digits.max(precision);
+        }
+        Some(((name, kind), children, digits))
+    }
+
+    /// The digits of a `LogicalType` that is a decimal; 0 of any other.
+    fn logical_decimal(&mut self) -> Option<i64> {
+        let (mut field, mut digits) = (0, 0);
+        while let Some(ty) = self.field(&mut field)? {
+            if (field, ty) != (DECIMAL, STRUCT) {
+                self.skip(ty, MOST_SKIPPED)?;
+                continue;
+            }
+            let mut field = 0;
+            while let Some(ty) = self.field(&mut field)? {
+                match (field, ty) {
+                    (DECIMAL_PRECISION, I16 | I32 | I64) => digits = unzigzag(self.varint()?),
+                    _ => self.skip(ty, MOST_SKIPPED)?,
+                }
+            }
+        }
+        Some(digits)
     }
 
     /// The bytes of a row group's values, and how many of its columns are not those of the schema.

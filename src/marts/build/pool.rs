@@ -10,7 +10,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use blake3::Hash;
 use tracing::{debug, warn};
 
 use super::child::{Builder, Settings};
@@ -20,6 +19,7 @@ use super::queue::{Asker, Queue, Step};
 use super::source::{LARGE_BLOCK, SMALL_BLOCK};
 use super::table::{Place, TableKind};
 use super::{Outcome, Rejection, Verdict};
+use crate::digest::Digest;
 use crate::pin::{Pin, PinKind};
 
 /// How long a builder is kept that has nothing to do: files come in bursts, or minutes apart.
@@ -104,7 +104,7 @@ impl Pool {
     }
 
     /// What is known of a content. A rejection that is not lasting is known until it is tried again.
-    pub fn verdict(&self, hash: &Hash) -> Option<Verdict> {
+    pub fn verdict(&self, hash: &Digest) -> Option<Verdict> {
         self.shared.state().queue.verdict(hash)
     }
 
@@ -118,7 +118,7 @@ impl Pool {
     pub fn build_all<'p>(
         &self,
         pins: impl IntoIterator<Item = &'p Arc<Pin>>,
-    ) -> HashMap<Hash, Verdict> {
+    ) -> HashMap<Digest, Verdict> {
         let (caller, verdicts) = mpsc::channel();
         let mut state = self.shared.state();
         for pin in pins {

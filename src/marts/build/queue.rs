@@ -5,10 +5,10 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use blake3::Hash;
 use quick_cache::unsync::Cache;
 
 use super::{BuildResult, BuiltTable, Outcome, Rejection, Verdict};
+use crate::digest::Digest;
 use crate::pin::{Pin, PinKind};
 
 /// Lasting rejections that are remembered.
@@ -28,7 +28,7 @@ pub(super) enum Asker {
         is_wanted: bool,
     },
     /// A caller that waits. `None` when its file was rewritten.
-    Caller(Sender<(Hash, Option<Verdict>)>),
+    Caller(Sender<(Digest, Option<Verdict>)>),
 }
 
 #[derive(Debug)]
@@ -67,12 +67,12 @@ pub(super) enum Step {
 
 #[derive(Debug)]
 pub(super) struct Queue {
-    waiting: VecDeque<Hash>,
-    entries: HashMap<Hash, Entry>,
+    waiting: VecDeque<Digest>,
+    entries: HashMap<Digest, Entry>,
     outcomes: VecDeque<Outcome>,
-    tables: HashMap<Hash, Weak<BuiltTable>>,
-    rejected: Cache<Hash, Rejection>,
-    again: HashMap<Hash, Again>,
+    tables: HashMap<Digest, Weak<BuiltTable>>,
+    rejected: Cache<Digest, Rejection>,
+    again: HashMap<Digest, Again>,
 }
 
 impl Queue {
@@ -88,7 +88,7 @@ impl Queue {
     }
 
     /// What is known of a content. A rejection that is not lasting is known until it is tried again.
-    pub(super) fn verdict(&self, hash: &Hash) -> Option<Verdict> {
+    pub(super) fn verdict(&self, hash: &Digest) -> Option<Verdict> {
         if let Some(table) = self.tables.get(hash).and_then(Weak::upgrade) {
             return Some(Verdict::Built(table));
         }
@@ -125,7 +125,7 @@ impl Queue {
     }
 
     /// Drops older versions of a mart that have not been begun with.
-    fn supersede(&mut self, name: &str, hash: Hash) {
+    fn supersede(&mut self, name: &str, hash: Digest) {
         let is_of = |ask: &mut Ask| matches!(&ask.asker, Asker::Report { name: known, is_wanted: false } if known == name);
         for (_, entry) in
             self.entries.iter_mut().filter(|(known, entry)| **known != hash && !entry.is_under_way)
@@ -218,7 +218,7 @@ impl Queue {
         }
     }
 
-    fn note_again(&mut self, hash: Hash, rejection: &Rejection, asks: &[Ask], now: Instant) {
+    fn note_again(&mut self, hash: Digest, rejection: &Rejection, asks: &[Ask], now: Instant) {
         let attempts = self.again.get(&hash).map_or(0, |again| again.attempts);
         let mut pins = Vec::new();
         for ask in asks {

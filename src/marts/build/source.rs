@@ -142,8 +142,7 @@ impl Source {
         self.build(place, block, &from, None)
     }
 
-    /// Writes the rows of `from` into the place. A Parquet file has claimed how many there are, and
-    /// may be dbt-duckdb's empty model.
+    /// Writes the rows of `from` into the place. A Parquet file has claimed how many there are.
     fn build(
         &self,
         place: OwnedFd,
@@ -174,18 +173,12 @@ impl Source {
             return Err(Failure::content(format!("holds {rows} rows, but claims {claimed}")));
         }
         let columns = self.columns().map_err(failed)?;
-        let mut empty_model = false;
-        if claimed.is_some() {
-            empty_model = rows == 1 && self.is_null_alone(&table, &columns).map_err(failed)?;
-            if empty_model {
-                run(&format!("DELETE FROM {table}"))?;
-            }
-        }
+        let may_be_empty = claimed == Some(1);
+        let is_null_row = may_be_empty && self.is_null_alone(&table, &columns).map_err(failed)?;
         run(&format!("CHECKPOINT {built}"))?;
         run(&format!("DETACH {built}"))?;
         fs::remove_file(&link).map_err(|error| Failure::resources(&error))?;
-        let rows = if empty_model { 0 } else { rows.unsigned_abs() };
-        Ok(Report { rows, columns, empty_model })
+        Ok(Report { rows: rows.unsigned_abs(), columns, is_null_row })
     }
 
     fn columns(&self) -> duckdb::Result<Vec<ReportColumn>> {
@@ -246,7 +239,9 @@ impl Failure {
         } else {
             Cause::Content
         };
-        let reason = message.split("\n\nStack Trace").next().unwrap_or_default().trim().to_owned();
+        // After the first line of the one, DuckDB advises settings that builders do not have.
+        let end = if begins(&["Out of Memory Error"]) { "\n" } else { "\n\nStack Trace" };
+        let reason = message.split(end).next().unwrap_or_default().trim().to_owned();
         let failure = Self { cause, reason };
         paths.iter().fold(failure, |failure, path| failure.without(path))
     }
@@ -323,6 +318,9 @@ mod tests {
         );
         assert_eq!(failure.cause, Cause::Internal);
         assert_eq!(failure.reason, "INTERNAL Error: in \"the file\" and (the file), at 1/2");
+        let memory =
+            "Out of Memory Error: failed to allocate\n\nPossible solutions:\n* SET threads=X";
+        assert_eq!(Failure::of(memory, &[]).reason, "Out of Memory Error: failed to allocate");
         let written = "Conversion Error: could not convert 'IO Error: File too large'";
         assert_eq!(Failure::of(written, &[]).cause, Cause::Content);
     }

@@ -276,6 +276,6 @@ pub(crate) fn table_of(select: &str) -> Arc<BuiltTable> {
     let place = TableBudget::new(1 << 30, None).place(bytes.len() as u64, false).expect("room");
     let mut file = File::from(place.fd.try_clone().expect("a descriptor"));
     file.write_all(&bytes).expect("written");
-    let finished = place.finish(Report { rows, columns, empty_model: false });
+    let finished = place.finish(Report { rows, columns, is_null_row: false });
     Arc::new(finished.expect("sealed").expect("small"))
 }

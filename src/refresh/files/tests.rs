@@ -1,7 +1,7 @@
 //! What becomes known of files, in which order.
 
 use super::*;
-use crate::scan::MartDir;
+use crate::mart_dir::MartDir;
 
 /// A Parquet file that this text tells from others.
 fn parquet(text: &str) -> Vec<u8> {

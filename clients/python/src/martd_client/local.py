@@ -184,9 +184,14 @@ class Local:
         for file in files:
             source = f"read_parquet({literal(str(file))})"
             found = connection.execute(f"SELECT * FROM {source} LIMIT 2").fetchall()
-            # dbt-duckdb writes a row of NULLs for a model without rows.
-            empty = len(found) == 1 and all(value is None for value in found[0])
+            # dbt-duckdb writes a row of NULLs for a model without rows. Others mean their one row.
+            lone = len(found) == 1 and all(value is None for value in found[0])
+            empty = lone and (_is_stamped(connection, file) or file.stem in self._names())
             self._add_view(connection, file.stem, source, column, empty)
+
+    def _names(self) -> set[str]:
+        """The marts that the ledger names."""
+        return {str(model["name"]) for model in self._models()}
 
     def _add_tables(self, connection: "duckdb.DuckDBPyConnection", column: str | None) -> None:
         names = ", ".join(map(literal, SCHEMAS))
@@ -304,6 +309,13 @@ class Local:
 def _scope_column(question: Question) -> str | None:
     """The column whose values say whose a row is; none when all rows are shown."""
     return None if question.scope in (None, "*") else str(question.scope).partition("=")[0]
+
+
+def _is_stamped(connection: "duckdb.DuckDBPyConnection", file: Path) -> bool:
+    stamps = connection.execute(
+        f"SELECT count(*) FROM parquet_kv_metadata({literal(str(file))}) WHERE decode(key) = 'dbt_invocation_id'"
+    ).fetchone()
+    return stamps is not None and stamps[0] > 0
 
 
 def _check_arrow(column: str, ty: Any) -> None:

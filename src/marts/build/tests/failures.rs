@@ -11,8 +11,8 @@ const FRONT: &str = "MARTD_TEST_FRONT";
 #[test]
 fn an_internal_error_condemns_one_file_alone() {
     let stage = Stage::new();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parquet");
-    let bad = stage.pin_file(&folder.join("internal-error.parquet.broken"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/files/edges");
+    let bad = stage.pin_file(&folder.join("internal-error.parquet"));
     let mut pins: Vec<_> = (0..5).map(|n| stage.pin(&format!("SELECT {n} AS a"))).collect();
     pins.insert(2, Arc::clone(&bad));
     let (pool, outcomes) = stage.start();

@@ -1,0 +1,1 @@
+select * from {{ ref('orders') }} left join {{ ref('customers') }} using (customer_id) where name is null

@@ -1,0 +1,288 @@
+//! `martd publish`: vouches for marts in a record, for every writer that can run a command.
+
+mod dbt;
+mod hashing;
+mod report;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::records::Records;
+use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
+use crate::config::Time;
+use crate::ledger::{self, Build, Ledger, Model, NodeResult, Record, Status};
+use crate::mart_dir::MartDir;
+use dbt::Artifacts;
+use report::Report;
+
+/// The status of a mart whose file was refused, until it is vouched for.
+const REFUSED: &str = "refused";
+/// Builds whose records are never compacted.
+const KEEP_RECORDS: usize = 10;
+
+/// What `publish` needs.
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// The marts to vouch for as they are [default: all in the directory that no other project has]
+    #[arg(conflicts_with = "dbt_target")]
+    marts: Vec<String>,
+
+    /// PARQUET_DIR, or what `martd serve` was given: a directory with Parquet files, or with a directory
+    /// `mart` of them
+    #[arg(long = "dir", env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
+    parquet_dir: PathBuf,
+
+    /// The build's id [default: a new one; with --dbt-target, dbt's invocation]
+    #[arg(long, value_name = "ID")]
+    build: Option<String>,
+
+    /// dbt's target directory, right after dbt has built or tested: vouches for what that run wrote
+    #[arg(long, value_name = "DIR", conflicts_with = "build")]
+    dbt_target: Option<PathBuf>,
+
+    /// With --dbt-target: vouch for marts whose tests have not run
+    #[arg(long, requires = "dbt_target")]
+    untested: bool,
+
+    /// Hold everything until NODE is cleared or succeeds; by itself vouches for no file
+    #[arg(long, value_name = "NODE=MESSAGE", value_parser = parse_failure)]
+    fail: Vec<(String, String)>,
+
+    /// NODE does not hold any more; by itself vouches for no file
+    #[arg(long, value_name = "NODE")]
+    clear: Vec<String>,
+
+    /// Fold old records into few; by itself vouches for no file
+    #[arg(long)]
+    compact: bool,
+
+    /// Wait until it is served
+    #[arg(long)]
+    wait: bool,
+
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait")]
+    timeout: Time,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+fn parse_failure(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(node, _)| !node.is_empty());
+    let (node, message) = parts.ok_or_else(|| "write it as NODE=MESSAGE".to_owned())?;
+    Ok((node.to_owned(), message.to_owned()))
+}
+
+/// What is to be recorded, before any file was looked at.
+struct Plan {
+    build: Build,
+    results: Vec<NodeResult>,
+    nodes: Option<BTreeSet<String>>,
+    claims: Vec<Claim>,
+    unserved: Vec<Unserved>,
+}
+
+impl Plan {
+    fn new(build: Build) -> Self {
+        Self { build, results: Vec::new(), nodes: None, claims: Vec::new(), unserved: Vec::new() }
+    }
+}
+
+/// A mart that may be vouched for.
+struct Claim {
+    model: Model,
+    /// When its file must have been written.
+    window: Option<(Timestamp, Timestamp)>,
+}
+
+/// A node that writes what martd does not serve.
+struct Unserved {
+    id: String,
+    reason: String,
+}
+
+pub(super) fn run(args: PublishArgs) -> ExitCode {
+    let (compacts, wait_for) = (args.compact, args.wait.then_some(args.timeout));
+    let mart_dir = MartDir::either(&args.parquet_dir).path().to_owned();
+    let mut records = match Records::read(&mart_dir) {
+        Ok(records) if mart_dir.is_dir() => records,
+        outcome => {
+            let error =
+                outcome.err().map_or("is no directory".to_owned(), |error| error.to_string());
+            let problem = format!("{} cannot be read: {error}", mart_dir.display());
+            return complain(&problem, EXIT_NO);
+        }
+    };
+    let mut report = Report::default();
+    if !only_compacts(&args) {
+        let plan = match plan(&args, &mart_dir, records.fold().as_ref()) {
+            Ok(plan) => plan,
+            Err(problem) => return complain(&problem, EXIT_USAGE),
+        };
+        if let Err(problem) = publish(plan, &mart_dir, &mut records, &mut report) {
+            return complain(&problem, EXIT_NO);
+        }
+    }
+    if compacts {
+        if records.has_first_edition {
+            let problem =
+                "_build.json is a ledger of the first edition; remove it before you compact";
+            return complain(problem, EXIT_USAGE);
+        }
+        match records.compact(KEEP_RECORDS, &new_id("compact")) {
+            Ok(fewer) => report.compacted = Some(fewer),
+            Err(error) => return complain(&format!("compacting failed: {error}"), EXIT_NO),
+        }
+    }
+    if let Some(ledger) = records.fold() {
+        report.outstanding = ledger.outstanding;
+    }
+    print(&report.text());
+    match (report.code(), report.build, wait_for) {
+        (_, Some(build), Some(timeout)) => asking(wait::wait_for(build, timeout, args.server)),
+        (code, ..) => code,
+    }
+}
+
+fn only_compacts(args: &PublishArgs) -> bool {
+    args.compact && args.marts.is_empty() && args.dbt_target.is_none() && has_no_nodes(args)
+}
+
+fn has_no_nodes(args: &PublishArgs) -> bool {
+    args.fail.is_empty() && args.clear.is_empty()
+}
+
+/// An id that no other build has.
+pub(super) fn new_id(word: &str) -> String {
+    format!("{word}-{}", Uuid::now_v7().simple())
+}
+
+fn plan(
+    args: &PublishArgs,
+    mart_dir: &std::path::Path,
+    ledger: Option<&Ledger>,
+) -> Result<Plan, String> {
+    let mut plan = match &args.dbt_target {
+        Some(target) => Artifacts::read(target)?.plan(mart_dir, args.untested)?,
+        None => as_it_is(args, ledger)?,
+    };
+    for (id, message) in &args.fail {
+        plan.results.push(dbt::failed(id, message.clone()));
+    }
+    for id in &args.clear {
+        let known = ledger.iter().flat_map(|ledger| &ledger.outstanding);
+        let Some(known) = known.clone().find(|known| known.unique_id == *id) else {
+            let all: Vec<&str> = known.map(|known| known.unique_id.as_str()).collect();
+            return Err(format!(
+                "--clear {id}: nothing of that name is outstanding; there is [{}]",
+                all.join(", ")
+            ));
+        };
+        let is_alone = plan.claims.is_empty() && args.dbt_target.is_none() && args.fail.is_empty();
+        if known.project != plan.build.project && !is_alone {
+            return Err(format!(
+                "--clear {id}: it is of another project; clear it in a command of its own"
+            ));
+        }
+        plan.build.project.clone_from(&known.project);
+        let (id, status) = (id.clone(), "success".to_owned());
+        plan.results.push(NodeResult { id, status, message: None, since: None });
+    }
+    Ok(plan)
+}
+
+/// Without dbt: the files as they are.
+fn as_it_is(args: &PublishArgs, ledger: Option<&Ledger>) -> Result<Plan, String> {
+    let now = Timestamp::now();
+    let id = args.build.clone().unwrap_or_else(|| new_id("publish"));
+    if !ledger::is_id(&id) {
+        return Err(format!(
+            "--build {id:?}: a build's id has letters, digits, dots, dashes and underscores"
+        ));
+    }
+    let writer = Some("martd publish".to_owned());
+    let mut plan = Plan::new(Build {
+        id,
+        started_at: now,
+        finished_at: now,
+        writer,
+        project: None,
+        status: Status::Success,
+    });
+    let models = ledger.iter().flat_map(|ledger| &ledger.models);
+    let is_of_others = |name: &String| {
+        // Writers without a project have no ids of their own.
+        models.clone().any(|model| model.name == *name && model.unique_id.is_some())
+    };
+    let mut names = args.marts.clone();
+    if let Some(name) = names.iter().find(|name| is_of_others(name)) {
+        return Err(format!("{name} is a mart of a dbt project; publish it with --dbt-target"));
+    }
+    if names.is_empty() && has_no_nodes(args) {
+        let scan = MartDir::either(&args.parquet_dir).open().and_then(|dir| dir.scan(|_| false));
+        let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
+        names = scan.candidates.into_iter().map(|candidate| candidate.name).collect();
+        names.retain(|name| !is_of_others(name));
+        // What is gone has left; what failed for another reason than its file has not.
+        let outstanding = ledger.iter().flat_map(|ledger| &ledger.outstanding);
+        let failed = outstanding.filter(|known| known.status != REFUSED);
+        let failed = failed.map(|known| known.unique_id.clone());
+        plan.nodes = Some(names.iter().cloned().chain(failed).collect());
+    }
+    plan.claims =
+        names.into_iter().map(|name| Claim { model: Model::named(name), window: None }).collect();
+    Ok(plan)
+}
+
+/// Looks at the files, and writes the record.
+fn publish(
+    mut plan: Plan,
+    mart_dir: &std::path::Path,
+    records: &mut Records,
+    report: &mut Report,
+) -> Result<(), String> {
+    let id = plan.build.id.clone();
+    if records.path(&id).exists() {
+        return Err(format!("build {id} is recorded already, and records are never changed"));
+    }
+    let outcomes = hashing::look(&plan.claims, &id, mart_dir);
+    let mut marts = Vec::new();
+    for (claim, outcome) in plan.claims.into_iter().zip(outcomes) {
+        let node = claim.model.node().to_owned();
+        match outcome {
+            Ok(file) => {
+                if !plan.results.iter().any(|result| result.id == node) {
+                    let (id, status) = (node, "success".to_owned());
+                    plan.results.push(NodeResult { id, status, message: None, since: None });
+                }
+                report.vouched(&claim.model.name, &file);
+                marts.push(Model { files: vec![file], ..claim.model });
+            }
+            Err(reason) => {
+                report.refused(&claim.model.name, &reason);
+                let (status, message) = (REFUSED.to_owned(), Some(reason));
+                plan.results.retain(|result| result.id != node);
+                plan.results.push(NodeResult { id: node, status, message, since: None });
+            }
+        }
+    }
+    if plan.results.iter().any(|result| !result.has_passed()) {
+        plan.build.status = Status::Error;
+    }
+    let mut record = Record::new(plan.build);
+    (record.marts, record.results, record.nodes) = (marts, plan.results, plan.nodes);
+    record.check().map_err(|problem| format!("nothing is recorded: {problem}"))?;
+    report.unserved = plan.unserved;
+    report.ran = record.results.len();
+    report.build = Some(id);
+    let path =
+        records.write(record).map_err(|error| format!("the record cannot be written: {error}"))?;
+    report.record = Some(path);
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! What was vouched for and what was not: a table on a terminal, JSON elsewhere.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bytesize::ByteSize;
+use serde_json::json;
+
+use super::{EXIT_NO, EXIT_WARN, Unserved};
+use crate::commands::table::{Cell, Table, Tone, colours};
+use crate::ledger::{File, Outstanding};
+
+/// What a command did.
+#[derive(Default)]
+pub(super) struct Report {
+    /// The build that is recorded.
+    pub(super) build: Option<String>,
+    /// Its record.
+    pub(super) record: Option<PathBuf>,
+    /// How many nodes it tells of.
+    pub(super) ran: usize,
+    vouched: Vec<(String, File)>,
+    refused: Vec<(String, String)>,
+    pub(super) unserved: Vec<Unserved>,
+    /// What holds everything, of this build and of those before it.
+    pub(super) outstanding: Vec<Outstanding>,
+    /// How many records there are fewer.
+    pub(super) compacted: Option<usize>,
+}
+
+impl Report {
+    pub(super) fn vouched(&mut self, name: &str, file: &File) {
+        self.vouched.push((name.to_owned(), file.clone()));
+    }
+
+    pub(super) fn refused(&mut self, name: &str, reason: &str) {
+        self.refused.push((name.to_owned(), reason.to_owned()));
+    }
+
+    /// 1 when a file was refused, 4 when there was nothing to vouch for.
+    pub(super) fn code(&self) -> ExitCode {
+        match (self.refused.is_empty(), self.vouched.is_empty() && self.ran == 0) {
+            (false, _) => EXIT_NO.into(),
+            (true, true) if self.compacted.is_none() => EXIT_WARN.into(),
+            _ => ExitCode::SUCCESS,
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        if std::io::stdout().is_terminal() { self.table() } else { format!("{}\n", self.json()) }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let vouched = self.vouched.iter();
+        let refused = self.refused.iter();
+        let unserved = self.unserved.iter();
+        json!({
+            "build": self.build,
+            "record": self.record,
+            "vouched": vouched.map(|(name, file)| json!({"name": name, "bytes": file.bytes, "sha256": file.sha256})).collect::<Vec<_>>(),
+            "refused": refused.map(|(name, reason)| json!({"name": name, "reason": reason})).collect::<Vec<_>>(),
+            "not_served": unserved.map(|node| json!({"id": node.id, "reason": node.reason})).collect::<Vec<_>>(),
+            "outstanding": self.outstanding,
+            "compacted": self.compacted,
+        })
+    }
+
+    fn table(&self) -> String {
+        let mut table = Table::new([("mart", false), ("", false), ("size", true), ("", false)]);
+        let short = |file: &File| file.sha256.short()[..12].to_owned();
+        for (name, file) in &self.vouched {
+            let size = ByteSize::b(file.bytes).into();
+            table.row(vec![
+                name.into(),
+                Cell::new("vouched for", Tone::Good),
+                size,
+                short(file).into(),
+            ]);
+        }
+        let refused =
+            self.refused.iter().map(|(name, reason)| (name, "refused", Tone::Bad, reason));
+        let unserved = self.unserved.iter();
+        let unserved = unserved.map(|node| (&node.id, "not served", Tone::Warn, &node.reason));
+        for (name, word, tone, reason) in refused.chain(unserved) {
+            table.row(vec![name.into(), Cell::new(word, tone), "".into(), reason.into()]);
+        }
+        let mut text = match self.vouched.len() + self.refused.len() + self.unserved.len() {
+            0 => String::new(),
+            _ => table.render(colours()),
+        };
+        for node in &self.outstanding {
+            let message = node.message.as_deref().unwrap_or_default();
+            text.push_str(&format!("holds: {} ({}) {message}\n", node.unique_id, node.status));
+        }
+        match &self.build {
+            Some(build) if self.outstanding.is_empty() => {
+                text.push_str(&format!("build {build} is recorded\n"));
+            }
+            Some(build) => {
+                text.push_str(&format!(
+                    "build {build} is recorded, and held until the above succeeds\n"
+                ));
+            }
+            None => {}
+        }
+        if let Some(fewer) = self.compacted {
+            text.push_str(&format!("{fewer} records fewer\n"));
+        }
+        text
+    }
+}

@@ -1,0 +1,231 @@
+//! What is known of the ledger's files: the records in `_builds/`, and the first edition's `_build.json`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::entry::GONE_FOR;
+use super::files::{RETRY_INTERVAL, soonest};
+use crate::ledger::{self, FIRST_EDITION, Ledger, RECORDS, Record, RecordError};
+use crate::scan::{Fault, Identity, OpenDir};
+
+/// From here on each new record costs noticeably more than the one before.
+const MANY: usize = 1_000;
+/// Earlier builds of the first edition's ledger that are known by their ids.
+const REMEMBERED: usize = 256;
+
+/// The ledger's files, and what those that are good come to.
+#[derive(Debug, Default)]
+pub(super) struct LedgerFiles {
+    files: BTreeMap<String, Known>,
+    /// The directory of records when it was listed last, unless something in it was not settled.
+    listed: Option<Identity>,
+    /// Why that directory cannot be read.
+    unreadable: Option<Fault>,
+    in_force: Option<Arc<Ledger>>,
+}
+
+/// One file, by its path in the mart directory.
+#[derive(Debug)]
+struct Known {
+    identity: Identity,
+    settled: bool,
+    /// The last content that was good.
+    record: Option<Record>,
+    fault: Option<Fault>,
+    gone: Option<Instant>,
+}
+
+impl Known {
+    fn is_quiet(&self) -> bool {
+        self.settled && self.fault.is_none() && self.gone.is_none()
+    }
+}
+
+impl LedgerFiles {
+    /// Reads what has changed, or is too young to tell. Returns whether the ledger is another one now, and
+    /// when to look again.
+    pub(super) fn look(
+        &mut self,
+        dir: &OpenDir,
+        tick: Duration,
+        now: Instant,
+    ) -> (bool, Option<Duration>) {
+        let mut look_again = None;
+        let mut seen: Vec<(String, Identity)> = Vec::new();
+        seen.extend(dir.identity(FIRST_EDITION).map(|found| (FIRST_EDITION.to_owned(), found)));
+        if let Err(error) = self.list(dir, tick, &mut seen) {
+            self.unreadable.get_or_insert_with(|| {
+                let reason = format!("cannot be read, so its last records stay in force: {error}");
+                warn!(file = RECORDS, reason);
+                Fault { file: RECORDS.to_owned(), reason, since: Timestamp::now() }
+            });
+            soonest(&mut look_again, Some(RETRY_INTERVAL));
+        } else {
+            self.unreadable = None;
+        }
+        let mut changed = false;
+        for (path, identity) in &seen {
+            changed |= self.read(dir, path, *identity, tick);
+        }
+        let many = self.files.len();
+        self.files.retain(|path, known| {
+            let is_kept = seen.iter().any(|(seen, _)| seen == path)
+                || path != FIRST_EDITION && (self.listed.is_some() || self.unreadable.is_some());
+            let gone = (!is_kept).then(|| known.gone.unwrap_or(now));
+            known.gone = gone;
+            gone.is_none_or(|gone| now.duration_since(gone) < GONE_FOR)
+        });
+        if self.files.len() < many {
+            info!(files = many - self.files.len(), "files of the ledger are gone");
+            changed = true;
+        }
+        for known in self.files.values() {
+            let gone = known.gone.map(|gone| (gone + GONE_FOR).saturating_duration_since(now));
+            soonest(&mut look_again, gone.or((!known.settled).then_some(tick)));
+        }
+        (changed && self.fold(), look_again)
+    }
+
+    /// Lists the records, unless nothing in their directory can have changed.
+    fn list(
+        &mut self,
+        dir: &OpenDir,
+        tick: Duration,
+        seen: &mut Vec<(String, Identity)>,
+    ) -> io::Result<()> {
+        let records = match dir.open_dir(RECORDS) {
+            Ok(records) => records,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.listed = None;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let identity = Identity::of_open(records.as_fd())?;
+        let of_records = || self.files.iter().filter(|(path, _)| *path != FIRST_EDITION);
+        if self.listed == Some(identity) && of_records().all(|(_, known)| known.is_quiet()) {
+            return Ok(());
+        }
+        self.listed = None;
+        for name in records.names()? {
+            let Some(name) = name.to_str().filter(|name| is_record(name)) else { continue };
+            let found = records.identity(name);
+            seen.extend(found.map(|found| (format!("{RECORDS}/{name}"), found)));
+        }
+        if !identity.is_young(Timestamp::now(), tick) {
+            self.listed = Some(identity);
+        }
+        Ok(())
+    }
+
+    /// Reads a file unless it is known. Returns whether that is news.
+    fn read(&mut self, dir: &OpenDir, path: &str, identity: Identity, tick: Duration) -> bool {
+        let known = self.files.get(path);
+        if known.is_some_and(|known| known.identity == identity && known.settled) {
+            return false;
+        }
+        let last = known.and_then(|known| known.record.as_ref());
+        let outcome = load(dir, path, last);
+        let mut settled = !identity.is_young(Timestamp::now(), tick);
+        let known = self.files.entry(path.to_owned()).or_insert_with(|| Known {
+            identity,
+            settled,
+            record: None,
+            fault: None,
+            gone: None,
+        });
+        let mut changed = false;
+        match outcome {
+            Ok(record) => {
+                known.fault = None;
+                changed = known.record.as_ref() != Some(&record);
+                known.record = Some(record);
+            }
+            Err(error) => {
+                // What could not be read may be read later although the file stays as it is.
+                settled &= !matches!(error, LoadError::Read(_));
+                let reason = error.to_string();
+                if known.fault.as_ref().is_none_or(|fault| fault.reason != reason) {
+                    warn!(file = path, reason, "what the ledger said before stays in force");
+                    let (file, since) = (path.to_owned(), Timestamp::now());
+                    known.fault = Some(Fault { file, reason, since });
+                }
+            }
+        }
+        (known.identity, known.settled) = (identity, settled);
+        changed
+    }
+
+    /// Returns whether the ledger is another one.
+    fn fold(&mut self) -> bool {
+        let records = self.files.values().filter_map(|known| known.record.as_ref());
+        let ledger = ledger::fold(records).map(Arc::new);
+        let count = self.files.len();
+        if count >= MANY && count.is_multiple_of(MANY) {
+            warn!(records = count, "many records; martd publish --compact makes few of them");
+        }
+        if self.in_force == ledger {
+            return false;
+        }
+        self.in_force = ledger;
+        true
+    }
+
+    /// What the records come to.
+    pub(super) fn in_force(&self) -> Option<&Arc<Ledger>> {
+        self.in_force.as_ref()
+    }
+
+    /// What keeps files of the ledger from being in force.
+    pub(super) fn faults(&self) -> impl Iterator<Item = Fault> {
+        let there = self.files.values().filter(|known| known.gone.is_none());
+        let faults = there.filter_map(|known| known.fault.as_ref());
+        self.unreadable.iter().chain(faults).cloned()
+    }
+}
+
+/// Whether a name is a record's. Writers use names that begin with a dot or `tmp_` until they are done.
+fn is_record(name: &str) -> bool {
+    name.ends_with(".json") && !name.starts_with('.') && !name.starts_with("tmp_")
+}
+
+/// Why a file of the ledger is not taken.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("is larger than {} MiB", ledger::MAX_BYTES >> 20)]
+    TooLarge,
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    #[error("is the record of build {0}, and must be named {0}.json")]
+    Misnamed(String),
+}
+
+fn load(dir: &OpenDir, path: &str, last: Option<&Record>) -> Result<Record, LoadError> {
+    let file = dir.open_file(path)?;
+    let mut text = Vec::new();
+    file.take(ledger::MAX_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > ledger::MAX_BYTES {
+        return Err(LoadError::TooLarge);
+    }
+    if path == FIRST_EDITION {
+        let before = last.map(|last| last.replaces.iter().chain([&last.build.id]).cloned());
+        let before: Vec<String> = before.into_iter().flatten().collect();
+        let first = before.len().saturating_sub(REMEMBERED);
+        let mut record = ledger::of_first_edition(&text, before[first..].to_vec())
+            .map_err(RecordError::Parse)?;
+        record.replaces.retain(|id| *id != record.build.id);
+        return Ok(record);
+    }
+    let record = Record::parse(&text)?;
+    if path != format!("{RECORDS}/{}.json", record.build.id) {
+        return Err(LoadError::Misnamed(record.build.id));
+    }
+    Ok(record)
+}
