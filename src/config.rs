@@ -300,6 +300,8 @@ pub struct Config {
     pub pg_listen: Option<Address>,
     /// The most that rows may take that wait for its clients, in bytes.
     pub pg_waiting_bytes: u64,
+    /// What its catalogs may take in an engine, in bytes.
+    pub pg_catalogs_bytes: u64,
     /// The DuckDB file to serve until the first mart has landed.
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
@@ -331,12 +333,11 @@ impl SourceArgs {
     ///
     /// # Errors
     /// When martd cannot find itself.
-    pub(crate) fn into_intake(self) -> Result<refresh::Intake, ConfigError> {
+    pub(crate) fn into_intake(self, shares: Shares) -> Result<refresh::Intake, ConfigError> {
         if let Some(dir) = self.table_dir.as_ref().filter(|dir| !dir.is_dir()) {
             let problem = format!("{} is no directory; create it", dir.display());
             return Err(ConfigError { setting: "MARTD_TABLE_DIR", problem });
         }
-        let shares = Shares::of(limits::memory().value);
         Ok(refresh::Intake {
             dir: self.dir.unwrap_or_else(|| MartDir::new(self.parquet_dir)),
             policy: self.publish,
@@ -358,8 +359,8 @@ impl ServeArgs {
     /// The first setting that cannot be used.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let processors = usize::try_from(limits::processors().value).unwrap_or(usize::MAX);
-        let shares = Shares::of(limits::memory().value);
-        let shares = if self.pg_listen.is_some() { shares.with_postgres() } else { shares };
+        let has_postgres = self.pg_listen.is_some();
+        let shares = Shares::of(limits::memory().value, has_postgres);
         let memory = self.memory.map_or(shares.engine, |size| size.as_u64());
         if memory < LEAST_ENGINE_BYTES {
             let problem =
@@ -406,7 +407,7 @@ impl ServeArgs {
         let max_age = max_age(self.max_age_warn, self.max_age_error)?;
         let cache_bytes = self.cache.map_or(shares.answers, |size| size.as_u64());
 
-        let intake = self.source.into_intake()?;
+        let intake = self.source.into_intake(shares)?;
         let table_dir = intake.table_dir.clone().or_else(|| intake.state_dir.clone());
 
         Ok(Config {
@@ -414,6 +415,7 @@ impl ServeArgs {
             admin_listen: self.admin_listen,
             pg_listen: self.pg_listen,
             pg_waiting_bytes: shares.waiting_rows,
+            pg_catalogs_bytes: shares.catalogs,
             landlock: self.landlock,
             drain_delay: self.drain_delay.0,
             drain: self.drain.0,
@@ -431,12 +433,13 @@ impl ServeArgs {
                 queries,
                 process: engine::Settings {
                     memory_bytes: memory,
-                    data_bytes: memory + engine::overhead_bytes(queries, threads),
+                    data_bytes: memory + shares.catalogs + engine::overhead_bytes(queries, threads),
                     threads,
                     time_zone: self.timezone.clone(),
                     schemas,
                     scoping: scoping.clone(),
                     table_dir,
+                    postgres: has_postgres,
                 },
             },
             tokens,

@@ -185,6 +185,7 @@ fn tell_limits(config: &Config, builders: &build::Settings) {
         tables: builders.budget.limit(),
         answers: config.http.cache_bytes,
         waiting_rows: config.pg_waiting_bytes,
+        catalogs: config.pg_catalogs_bytes,
     };
     let (memory, processors) = (limits::memory(), limits::processors());
     let size = |bytes| ByteSize::b(bytes).to_string();
@@ -203,6 +204,7 @@ fn tell_limits(config: &Config, builders: &build::Settings) {
         engine = size(shares.engine),
         answers = size(shares.answers),
         waiting_rows = size(shares.waiting_rows),
+        catalogs = size(shares.catalogs),
         at_most = size(at_most),
         builders = size(builder_count * limits::builder_bytes()),
         "memory, with two engines while one is replaced; builders come on top while files are read"

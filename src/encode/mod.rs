@@ -118,8 +118,7 @@ enum Writer {
 }
 
 impl Encoder {
-    /// Writes what comes before the first row. `binary` says which columns of [`Format::Postgres`] are in
-    /// binary form: none, one for all, or one for each.
+    /// Writes what comes before the first row. `form` is for [`Format::Postgres`].
     ///
     /// # Errors
     /// When the format has no place for a column's type.
@@ -127,14 +126,14 @@ impl Encoder {
         format: Format,
         out: &mut Vec<u8>,
         columns: &[Column],
-        binary: &[bool],
+        form: postgres::Form<'_>,
     ) -> Result<Self, EncodeError> {
         let writer = match format {
             Format::Json => Writer::Json(JsonWriter::begin(out, columns)),
             Format::Ndjson => Writer::Ndjson(NdjsonWriter::begin(columns)),
             Format::Csv => Writer::Csv(CsvWriter::begin(out, columns)),
             Format::Arrow => Writer::Arrow(ArrowWriter::begin(out, columns)?),
-            Format::Postgres => Writer::Postgres(PostgresWriter::begin(out, columns, binary)?),
+            Format::Postgres => Writer::Postgres(PostgresWriter::begin(out, columns, form)?),
         };
         Ok(Self { writer, rows: 0 })
     }

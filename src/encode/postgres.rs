@@ -51,33 +51,64 @@ fn known(ty: &Type) -> Known {
 
 const JSON: u32 = 114;
 
-/// PostgreSQL's number of the type as which values of this one are sent.
-pub fn type_oid(ty: &Type) -> u32 {
-    known(ty).0
+/// How an answer's values are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Form<'a> {
+    /// Which columns are in binary form: none, one for all, or one for each.
+    pub binary: &'a [bool],
+    /// Whether the larger integers are numbers of a catalog's objects. Some clients take those for nothing
+    /// else.
+    pub oids: bool,
+}
+
+/// What values of a type are sent as, where larger integers are numbers of objects.
+fn known_of(ty: &Type, oids: bool) -> Known {
+    match known(ty) {
+        Known(20, ..) if oids => Known(26, 1028, 4),
+        Known(1016, ..) if oids => Known(1028, 0, -1),
+        other => other,
+    }
+}
+
+/// As what values of a type are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentAs {
+    /// PostgreSQL's number of the type.
+    pub oid: u32,
+    /// Its size in bytes; -1 when it varies.
+    pub size: i16,
+    /// The digits of a NUMERIC; -1 of other types.
+    pub modifier: i32,
+}
+
+/// As what values of a type are sent; see [`Form::oids`].
+pub fn sent_as(ty: &Type, oids: bool) -> SentAs {
+    let Known(oid, _, size) = known_of(ty, oids);
+    let modifier = match ty {
+        Type::Decimal { width, scale } => (i32::from(*width) << 16 | i32::from(*scale)) + 4,
+        _ => -1,
+    };
+    SentAs { oid, size, modifier }
 }
 
 /// Writes a `RowDescription`.
 ///
 /// # Errors
 /// When there are more columns than the protocol can count.
-pub fn describe(out: &mut Vec<u8>, columns: &[Column], binary: &[bool]) -> Result<(), EncodeError> {
+pub fn describe(out: &mut Vec<u8>, columns: &[Column], form: Form<'_>) -> Result<(), EncodeError> {
     let count = i16::try_from(columns.len())
         .map_err(|_| EncodeError::NoSuchType("more than 32,767 columns".to_owned()))?;
     message(out, b'T', |out| {
         out.extend_from_slice(&count.to_be_bytes());
         for (index, Column { name, ty }) in columns.iter().enumerate() {
-            let Known(oid, _, size) = known(ty);
-            let modifier = match ty {
-                Type::Decimal { width, scale } => (i32::from(*width) << 16 | i32::from(*scale)) + 4,
-                _ => -1,
-            };
+            let SentAs { oid, size, modifier } = sent_as(ty, form.oids);
             out.extend(name.bytes().filter(|byte| *byte != 0));
             out.push(0);
             out.extend_from_slice(&[0; 6]); // no table, no column of one
             out.extend_from_slice(&oid.to_be_bytes());
             out.extend_from_slice(&size.to_be_bytes());
             out.extend_from_slice(&modifier.to_be_bytes());
-            out.extend_from_slice(&i16::from(is_binary(binary, index)).to_be_bytes());
+            out.extend_from_slice(&i16::from(is_binary(form.binary, index)).to_be_bytes());
         }
     });
     Ok(())
@@ -111,18 +142,20 @@ fn counted(out: &mut Vec<u8>, own: usize, body: impl FnOnce(&mut Vec<u8>)) {
 #[derive(Debug)]
 pub(super) struct PostgresWriter {
     columns: Vec<(Type, bool)>,
+    oids: bool,
 }
 
 impl PostgresWriter {
     pub(super) fn begin(
         out: &mut Vec<u8>,
         columns: &[Column],
-        binary: &[bool],
+        form: Form<'_>,
     ) -> Result<Self, EncodeError> {
-        describe(out, columns, binary)?;
+        describe(out, columns, form)?;
         let each = columns.iter().enumerate();
-        let columns = each.map(|(index, column)| (column.ty.clone(), is_binary(binary, index)));
-        Ok(Self { columns: columns.collect() })
+        let columns =
+            each.map(|(index, column)| (column.ty.clone(), is_binary(form.binary, index)));
+        Ok(Self { columns: columns.collect(), oids: form.oids })
     }
 
     pub(super) fn chunk(&self, out: &mut Vec<u8>, chunk: &Chunk, rows: usize) {
@@ -131,22 +164,24 @@ impl PostgresWriter {
             message(out, b'D', |out| {
                 out.extend_from_slice(&(self.columns.len() as i16).to_be_bytes());
                 for ((ty, binary), vector) in self.columns.iter().zip(&vectors) {
-                    field(out, ty, *binary, vector, row);
+                    let binary = binary.then_some(self.oids);
+                    field(out, ty, binary, vector, row);
                 }
             });
         }
     }
 }
 
-/// A value after its length; a NULL has the length -1.
-fn field(out: &mut Vec<u8>, ty: &Type, binary: bool, vector: &Vector<'_>, row: usize) {
+/// A value after its length; a NULL has the length -1. `binary` is for binary form, with [`Form::oids`] or
+/// without.
+fn field(out: &mut Vec<u8>, ty: &Type, binary: Option<bool>, vector: &Vector<'_>, row: usize) {
     if vector.is_null(row) {
         out.extend_from_slice(&(-1_i32).to_be_bytes());
         return;
     }
     counted(out, 0, |out| match binary {
-        true => write_binary(out, ty, vector, row),
-        false => write_text(out, ty, vector, row),
+        Some(oids) => write_binary(out, ty, oids, vector, row),
+        None => write_text(out, ty, vector, row),
     });
 }
 
@@ -180,7 +215,7 @@ fn write_text(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
             }
         }
         Type::Interval => interval(out, vector.values::<RawInterval>()[row]),
-        Type::List(_) | Type::Array(..) if type_oid(ty) != JSON => {
+        Type::List(_) | Type::Array(..) if known(ty).0 != JSON => {
             let (child, elements) = elements(ty, vector, row);
             let bare = integer_like(child);
             out.push(b'{');
@@ -305,8 +340,8 @@ fn elements<'t, 'v>(
     }
 }
 
-fn write_binary(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
-    if let (Some(number), Known(_, _, size)) = (integer(ty, vector, row), known(ty)) {
+fn write_binary(out: &mut Vec<u8>, ty: &Type, oids: bool, vector: &Vector<'_>, row: usize) {
+    if let (Some(number), Known(_, _, size)) = (integer(ty, vector, row), known_of(ty, oids)) {
         out.extend_from_slice(&number.to_be_bytes()[8 - size as usize..]);
         return;
     }
@@ -355,21 +390,21 @@ fn write_binary(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
                 bits.fold(0, |byte, (place, _)| byte | 0x80 >> place)
             }));
         }
-        Type::List(_) | Type::Array(..) if type_oid(ty) != JSON => {
+        Type::List(_) | Type::Array(..) if known(ty).0 != JSON => {
             let (child, (values, range)) = elements(ty, vector, row);
             let has_null = range.clone().any(|index| values.is_null(index));
             out.extend_from_slice(&i32::from(!range.is_empty()).to_be_bytes());
             out.extend_from_slice(&i32::from(has_null).to_be_bytes());
-            out.extend_from_slice(&type_oid(child).to_be_bytes());
+            out.extend_from_slice(&known_of(child, oids).0.to_be_bytes());
             if !range.is_empty() {
                 out.extend_from_slice(&(range.len() as i32).to_be_bytes());
                 out.extend_from_slice(&1_i32.to_be_bytes());
             }
             for index in range {
-                field(out, child, true, &values, index);
+                field(out, child, Some(oids), &values, index);
             }
         }
-        _ if type_oid(ty) == 1700 => {
+        _ if known(ty).0 == 1700 => {
             let mut digits = Vec::new();
             write_text(&mut digits, ty, vector, row);
             numeric(out, &digits);

@@ -25,7 +25,7 @@ use super::scope::{Scope, Scoping};
 use crate::duck::{Column, Type, TypeName, Value};
 use crate::encode::{Coding, Codings, Format};
 use crate::marts::build::ReportColumn;
-use crate::sql_gate::{Rejection, ValidatedStatement};
+use crate::sql_gate::{Asks, Dialect, Rejection, ValidatedStatement};
 
 /// A part of an answer is at most this large, so that the front never has to take more at once.
 pub(super) const PART_BYTES: usize = 1 << 20;
@@ -49,6 +49,8 @@ pub struct Settings {
     pub scoping: Option<Scoping>,
     /// Where tables lie that memory had no room for (`MARTD_TABLE_DIR`).
     pub table_dir: Option<PathBuf>,
+    /// Whether clients of PostgreSQL are served, who ask for a catalog.
+    pub postgres: bool,
 }
 
 /// The number of a table: one for each [`BuiltTable`](crate::marts::build::BuiltTable) of a front.
@@ -133,7 +135,7 @@ pub(super) struct Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Task {
     /// Say whether a statement may be asked.
-    Validate(String),
+    Validate(String, Dialect),
     /// Answer a query.
     Query { snapshot: u64, job: QueryJob },
     /// Say what parameters and columns a statement has.
@@ -146,7 +148,7 @@ impl Task {
     /// The hash of its statement, as the access log has it.
     pub(super) fn statement(&self) -> blake3::Hash {
         match self {
-            Self::Validate(sql)
+            Self::Validate(sql, _)
             | Self::Describe { sql, .. }
             | Self::Query { job: QueryJob { sql, .. }, .. } => blake3::hash(sql.as_bytes()),
             Self::Newest { mart, column, .. } => {
@@ -179,6 +181,14 @@ pub struct QueryJob {
     pub max_bytes: u64,
     /// How long ago the request came.
     pub elapsed: Duration,
+}
+
+/// How a statement is meant whose answer is of this format.
+pub fn dialect(format: Format) -> Dialect {
+    match format {
+        Format::Postgres => Dialect::Postgres,
+        _ => Dialect::DuckDb,
+    }
 }
 
 /// The values that a client binds.
@@ -220,6 +230,8 @@ pub struct Description {
     pub parameters: Vec<Option<Type>>,
     /// Its columns.
     pub columns: Vec<Column>,
+    /// Which database answers it.
+    pub asks: Asks,
 }
 
 /// What is known at the end of an answer.

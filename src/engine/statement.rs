@@ -22,7 +22,7 @@ use super::quarantine::{Culprit, Principal};
 use super::scope::Scope;
 use super::supervisor::{Engine, Shared, StartReason};
 use crate::duck::TypeName;
-use crate::sql_gate::ValidatedStatement;
+use crate::sql_gate::{Dialect, ValidatedStatement};
 
 /// A statement that runs this long after it was told to stop does not stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(2);
@@ -100,11 +100,12 @@ impl Engine {
     pub async fn validate(
         &self,
         sql: &str,
+        dialect: Dialect,
         principal: Principal,
         deadline: Instant,
     ) -> Result<ValidatedStatement, QueryError> {
         let culprit = Culprit { principal, statement: blake3::hash(sql.as_bytes()) };
-        let task = Task::Validate(sql.to_owned());
+        let task = Task::Validate(sql.to_owned(), dialect);
         match self.ask(culprit, task, deadline, None).await? {
             Response::Validated(statement) => Ok(statement),
             other => Err(nonsense(&other)),

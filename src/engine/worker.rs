@@ -20,6 +20,7 @@ use rustix::process::Signal;
 
 use super::database::{Attached, LockedDatabase};
 use super::freshness::NewestError;
+use super::pg_catalog::Catalogs;
 use super::protocol::{
     self, Blame, Control, Failure, QueryError, Request, Response, Settings, SnapshotSpec,
     StartError, Status, TableNumber, Task,
@@ -109,6 +110,10 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
         ErrorKind::Statement => StartError::TimeZone(error.to_string()),
         _ => other(error.to_string()),
     })?;
+    let catalogs = match settings.postgres {
+        true => Some(Catalogs::open(&settings).map_err(|error| other(error.to_string()))?),
+        false => None,
+    };
     let validator = Validator::new().map_err(|error| other(error.to_string()))?;
     duck::is_keyword(""); // which opens a database the first time
     sandbox::confine_engine(settings.table_dir.as_deref())
@@ -116,6 +121,9 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     sandbox::bound_data(settings.data_bytes)
         .map_err(|error| other(format!("an engine's memory cannot be limited: {error}")))?;
     database.lock(settings.threads).map_err(|error| other(error.to_string()))?;
+    if let Some(catalogs) = &catalogs {
+        catalogs.lock().map_err(|error| other(error.to_string()))?;
+    }
 
     let slots = sockets.iter().map(|_| Mutex::default()).collect();
     let engine = Arc::new(Engine { validator, snapshots: RwLock::default(), slots });
@@ -130,6 +138,7 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     let status = control.try_clone().map_err(no_thread)?;
     let publisher = Publisher {
         database,
+        catalogs: catalogs.map(Arc::new),
         settings,
         fresh: HashMap::new(),
         attached: HashMap::new(),
@@ -155,6 +164,7 @@ enum Change {
 /// Attaches tables and makes snapshots of them, in the order in which the front says so.
 struct Publisher {
     database: Arc<LockedDatabase>,
+    catalogs: Option<Arc<Catalogs>>,
     settings: Settings,
     /// Attached for a snapshot that has not come yet.
     fresh: HashMap<TableNumber, Arc<Attached>>,
@@ -218,6 +228,7 @@ impl Publisher {
         let Settings { schemas, scoping, .. } = &self.settings;
         let snapshot = Snapshot::open(&self.database, schemas, scoping.as_ref(), spec, tables);
         let snapshot = snapshot.map_err(|error| error.to_string())?;
+        let snapshot = snapshot.with_catalogs(self.catalogs.clone());
         self.engine.snapshots().insert(number, Arc::new(snapshot));
         Ok(())
     }
@@ -310,13 +321,13 @@ impl Engine {
 
     fn respond(&self, request: &Request, answers: &mut Answers<'_>) -> (Response, Vec<u8>) {
         let outcome = match &request.task {
-            Task::Validate(sql) => match self.validator.validate(sql) {
+            Task::Validate(sql, dialect) => match self.validator.validate_as(*dialect, sql) {
                 Ok(statement) => Ok((Response::Validated((*statement).clone()), Vec::new())),
                 Err(rejection) => Err(session::explain_rejection(rejection)),
             },
             Task::Query { snapshot, job } => self
                 .validator
-                .validate(&job.sql)
+                .validate_as(protocol::dialect(job.format), &job.sql)
                 .map_err(session::explain_rejection)
                 .and_then(|statement| {
                     let snapshot = self.snapshot(*snapshot)?;

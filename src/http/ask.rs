@@ -14,7 +14,7 @@ use super::access::Caller;
 use super::exchange::Facts;
 use super::job::Stream;
 use super::probes;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::query::{Asked, Content};
 use super::request::Query;
 use super::request_id;
@@ -141,7 +141,7 @@ impl Client {
         let _permit = self.app.validating().acquire().await.expect("never closed");
         let asked = (sql.to_owned(), types, scope);
         let described = self.app.engine().describe(&snapshot.lease, asked, principal, deadline);
-        described.await.map_err(|error| Failure(Problem::of_query(error, limit)))
+        described.await.map_err(|error| refused(&self.app, Problem::of_query(error, limit)))
     }
 
     /// The rows of a statement, of which these columns are in binary form.
@@ -265,11 +265,19 @@ struct Record {
 
 impl Record {
     fn failed(&mut self, app: &App, problem: Problem) -> Failure {
-        app.metrics().problem(problem.slug());
         self.tally.failed(&problem);
         self.failure = Some(problem.slug());
-        Failure(problem)
+        refused(app, problem)
     }
+}
+
+/// Counts it. What clients ask of the catalog and it has not is told, for it is to be added.
+fn refused(app: &App, problem: Problem) -> Failure {
+    app.metrics().problem(problem.slug());
+    if problem.is_of(problem::CATALOG_UNKNOWN) {
+        info!(protocol = "postgres", unknown = problem.detail(), "asked of the catalog");
+    }
+    Failure(problem)
 }
 
 impl Drop for Record {

@@ -48,6 +48,7 @@ use crate::catalog::Catalog;
 use crate::engine::{Engine, Scoping};
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::sql_gate::Dialect;
 
 pub use access::Tokens;
 pub use ask::{Answer, Client, Failure};
@@ -131,7 +132,7 @@ struct Shared {
     tokens: Option<Tokens>,
     slots: Slots,
     /// What the validator said of statements.
-    validated: Validated,
+    validated: [Validated; 2],
     validating: Semaphore,
     queries: Queries,
     answers: Answers,
@@ -155,7 +156,7 @@ impl App {
     ) -> Self {
         Self(Arc::new(Shared {
             slots: Slots::new(settings.queries, settings.queue, metrics.clone()),
-            validated: Validated::default(),
+            validated: Default::default(),
             validating: Semaphore::new(VALIDATIONS),
             queries: Queries::default(),
             answers: Answers::new(settings.cache_bytes),
@@ -217,8 +218,8 @@ impl App {
         &self.0.metrics
     }
 
-    fn validated(&self) -> &Validated {
-        &self.0.validated
+    fn validated(&self, dialect: Dialect) -> &Validated {
+        &self.0.validated[usize::from(dialect == Dialect::Postgres)]
     }
 
     fn validating(&self) -> &Semaphore {

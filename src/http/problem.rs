@@ -74,6 +74,13 @@ kinds! {
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in martd";
 }
 
+/// No answer over HTTP has it.
+pub(super) const CATALOG_UNKNOWN: &Kind = &Kind {
+    slug: "catalog-unknown",
+    status: StatusCode::NOT_IMPLEMENTED,
+    title: "PostgreSQL's catalog has that, and martd's has not",
+};
+
 /// A query that was cancelled: to its client the same as one whose time was over.
 const CANCELLED: &Kind = &Kind {
     slug: QUERY_TIMEOUT.slug,
@@ -240,6 +247,7 @@ impl From<Rejection> for Problem {
             Rejection::Syntax { .. } => SQL_ERROR,
             Rejection::Statement { .. } => STATEMENT_NOT_ALLOWED,
             Rejection::Function { .. } => FUNCTION_NOT_ALLOWED,
+            Rejection::Catalog(_) => CATALOG_UNKNOWN,
             Rejection::OutOfMemory => MEMORY_LIMIT,
             Rejection::Failed(_) => return Self::internal(detail),
         };
@@ -248,6 +256,11 @@ impl From<Rejection> for Problem {
 }
 
 impl Problem {
+    /// Whether it is of this kind.
+    pub(super) fn is_of(&self, kind: &'static Kind) -> bool {
+        self.kind == kind
+    }
+
     /// Why a query that may take `limit` was not answered.
     pub(super) fn of_query(error: QueryError, limit: Duration) -> Self {
         let detail = error.to_string();

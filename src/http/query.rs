@@ -31,9 +31,9 @@ use super::routes::MARTD_SNAPSHOT;
 use super::tally::Tally;
 use crate::catalog::{Snapshot, State};
 use crate::encode::{Coding, Format};
-use crate::engine::{Principal, QueryError, Scope};
+use crate::engine::{self, Principal, QueryError, Scope};
 use crate::metrics::CacheResult;
-use crate::sql_gate::ValidatedStatement;
+use crate::sql_gate::{Dialect, ValidatedStatement};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
@@ -152,7 +152,14 @@ impl Asked<'_> {
         let Self { app, snapshot, caller, query, wanted, scope } = self;
         let principal = caller.principal(&scope);
         let deadline = tokio::time::Instant::from_std(tally.started()) + query.timeout;
-        let validated = validate(app, &query.sql, principal, deadline, query.timeout).await?;
+        let validated = validate(
+            app,
+            (&query.sql, engine::dialect(wanted.format)),
+            principal,
+            deadline,
+            query.timeout,
+        )
+        .await?;
         let key = validated.cacheable.then(|| key(app, snapshot, &query, wanted, &scope));
         if is_known(key.map(|key| key.etag()))? {
             app.metrics().cache(CacheResult::Revalidated);
@@ -228,20 +235,21 @@ fn key(app: &App, snapshot: &Snapshot, query: &Query, wanted: Wanted, scope: &Sc
 /// What the validator says of a statement, which is remembered.
 pub(super) async fn validate(
     app: &App,
-    sql: &str,
+    (sql, dialect): (&str, Dialect),
     principal: Principal,
     deadline: tokio::time::Instant,
     limit: Duration,
 ) -> Result<Arc<ValidatedStatement>, Problem> {
-    let known = app.validated().get(sql);
+    let known = app.validated(dialect).get(sql);
     let validated = match known {
         Some(known) => known,
         None => {
             let _permit = app.validating().acquire().await.expect("never closed");
-            let validated = app.engine().validate(sql, principal, deadline).await.map(Arc::new);
+            let validated =
+                app.engine().validate(sql, dialect, principal, deadline).await.map(Arc::new);
             // What the validator says of a text is always the same; what else happens is not.
             if matches!(validated, Ok(_) | Err(QueryError::Rejected(_))) {
-                app.validated().put(sql, validated.clone());
+                app.validated(dialect).put(sql, validated.clone());
             }
             validated
         }

@@ -52,7 +52,7 @@ impl From<Failure> for PgError {
                 return Self::new("57014", "canceling statement due to user request");
             }
             "sql-error" => of_duckdb(detail),
-            "statement-not-allowed" => "0A000",
+            "statement-not-allowed" | "catalog-unknown" => "0A000",
             "function-not-allowed" | "scope-required" => "42501",
             "unauthorized" => "28P01",
             "bad-request" => "22023",

@@ -11,8 +11,8 @@ use super::error::PgError;
 use super::session::{Described, Parameter, Portal, Prepared, Session, no_such, one_text};
 use super::types::{self, TEXT};
 use super::wire::End;
-use crate::encode::postgres;
-use crate::sql_gate;
+use crate::encode::postgres::{self, Form};
+use crate::sql_gate::{self, Asks};
 
 /// Statements and portals of a connection.
 const MOST_NAMES: usize = 1_000;
@@ -99,17 +99,19 @@ impl Session {
             Ok(description) => description,
             Err(failure) => return Ok(Err(failure.into())),
         };
+        let oids = description.asks == Asks::Catalog;
         let parameters = description.parameters.into_iter().enumerate().map(|(place, ty)| {
             match (statement.declared.get(place).copied().unwrap_or(0), ty) {
                 (0, Some(ty)) => {
-                    Parameter { oid: postgres::type_oid(&ty), ty: ty.to_string().parse().ok() }
+                    let oid = postgres::sent_as(&ty, oids).oid;
+                    Parameter { oid, ty: ty.to_string().parse().ok() }
                 }
                 (0, None) => Parameter { oid: TEXT, ty: None },
                 (oid, _) => Parameter { oid, ty: types::type_name(oid) },
             }
         });
         let parameters = parameters.collect();
-        let described = Described { parameters, columns: description.columns };
+        let described = Described { parameters, columns: description.columns, oids };
         let _ = statement.described.set(described); // nobody else does
         Ok(Ok(()))
     }
@@ -129,9 +131,10 @@ impl Session {
         let oids = parameters.iter().map(|parameter| parameter.oid).collect();
         self.wire.push(Out::ParameterDescription(ParameterDescription::new(oids)));
         match (&statement.command, described) {
-            (Command::Query, Some(Described { columns, .. })) => {
+            (Command::Query, Some(Described { columns, oids, .. })) => {
+                let form = Form { binary: &[], oids: *oids };
                 let mut head = Vec::new();
-                if let Err(error) = postgres::describe(&mut head, columns, &[]) {
+                if let Err(error) = postgres::describe(&mut head, columns, form) {
                     return Ok(Err((PgError::new("0A000", error.to_string()), String::new())));
                 }
                 self.wire.push_bytes(&head).await?;

@@ -59,6 +59,8 @@ pub(super) struct Prepared {
 pub(super) struct Described {
     pub(super) parameters: Vec<Parameter>,
     pub(super) columns: Vec<Column>,
+    /// Whether its larger integers are numbers of the catalog's objects.
+    pub(super) oids: bool,
 }
 
 pub(super) struct Parameter {
@@ -286,9 +288,12 @@ impl Session {
             let answer = client.ask(&snapshot, &statement.sql[start..], parameters, binary).await?;
             let rows = Rows::of(answer, &client).await?;
             // A client that was told what comes reads it so.
-            if let Some(Described { columns, .. }) = statement.described.get()
+            if let Some(Described { columns, oids, .. }) = statement.described.get()
                 && rows.types()
-                    != columns.iter().map(|c| postgres::type_oid(&c.ty)).collect::<Vec<_>>()
+                    != columns
+                        .iter()
+                        .map(|c| postgres::sent_as(&c.ty, *oids).oid)
+                        .collect::<Vec<_>>()
             {
                 return Err(PgError::new("0A000", "cached plan must not change result type"));
             }

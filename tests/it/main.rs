@@ -51,6 +51,7 @@ mod openapi;
 mod ops;
 mod packaging;
 mod page;
+mod pg_catalog;
 mod poison;
 mod postgres;
 mod publish;

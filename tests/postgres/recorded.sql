@@ -77,7 +77,7 @@ WHERE c.conrelid={orders} ORDER BY c.oid
 -- @ DBeaver | roles | 1
 SELECT a.oid,a.*,pd.description FROM pg_catalog.pg_roles a
 LEFT JOIN pg_catalog.pg_shdescription pd ON a.oid = pd.objoid ORDER BY a.rolname
--- @ DBeaver | tablespaces | 0
+-- @ DBeaver | tablespaces | 1
 SELECT t.oid,t.*,pg_tablespace_location(t.oid) loc FROM pg_catalog.pg_tablespace t ORDER BY t.oid
 -- @ DBeaver | collations | 1
 SELECT c.oid,c.* FROM pg_catalog.pg_collation c ORDER BY c.oid
