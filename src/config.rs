@@ -16,6 +16,7 @@ use crate::ledger::Period;
 use crate::limits::{self, LEAST_ENGINE_BYTES, Shares};
 use crate::listen::Address;
 use crate::mart_dir::MartDir;
+use crate::pg;
 use crate::publish::{Policy, Unverified};
 use crate::refresh;
 use crate::watch::WatchSetting;
@@ -98,9 +99,8 @@ pub struct ServeArgs {
     #[arg(long, env = "MARTD_ADMIN_LISTEN", value_name = "ADDR")]
     admin_listen: Option<Address>,
 
-    /// Where to serve the PostgreSQL protocol: ADDRESS:PORT on loopback, or unix:PATH
-    #[arg(long, env = "MARTD_PG_LISTEN", value_name = "ADDR")]
-    pg_listen: Option<Address>,
+    #[command(flatten)]
+    pg: pg::PgArgs,
 
     /// How changes are noticed
     #[arg(long, env = "MARTD_WATCH", value_enum, default_value_t)]
@@ -296,12 +296,8 @@ pub struct Config {
     pub listen: Address,
     /// Where to listen for probes and metrics, if anywhere.
     pub admin_listen: Option<Address>,
-    /// Where the PostgreSQL protocol is served.
-    pub pg_listen: Option<Address>,
-    /// The most that rows may take that wait for its clients, in bytes.
-    pub pg_waiting_bytes: u64,
-    /// What its catalogs may take in an engine, in bytes.
-    pub pg_catalogs_bytes: u64,
+    /// The PostgreSQL protocol.
+    pub pg: pg::Settings,
     /// The DuckDB file to serve until the first mart has landed.
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
@@ -359,8 +355,7 @@ impl ServeArgs {
     /// The first setting that cannot be used.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let processors = usize::try_from(limits::processors().value).unwrap_or(usize::MAX);
-        let has_postgres = self.pg_listen.is_some();
-        let shares = Shares::of(limits::memory().value, has_postgres);
+        let shares = Shares::of(limits::memory().value, self.pg.is_served());
         let memory = self.memory.map_or(shares.engine, |size| size.as_u64());
         if memory < LEAST_ENGINE_BYTES {
             let problem =
@@ -375,13 +370,11 @@ impl ServeArgs {
         }
         check_names("MARTD_REQUIRE", &self.require)?;
         let queries = self.queries.map_or(processors, Count::get);
-
         let threads = self.threads.map_or(processors, Count::get);
         check_names("MARTD_UNSCOPED", &self.unscoped)?;
         check_names("MARTD_HOSTS", &self.hosts)?;
         if let Some(origin) = self.cors_origins.iter().find(|origin| !is_origin(origin)) {
-            let problem =
-                format!("{origin:?} is not an origin; write it as https://app.example.org");
+            let problem = format!("{origin:?} is not an origin; write https://app.example.org");
             return Err(ConfigError { setting: "MARTD_CORS_ORIGINS", problem });
         }
         let scoping = match self.scope_column {
@@ -397,13 +390,8 @@ impl ServeArgs {
             .map(|file| Tokens::load(&file))
             .transpose()
             .map_err(|problem| ConfigError { setting: "MARTD_TOKEN_FILE", problem })?;
-        if let Some(Address::Tcp(address)) = &self.pg_listen
-            && !address.ip().is_loopback()
-        {
-            let problem =
-                format!("{address} is no loopback address, and passwords are in clear text");
-            return Err(ConfigError { setting: "MARTD_PG_LISTEN", problem });
-        }
+        let pg = self.pg.into_settings(shares);
+        let pg = pg.map_err(|(setting, problem)| ConfigError { setting, problem })?;
         let max_age = max_age(self.max_age_warn, self.max_age_error)?;
         let cache_bytes = self.cache.map_or(shares.answers, |size| size.as_u64());
 
@@ -413,9 +401,7 @@ impl ServeArgs {
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
-            pg_listen: self.pg_listen,
-            pg_waiting_bytes: shares.waiting_rows,
-            pg_catalogs_bytes: shares.catalogs,
+            pg,
             landlock: self.landlock,
             drain_delay: self.drain_delay.0,
             drain: self.drain.0,
@@ -439,7 +425,7 @@ impl ServeArgs {
                     schemas,
                     scoping: scoping.clone(),
                     table_dir,
-                    postgres: has_postgres,
+                    postgres: shares.catalogs > 0,
                 },
             },
             tokens,

@@ -38,6 +38,8 @@ const GROUPS: [(&str, &[&str]); 7] = [
             "listen",
             "admin-listen",
             "pg-listen",
+            "pg-tls-cert",
+            "pg-tls-key",
             "token-file",
             "scope-column",
             "unscoped",

@@ -129,7 +129,7 @@ impl From<StartError> for Failure {
 fn start(config: Config) -> Result<(), Failure> {
     raise_descriptor_limit()?;
     let sockets =
-        Sockets::open(&config.listen, config.admin_listen.as_ref(), config.pg_listen.as_ref())?;
+        Sockets::open(&config.listen, config.admin_listen.as_ref(), config.pg.listen.as_ref())?;
     let legacy = config.legacy.clone().map(LegacyFile::new);
     make_state_dir(&config)?;
     let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
@@ -184,8 +184,8 @@ fn tell_limits(config: &Config, builders: &build::Settings) {
         pins: config.refresh.intake.pin_bytes,
         tables: builders.budget.limit(),
         answers: config.http.cache_bytes,
-        waiting_rows: config.pg_waiting_bytes,
-        catalogs: config.pg_catalogs_bytes,
+        waiting_rows: config.pg.waiting_bytes,
+        catalogs: config.pg.catalogs_bytes,
     };
     let (memory, processors) = (limits::memory(), limits::processors());
     let size = |bytes| ByteSize::b(bytes).to_string();
@@ -281,8 +281,7 @@ async fn serve(
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
-    let postgres =
-        pg::Server::new(postgres, app.clone(), config.pg_waiting_bytes).map_err(unusable)?;
+    let postgres = pg::Server::new(postgres, app.clone(), config.pg).map_err(unusable)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let (stop_postgres, postgres_stopped) = oneshot::channel::<()>();
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();

@@ -3,17 +3,19 @@
 //! [`Server`] accepts connections, learns who comes and lets them cancel; [`session`] is the life of one,
 //! with [`extended`];
 //! [`wire`] its bytes, [`rows`] what it is sent, [`types`] what it sends, [`command`] the statements about
-//! itself, [`error`] how it is told what went wrong. Rows are encoded by the engine
+//! itself, [`Settings`] where it is served, [`error`] how it is told what went wrong. Rows are encoded by the engine
 //! ([`crate::encode::postgres`]); who may ask what is decided by [`crate::http::Client`].
 //!
-//! **Invariants.** Passwords are tokens and come in clear text, so it listens on loopback and Unix sockets
-//! alone. A transaction reads one snapshot. A portal that waits for its client holds no slot.
+//! **Invariants.** Passwords are tokens and come in clear text, so they come over TLS ([`tls`]), loopback or a
+//! Unix socket alone. A transaction reads one snapshot. A portal that waits for its client holds no slot.
 
 mod command;
 mod error;
 mod extended;
 mod rows;
 mod session;
+mod settings;
+mod tls;
 mod types;
 mod wire;
 
@@ -41,6 +43,8 @@ use crate::http::{App, Client};
 use crate::listen::{self, Socket};
 use error::PgError;
 use session::Session;
+pub use settings::{PgArgs, Settings};
+use tls::Tls;
 use wire::{End, Io, Wire};
 
 /// The version that clients are told, whose catalog they then ask for.
@@ -60,6 +64,7 @@ struct Inner {
     /// The clients that can cancel, by their number and secret.
     clients: Mutex<HashMap<(i32, i32), Client>>,
     ending: CancellationToken,
+    tls: Option<Tls>,
 }
 
 /// Sockets on which the protocol is spoken.
@@ -69,20 +74,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server over these sockets. Rows that wait for its clients take so many bytes at most.
+    /// A server over these sockets.
     ///
     /// # Errors
     /// When a socket cannot be used.
-    pub fn new(sockets: Vec<Socket>, app: App, waiting_bytes: u64) -> io::Result<Self> {
+    pub fn new(sockets: Vec<Socket>, app: App, settings: Settings) -> io::Result<Self> {
         listen::set_nonblocking(&sockets)?;
         let shared = Shared(Arc::new(Inner {
             connections: Arc::new(Semaphore::new(app.max_connections())),
             room: Arc::new(Semaphore::new(
-                usize::try_from(waiting_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
+                usize::try_from(settings.waiting_bytes)
+                    .unwrap_or(usize::MAX)
+                    .min(Semaphore::MAX_PERMITS),
             )),
             next: AtomicI32::new(1),
             clients: Mutex::default(),
             ending: CancellationToken::new(),
+            tls: settings.tls,
             app,
         }));
         Ok(Self { sockets, shared })
@@ -182,11 +190,18 @@ impl Shared {
         wire: &mut Wire,
         address: Option<IpAddr>,
     ) -> Result<Option<(Client, BTreeMap<String, String>, (i32, i32))>, End> {
+        let is_local = address.is_none_or(|address| address.is_loopback());
+        let mut is_encrypted = false;
         let startup = loop {
             match wire.receive().await? {
-                In::SslNegotiation(Ssl::PostgresSsl(_)) => {
-                    wire.push(Out::SslResponse(SslResponse::Refuse));
-                }
+                In::SslNegotiation(Ssl::PostgresSsl(_)) => match &self.0.tls {
+                    Some(tls) if !is_encrypted => {
+                        wire.push(Out::SslResponse(SslResponse::Accept));
+                        wire.encrypt(tls).await?;
+                        is_encrypted = true;
+                    }
+                    _ => wire.push(Out::SslResponse(SslResponse::Refuse)),
+                },
                 In::SslNegotiation(_) => wire.push(Out::GssEncResponse(GssEncResponse::Refuse)),
                 In::CancelRequest(request) => {
                     let key = (request.pid, request.secret_key.as_i32().unwrap_or_default());
@@ -200,6 +215,10 @@ impl Shared {
             }
         };
         wire.started();
+        if self.0.tls.is_some() && !is_encrypted && !is_local {
+            let message = "passwords come in clear text without TLS: set sslmode=require or more";
+            return Err(End::Fatal(PgError::fatal("28000", message)));
+        }
         let parameters = startup.parameters;
         if startup.protocol_number_minor > 0 {
             let unknown = parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned();

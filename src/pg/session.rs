@@ -27,6 +27,7 @@ use crate::catalog::Snapshot;
 use crate::duck::{Column, TypeName, Value};
 use crate::encode::postgres;
 use crate::engine::Parameters;
+use crate::hooks;
 use crate::http::Client;
 use crate::sql_gate;
 
@@ -167,7 +168,8 @@ impl Session {
 
     async fn receive(&mut self) -> Result<In, End> {
         let in_transaction = self.transaction != TransactionStatus::Idle;
-        let patience = if in_transaction { IDLE_IN_TRANSACTION } else { Duration::MAX };
+        let idle = hooks::shortened("idle", IDLE_IN_TRANSACTION);
+        let patience = if in_transaction { idle } else { Duration::MAX };
         tokio::select! {
             received = timeout(patience, self.wire.receive()) => received.unwrap_or_else(|_| {
                 let message = "the transaction was idle for 60 s";

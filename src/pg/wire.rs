@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_io_timeout::TimeoutStream;
 
 use super::error::PgError;
+use super::tls::Tls;
 
 /// The largest message before a client is known.
 const STARTUP_BYTES: usize = 10_000;
@@ -59,6 +60,20 @@ impl Wire {
         io.set_write_timeout(Some(stall));
         let context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
         Self { io: Box::pin(io), input: BytesMut::new(), output: BytesMut::new(), context, most }
+    }
+
+    /// Encrypts the connection, once the client was told that it will be.
+    pub(super) async fn encrypt(&mut self, tls: &Tls) -> Result<(), End> {
+        self.flush().await?;
+        // What came in clear text before would be taken for what came encrypted.
+        if !self.input.is_empty() {
+            let message = "bytes before the handshake of TLS";
+            return Err(End::Fatal(PgError::fatal("08P01", message)));
+        }
+        let plain = std::mem::replace(&mut self.io, Box::pin(tokio::io::empty()));
+        self.io = Box::pin(tls.0.accept(plain).await?);
+        self.context.awaiting_ssl = true;
+        Ok(())
     }
 
     /// From here on messages have a type.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::corpus::{HOSTILE, expand, lines};
-use crate::harness::{Martd, Root, wait_for};
+use crate::harness::{Faults, Martd, Root, wait_for};
 use crate::writers::Writer;
 
 pub(crate) const BIG: &str =
@@ -253,6 +253,176 @@ fn clients_that_vanish_leave_nothing_behind() {
     let idle: Vec<Raw> = (0..200).map(|_| Raw::connect(port)).collect();
     assert_eq!(martd.query("SELECT count(*) FROM mart.big").value(), 200_000);
     drop(idle);
+}
+
+#[test]
+fn a_transaction_that_is_idle_is_ended() {
+    let root = Root::new();
+    Writer::new().land(&root, "one", "SELECT 1 AS x");
+    let faults = Faults::new();
+    std::fs::write(Path::new(faults.path()).join("short-idle"), "").expect("write");
+    let (_martd, port) = start(&root, &[("MARTD_TEST_FAULTS", faults.path())]);
+    let (mut idle, mut outside) = (Raw::connect(port), Raw::connect(port));
+    idle.ask("BEGIN");
+    idle.ask("SELECT x FROM mart.one");
+    let mut told = String::new();
+    let _ = idle.0.read_to_string(&mut told); // a reset is an end, too
+    assert!(told.contains("C25P03"), "{told}");
+    assert!(
+        outside.value("SELECT x FROM mart.one").ends_with('1'),
+        "one that has begun nothing stays"
+    );
+}
+
+#[test]
+fn rows_that_wait_for_their_client_are_bounded() {
+    let root = Root::new();
+    Writer::new().land(&root, "big", BIG);
+    let (martd, port) = start(&root, &[("MARTD_MAX_RESULT", "1GiB"), ("MARTD_QUERIES", "2")]);
+    let mut client = Raw::connect(port);
+    client.ask("BEGIN");
+    client.ask("DECLARE large CURSOR FOR SELECT repeat('x', 1000) FROM mart.big");
+    let first = client.ask("FETCH 10 FROM large");
+    assert_eq!(first.iter().filter(|(kind, _)| *kind == b'D').count(), 10);
+    let rest = client.ask("FETCH ALL FROM large");
+    assert!(rest.iter().any(|(kind, text)| *kind == b'E' && text.contains("C53400")));
+    client.ask("ROLLBACK");
+    // What waited has gone, and holds no slot.
+    for name in ["one", "two", "three"] {
+        client.ask("BEGIN");
+        client.ask(&format!("DECLARE {name} CURSOR FOR SELECT repeat('x', 200) FROM mart.big"));
+        client.ask(&format!("FETCH 10 FROM {name}"));
+        let rest = client.ask(&format!("FETCH ALL FROM {name}"));
+        assert_eq!(rest.iter().filter(|(kind, _)| *kind == b'D').count(), 199_990, "{name}");
+        client.ask("ROLLBACK");
+    }
+    assert_eq!(martd.query("SELECT count(*) FROM mart.big").value(), 200_000);
+}
+
+#[test]
+fn a_thousand_connections_are_served_and_no_more() {
+    let root = Root::new();
+    Writer::new().land(&root, "big", BIG);
+    let (martd, port) = start(&root, &[("MARTD_MAX_CONNECTIONS", "1000"), ("MARTD_QUERIES", "2")]);
+    let mut clients: Vec<Raw> = (0..1000).map(|_| Raw::connect(port)).collect();
+    let refused = String::from_utf8_lossy(&answer_to(port, &startup("anyone"))).into_owned();
+    assert!(refused.contains("C53300"), "{refused}");
+    // All ask at once; half take nothing of an answer that is larger than what sockets hold.
+    let (slow, quick) = clients.split_at_mut(500);
+    slow.iter_mut().for_each(|client| client.send("SELECT name FROM mart.big"));
+    quick.iter_mut().for_each(|client| client.send("SELECT count(*) FROM mart.big WHERE id < 5"));
+    let (mut answered, mut busy) = (0, 0);
+    for client in quick {
+        let answer = client.answer();
+        match answer.iter().find(|(kind, _)| *kind == b'E') {
+            Some((_, error)) => {
+                assert!(error.contains("C53300") || error.contains("C57014"), "{error}");
+                busy += 1;
+            }
+            None => answered += 1,
+        }
+    }
+    println!("{answered} answered, {busy} told that martd is busy");
+    assert!(answered > 0);
+    drop(clients);
+    wait_for("room for others", || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.write_all(&startup("anyone")).ok()?;
+        let mut kind = [0];
+        stream.read_exact(&mut kind).ok()?;
+        (kind[0] == b'R').then_some(())
+    });
+    assert!(Raw::connect(port).value("SELECT count(*) FROM mart.big").ends_with("200000"));
+    assert_eq!(martd.query("SELECT count(*) FROM mart.big").value(), 200_000);
+}
+
+/// A certificate of an authority of its own for `localhost`, and its key.
+fn certificate(folder: &Path) -> Option<(String, String, String)> {
+    let path = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
+    let (authority, authority_key) = (path("authority.pem"), path("authority-key.pem"));
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let openssl = |arguments: &[&str]| {
+        let arguments =
+            [&["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"], arguments];
+        Command::new("openssl").args(arguments.concat()).output()
+    };
+    let made =
+        openssl(&["-subj", "/CN=authority", "-keyout", &authority_key, "-out", &authority]).ok()?;
+    assert!(made.status.success(), "{}", said(&made));
+    let signed = openssl(&[
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-CA",
+        &authority,
+        "-CAkey",
+        &authority_key,
+        "-keyout",
+        &key,
+        "-out",
+        &cert,
+    ]);
+    let signed = signed.expect("openssl runs");
+    assert!(signed.status.success(), "{}", said(&signed));
+    Some((authority, cert, key))
+}
+
+#[test]
+fn tls_is_what_psql_verifies() {
+    let root = Root::new();
+    Writer::new().land(&root, "one", "SELECT 41 + 1 AS x");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let Some((authority, cert, key)) = certificate(folder.path()) else {
+        eprintln!("skipped: openssl is not installed");
+        return;
+    };
+    let settings = [("MARTD_PG_TLS_CERT", cert.as_str()), ("MARTD_PG_TLS_KEY", key.as_str())];
+    let (_martd, port) = start(&root, &settings);
+    let ask = |host: &str, mode: &str, authority: &str| {
+        let address = format!(
+            "host={host} hostaddr=127.0.0.1 port={port} user=anyone dbname=martd sslmode={mode} \
+             sslrootcert={authority}"
+        );
+        let output =
+            Command::new("psql").args([&address, "-XAtc", "SELECT x FROM mart.one"]).output();
+        output.ok().map(|output| said(&output))
+    };
+    let Some(told) = ask("localhost", "verify-full", &authority) else {
+        eprintln!("skipped: psql is not installed (Debian has it as postgresql-client)");
+        return;
+    };
+    assert_eq!(told, "42\n");
+    let told = ask("elsewhere", "verify-full", &authority).expect("psql is there");
+    assert!(told.contains("does not match host name"), "{told}");
+    let told = ask("localhost", "verify-full", &cert).expect("psql is there");
+    assert!(told.contains("certificate verify failed"), "{told}");
+    assert_eq!(ask("localhost", "disable", &authority).as_deref(), Some("42\n"), "on loopback");
+    // What comes before the handshake is never taken for what came encrypted.
+    let stuffed = [&[0, 0, 0, 8, 4, 210, 22, 47][..], &startup("anyone")].concat();
+    let answer = String::from_utf8_lossy(&answer_to(port, &stuffed)).into_owned();
+    assert!(answer.contains("08P01") || answer == "S", "{answer}");
+    assert!(!answer.contains("server_version"), "{answer}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "").expect("write");
+    let empty = empty.to_str().expect("UTF-8");
+    for settings in [
+        &[("MARTD_PG_TLS_CERT", empty)][..],
+        &[("MARTD_PG_TLS_CERT", empty), ("MARTD_PG_TLS_KEY", empty)],
+        &[("MARTD_PG_TLS_CERT", "/nowhere"), ("MARTD_PG_TLS_KEY", empty)],
+    ] {
+        let all = [&[("PARQUET_DIR", "/tmp"), ("MARTD_PG_LISTEN", "0.0.0.0:0")], settings].concat();
+        let output = crate::harness::run(&["serve"], &all);
+        assert_eq!(output.code, 2, "{output:?}");
+        assert!(output.err.contains("MARTD_PG_TLS_CERT"), "{output:?}");
+    }
 }
 
 /// Whether a statement names what martd's own catalog has, where there are no data and no settings.
