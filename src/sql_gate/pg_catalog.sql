@@ -26,7 +26,9 @@ CREATE MACRO martd_settings() AS MAP {'server_version': '13.0', 'server_version_
     'datestyle': 'ISO, YMD', 'intervalstyle': 'postgres', 'integer_datetimes': 'on', 'max_identifier_length': '63',
     'max_index_keys': '32', 'is_superuser': 'off', 'transaction_isolation': 'repeatable read',
     'default_transaction_isolation': 'repeatable read', 'transaction_read_only': 'on', 'default_transaction_read_only': 'on',
-    'lc_collate': 'C', 'lc_ctype': 'C'};
+    'lc_collate': 'C', 'lc_ctype': 'C', 'jit': 'off', 'application_name': '', 'default_table_access_method': 'heap',
+    'default_tablespace': '', 'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transaction_session_timeout': '60000',
+    'client_min_messages': 'notice', 'extra_float_digits': '1', 'bytea_output': 'hex', 'block_size': '8192', 'row_security': 'on'};
 CREATE VIEW pg_settings AS SELECT e.key AS name, e.value AS setting, NULL::VARCHAR AS unit, 'martd' AS category,
     NULL::VARCHAR AS short_desc, NULL::VARCHAR AS extra_desc, 'internal' AS context, 'string' AS vartype, 'default' AS source,
     NULL::VARCHAR AS min_val, NULL::VARCHAR AS max_val, NULL::VARCHAR[] AS enumvals, NULL::VARCHAR AS boot_val,
