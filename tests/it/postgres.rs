@@ -403,7 +403,7 @@ fn tls_is_what_psql_verifies() {
     // What comes before the handshake is never taken for what came encrypted.
     let stuffed = [&[0, 0, 0, 8, 4, 210, 22, 47][..], &startup("anyone")].concat();
     let answer = String::from_utf8_lossy(&answer_to(port, &stuffed)).into_owned();
-    assert!(answer.contains("08P01") || answer == "S", "{answer}");
+    assert!(answer.contains("08P01"), "{answer}");
     assert!(!answer.contains("server_version"), "{answer}");
 }
 
