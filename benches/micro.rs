@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use martd::duck::Database;
+use martd::encode::postgres::Form;
 use martd::encode::{Coding, Codings, Encoder, Format, Summary};
 use martd::engine::{
     Engine, EngineSettings, Head, Parameters, Principal, ProcessSettings, Query, QueryJob, Scope,
@@ -89,6 +90,7 @@ fn engine(runtime: &Runtime) -> Engine {
         schemas: vec![SCHEMA.to_owned()],
         scoping: None,
         table_dir: None,
+        postgres: false,
     };
     let program = env!("CARGO_BIN_EXE_martd").into();
     let settings = EngineSettings { program, queries: 1, process };
@@ -153,6 +155,7 @@ fn query(bencher: Bencher) {
             parameters: Parameters::default(),
             scope: Scope::AllRows,
             format: Format::Json,
+            binary: Vec::new(),
             codings: Codings { best: Coding::Identity, identity: true },
             limit: None,
             max_rows: 10_000,
@@ -188,7 +191,8 @@ fn encode(bencher: Bencher, format: Format) {
     let mut out = Vec::new();
     bencher.with_inputs(fetch).bench_local_values(|(columns, chunk)| {
         out.clear();
-        let mut encoder = Encoder::begin(format, &mut out, &columns).expect("a format");
+        let mut encoder =
+            Encoder::begin(format, &mut out, &columns, Form::default()).expect("a format");
         encoder.chunk(&mut out, chunk.expect("rows"), ROWS).expect("values");
         encoder.end(&mut out, summary).expect("an end");
         out.len()

@@ -14,6 +14,7 @@ use crate::ledger::Period;
 use crate::limits::{self, LEAST_ENGINE_BYTES, Shares};
 use crate::listen::Address;
 use crate::mart_dir::MartDir;
+use crate::pg;
 use crate::refresh;
 use crate::settings::{Count, Fallback, Landlock, SCHEMAS, ServeArgs, SourceArgs, Switch, Time};
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub listen: Address,
     /// Where to listen for probes and metrics, if anywhere.
     pub admin_listen: Option<Address>,
+    /// The PostgreSQL protocol.
+    pub pg: pg::PgSettings,
     /// The DuckDB file to serve until the first mart has landed.
     pub legacy: Option<PathBuf>,
     /// The refresh thread's part.
@@ -59,12 +62,11 @@ impl SourceArgs {
     ///
     /// # Errors
     /// When martd cannot find itself.
-    pub(crate) fn into_intake(self) -> Result<refresh::Intake, ConfigError> {
+    pub(crate) fn into_intake(self, shares: Shares) -> Result<refresh::Intake, ConfigError> {
         if let Some(dir) = self.table_dir.as_ref().filter(|dir| !dir.is_dir()) {
             let problem = format!("{} is not a directory; create it", dir.display());
             return Err(wrong("MARTD_TABLE_DIR", problem));
         }
-        let shares = Shares::of(limits::memory().value);
         Ok(refresh::Intake {
             dir: self.dir.unwrap_or_else(|| MartDir::new(self.parquet_dir)),
             policy: self.publish,
@@ -86,7 +88,7 @@ impl ServeArgs {
     /// The first setting that cannot be used.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let processors = usize::try_from(limits::processors().value).unwrap_or(usize::MAX);
-        let shares = Shares::of(limits::memory().value);
+        let shares = Shares::of(limits::memory().value, self.pg.is_served());
         let memory = self.memory.unwrap_or(shares.engine);
         if memory < LEAST_ENGINE_BYTES {
             let problem =
@@ -97,7 +99,6 @@ impl ServeArgs {
         check_names("MARTD_SCHEMAS", &schemas)?;
         check_names("MARTD_REQUIRE", &self.require)?;
         let queries = self.queries.map_or(processors, Count::get);
-
         let threads = self.threads.map_or(processors, Count::get);
         check_names("MARTD_UNSCOPED", &self.unscoped)?;
         check_names("MARTD_HOSTS", &self.hosts)?;
@@ -123,15 +124,18 @@ impl ServeArgs {
             .map(|file| Tokens::load(&file))
             .transpose()
             .map_err(|problem| wrong("MARTD_TOKEN_FILE", problem))?;
+        let pg = self.pg.into_settings(shares);
+        let pg = pg.map_err(|(setting, problem)| wrong(setting, problem))?;
         let max_age = max_age(self.max_age_warn, self.max_age_error)?;
         let cache_bytes = self.cache.unwrap_or(shares.answers);
 
-        let intake = self.source.into_intake()?;
+        let intake = self.source.into_intake(shares)?;
         let table_dir = intake.table_dir.clone().or_else(|| intake.state_dir.clone());
 
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
+            pg,
             landlock: self.landlock,
             drain_delay: self.drain_delay.duration(),
             drain: self.drain.duration(),
@@ -149,12 +153,13 @@ impl ServeArgs {
                 queries,
                 process: engine::ProcessSettings {
                     memory_bytes: memory,
-                    data_bytes: memory + engine::overhead_bytes(queries, threads),
+                    data_bytes: memory + shares.catalogs + engine::overhead_bytes(queries, threads),
                     threads,
                     time_zone: self.timezone.clone(),
                     schemas,
                     scoping: scoping.clone(),
                     table_dir,
+                    postgres: shares.catalogs > 0,
                 },
             },
             tokens,

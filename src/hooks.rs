@@ -30,6 +30,11 @@ pub fn abort_at(sql: &str) {
     }
 }
 
+/// A hundredth of a time while the file `short-<what>` is there.
+pub fn shortened(what: &str, time: std::time::Duration) -> std::time::Duration {
+    if wanted(&format!("short-{what}")) { time / 100 } else { time }
+}
+
 fn wanted(fault: &str) -> bool {
     cfg!(debug_assertions)
         && std::env::var_os("MARTD_TEST_FAULTS")

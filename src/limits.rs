@@ -11,6 +11,9 @@ use std::sync::OnceLock;
 
 /// What the front takes beside pins, tables and answers, in bytes.
 pub const FRONT_BYTES: u64 = 64 << 20;
+/// What catalogs of the PostgreSQL protocol take in an engine, in bytes: one takes a MiB, and asyncpg's question
+/// after types 30.
+pub const CATALOGS_BYTES: u64 = 96 << 20;
 /// What an engine takes beside what DuckDB may have (`MARTD_MEMORY`), in bytes, and tables that it reads.
 pub const ENGINE_BYTES: u64 = 128 << 20;
 
@@ -18,6 +21,8 @@ pub const ENGINE_BYTES: u64 = 128 << 20;
 pub const LEAST_ENGINE_BYTES: u64 = 64 << 20;
 /// What pins, tables and answers have at least, wherever that comes from.
 const LEAST_REST: u64 = 64 << 20;
+/// More rows than this have no reason to wait in memory.
+const MOST_WAITING_BYTES: u64 = 64 << 20;
 
 /// What settings say of memory by default, in bytes. With two engines and what martd takes beside, it is not
 /// more than there is; that needs 512 MiB.
@@ -31,22 +36,29 @@ pub struct Shares {
     pub tables: u64,
     /// For cached answers.
     pub answers: u64,
+    /// For rows that wait for clients of the PostgreSQL protocol.
+    pub waiting_rows: u64,
+    /// For what those clients are told of the marts, twice while an engine is replaced.
+    pub catalogs: u64,
 }
 
 impl Shares {
-    /// Those of the memory that there is.
-    pub fn of(available: u64) -> Self {
-        let all = available.saturating_sub(FRONT_BYTES + 2 * ENGINE_BYTES);
+    /// Those of the memory that there is, with the PostgreSQL protocol or without.
+    pub fn of(available: u64, postgres: bool) -> Self {
+        let catalogs = if postgres { CATALOGS_BYTES } else { 0 };
+        let all = available.saturating_sub(FRONT_BYTES + 2 * (ENGINE_BYTES + catalogs));
         let engine = (all / 4).max(LEAST_ENGINE_BYTES);
         let rest = all.saturating_sub(2 * engine).max(LEAST_REST);
-        Self { engine, pins: rest / 4, tables: rest / 2, answers: rest / 8 }
+        let waiting_rows = if postgres { MOST_WAITING_BYTES.min(rest / 16) } else { 0 };
+        let answers = rest / 8 - waiting_rows;
+        Self { engine, pins: rest / 4, tables: rest / 2, answers, waiting_rows, catalogs }
     }
 }
 
 /// What martd takes at most with these settings, with two engines while one is replaced. Builders take theirs
 /// on top, for moments: the kernel ends them before it ends anything else.
-pub fn most_bytes(Shares { engine, pins, tables, answers }: Shares) -> u64 {
-    FRONT_BYTES + pins + tables + answers + 2 * (engine + ENGINE_BYTES)
+pub fn most_bytes(Shares { engine, pins, tables, answers, waiting_rows, catalogs }: Shares) -> u64 {
+    FRONT_BYTES + pins + tables + answers + waiting_rows + 2 * (engine + catalogs + ENGINE_BYTES)
 }
 
 /// What DuckDB may take in a builder. Rows go to the table as they are read, so this is for one row group:
@@ -373,11 +385,14 @@ mod tests {
     #[test]
     fn the_defaults_are_not_more_than_there_is() {
         for mib in [512, 513, 700, 1024, 4096, 65_536] {
-            let shares = Shares::of(mib << 20);
-            assert!(most_bytes(shares) <= mib << 20, "{mib} MiB: {shares:?}");
-            assert!(most_bytes(shares) > (mib << 20) / 10 * 9, "{mib} MiB: {shares:?}");
+            for (postgres, more) in [(false, 0), (true, 2 * CATALOGS_BYTES)] {
+                let available = (mib << 20) + more;
+                let shares = Shares::of(available, postgres);
+                assert!(most_bytes(shares) <= available, "{mib} MiB: {shares:?}");
+                assert!(most_bytes(shares) > available / 10 * 9, "{mib} MiB: {shares:?}");
+            }
         }
-        assert_eq!(Shares::of(0).engine, LEAST_ENGINE_BYTES);
+        assert_eq!(Shares::of(0, true).engine, LEAST_ENGINE_BYTES);
     }
 
     #[test]

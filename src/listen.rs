@@ -101,6 +101,8 @@ pub struct Sockets {
     pub all: Vec<Socket>,
     /// For probes and metrics.
     pub admin: Vec<Socket>,
+    /// For the PostgreSQL protocol.
+    pub postgres: Vec<Socket>,
     /// Files to remove at the end.
     pub files: SocketFiles,
 }
@@ -111,7 +113,11 @@ impl Sockets {
     ///
     /// # Errors
     /// What cannot be listened on, by its setting.
-    pub fn open(listen: &Address, admin: Option<&Address>) -> Result<Self, String> {
+    pub fn open(
+        listen: &Address,
+        admin: Option<&Address>,
+        postgres: Option<&Address>,
+    ) -> Result<Self, String> {
         let mut sockets = Self::default();
         sockets.inherit()?;
         if sockets.all.is_empty() {
@@ -121,6 +127,10 @@ impl Sockets {
         if let (Some(admin), true) = (admin, sockets.admin.is_empty()) {
             let socket = sockets.files.listen(admin, "MARTD_ADMIN_LISTEN")?;
             sockets.admin.push(socket);
+        }
+        if let Some(postgres) = postgres {
+            let socket = sockets.files.listen(postgres, "MARTD_PG_LISTEN")?;
+            sockets.postgres.push(socket);
         }
         Ok(sockets)
     }

@@ -105,7 +105,7 @@ names! {
 }
 
 /// The formats of answers, and the one of queries that have none.
-const FORMATS: [&str; 5] = ["json", "ndjson", "csv", "arrow", NO_FORMAT];
+const FORMATS: [&str; 6] = ["json", "ndjson", "csv", "arrow", "postgres", NO_FORMAT];
 /// The format of a query that was refused before its format was known.
 pub const NO_FORMAT: &str = "none";
 

@@ -9,6 +9,7 @@ use clap::Args;
 use super::check_dbt;
 use super::table::{Cell, TextTable, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, complain, print};
+use crate::limits::{self, Shares};
 use crate::mart_dir::MartDir;
 use crate::refresh::{Inspected, Inspection, inspect};
 use crate::scan::Fault;
@@ -35,7 +36,7 @@ pub struct CheckArgs {
 pub(super) fn run(args: CheckArgs) -> ExitCode {
     let mut source = args.source;
     source.dir = args.dir.map(MartDir::either);
-    let intake = match source.into_intake() {
+    let intake = match source.into_intake(Shares::of(limits::memory().value, false)) {
         Ok(intake) => intake,
         Err(error) => return complain(&error.to_string(), EXIT_USAGE),
     };

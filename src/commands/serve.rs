@@ -29,6 +29,7 @@ use crate::listen::{self, SocketFiles, Sockets};
 use crate::mart_dir::MartDir;
 use crate::marts::build;
 use crate::metrics::Metrics;
+use crate::pg;
 use crate::pin::Budget;
 use crate::refresh::{BeginWith, Refresh};
 use crate::sandbox;
@@ -133,7 +134,8 @@ impl From<StartError> for Failure {
 
 fn serve_until_stopped(config: Config) -> Result<(), Failure> {
     raise_descriptor_limit()?;
-    let sockets = Sockets::open(&config.listen, config.admin_listen.as_ref())?;
+    let sockets =
+        Sockets::open(&config.listen, config.admin_listen.as_ref(), config.pg.listen.as_ref())?;
     let legacy = config.legacy.clone().map(LegacyFile::new);
     make_state_dir(&config)?;
     let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
@@ -194,6 +196,8 @@ fn tell_limits(config: &Config, builders: &build::BuilderSettings) {
         pins: config.refresh.intake.pin_bytes,
         tables: builders.budget.limit(),
         answers: config.http.cache_bytes,
+        waiting_rows: config.pg.waiting_bytes,
+        catalogs: config.pg.catalogs_bytes,
     };
     let (memory, processors) = (limits::memory(), limits::processors());
     let size = |bytes| ByteSize::b(bytes).to_string();
@@ -211,6 +215,8 @@ fn tell_limits(config: &Config, builders: &build::BuilderSettings) {
         tables = size(shares.tables),
         engine = size(shares.engine),
         answers = size(shares.answers),
+        waiting_rows = size(shares.waiting_rows),
+        catalogs = size(shares.catalogs),
         at_most = size(at_most),
         builders = size(builder_count * limits::builder_bytes()),
         "memory, with two engines while one is replaced; builders come on top while files are read"
@@ -250,7 +256,7 @@ async fn serve(
     legacy: Option<LegacyFile>,
     sockets: Sockets,
 ) -> Result<(), Failure> {
-    let Sockets { all, admin, files } = sockets;
+    let Sockets { all, admin, postgres, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     tell_limits(&config, &builders);
     let engine = Engine::start(config.engine, builders.spawner.clone(), &Handle::current())?;
@@ -271,6 +277,7 @@ async fn serve(
     info!(
         address = listen::addresses(&all),
         admin = (!admin.is_empty()).then(|| listen::addresses(&admin)),
+        postgres = (!postgres.is_empty()).then(|| listen::addresses(&postgres)),
         directory = %config.refresh.intake.dir.path().display(),
         version = env!("CARGO_PKG_VERSION"),
         duckdb = duck::version(),
@@ -297,10 +304,15 @@ async fn serve(
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
+    let postgres = pg::PgServer::new(postgres, app.clone(), config.pg).map_err(unusable)?;
     let (stop, stopped) = oneshot::channel::<()>();
+    let (stop_postgres, postgres_stopped) = oneshot::channel::<()>();
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(server.run(async {
         let _ = stopped.await;
+    }));
+    let postgres = tokio::spawn(postgres.run(async {
+        let _ = postgres_stopped.await;
     }));
     // Probes answer to the very end.
     let admin = tokio::spawn(admin.run(async {
@@ -319,7 +331,9 @@ async fn serve(
     let drained = async {
         sleep(config.drain_delay).await;
         let _ = stop.send(());
-        if timeout(config.drain, server).await.is_err() {
+        let _ = stop_postgres.send(());
+        let served = async { tokio::join!(server, postgres) };
+        if timeout(config.drain, served).await.is_err() {
             warn!("requests are still in flight: cancelling their queries");
             app.cancel_queries();
         }

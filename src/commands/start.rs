@@ -49,7 +49,8 @@ fn filter(wanted: &str) -> Result<EnvFilter, String> {
     }
     // notify has a line for each folder that is deleted.
     let usual = directives.clone().next().is_none();
-    EnvFilter::try_new(if usual { "info,notify=warn" } else { wanted }).map_err(|_| format!("RUST_LOG: {wanted:?} is wrong; {RIGHT}"))
+    EnvFilter::try_new(if usual { "info,notify=warn" } else { wanted })
+        .map_err(|_| format!("RUST_LOG: {wanted:?} is wrong; {RIGHT}"))
 }
 
 /// Warns of variables that look like settings and are not.

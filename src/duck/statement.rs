@@ -44,6 +44,20 @@ impl Statement {
         }
     }
 
+    /// The types of the parameters in order, of those that the statement determines.
+    pub fn parameter_types(&self) -> Vec<Option<Type>> {
+        // SAFETY: a live statement, numbers of its parameters; each type is freed after it was read.
+        unsafe {
+            (1..=ffi::duckdb_nparams(self.raw))
+                .map(|number| {
+                    let raw = ffi::duckdb_param_logical_type(self.raw, number);
+                    let ty = (!raw.is_null()).then(|| Type::take(raw))?;
+                    (ty != Type::Null && ty.unsupported().is_none()).then_some(ty)
+                })
+                .collect()
+        }
+    }
+
     /// Names and types of the columns that it gives.
     pub fn columns(&self) -> Vec<ResultColumn> {
         // SAFETY: a live statement, indices below its count; names and types are freed after they

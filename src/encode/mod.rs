@@ -5,6 +5,7 @@ mod arrow;
 mod compress;
 mod csv;
 mod json;
+pub mod postgres;
 mod text;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use compress::{Coding, Codings, Compressor};
 use arrow::ArrowWriter;
 use csv::CsvWriter;
 use json::{JsonWriter, NdjsonWriter};
+use postgres::PostgresWriter;
 
 /// A format of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,10 +32,12 @@ pub enum Format {
     Csv,
     /// An Arrow IPC stream.
     Arrow,
+    /// Messages of the PostgreSQL protocol.
+    Postgres,
 }
 
 impl Format {
-    /// All formats; the first is the one for those who do not mind.
+    /// All formats of HTTP; the first is the one for those who do not mind.
     pub const ALL: [Self; 4] = [Self::Json, Self::Ndjson, Self::Csv, Self::Arrow];
 
     /// Its short name, for `?format=`.
@@ -43,6 +47,7 @@ impl Format {
             Self::Ndjson => "ndjson",
             Self::Csv => "csv",
             Self::Arrow => "arrow",
+            Self::Postgres => "postgres",
         }
     }
 
@@ -53,6 +58,7 @@ impl Format {
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv",
             Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Postgres => "application/octet-stream",
         }
     }
 
@@ -108,10 +114,11 @@ enum Writer {
     Ndjson(NdjsonWriter),
     Csv(CsvWriter),
     Arrow(ArrowWriter),
+    Postgres(PostgresWriter),
 }
 
 impl Encoder {
-    /// Writes what comes before the first row.
+    /// Writes what comes before the first row. `form` is for [`Format::Postgres`].
     ///
     /// # Errors
     /// When the format has no place for a column's type.
@@ -119,12 +126,14 @@ impl Encoder {
         format: Format,
         out: &mut Vec<u8>,
         columns: &[ResultColumn],
+        form: postgres::Form<'_>,
     ) -> Result<Self, EncodeError> {
         let writer = match format {
             Format::Json => Writer::Json(JsonWriter::begin(out, columns)),
             Format::Ndjson => Writer::Ndjson(NdjsonWriter::begin(columns)),
             Format::Csv => Writer::Csv(CsvWriter::begin(out, columns)),
             Format::Arrow => Writer::Arrow(ArrowWriter::begin(out, columns)?),
+            Format::Postgres => Writer::Postgres(PostgresWriter::begin(out, columns, form)?),
         };
         Ok(Self { writer, rows: 0 })
     }
@@ -144,6 +153,7 @@ impl Encoder {
             Writer::Ndjson(writer) => writer.chunk(out, &chunk, rows),
             Writer::Csv(writer) => writer.chunk(out, &chunk, rows),
             Writer::Arrow(writer) => writer.chunk(out, chunk, rows)?,
+            Writer::Postgres(writer) => writer.chunk(out, &chunk, rows),
         }
         self.rows += rows as u64;
         Ok(())
@@ -158,7 +168,7 @@ impl Encoder {
     pub fn kept_bytes(&self) -> usize {
         match &self.writer {
             Writer::Arrow(writer) => writer.kept_bytes(),
-            Writer::Json(_) | Writer::Ndjson(_) | Writer::Csv(_) => 0,
+            Writer::Json(_) | Writer::Ndjson(_) | Writer::Csv(_) | Writer::Postgres(_) => 0,
         }
     }
 
@@ -169,7 +179,7 @@ impl Encoder {
     pub fn end(self, out: &mut Vec<u8>, summary: Summary<'_>) -> Result<(), EncodeError> {
         match self.writer {
             Writer::Json(writer) => writer.end(out, self.rows, summary),
-            Writer::Ndjson(_) | Writer::Csv(_) => {}
+            Writer::Ndjson(_) | Writer::Csv(_) | Writer::Postgres(_) => {}
             Writer::Arrow(writer) => writer.end(out)?,
         }
         Ok(())

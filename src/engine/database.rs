@@ -62,6 +62,14 @@ impl LockedDatabase {
         ))
     }
 
+    /// From here on it reads nothing at all, and no statement can change that.
+    ///
+    /// # Errors
+    /// DuckDB's.
+    pub(super) fn lock_away(&self) -> Result<(), DuckError> {
+        self.execute("SET enable_external_access = false; SET lock_configuration = true")
+    }
+
     /// A connection for clients' statements.
     pub(super) fn connect(&self) -> Result<Connection, DuckError> {
         self.database.connect()

@@ -13,7 +13,7 @@ use crate::duck::quote_literal;
 use crate::sql_gate::{INTROSPECTION_SCHEMA, INTROSPECTION_TABLES};
 
 /// What clients are told that the database is called.
-const DATABASE: &str = "martd";
+pub(super) const DATABASE: &str = "martd";
 
 /// The statements that make it, for the marts that have a view in `schema`.
 pub(super) fn statements<'t>(

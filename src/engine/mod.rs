@@ -25,6 +25,7 @@ mod freshness;
 mod introspection;
 mod isolation;
 mod lease;
+mod pg_catalog;
 mod process;
 mod protocol;
 mod quarantine;
@@ -38,7 +39,9 @@ mod worker;
 use rustix::process::Resource;
 
 pub use lease::{Lease, Table};
-pub use protocol::{End, Parameters, ProcessSettings, QueryError, QueryJob, StartError};
+pub use protocol::{
+    Description, End, Parameters, ProcessSettings, QueryError, QueryJob, StartError, dialect,
+};
 pub use quarantine::Principal;
 pub use scope::{Scope, Scoping};
 pub use statement::{Head, Part, Query};
@@ -84,6 +87,7 @@ mod tests {
             schemas: vec!["mart".to_owned()],
             scoping: None,
             table_dir: None,
+            postgres: true,
         }
     }
 
@@ -149,6 +153,7 @@ mod tests {
             parameters: Parameters::default(),
             scope: Scope::AllRows,
             format: Format::Csv,
+            binary: Vec::new(),
             codings: Codings { best: Coding::Identity, identity: true },
             limit: None,
             max_rows: 1 << 20,

@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::scope::{Scope, Scoping};
-use crate::duck::Value;
+use crate::duck::{ResultColumn, Type, TypeName, Value};
 use crate::encode::{Coding, Codings, Format};
 use crate::marts::build::ReportColumn;
-use crate::sql_gate::{Rejection, ValidatedStatement};
+use crate::sql_gate::{Asks, Dialect, Rejection, ValidatedStatement};
 
 /// A part of an answer is at most this large, so that the front never has to take more at once.
 pub(super) const PART_BYTES: usize = 1 << 20;
@@ -49,6 +49,8 @@ pub struct ProcessSettings {
     pub scoping: Option<Scoping>,
     /// Where tables lie that memory had no room for (`MARTD_TABLE_DIR`).
     pub table_dir: Option<PathBuf>,
+    /// Whether clients of PostgreSQL are served, who ask for a catalog.
+    pub postgres: bool,
 }
 
 /// The number of a table: one for each [`BuiltTable`](crate::marts::build::BuiltTable) of a front.
@@ -133,9 +135,11 @@ pub(super) struct Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum SlotTask {
     /// Say whether a statement may be asked.
-    Validate(String),
+    Validate(String, Dialect),
     /// Answer a query.
     Query { snapshot: u64, job: QueryJob },
+    /// Say what parameters and columns a statement has.
+    Describe { snapshot: u64, sql: String, types: Vec<Option<TypeName>>, scope: Scope },
     /// Say what the newest value of a mart's column is.
     Newest { snapshot: u64, mart: String, column: String },
 }
@@ -144,9 +148,9 @@ impl SlotTask {
     /// The hash of its statement, as the access log has it.
     pub(super) fn statement(&self) -> blake3::Hash {
         match self {
-            Self::Validate(sql) | Self::Query { job: QueryJob { sql, .. }, .. } => {
-                blake3::hash(sql.as_bytes())
-            }
+            Self::Validate(sql, _)
+            | Self::Describe { sql, .. }
+            | Self::Query { job: QueryJob { sql, .. }, .. } => blake3::hash(sql.as_bytes()),
             Self::Newest { mart, column, .. } => {
                 blake3::hash(format!("{mart}.{column}").as_bytes())
             }
@@ -165,6 +169,8 @@ pub struct QueryJob {
     pub scope: Scope,
     /// How the answer is written…
     pub format: Format,
+    /// …of [`Format::Postgres`], in which columns in binary form…
+    pub binary: Vec<bool>,
     /// …and compressed.
     pub codings: Codings,
     /// The rows after which the answer is cut, and says so; all are asked for without it.
@@ -175,6 +181,14 @@ pub struct QueryJob {
     pub max_bytes: u64,
     /// How long ago the request came.
     pub elapsed: Duration,
+}
+
+/// How a statement is meant whose answer is of this format.
+pub fn dialect(format: Format) -> Dialect {
+    match format {
+        Format::Postgres => Dialect::Postgres,
+        _ => Dialect::DuckDb,
+    }
 }
 
 /// The values that a client binds.
@@ -201,10 +215,23 @@ pub(super) enum Response {
     End(End),
     /// To [`SlotTask::Validate`].
     Validated(ValidatedStatement),
+    /// To [`SlotTask::Describe`].
+    Described(Description),
     /// To [`SlotTask::Newest`].
     Newest(Result<Option<Timestamp>, String>),
     /// The request came to nothing.
     Failed(StatementFailure),
+}
+
+/// What is known of a statement before it is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The types of its parameters by number, where they can be told.
+    pub parameters: Vec<Option<Type>>,
+    /// Its columns.
+    pub columns: Vec<ResultColumn>,
+    /// Which database answers it.
+    pub asks: Asks,
 }
 
 /// What is known at the end of an answer.

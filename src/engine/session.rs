@@ -2,14 +2,19 @@
 
 use std::time::Instant;
 
-use super::protocol::{Blame, End, PART_BYTES, Parameters, QueryError, QueryJob, StatementFailure};
-use super::snapshot::EngineSnapshot;
-use crate::duck::{
-    self, DuckError, ErrorKind, Interrupt, ResultColumn, Rows, Statement, quote_identifier,
+use super::protocol::{
+    Blame, Description, End, PART_BYTES, Parameters, QueryError, QueryJob, StatementFailure,
 };
+use super::scope::Scope;
+use super::snapshot::{EngineSnapshot, Pooled};
+use crate::duck::{
+    self, DuckError, ErrorKind, Interrupt, ResultColumn, Rows, Statement, TypeName,
+    quote_identifier,
+};
+use crate::encode::postgres::Form;
 use crate::encode::{Compressor, EncodeError, Encoder, Summary};
 use crate::hooks;
-use crate::sql_gate::{Rejection, ValidatedStatement};
+use crate::sql_gate::{self, Asks, Dialect, Rejection, ValidatedStatement, Validator};
 
 /// An answer up to this size is sent as a whole, and can be kept or made again. A larger one is
 /// streamed.
@@ -65,31 +70,113 @@ fn answer(
     let began = Instant::now();
     snapshot.check(statement)?;
     let explain = |error: DuckError| explain(&job.sql, &error);
-    let mut pooled = snapshot.connection(&job.scope).map_err(explain)?;
+    let explain = |error: DuckError| explain_of(statement.asks, explain(error));
+    let mut pooled = connection(snapshot, statement.asks, &job.scope).map_err(explain)?;
     sink.begin(pooled.connection.interrupt_handle())?;
     hooks::abort_at(&job.sql);
     let text = statement.redirected.as_ref().unwrap_or(&job.sql);
     let outcome = pooled.prepare(text).map_err(explain).and_then(|mut prepared| {
         let outcome = bind(&mut prepared.statement, &job.parameters)
             .and_then(|()| prepared.statement.execute().map_err(explain))
-            .and_then(|rows| write(rows, snapshot, job, began, sink));
+            .and_then(|rows| write(rows, snapshot, (job, statement.asks), began, sink));
         if statement.keep_prepared && outcome.is_ok() {
             pooled.keep(prepared);
         }
         outcome
     });
     // After a fatal error the whole database is of no use.
-    if outcome.as_ref().err().is_none_or(|failure| failure.blame == Blame::Request) {
+    if statement.asks == Asks::Marts
+        && outcome.as_ref().err().is_none_or(|failure| failure.blame == Blame::Request)
+    {
         snapshot.give_back(pooled);
     }
     outcome
+}
+
+/// A connection to what a statement asks.
+fn connection(snapshot: &EngineSnapshot, asks: Asks, scope: &Scope) -> Result<Pooled, DuckError> {
+    match asks {
+        Asks::Marts => snapshot.connection(scope),
+        Asks::Catalog => snapshot.catalog_connection(scope),
+    }
+}
+
+/// What the catalog does not know is no fault of the statement's. Where in its text it is nobody can say:
+/// DuckDB was given another.
+fn explain_of(asks: Asks, failure: StatementFailure) -> StatementFailure {
+    match failure.error {
+        QueryError::Sql { message, .. } if asks == Asks::Catalog => {
+            let unknown = ["Catalog Error: ", "Binder Error: ", "Not implemented Error: "];
+            match unknown.iter().find_map(|kind| message.strip_prefix(kind)) {
+                Some(what) => {
+                    Rejection::Catalog(format!("of the catalog: {}", first_line(what))).into()
+                }
+                None => QueryError::Sql { message, position: None }.into(),
+            }
+        }
+        _ => failure,
+    }
+}
+
+/// Says what parameters and columns a statement has. Where it does not determine them, a parameter is of
+/// the type that is said here, or a text.
+///
+/// # Errors
+/// As of [`answer_with_room`].
+pub(super) fn describe(
+    validator: &Validator,
+    snapshot: &EngineSnapshot,
+    sql: &str,
+    types: &[Option<TypeName>],
+    scope: &Scope,
+    sink: &mut impl Sink,
+) -> Result<Description, StatementFailure> {
+    let asks = validator.validate_as(Dialect::Postgres, sql).map_err(explain_rejection)?.asks;
+    let explain = |error: DuckError| explain_of(asks, explain(sql, &error));
+    let mut pooled = connection(snapshot, asks, scope).map_err(explain)?;
+    sink.begin(pooled.connection.interrupt_handle())?;
+    let mut describe = |sql: &str| {
+        let statement = validator.validate_as(Dialect::Postgres, sql).map_err(explain_rejection)?;
+        snapshot.check(&statement)?;
+        let text = statement.redirected.as_deref().unwrap_or(sql);
+        let prepared = pooled.prepare(text).map_err(explain)?.statement;
+        let mut parameters = Vec::new();
+        for (name, ty) in prepared.parameter_names().iter().zip(prepared.parameter_types()) {
+            let number: usize = name.parse().map_err(|_| {
+                QueryError::Parameter(format!("parameter ${name} is named; number it: $1"))
+            })?;
+            parameters.resize(parameters.len().max(number), None);
+            parameters[number - 1] = ty;
+        }
+        let (columns, asks) = (prepared.columns(), statement.asks);
+        Ok::<_, StatementFailure>(Description { parameters, columns, asks })
+    };
+    let mut described = describe(sql)?;
+    let is_open = described.parameters.iter().any(Option::is_none)
+        || described.columns.iter().any(|column| column.ty.unsupported().is_some());
+    if types.iter().any(Option::is_some) || is_open {
+        let said = |place: usize| types.get(place).cloned().flatten();
+        let names =
+            described.parameters.iter().enumerate().map(|(place, ty)| match (said(place), ty) {
+                (Some(ty), _) => Some(ty.as_str().to_owned()),
+                (None, Some(_)) => None,
+                (None, None) => Some("VARCHAR".to_owned()),
+            });
+        let names: Vec<Option<String>> = names.collect();
+        described.columns = describe(&sql_gate::cast_parameters(sql, &names))?.columns;
+    }
+    check_types(&described.columns)?;
+    if asks == Asks::Marts {
+        snapshot.give_back(pooled);
+    }
+    Ok(described)
 }
 
 /// Fetches, encodes and compresses, and sends all but the last part.
 fn write(
     mut rows: Rows<'_>,
     snapshot: &EngineSnapshot,
-    job: &QueryJob,
+    (job, asks): (&QueryJob, Asks),
     began: Instant,
     sink: &mut impl Sink,
 ) -> Result<(End, Vec<u8>), StatementFailure> {
@@ -97,7 +184,8 @@ fn write(
     let best = job.codings.best;
     let mut compressor = Compressor::new(best);
     let (mut out, mut sent_bytes, mut truncated) = (Vec::new(), 0_u64, false);
-    let mut encoder = Encoder::begin(job.format, &mut out, rows.columns())?;
+    let form = Form { binary: &job.binary, oids: asks == Asks::Catalog };
+    let mut encoder = Encoder::begin(job.format, &mut out, rows.columns(), form)?;
     while let Some(chunk) = rows.next_chunk().map_err(|error| explain(&job.sql, &error))? {
         let bytes = sent_bytes + (out.len() + encoder.kept_bytes()) as u64;
         let has_room = bytes <= job.max_bytes;
@@ -242,6 +330,12 @@ fn without_paths(message: &str) -> String {
         clean.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
     }
     clean
+}
+
+impl From<Rejection> for StatementFailure {
+    fn from(rejection: Rejection) -> Self {
+        QueryError::Rejected(rejection).into()
+    }
 }
 
 impl From<QueryError> for StatementFailure {

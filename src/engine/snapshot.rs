@@ -6,14 +6,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::database::{Attached, LockedDatabase};
 use super::introspection;
+use super::pg_catalog::{Catalogs, PgCatalog};
 use super::protocol::{QueryError, SnapshotSpec, TableSpec};
 use super::scope::{self, SCOPE_VARIABLE, Scope, Scoping};
-use crate::duck::{Connection, DuckError, Statement, Value, quote_identifier};
-use crate::sql_gate::{self, TableName, ValidatedStatement};
+use crate::duck::{Connection, DuckError, ErrorKind, Statement, Value, quote_identifier};
+use crate::sql_gate::{self, Dialect, TableName, ValidatedStatement};
 use parking_lot::Mutex;
 
 /// Statements that a connection keeps prepared.
@@ -42,6 +43,10 @@ pub(super) struct EngineSnapshot {
     names: HashMap<(String, String), usize>,
     scoping: Option<Scoping>,
     schemas: Vec<String>,
+    /// What clients of PostgreSQL are told, where they are served…
+    catalogs: Option<Arc<Catalogs>>,
+    /// …of all marts, and of those that a scope may read.
+    catalog: [OnceLock<PgCatalog>; 2],
     database: Arc<LockedDatabase>,
 }
 
@@ -84,8 +89,15 @@ impl EngineSnapshot {
             names,
             scoping: scoping.cloned(),
             schemas: schemas.to_vec(),
+            catalogs: None,
+            catalog: Default::default(),
             database: Arc::clone(database),
         })
+    }
+
+    /// The same, with catalogs for clients of PostgreSQL.
+    pub(super) fn with_catalogs(self, catalogs: Option<Arc<Catalogs>>) -> Self {
+        Self { catalogs, ..self }
     }
 
     /// The name by which clients know it.
@@ -104,7 +116,7 @@ impl EngineSnapshot {
     /// [`QueryError::Sql`] and [`QueryError::NotAllowed`].
     pub(super) fn check(&self, statement: &ValidatedStatement) -> Result<(), QueryError> {
         for name in &statement.tables {
-            let table = &self.tables[self.resolve(name)?];
+            let table = &self.tables[self.resolve(name, statement.dialect)?];
             if let Some(scoping) = &self.scoping {
                 let not_allowed =
                     |message| QueryError::NotAllowed { message, position: name.position };
@@ -114,9 +126,11 @@ impl EngineSnapshot {
         Ok(())
     }
 
-    fn resolve(&self, name: &TableName) -> Result<usize, QueryError> {
+    fn resolve(&self, name: &TableName, dialect: Dialect) -> Result<usize, QueryError> {
         let lower = name.name.to_ascii_lowercase();
-        let schema = name.schema.as_deref();
+        // Clients of PostgreSQL take the first of their search path for granted.
+        let first = self.schemas.first().filter(|_| dialect == Dialect::Postgres);
+        let schema = name.schema.as_ref().or(first);
         let key = schema.map(|schema| (schema.to_ascii_lowercase(), lower.clone()));
         if let Some(found) = key.and_then(|key| self.names.get(&key)) {
             return Ok(*found);
@@ -173,6 +187,34 @@ impl EngineSnapshot {
             self.enter(&mut pooled, scope)?;
         }
         Ok(pooled)
+    }
+
+    /// A connection to the catalog of the marts that a scope may read. It is not kept.
+    ///
+    /// # Errors
+    /// DuckDB's.
+    pub(super) fn catalog_connection(&self, scope: &Scope) -> Result<Pooled, DuckError> {
+        let scoping = self.scoping.as_ref().filter(|_| matches!(scope, Scope::Value(_)));
+        let catalog = &self.catalog[usize::from(scoping.is_some())];
+        if catalog.get().is_none() {
+            let connection = self.database.connect()?;
+            let is_shown =
+                |spec: &TableSpec| scoping.is_none_or(|scoping| scoping.check(spec).is_ok());
+            let shown = self.tables.iter().filter(|table| is_shown(&table.spec));
+            let marts = shown.map(|SnapshotTable { spec, attached }| {
+                let statement = connection.prepare(&format!("FROM {}", attached.table()))?;
+                Ok((spec, statement.columns()))
+            });
+            let marts = marts.collect::<Result<Vec<_>, DuckError>>()?;
+            let Some(catalogs) = &self.catalogs else {
+                let message = "Internal Error: there are no catalogs";
+                return Err(DuckError::new(ErrorKind::Io, message));
+            };
+            let made = catalogs.make(&marts)?;
+            let _ = catalog.set(made); // another request may have made it
+        }
+        let connection = catalog.wait().connect()?;
+        Ok(Pooled { connection, scope: None, prepared: VecDeque::new() })
     }
 
     /// Makes a connection see the rows of a scope. The value is bound, never pasted.

@@ -16,11 +16,14 @@ use tokio_util::sync::CancellationToken;
 use super::lease::Lease;
 use super::process::{Process, SlotSocket};
 use super::protocol::{
-    self, Blame, End, QueryError, QueryJob, Request, Response, SlotTask, StatementFailure,
+    self, Blame, Description, End, QueryError, QueryJob, Request, Response, SlotTask,
+    StatementFailure,
 };
 use super::quarantine::{Culprit, Principal};
+use super::scope::Scope;
 use super::supervisor::{Engine, EngineShared, StartReason};
-use crate::sql_gate::ValidatedStatement;
+use crate::duck::TypeName;
+use crate::sql_gate::{Dialect, ValidatedStatement};
 
 /// A statement that runs this long after it was told to stop does not stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(2);
@@ -98,13 +101,34 @@ impl Engine {
     pub async fn validate(
         &self,
         sql: &str,
+        dialect: Dialect,
         principal: Principal,
         deadline: Instant,
     ) -> Result<ValidatedStatement, QueryError> {
         let culprit = Culprit { principal, statement: blake3::hash(sql.as_bytes()) };
-        let task = SlotTask::Validate(sql.to_owned());
+        let task = SlotTask::Validate(sql.to_owned(), dialect);
         match self.ask(culprit, task, deadline, None).await? {
             Response::Validated(statement) => Ok(statement),
+            other => Err(nonsense(&other)),
+        }
+    }
+
+    /// What parameters and columns a statement has, with parameters of these types where it leaves them
+    /// open.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    pub async fn describe(
+        &self,
+        lease: &Arc<Lease>,
+        (sql, types, scope): (String, Vec<Option<TypeName>>, Scope),
+        principal: Principal,
+        deadline: Instant,
+    ) -> Result<Description, QueryError> {
+        let culprit = Culprit { principal, statement: blake3::hash(sql.as_bytes()) };
+        let task = SlotTask::Describe { snapshot: lease.spec().number, sql, types, scope };
+        match self.ask(culprit, task, deadline, Some(lease)).await? {
+            Response::Described(description) => Ok(description),
             other => Err(nonsense(&other)),
         }
     }

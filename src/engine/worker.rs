@@ -21,6 +21,7 @@ use rustix::process::Signal;
 
 use super::database::{Attached, LockedDatabase};
 use super::freshness::NewestError;
+use super::pg_catalog::Catalogs;
 use super::protocol::{
     self, Blame, Control, ProcessSettings, QueryError, Request, Response, SlotTask, SnapshotSpec,
     StartError, StatementFailure, StatusMessage, TableNumber,
@@ -115,6 +116,10 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
         }
         _ => other(error.to_string()),
     })?;
+    let catalogs = match settings.postgres {
+        true => Some(Catalogs::open(&settings).map_err(|error| other(error.to_string()))?),
+        false => None,
+    };
     let validator = Validator::new().map_err(|error| other(error.to_string()))?;
     duck::is_keyword(""); // which opens a database the first time
     sandbox::confine_engine(settings.table_dir.as_deref())
@@ -122,6 +127,9 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     sandbox::bound_data(settings.data_bytes)
         .map_err(|error| other(format!("an engine's memory cannot be limited: {error}")))?;
     database.lock(settings.threads).map_err(|error| other(error.to_string()))?;
+    if let Some(catalogs) = &catalogs {
+        catalogs.lock().map_err(|error| other(error.to_string()))?;
+    }
 
     let slots = sockets.iter().map(|_| Mutex::default()).collect();
     let engine = Arc::new(Engine { validator, snapshots: RwLock::default(), slots });
@@ -136,6 +144,7 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     let status = control.try_clone().map_err(no_thread)?;
     let publisher = Publisher {
         database,
+        catalogs: catalogs.map(Arc::new),
         settings,
         fresh: HashMap::new(),
         attached: HashMap::new(),
@@ -161,6 +170,7 @@ enum Change {
 /// Attaches tables and makes snapshots of them, in the order in which the front says so.
 struct Publisher {
     database: Arc<LockedDatabase>,
+    catalogs: Option<Arc<Catalogs>>,
     settings: ProcessSettings,
     /// Attached for a snapshot that has not come yet.
     fresh: HashMap<TableNumber, Arc<Attached>>,
@@ -225,6 +235,7 @@ impl Publisher {
         let snapshot =
             EngineSnapshot::open(&self.database, schemas, scoping.as_ref(), spec, tables);
         let snapshot = snapshot.map_err(|error| error.to_string())?;
+        let snapshot = snapshot.with_catalogs(self.catalogs.clone());
         self.engine.snapshots.write().insert(number, Arc::new(snapshot));
         Ok(())
     }
@@ -309,19 +320,25 @@ impl Engine {
 
     fn respond(&self, request: &Request, answers: &mut Answers<'_>) -> (Response, Vec<u8>) {
         let outcome = match &request.task {
-            SlotTask::Validate(sql) => match self.validator.validate(sql) {
+            SlotTask::Validate(sql, dialect) => match self.validator.validate_as(*dialect, sql) {
                 Ok(statement) => Ok((Response::Validated((*statement).clone()), Vec::new())),
                 Err(rejection) => Err(session::explain_rejection(rejection)),
             },
             SlotTask::Query { snapshot, job } => self
                 .validator
-                .validate(&job.sql)
+                .validate_as(protocol::dialect(job.format), &job.sql)
                 .map_err(session::explain_rejection)
                 .and_then(|statement| {
                     let snapshot = self.snapshot(*snapshot)?;
                     session::answer_with_room(&snapshot, &statement, job, answers, || self.free())
                 })
                 .map(|(end, bytes)| (Response::End(end), bytes)),
+            SlotTask::Describe { snapshot, sql, types, scope } => self
+                .snapshot(*snapshot)
+                .and_then(|snapshot| {
+                    session::describe(&self.validator, &snapshot, sql, types, scope, answers)
+                })
+                .map(|description| (Response::Described(description), Vec::new())),
             SlotTask::Newest { snapshot, mart, column } => self
                 .snapshot(*snapshot)
                 .and_then(|snapshot| newest(&snapshot, mart, column, answers))

@@ -103,17 +103,9 @@ impl Tokens {
         }
     }
 
-    /// Who sends these headers.
-    fn caller(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, Problem> {
-        let given = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| blake3::hash(token.trim().as_bytes()));
-        let Some(given) = given else {
-            return Err(Problem::unauthorized("send a token: Authorization: Bearer …"));
-        };
+    /// Who has this token.
+    fn caller(&self, token: &str, address: Option<IpAddr>) -> Result<Caller, Problem> {
+        let given = blake3::hash(token.as_bytes());
         // Hashes are compared in constant time, and all of them, so that neither a token nor its
         // place in the file shows in the time that this takes.
         let tokens = self.0.tokens.load();
@@ -135,9 +127,25 @@ impl Caller {
         headers: &HeaderMap,
         address: Option<IpAddr>,
     ) -> Result<Self, Problem> {
-        match tokens {
-            Some(tokens) => tokens.caller(headers, address),
-            None => Ok(Self { token: None, grants: Vec::new(), address }),
+        let token = || {
+            let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let (scheme, token) = given?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+        };
+        let token = tokens.and_then(|_| token());
+        Self::with_token(tokens, token.as_deref(), address)
+    }
+
+    /// Who has this token.
+    pub(super) fn with_token(
+        tokens: Option<&Tokens>,
+        token: Option<&str>,
+        address: Option<IpAddr>,
+    ) -> Result<Self, Problem> {
+        match (tokens, token) {
+            (Some(tokens), Some(token)) => tokens.caller(token, address),
+            (Some(_), None) => Err(Problem::unauthorized("send a token: Authorization: Bearer …")),
+            (None, _) => Ok(Self { token: None, grants: Vec::new(), address }),
         }
     }
 
@@ -179,11 +187,10 @@ impl Caller {
             };
         };
         let mut given = headers.get_all(MARTD_SCOPE).iter();
-        let required = |detail: String| Problem::new(problem::SCOPE_REQUIRED, detail);
         let header = match (given.next(), given.next()) {
             (None, _) => {
                 let detail = format!("say whose rows to read: Martd-Scope: {column}=<value>");
-                return Err(required(detail));
+                return Err(Problem::new(problem::SCOPE_REQUIRED, detail));
             }
             (Some(header), None) => str::from_utf8(header.as_bytes())
                 .map_err(|_| Problem::bad_request("Martd-Scope is not UTF-8"))?
@@ -193,11 +200,7 @@ impl Caller {
             }
         };
         if header == ALL_ROWS {
-            return if self.grants.contains(&Grant::AllRows) {
-                Ok(Scope::AllRows)
-            } else {
-                Err(required("reading all rows needs a token that says so".to_owned()))
-            };
+            return self.scope_of(Some(column), ALL_ROWS);
         }
         let value = scope_value(header, column).filter(|value| !value.is_empty());
         let value = value.ok_or_else(|| {
@@ -206,6 +209,24 @@ impl Caller {
             );
             Problem::bad_request(detail)
         })?;
+        self.granted(column, value.into_owned())
+    }
+
+    /// Which rows are seen by who names a value, or `*`: all, where rows are not scoped.
+    pub(super) fn scope_of(&self, column: Option<&str>, name: &str) -> Result<Scope, Problem> {
+        match (column, name) {
+            (None, _) => Ok(Scope::AllRows),
+            (Some(_), ALL_ROWS) if self.grants.contains(&Grant::AllRows) => Ok(Scope::AllRows),
+            (Some(_), ALL_ROWS) => Err(Problem::new(
+                problem::SCOPE_REQUIRED,
+                "reading all rows needs a token that says so",
+            )),
+            (Some(_), "") => Err(Problem::new(problem::SCOPE_REQUIRED, "say whose rows to read")),
+            (Some(column), value) => self.granted(column, value.to_owned()),
+        }
+    }
+
+    fn granted(&self, column: &str, value: String) -> Result<Scope, Problem> {
         let granted = self.token.is_none()
             || self.grants.iter().any(|grant| match grant {
                 Grant::AllRows => false,
@@ -215,9 +236,9 @@ impl Caller {
                 }
             });
         if granted {
-            Ok(Scope::Value(value.into_owned()))
+            Ok(Scope::Value(value))
         } else {
-            Err(required("the token may not read these rows".to_owned()))
+            Err(Problem::new(problem::SCOPE_REQUIRED, "the token may not read these rows"))
         }
     }
 }

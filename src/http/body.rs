@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use super::problem::Problem;
 use crate::metrics::Outcome;
 
 /// A failure after the status line was sent: hyper then cuts the connection, so that the answer
@@ -18,12 +19,14 @@ pub(super) struct Aborted {
     pub(super) reason: String,
     /// What the request counts as.
     pub(super) outcome: Outcome,
+    /// Why, in the words for a client.
+    pub(super) problem: Option<Problem>,
 }
 
 impl Aborted {
     /// A failure of martd's own.
     pub(super) fn error(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), outcome: Outcome::Error }
+        Self { reason: reason.into(), outcome: Outcome::Error, problem: None }
     }
 }
 

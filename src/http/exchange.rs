@@ -56,6 +56,16 @@ impl RequestRecord {
         self.0.rows.load(Ordering::Relaxed)
     }
 
+    /// The statement's hash, and its text where that is logged.
+    pub(super) fn told(&self) -> Option<(&str, Option<&str>)> {
+        self.0.statement.get().map(|Statement { hash, text }| (hash.as_str(), text.as_deref()))
+    }
+
+    /// How long it waited, as [`waited`](Self::waited) was told.
+    pub(super) fn time_waited(&self) -> Duration {
+        Duration::from_micros(self.0.waited.load(Ordering::Relaxed))
+    }
+
     /// How long the query waited for its turn.
     pub(super) fn waited(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -144,11 +154,11 @@ impl Drop for InFlight {
             (false, Some(_)) => "broken off",
             (false, None) => "left during the answer",
         };
-        match record.0.statement.get() {
-            Some(Statement { hash, text }) => info!(
+        match record.told() {
+            Some((hash, text)) => info!(
                 %method, path, status, snapshot, statement = hash, sql = text,
                 rows = record.row_count(), bytes, head_ms, ms = elapsed, reason = aborted,
-                queue_ms = ms(Duration::from_micros(record.0.waited.load(Ordering::Relaxed))),
+                queue_ms = ms(record.time_waited()),
                 "{message}"
             ),
             // Probes and scrapes come every few seconds and say nothing new.

@@ -147,6 +147,7 @@ impl UncachedQuery<'_> {
                     parameters: task.query.parameters.clone(),
                     scope: task.scope.clone(),
                     format: task.negotiated.format,
+                    binary: task.query.binary.clone(),
                     codings: task.negotiated.codings,
                     limit: task.query.limit,
                     max_rows: app.settings().max_rows,
@@ -240,7 +241,7 @@ impl AnswerStream {
                 self.has_ended = true;
                 let problem = Problem::of_query(error, self.limit);
                 let (reason, outcome) = (problem.detail().to_owned(), problem.outcome());
-                Err(Aborted { reason, outcome })
+                Err(Aborted { reason, outcome, problem: Some(problem) })
             }
             None => {
                 // What looks like a whole answer must be one.

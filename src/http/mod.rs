@@ -6,6 +6,7 @@
 mod accept;
 mod access;
 mod arguments;
+mod ask;
 mod body;
 mod cache;
 pub mod client;
@@ -47,8 +48,10 @@ use crate::catalog::Catalog;
 use crate::engine::{Engine, Scoping};
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::sql_gate::Dialect;
 
 pub use access::Tokens;
+pub use ask::{Failure, PgAnswer, PgClient};
 pub use freshness::Criteria;
 pub use origin::Doors;
 pub(crate) use probes::why_nothing;
@@ -129,7 +132,7 @@ struct Shared {
     tokens: Option<Tokens>,
     slots: Slots,
     /// What the validator said of statements.
-    validated: Validated,
+    validated: [Validated; 2],
     validating: Semaphore,
     queries: Queries,
     answers: Answers,
@@ -153,7 +156,7 @@ impl App {
     ) -> Self {
         Self(Arc::new(Shared {
             slots: Slots::new(settings.queries, settings.queue, metrics.clone()),
-            validated: Validated::default(),
+            validated: Default::default(),
             validating: Semaphore::new(VALIDATIONS),
             queries: Queries::default(),
             answers: Answers::new(settings.cache_bytes),
@@ -215,8 +218,8 @@ impl App {
         &self.0.metrics
     }
 
-    fn validated(&self) -> &Validated {
-        &self.0.validated
+    fn validated(&self, dialect: Dialect) -> &Validated {
+        &self.0.validated[usize::from(dialect == Dialect::Postgres)]
     }
 
     fn validating(&self) -> &Semaphore {

@@ -74,6 +74,13 @@ kinds! {
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in martd";
 }
 
+/// No answer over HTTP has it.
+pub(super) const CATALOG_UNKNOWN: &ProblemKind = &ProblemKind {
+    slug: "catalog-unknown",
+    status: StatusCode::NOT_IMPLEMENTED,
+    title: "PostgreSQL's catalog has that, and martd's has not",
+};
+
 /// A query that was cancelled: to its client the same as one whose time was over.
 const CANCELLED: &ProblemKind = &ProblemKind {
     slug: QUERY_TIMEOUT.slug,
@@ -169,6 +176,11 @@ impl Problem {
         self.kind.slug
     }
 
+    /// The byte of the statement that it is about.
+    pub(super) fn position(&self) -> Option<usize> {
+        self.extra.get("position").and_then(Json::as_u64).and_then(|at| usize::try_from(at).ok())
+    }
+
     /// What it says to the client.
     pub(super) fn detail(&self) -> &str {
         &self.detail
@@ -235,6 +247,7 @@ impl From<Rejection> for Problem {
             Rejection::Syntax { .. } => SQL_ERROR,
             Rejection::Statement { .. } => STATEMENT_NOT_ALLOWED,
             Rejection::Function { .. } => FUNCTION_NOT_ALLOWED,
+            Rejection::Catalog(_) => CATALOG_UNKNOWN,
             Rejection::OutOfMemory => MEMORY_LIMIT,
             Rejection::Failed(_) => return Self::internal(detail),
         };
@@ -243,6 +256,11 @@ impl From<Rejection> for Problem {
 }
 
 impl Problem {
+    /// Whether it is of this kind.
+    pub(super) fn is_of(&self, kind: &'static ProblemKind) -> bool {
+        self.kind == kind
+    }
+
     /// Why a query that may take `limit` was not answered.
     pub(super) fn of_query(error: QueryError, limit: Duration) -> Self {
         let detail = error.to_string();

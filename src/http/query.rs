@@ -31,9 +31,9 @@ use super::request::QueryRequest;
 use super::routes::MARTD_SNAPSHOT;
 use crate::catalog::{Snapshot, State};
 use crate::encode::{Coding, Format};
-use crate::engine::{Principal, QueryError, Scope};
+use crate::engine::{self, Principal, QueryError, Scope};
 use crate::metrics::CacheResult;
-use crate::sql_gate::ValidatedStatement;
+use crate::sql_gate::{Dialect, ValidatedStatement};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
@@ -131,19 +131,19 @@ pub(super) async fn json(
 }
 
 /// A query whose form is right, and what it is to be answered from.
-struct Asked<'a> {
-    app: &'a App,
-    snapshot: &'a Arc<Snapshot>,
-    caller: &'a Caller,
-    query: QueryRequest,
-    negotiated: Negotiated,
-    scope: Scope,
+pub(super) struct Asked<'a> {
+    pub(super) app: &'a App,
+    pub(super) snapshot: &'a Arc<Snapshot>,
+    pub(super) caller: &'a Caller,
+    pub(super) query: QueryRequest,
+    pub(super) negotiated: Negotiated,
+    pub(super) scope: Scope,
 }
 
 impl Asked<'_> {
     /// The content of the answer, the key by which it is cached, if it may be, and where it came from.
     /// Nothing runs when `is_known` says of its entity tag that the client has it.
-    async fn answer(
+    pub(super) async fn answer(
         self,
         is_known: impl FnOnce(Option<ETag>) -> Result<bool, Problem>,
         handle: QueryHandle,
@@ -152,7 +152,14 @@ impl Asked<'_> {
         let Self { app, snapshot, caller, query, negotiated, scope } = self;
         let principal = caller.principal(&scope);
         let deadline = tokio::time::Instant::from_std(guard.started()) + query.timeout;
-        let validated = validate(app, &query.sql, principal, deadline, query.timeout).await?;
+        let validated = validate(
+            app,
+            (&query.sql, engine::dialect(negotiated.format)),
+            principal,
+            deadline,
+            query.timeout,
+        )
+        .await?;
         let key = validated.cacheable.then(|| key(app, snapshot, &query, negotiated, &scope));
         if is_known(key.map(|key| key.etag()))? {
             app.metrics().cache(CacheResult::Revalidated);
@@ -217,7 +224,7 @@ fn key(
 ) -> Key {
     let parameters = format!("{:?}", query.parameters);
     let scope = format!("{scope:?}");
-    let negotiated = format!("{negotiated:?}");
+    let negotiated = format!("{negotiated:?}{:?}", query.binary);
     let limit = format!("{:?}", query.limit);
     Key::of([
         snapshot.id.as_bytes(),
@@ -232,22 +239,23 @@ fn key(
 }
 
 /// What the validator says of a statement, which is remembered.
-async fn validate(
+pub(super) async fn validate(
     app: &App,
-    sql: &str,
+    (sql, dialect): (&str, Dialect),
     principal: Principal,
     deadline: tokio::time::Instant,
     limit: Duration,
 ) -> Result<Arc<ValidatedStatement>, Problem> {
-    let known = app.validated().get(sql);
+    let known = app.validated(dialect).get(sql);
     let validated = match known {
         Some(known) => known,
         None => {
             let _permit = app.validating().acquire().await.expect("never closed");
-            let validated = app.engine().validate(sql, principal, deadline).await.map(Arc::new);
+            let validated =
+                app.engine().validate(sql, dialect, principal, deadline).await.map(Arc::new);
             // What the validator says of a text is always the same; what else happens is not.
             if matches!(validated, Ok(_) | Err(QueryError::Rejected(_))) {
-                app.validated().put(sql, validated.clone());
+                app.validated(dialect).put(sql, validated.clone());
             }
             validated
         }
@@ -274,7 +282,7 @@ pub(super) fn snapshot_asked_for(
 }
 
 /// What is sent.
-enum Content {
+pub(super) enum Content {
     /// Nothing: the client has it.
     Unchanged,
     Whole(Stored),

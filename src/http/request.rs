@@ -44,6 +44,8 @@ impl QueryBody {
 pub(super) struct QueryRequest {
     pub(super) sql: String,
     pub(super) parameters: Parameters,
+    /// Which columns are in binary form, for the one format that has it.
+    pub(super) binary: Vec<bool>,
     /// The rows after which the answer is cut.
     pub(super) limit: Option<u64>,
     /// The most bytes of the answer, before compression.
@@ -142,13 +144,9 @@ pub(super) fn check(
     let default = format.tells_truncation().then_some(DEFAULT_LIMIT.min(settings.max_rows));
     let limit = body.limit.or(default);
     let parameters = parameters(&body.params, &body.types)?;
-    Ok(QueryRequest {
-        sql: body.sql,
-        parameters,
-        limit,
-        max_bytes: settings.max_result_bytes,
-        timeout,
-    })
+    let max_bytes = settings.max_result_bytes;
+    let binary = Vec::new();
+    Ok(QueryRequest { sql: body.sql, parameters, binary, limit, max_bytes, timeout })
 }
 
 /// Values typed from their JSON, or as `types` says: by name, or by number from 1.

@@ -13,6 +13,7 @@ pub use self::value::{Count, Time};
 use self::value::{count, number, size};
 use crate::listen::Address;
 use crate::mart_dir::MartDir;
+use crate::pg::PgArgs;
 use crate::publish::{Policy, Unverified};
 use crate::watch::WatchSetting;
 
@@ -128,6 +129,9 @@ pub struct ServeArgs {
     /// saturated
     #[arg(long, help_heading = ACCESS, env = "MARTD_ADMIN_LISTEN", value_name = "ADDR")]
     pub(crate) admin_listen: Option<Address>,
+
+    #[command(flatten)]
+    pub(crate) pg: PgArgs,
 
     /// File of bearer tokens, one to a line; without it no token is asked for
     #[arg(long, help_heading = ACCESS, env = "MARTD_TOKEN_FILE", value_name = "FILE")]

@@ -126,6 +126,45 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<Token<'_>>, Rejection> {
     Ok(tokens)
 }
 
+/// The statements of a text, between its semicolons, with where each begins. What cannot be told apart
+/// is one.
+pub fn split(sql: &str) -> Vec<(usize, &str)> {
+    let tokens = tokens(sql).unwrap_or_default();
+    let ends = tokens.iter().filter(|token| token.is_symbol(b';')).map(|token| token.at);
+    let mut start = 0;
+    let mut statements = Vec::new();
+    for end in ends.chain([sql.len()]) {
+        // A statement has a token, not comments alone.
+        if tokens.is_empty() || tokens.iter().any(|token| (start..end).contains(&token.at)) {
+            statements.push((start, &sql[start..end]));
+        }
+        start = (end + 1).min(sql.len());
+    }
+    statements
+}
+
+/// The words of a text, quoted ones and symbols too, without comments and blanks.
+pub fn words(sql: &str) -> Vec<&str> {
+    tokens(sql).unwrap_or_default().into_iter().map(|token| token.text).collect()
+}
+
+/// The text with `CAST($1 AS type)` in the place of `$1` for each parameter that has a type here.
+pub fn cast_parameters(sql: &str, types: &[Option<String>]) -> String {
+    let tokens = tokens(sql).unwrap_or_default();
+    let (mut cast, mut copied) = (String::with_capacity(sql.len()), 0);
+    for (dollar, number) in tokens.iter().zip(tokens.iter().skip(1)) {
+        let adjacent = dollar.is_symbol(b'$') && number.at == dollar.at + 1;
+        let place = number.text.parse::<usize>().ok().filter(|_| adjacent);
+        if let Some(ty) = place.and_then(|place| types.get(place.checked_sub(1)?)?.as_ref()) {
+            cast.push_str(&sql[copied..dollar.at]);
+            cast.push_str(&format!("CAST(${} AS {ty})", number.text));
+            copied = number.at + number.text.len();
+        }
+    }
+    cast.push_str(&sql[copied..]);
+    cast
+}
+
 /// Every byte over 0x7f is a letter to DuckDB's lexer.
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80

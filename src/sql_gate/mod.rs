@@ -27,7 +27,6 @@
 //! are limited where it runs, and an engine that does not stop is replaced. Names of marts, scopes
 //! and plans.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,6 +34,8 @@ use duckdb::{Config, Connection};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use remembered::Remembered;
 
 mod calls;
 #[cfg(test)]
@@ -45,6 +46,8 @@ mod introspection;
 mod lexer;
 #[cfg(test)]
 mod plan_tests;
+mod postgres;
+mod remembered;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -52,6 +55,8 @@ mod tree;
 mod walk;
 
 pub use introspection::{SCHEMA as INTROSPECTION_SCHEMA, TABLES as INTROSPECTION_TABLES};
+pub use lexer::{cast_parameters, split, words};
+pub use postgres::PG_CATALOG;
 pub use tables::looks_like_a_file;
 
 /// How DuckDB's errors begin when there is no memory left.
@@ -64,8 +69,6 @@ const MAX_TREE_DEPTH: usize = 1_600;
 /// One byte of honest SQL makes at most 130. What is over was copied by the parser.
 const MAX_TREE_BYTES: usize = 1 << 20;
 const MAX_TREE_BYTES_PER_TEXT_BYTE: usize = 200;
-/// How many results are remembered, by the bytes of their texts.
-const REMEMBERED_BYTES: usize = 4 << 20;
 /// Idle parser connections. More are opened when more statements are checked at once.
 const IDLE_CONNECTIONS: usize = 4;
 
@@ -76,6 +79,7 @@ pub struct Validator {
     root: Mutex<Connection>,
     idle: Mutex<Vec<Connection>>,
     remembered: Mutex<Remembered>,
+    remembered_postgres: Mutex<Remembered>,
 }
 
 /// A statement that may be prepared, once every table that it names is known to exist.
@@ -95,9 +99,31 @@ pub struct ValidatedStatement {
     /// computed length it can give another answer (DuckDB 1.5.6). Such a statement is prepared anew
     /// for each execution.
     pub keep_prepared: bool,
-    /// The text to prepare in the place of the client's, of the same length, where it asks
-    /// [`information_schema`](INTROSPECTION_SCHEMA).
+    /// The text to prepare in the place of the client's: of the same length where it asks
+    /// [`information_schema`](INTROSPECTION_SCHEMA), another where it asks PostgreSQL's catalog.
     pub redirected: Option<String>,
+    /// Which database answers it.
+    pub asks: Asks,
+    /// How it was meant.
+    pub dialect: Dialect,
+}
+
+/// Which database answers a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asks {
+    /// That of the marts.
+    Marts,
+    /// That which [`PG_CATALOG`] makes.
+    Catalog,
+}
+
+/// How a statement is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Dialect {
+    /// As DuckDB has it.
+    DuckDb,
+    /// The same, but PostgreSQL's catalog can be asked, too.
+    Postgres,
 }
 
 /// The kinds of statements that are served.
@@ -171,6 +197,9 @@ pub enum Rejection {
         /// Where in the text, in bytes, if it can be said.
         position: Option<usize>,
     },
+    /// A question that PostgreSQL's catalog has an answer to, and martd's has not.
+    #[error("{0}")]
+    Catalog(String),
     /// There was no memory left to validate the statement in.
     #[error("no memory is left to check the statement in")]
     OutOfMemory,
@@ -186,7 +215,7 @@ impl Rejection {
             Self::Syntax { position, .. }
             | Self::Statement { position, .. }
             | Self::Function { position, .. } => *position,
-            Self::Empty | Self::OutOfMemory | Self::Failed(_) => None,
+            Self::Empty | Self::Catalog(_) | Self::OutOfMemory | Self::Failed(_) => None,
         }
     }
 
@@ -219,7 +248,8 @@ impl Validator {
         Ok(Self {
             root: Mutex::new(root),
             idle: Mutex::new(Vec::new()),
-            remembered: Mutex::new(Remembered::default()),
+            remembered: Mutex::default(),
+            remembered_postgres: Mutex::default(),
         })
     }
 
@@ -234,18 +264,96 @@ impl Validator {
     /// # Errors
     /// Why it may not; see [`Rejection`].
     pub fn validate(&self, sql: &str) -> Result<Arc<ValidatedStatement>, Rejection> {
-        if let Some(answer) = self.recall(sql) {
+        self.validate_as(Dialect::DuckDb, sql)
+    }
+
+    /// Validates a text of a client that means it so.
+    ///
+    /// # Errors
+    /// As of [`validate`](Self::validate).
+    pub fn validate_as(
+        &self,
+        dialect: Dialect,
+        sql: &str,
+    ) -> Result<Arc<ValidatedStatement>, Rejection> {
+        let remembered = match dialect {
+            Dialect::DuckDb => &self.remembered,
+            Dialect::Postgres => &self.remembered_postgres,
+        };
+        if let Some(answer) = remembered.lock().get(sql) {
             return answer;
         }
-        let answer = self.validate_anew(sql).map(Arc::new);
+        let answer = match dialect {
+            Dialect::DuckDb => self.validate_anew(sql),
+            Dialect::Postgres => match self.for_catalog(sql) {
+                Ok(Some(text)) => self.validate_for_catalog(text),
+                Ok(None) => self.validate_anew(sql),
+                Err(rejection) => Err(rejection),
+            },
+        };
+        let answer = answer.map(|statement| Arc::new(ValidatedStatement { dialect, ..statement }));
         let knows = !matches!(answer, Err(Rejection::OutOfMemory | Rejection::Failed(_)));
         if knows && sql.len() <= lexer::MAX_TEXT_BYTES {
-            self.remembered.lock().put(sql, answer.clone());
+            remembered.lock().put(sql, answer.clone());
         }
         answer
     }
 
     fn validate_anew(&self, sql: &str) -> Result<ValidatedStatement, Rejection> {
+        let mut statement = walk::validate(&self.parse(sql)?, Asks::Marts)?;
+        if !statement.tables.iter().any(introspection::is_standard) {
+            return Ok(statement);
+        }
+        let redirected = introspection::redirect(sql)?;
+        statement = self.validate_anew(&redirected)?;
+        statement.tables.retain(|table| !introspection::is_own(table));
+        // Comments change with the project, which the snapshot does not.
+        statement.cacheable = false;
+        statement.redirected = Some(redirected);
+        Ok(statement)
+    }
+
+    /// The text to ask PostgreSQL's catalog, if it is that which a statement asks. What cannot be parsed
+    /// is left to others to explain.
+    fn for_catalog(&self, sql: &str) -> Result<Option<String>, Rejection> {
+        let mut tree = match self.parse(&postgres::respell(sql)) {
+            Ok(tree) => tree,
+            Err(rejection @ (Rejection::OutOfMemory | Rejection::Failed(_))) => {
+                return Err(rejection);
+            }
+            Err(_) => return Ok(None),
+        };
+        if !postgres::asks_catalog(&tree)? {
+            return Ok(None);
+        }
+        postgres::rewrite(&mut tree);
+        let tree = serde_json::json!({"error": false, "statements": [tree]}).to_string();
+        let text = self.ask("SELECT json_deserialize_sql(?::VARCHAR::JSON)", &tree);
+        text.map(Some).map_err(|error| match error {
+            Rejection::Failed(message) => Rejection::Catalog(format!(
+                "the statement cannot be asked of the catalog: {message}"
+            )),
+            other => other,
+        })
+    }
+
+    fn validate_for_catalog(&self, text: String) -> Result<ValidatedStatement, Rejection> {
+        let statement = walk::validate(&self.parse(&text)?, Asks::Catalog);
+        let mut statement = statement.map_err(|rejection| match rejection {
+            Rejection::Function { name, reason, .. } => {
+                Rejection::Catalog(format!("of the catalog's functions, {name} {reason}"))
+            }
+            // Of another text than the client's.
+            Rejection::Statement { message, .. } => Rejection::statement(message, None),
+            other => other,
+        })?;
+        statement.cacheable = false;
+        statement.redirected = Some(text);
+        Ok(statement)
+    }
+
+    /// The parse of the one statement that a text is.
+    fn parse(&self, sql: &str) -> Result<Value, Rejection> {
         lexer::check(sql)?;
         let json = self.serialize(sql)?;
         let limit = MAX_TREE_BYTES + MAX_TREE_BYTES_PER_TEXT_BYTE * sql.len();
@@ -257,18 +365,7 @@ impl Validator {
         }
         let mut statements = read(&json)?.statements(sql)?;
         match (statements.pop(), statements.is_empty()) {
-            (Some(statement), true) => walk::validate(&statement).and_then(|mut statement| {
-                if !statement.tables.iter().any(introspection::is_standard) {
-                    return Ok(statement);
-                }
-                let redirected = introspection::redirect(sql)?;
-                statement = self.validate_anew(&redirected)?;
-                statement.tables.retain(|table| !introspection::is_own(table));
-                // Comments change with the project, which the snapshot does not.
-                statement.cacheable = false;
-                statement.redirected = Some(redirected);
-                Ok(statement)
-            }),
+            (Some(statement), true) => Ok(statement),
             (Some(_), false) => {
                 Err(Rejection::statement("a request is one statement; send them one by one", None))
             }
@@ -278,6 +375,11 @@ impl Validator {
 
     /// DuckDB's own parse of a text, as JSON.
     fn serialize(&self, sql: &str) -> Result<String, Rejection> {
+        self.ask("SELECT json_serialize_sql(?::VARCHAR)", sql)
+    }
+
+    /// What the parser's instance makes of a text.
+    fn ask(&self, question: &str, text: &str) -> Result<String, Rejection> {
         let failed = |error: duckdb::Error| match error.to_string() {
             message if message.starts_with(OUT_OF_MEMORY) => Rejection::OutOfMemory,
             message => Rejection::Failed(message),
@@ -288,8 +390,8 @@ impl Validator {
             None => self.root.lock().try_clone().map_err(failed)?,
         };
         let json = connection
-            .prepare_cached("SELECT json_serialize_sql(?::VARCHAR)")
-            .and_then(|mut statement| statement.query_row([sql], |row| row.get(0)))
+            .prepare_cached(question)
+            .and_then(|mut statement| statement.query_row([text], |row| row.get(0)))
             .map_err(failed)?;
         let mut idle = self.idle.lock();
         if idle.len() < IDLE_CONNECTIONS {
@@ -383,38 +485,4 @@ fn depth(json: &str) -> usize {
         }
     }
     deepest
-}
-
-type Validation = Result<Arc<ValidatedStatement>, Rejection>;
-
-/// Results by text in two halves: when the newer is full it becomes the older, and the older is
-/// forgotten, except for what is asked again.
-#[derive(Default)]
-struct Remembered {
-    newer: HashMap<String, Validation>,
-    older: HashMap<String, Validation>,
-    newer_bytes: usize,
-}
-
-impl Remembered {
-    /// An entry's own size, so that many short texts are bounded too.
-    const ENTRY_BYTES: usize = 512;
-
-    fn get(&mut self, sql: &str) -> Option<Validation> {
-        if let Some(answer) = self.newer.get(sql) {
-            return Some(answer.clone());
-        }
-        let answer = self.older.remove(sql)?;
-        self.put(sql, answer.clone());
-        Some(answer)
-    }
-
-    fn put(&mut self, sql: &str, answer: Validation) {
-        self.newer_bytes += sql.len() + Self::ENTRY_BYTES;
-        if self.newer_bytes > REMEMBERED_BYTES / 2 {
-            self.older = std::mem::take(&mut self.newer);
-            self.newer_bytes = sql.len() + Self::ENTRY_BYTES;
-        }
-        self.newer.insert(sql.to_owned(), answer);
-    }
 }

@@ -7,7 +7,7 @@ use super::expressions::{EXPRESSION_FIELDS, MAX_EXPRESSION_DEPTH, constant};
 use super::lexer::{MAX_NESTING, too_deep};
 use super::tree::{Node, fields, list, object, one_of};
 use super::walk::{Complexity, Walk};
-use super::{Rejection, TableName, functions, introspection};
+use super::{Rejection, TableName, functions, introspection, postgres};
 
 /// Columns of one PIVOT: its values multiplied.
 const MAX_PIVOT_COLUMNS: u64 = 5_000;
@@ -76,6 +76,13 @@ impl Walk {
         }
         if let Some(complexity) = self.cte(&table) {
             return Ok(complexity.and(Complexity::ONE));
+        }
+        if self.asks_catalog {
+            return match table.schema.as_deref() == Some("main") && postgres::is_table(&table.name)
+            {
+                true => Ok(Complexity::TABLE),
+                false => Err(unknown_in_catalog(&table.name)),
+            };
         }
         if is_system(&table) && !introspection::is_standard(&table) {
             return Err(not_a_mart(&table, "the system catalog is not served"));
@@ -238,6 +245,12 @@ fn is_system(table: &TableName) -> bool {
         "" | "main" | "memory" => SYSTEM_VIEWS.split_whitespace().any(|view| view == name),
         _ => false,
     }
+}
+
+fn unknown_in_catalog(table: &str) -> Rejection {
+    let standard = table.strip_prefix("is_").map(|name| format!("information_schema.{name}"));
+    let name = standard.as_deref().unwrap_or(table);
+    Rejection::Catalog(format!("the catalog has no table {name}"))
 }
 
 fn not_a_mart(table: &TableName, why: &str) -> Rejection {

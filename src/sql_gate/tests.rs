@@ -90,6 +90,7 @@ fn class(validator: &Validator, sql: &str) -> &'static str {
         Err(Rejection::Syntax { .. }) => "syntax",
         Err(Rejection::Statement { .. }) => "statement",
         Err(Rejection::Function { .. }) => "function",
+        Err(Rejection::Catalog(_)) => "catalog",
         Err(Rejection::OutOfMemory | Rejection::Failed(_)) => "failed",
         Ok(_)
             if tables(validator, sql)
@@ -238,7 +239,7 @@ fn results_are_remembered_up_to_a_number_of_bytes() {
     let remembered = validator.remembered.lock();
     let bytes: usize =
         remembered.newer.keys().chain(remembered.older.keys()).map(String::len).sum();
-    assert!(bytes <= super::REMEMBERED_BYTES, "{bytes}");
+    assert!(bytes <= super::remembered::REMEMBERED_BYTES, "{bytes}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::tree::{Node, fields, object, one_of};
-use super::{Rejection, StatementKind, TableName, ValidatedStatement};
+use super::{Asks, Dialect, Rejection, StatementKind, TableName, ValidatedStatement};
 
 /// Relations that DuckDB joins as one, through subqueries and CTEs: 48 that are joined on one
 /// column plan in 0.5 s, 64 in 2 s, and the optimizer cannot be interrupted.
@@ -27,8 +27,8 @@ const MAX_COPIED_NODES: u64 = 30_000;
 const COLUMNS_COPIES: u64 = 50;
 
 /// Reads the whole serialized statement.
-pub(super) fn validate(tree: &Value) -> Result<ValidatedStatement, Rejection> {
-    let mut walk = Walk::default();
+pub(super) fn validate(tree: &Value, asks: Asks) -> Result<ValidatedStatement, Rejection> {
+    let mut walk = Walk { asks_catalog: asks == Asks::Catalog, ..Walk::default() };
     let statement = fields(tree, "statement", "node named_param_map")?;
     let kind = kind(statement.required("node")?);
     let complexity = walk.query(statement.required("node")?)?;
@@ -45,6 +45,8 @@ pub(super) fn validate(tree: &Value) -> Result<ValidatedStatement, Rejection> {
         parameters: parameters.into_iter().collect(),
         keep_prepared: !walk.runs_once,
         redirected: None,
+        asks,
+        dialect: Dialect::DuckDb,
     })
 }
 
@@ -59,6 +61,8 @@ fn kind(node: &Value) -> StatementKind {
 
 #[derive(Default)]
 pub(super) struct Walk {
+    /// The catalog's tables and macros are meant, and no marts.
+    pub(super) asks_catalog: bool,
     pub(super) ctes: Vec<Cte>,
     /// Aliases of the select lists around, innermost last.
     pub(super) aliases: Vec<HashMap<String, u64>>,

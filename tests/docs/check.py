@@ -10,7 +10,7 @@ What a fenced block is, its first word says, and what follows it:
 - anything else of `PLAIN` is not run. Indented code and other words are errors.
 
 A document's blocks share a folder. In it lie `orders.parquet`, the same in `lake/mart` (`PARQUET_DIR=lake`), and `shop.duckdb`. Port 8321 is a martd that serves the
-example project's marts; a block that starts a martd has that one to itself.
+example project's marts, and port 5432 for clients of PostgreSQL; a block that starts a martd has that one to itself.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PLAIN = {"text", "json", "yaml", "sql", "diff", "ini", "rust", "mermaid"}
 PORT = "8321"
+PG_PORT = "5432"
 PATIENCE_S = 60
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^ *```$", re.M | re.S)
 SERVES = re.compile(r"\bmartd serve\b.*&$", re.S)
@@ -110,8 +111,8 @@ def until_ready(port: str) -> str:
 class Examples:
     """Runs blocks against one martd."""
 
-    def __init__(self, martd: Path, port: str, scratch: Path) -> None:
-        self.port, self.scratch = port, scratch
+    def __init__(self, martd: Path, port: str, pg_port: str, scratch: Path) -> None:
+        self.port, self.pg_port, self.scratch = port, pg_port, scratch
         # `martd` and `python` are what an installed martd and an activated environment give.
         tools = scratch / "bin"
         tools.mkdir()
@@ -158,7 +159,7 @@ class Examples:
                 yield f"$ {command}\n  should print:\n{output}\n  prints:\n{actual}"
 
     def script(self, block: Block, folder: Path) -> Iterator[str]:
-        text = block.body.replace(PORT, self.port)
+        text = block.body.replace(PORT, self.port).replace(PG_PORT, self.pg_port)
         if block.language == "python":
             text = f"python - <<'END_OF_EXAMPLE'\n{text}\nEND_OF_EXAMPLE"
         run = self.bash(f"set -euo pipefail\n{text}", folder, self.port)
@@ -235,8 +236,11 @@ def shape(document: Path) -> Iterator[str]:
             yield f"{number}: a paragraph over five lines, or a line over 130 characters"
 
 
-def start(martd: Path, marts: Path, port: str) -> subprocess.Popen[bytes]:
-    settings = {"PARQUET_DIR": str(marts), "MARTD_LISTEN": f"127.0.0.1:{port}", "RUST_LOG": "warn"}
+def start(martd: Path, marts: Path, port: str, pg_port: str) -> subprocess.Popen[bytes]:
+    settings = {
+        "PARQUET_DIR": str(marts), "MARTD_LISTEN": f"127.0.0.1:{port}", "MARTD_PG_LISTEN": f"127.0.0.1:{pg_port}",
+        "RUST_LOG": "warn",
+    }
     process = subprocess.Popen([martd, "serve"], env=os.environ | settings)
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and process.poll() is None:
@@ -250,7 +254,7 @@ def start(martd: Path, marts: Path, port: str) -> subprocess.Popen[bytes]:
 
 
 def check(documents: list[Path], martd: Path, marts: Path) -> int:
-    port, faults, count = free_port(), 0, 0
+    port, pg_port, faults, count = free_port(), free_port(), 0, 0
 
     def complain(document: Path, problem: str) -> None:
         nonlocal faults
@@ -261,9 +265,9 @@ def check(documents: list[Path], martd: Path, marts: Path) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         # As fresh as a build that has just ended.
         fresh = shutil.copytree(marts, Path(scratch) / "marts", copy_function=shutil.copyfile)
-        process = start(martd, fresh, port)
+        process = start(martd, fresh, port, pg_port)
         try:
-            examples = Examples(martd, port, Path(scratch))
+            examples = Examples(martd, port, pg_port, Path(scratch))
             for document in documents:
                 folder = examples.folder(f"{document.stem}-{count}")
                 for problem in [*broken_links(document), *shape(document)]:

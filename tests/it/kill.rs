@@ -94,9 +94,10 @@ impl Stage {
             let snapshots = manifest["snapshots"].as_array().expect("snapshots").iter();
             let marts =
                 snapshots.flat_map(|kept| kept["marts"].as_object().expect("marts").values());
-            let hash = |mart: &Json| mart["hash"].as_str().expect("a hash").to_owned();
+            let hash = |file: &Json| file.as_str().expect("a hash").to_owned();
+            let files = marts.flat_map(|mart| mart["files"].as_object().expect("files").values());
             let mut expected: BTreeSet<String> =
-                marts.map(|mart| format!("{}.parquet", hash(mart))).collect();
+                files.map(|file| format!("{}.parquet", hash(file))).collect();
             expected.extend(["snapshot.json", "lock"].map(str::to_owned));
             (entries(self.state.path()) == expected).then_some(())
         });

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Answer, Martd, Root, run, wait_for};
+use crate::postgres::Raw;
 use crate::writers::Writer;
 
 const ALICE: &str = "user_id=11111111-1111-1111-1111-111111111111";
@@ -30,7 +31,11 @@ fn land(root: &Root) {
 fn martd(settings: &[(&str, &str)]) -> (Root, Martd) {
     let root = Root::new();
     land(&root);
-    let mut all = vec![("MARTD_SCOPE_COLUMN", "user_id"), ("MARTD_UNSCOPED", "rates")];
+    let mut all = vec![
+        ("MARTD_SCOPE_COLUMN", "user_id"),
+        ("MARTD_UNSCOPED", "rates"),
+        ("MARTD_REQUIRE", "notes,rates,hidden"),
+    ];
     all.extend(settings);
     let martd = Martd::start_with(root.path(), &all);
     wait_for("readiness", || (martd.get("/readyz").status == 200).then_some(()));
@@ -172,6 +177,34 @@ fn no_statement_sees_another_users_rows() {
     assert_eq!(ask(&martd, ALICE, count).value(), 1);
 }
 
+/// The same by the PostgreSQL protocol, where the user's name is the scope.
+#[test]
+fn no_client_of_postgresql_sees_anothers_rows() {
+    let (_root, martd) = martd(&[("MARTD_PG_LISTEN", "127.0.0.1:0")]);
+    let line = martd.wait_log("serving");
+    let address = line["postgres"].as_str().expect("an address");
+    let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let connect = |scope: &str| {
+        let (_, user) = scope.split_once('=').expect("a column and a value");
+        Raw::connect_as(port, user, None)
+    };
+    let (mut bob, mut alice) = (connect(BOB), connect(ALICE));
+    for (mart, attempt) in ["mart.notes", "notes"]
+        .iter()
+        .flat_map(|mart| ATTEMPTS.iter().map(move |attempt| (mart, attempt)))
+    {
+        let sql = attempt.replace("{x}", mart);
+        bob.ask(&sql);
+        let answer = alice.ask(&sql);
+        for leak in [SECRET, "4711", "4712", "22222222"] {
+            let shows = answer.iter().any(|(_, text)| text.contains(leak));
+            assert!(!shows || sql.contains(leak), "{sql} shows {leak}: {answer:?}");
+        }
+    }
+    assert!(alice.value("SELECT count(*) FROM notes").ends_with('1'));
+    assert!(bob.value("SELECT string_agg(note, ',') FROM notes").ends_with(SECRET));
+}
+
 #[test]
 fn whether_a_statement_fails_does_not_depend_on_rows_that_are_not_seen() {
     let (_root, martd) = martd(&[]);
@@ -269,7 +302,7 @@ fn an_empty_token_file_is_refused_at_the_start() {
 fn without_scoping_nothing_is_asked_for() {
     let root = Root::new();
     land(&root);
-    let martd = Martd::start(root.path());
+    let martd = Martd::start_with(root.path(), &[("MARTD_REQUIRE", "notes,hidden")]);
     martd.wait_ready();
     assert_eq!(martd.query("SELECT count(*) AS n FROM mart.notes").value(), 3);
     assert_eq!(

@@ -97,7 +97,7 @@ pub(super) async fn answer(
             "ping" => Ok(json!({})),
             "tools/list" => Ok(tools::list()),
             "tools/call" => {
-                let asked = tools::Asked { app, state, caller, headers: &headers, record };
+                let asked = tools::ToolContext { app, state, caller, headers: &headers, record };
                 tools::call(asked, params).await
             }
             _ => Err(RpcError::new(

@@ -26,7 +26,7 @@ const MAX_TEXT: usize = 50_000;
 const EXAMPLES: u64 = 3;
 
 /// A call, and who asks over which state.
-pub(super) struct Asked<'a> {
+pub(super) struct ToolContext<'a> {
     pub(super) app: &'a App,
     pub(super) state: &'a State,
     pub(super) caller: &'a Caller,
@@ -82,7 +82,10 @@ pub(super) fn list() -> Json {
 }
 
 /// Calls one. What went wrong in it is a result, too: the model is to read it and to do better.
-pub(super) async fn call(asked: Asked<'_>, params: Map<String, Json>) -> Result<Json, RpcError> {
+pub(super) async fn call(
+    asked: ToolContext<'_>,
+    params: Map<String, Json>,
+) -> Result<Json, RpcError> {
     let call: Call = arguments(params)
         .map_err(|problem| RpcError::new(RpcError::INVALID_PARAMS, problem.detail()))?;
     let outcome = match call.name.as_str() {
@@ -106,7 +109,7 @@ pub(super) async fn call(asked: Asked<'_>, params: Map<String, Json>) -> Result<
     }))
 }
 
-impl Asked<'_> {
+impl ToolContext<'_> {
     fn sizes(&self) -> Sizes<'_> {
         self.caller.sizes(self.app.settings().scoping.as_ref())
     }

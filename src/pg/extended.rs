@@ -1,0 +1,154 @@
+//! Statements that are prepared and bound: the extended protocol's first half.
+
+use std::sync::Arc;
+
+use pgwire::messages::PgWireBackendMessage as Out;
+use pgwire::messages::data::{NoData, ParameterDescription};
+use pgwire::messages::extendedquery::{Bind, BindComplete, Parse, ParseComplete};
+
+use super::command::SessionCommand;
+use super::error::PgError;
+use super::portal::{Described, Parameter, Portal, Prepared};
+use super::session::{PgSession, no_such, one_text};
+use super::types::{self, TEXT};
+use super::wire::ConnectionEnd;
+use crate::encode::postgres::{self, Form};
+use crate::sql_gate::{self, Asks};
+
+/// Statements and portals of a connection.
+const MOST_NAMES: usize = 1_000;
+
+impl PgSession {
+    pub(super) fn parse(&mut self, parse: Parse) -> Result<(), (PgError, String)> {
+        let Parse { name, query, type_oids, .. } = parse;
+        let name = name.unwrap_or_default();
+        if sql_gate::split(&query).len() > 1 {
+            let message = "a prepared statement is one; send several as a simple query";
+            return Err((PgError::new("42601", message), query));
+        }
+        if self.statements.len() >= MOST_NAMES {
+            return Err((PgError::new("53400", "too many prepared statements"), query));
+        }
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            let message = format!("there is a prepared statement {name:?} already");
+            return Err((PgError::new("42P05", message), query));
+        }
+        self.statements.insert(name, Arc::new(Prepared::new(query, type_oids)));
+        self.wire.push(Out::ParseComplete(ParseComplete::new()));
+        Ok(())
+    }
+
+    pub(super) async fn bind(
+        &mut self,
+        bind: Bind,
+    ) -> Result<Result<(), (PgError, String)>, ConnectionEnd> {
+        let name = bind.statement_name.unwrap_or_default();
+        let Some(statement) = self.statements.get(&name).cloned() else {
+            return Ok(Err((no_such("prepared statement", &name, "26000"), String::new())));
+        };
+        let formats = bind.parameter_format_codes;
+        let binary = |place: usize| match formats[..] {
+            [all] => all == 1,
+            _ => formats.get(place) == Some(&1),
+        };
+        let declared = |place: usize| statement.declared.get(place).copied().unwrap_or(0);
+        let count = bind.parameters.len();
+        // Of what is binary the type must be known.
+        if (0..count).any(|place| binary(place) && declared(place) == 0)
+            && let Err(error) = self.described(&statement).await?
+        {
+            return Ok(Err((error, statement.sql.clone())));
+        }
+        let known = statement.described.get();
+        let mut parameters = Vec::with_capacity(count);
+        for (place, bytes) in bind.parameters.into_iter().enumerate() {
+            let said = known.and_then(|known| known.parameters.get(place));
+            let (oid, ty) = match (declared(place), said) {
+                (0, Some(said)) => (said.oid, said.ty.clone()),
+                (oid, _) => (oid, types::type_name(oid)),
+            };
+            match types::value(oid, ty.as_ref(), binary(place), bytes) {
+                Ok(value) => parameters.push(value),
+                Err(error) => return Ok(Err((error, statement.sql.clone()))),
+            }
+        }
+        let portal = bind.portal_name.unwrap_or_default();
+        if self.portals.len() >= MOST_NAMES {
+            return Ok(Err((PgError::new("53400", "too many portals"), String::new())));
+        }
+        let binary = bind.result_column_format_codes.iter().map(|code| *code == 1).collect();
+        self.portals.insert(portal, Portal::new(statement, parameters, binary));
+        self.wire.push(Out::BindComplete(BindComplete::new()));
+        Ok(Ok(()))
+    }
+
+    /// Has the engine describe a statement, once.
+    async fn described(
+        &mut self,
+        statement: &Arc<Prepared>,
+    ) -> Result<Result<(), PgError>, ConnectionEnd> {
+        let sql = match statement.command {
+            SessionCommand::Query => &statement.sql,
+            SessionCommand::Declare(_, start) => &statement.sql[start..],
+            _ => return Ok(Ok(())),
+        };
+        if statement.described.initialized() {
+            return Ok(Ok(()));
+        }
+        let snapshot = match self.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Ok(Err(error)),
+        };
+        let types = statement.declared.iter().map(|oid| types::type_name(*oid)).collect();
+        let client = self.client.clone();
+        let description = self.wire.unless_gone(client.describe(&snapshot, sql, types)).await?;
+        let description = match description {
+            Ok(description) => description,
+            Err(failure) => return Ok(Err(failure.into())),
+        };
+        let oids = description.asks == Asks::Catalog;
+        let parameters = description.parameters.into_iter().enumerate().map(|(place, ty)| {
+            match (statement.declared.get(place).copied().unwrap_or(0), ty) {
+                (0, Some(ty)) => {
+                    let oid = postgres::sent_as(&ty, oids).oid;
+                    Parameter { oid, ty: ty.to_string().parse().ok() }
+                }
+                (0, None) => Parameter { oid: TEXT, ty: None },
+                (oid, _) => Parameter { oid, ty: types::type_name(oid) },
+            }
+        });
+        let parameters = parameters.collect();
+        let described = Described { parameters, columns: description.columns, oids };
+        let _ = statement.described.set(described); // nobody else does
+        Ok(Ok(()))
+    }
+
+    pub(super) async fn describe_statement(
+        &mut self,
+        name: &str,
+    ) -> Result<Result<(), (PgError, String)>, ConnectionEnd> {
+        let Some(statement) = self.statements.get(name).cloned() else {
+            return Ok(Err((no_such("prepared statement", name, "26000"), String::new())));
+        };
+        if let Err(error) = self.described(&statement).await? {
+            return Ok(Err((error, statement.sql.clone())));
+        }
+        let described = statement.described.get();
+        let parameters = described.map_or(&[][..], |described| &described.parameters);
+        let oids = parameters.iter().map(|parameter| parameter.oid).collect();
+        self.wire.push(Out::ParameterDescription(ParameterDescription::new(oids)));
+        match (&statement.command, described) {
+            (SessionCommand::Query, Some(Described { columns, oids, .. })) => {
+                let form = Form { binary: &[], oids: *oids };
+                let mut head = Vec::new();
+                if let Err(error) = postgres::describe(&mut head, columns, form) {
+                    return Ok(Err((PgError::new("0A000", error.to_string()), String::new())));
+                }
+                self.wire.push_bytes(&head).await?;
+            }
+            (SessionCommand::Show(name), _) => self.wire.push(one_text(name)),
+            _ => self.wire.push(Out::NoData(NoData::new())),
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,313 @@
+//! The PostgreSQL protocol: the same questions as over HTTP, for the clients that speak it.
+//!
+//! [`PgServer`] accepts connections, learns who comes and lets them cancel; [`session`] is the life of one,
+//! with [`extended`];
+//! [`wire`] its bytes, [`rows`] what it is sent, [`types`] what it sends, [`command`] the statements about
+//! itself, [`PgSettings`] where it is served, [`error`] how it is told what went wrong. PgRows are encoded by the engine
+//! ([`crate::encode::postgres`]); who may ask what is decided by [`crate::http::PgClient`].
+//!
+//! **Invariants.** Passwords are tokens and come in clear text, so they come over TLS ([`tls`]), loopback or a
+//! Unix socket alone. A transaction reads one snapshot. A portal that waits for its client holds no slot.
+
+mod command;
+mod error;
+mod extended;
+mod portal;
+mod rows;
+mod session;
+mod settings;
+mod tls;
+mod types;
+mod wire;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pgwire::messages::response::{GssEncResponse, SslResponse};
+use pgwire::messages::startup::{
+    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
+};
+use pgwire::messages::{
+    PgWireBackendMessage as Out, PgWireFrontendMessage as In, SslNegotiationMetaMessage as Ssl,
+};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::http::{App, PgClient};
+use crate::listen::{self, Socket};
+use error::PgError;
+use session::PgSession;
+pub use settings::{PgArgs, PgSettings};
+use tls::Tls;
+use wire::{ConnectionEnd, Io, Wire};
+
+/// The version that clients are told, whose catalog they then ask for.
+const SERVER_VERSION: &str = concat!("13.0 (martd ", env!("CARGO_PKG_VERSION"), ")");
+/// How long to wait after an accept failed, for example for lack of descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// What all connections share. A clone is a pointer.
+#[derive(Clone)]
+struct Shared(Arc<Inner>);
+
+struct Inner {
+    app: App,
+    connections: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    next: AtomicI32,
+    /// The clients that can cancel, by their number and secret.
+    clients: Mutex<HashMap<(i32, i32), PgClient>>,
+    ending: CancellationToken,
+    tls: Option<Tls>,
+}
+
+/// Sockets on which the protocol is spoken.
+pub struct PgServer {
+    sockets: Vec<Socket>,
+    shared: Shared,
+}
+
+impl PgServer {
+    /// A server over these sockets.
+    ///
+    /// # Errors
+    /// When a socket cannot be used.
+    pub fn new(sockets: Vec<Socket>, app: App, settings: PgSettings) -> io::Result<Self> {
+        listen::set_nonblocking(&sockets)?;
+        let shared = Shared(Arc::new(Inner {
+            connections: Arc::new(Semaphore::new(app.max_connections())),
+            room: Arc::new(Semaphore::new(
+                usize::try_from(settings.waiting_bytes)
+                    .unwrap_or(usize::MAX)
+                    .min(Semaphore::MAX_PERMITS),
+            )),
+            next: AtomicI32::new(1),
+            clients: Mutex::default(),
+            ending: CancellationToken::new(),
+            tls: settings.tls,
+            app,
+        }));
+        Ok(Self { sockets, shared })
+    }
+
+    /// Serves until `shutdown` resolves; then tells idle connections to go, and returns once none is left.
+    /// The caller bounds that wait.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { sockets, shared } = self;
+        let accepting: Vec<_> =
+            sockets.into_iter().map(|socket| tokio::spawn(shared.clone().accept(socket))).collect();
+        shutdown.await;
+        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        shared.0.ending.cancel();
+        let all = u32::try_from(shared.0.app.max_connections()).unwrap_or(u32::MAX);
+        let _ = shared.0.connections.acquire_many(all).await; // never closed
+    }
+}
+
+impl Shared {
+    async fn accept(self, socket: Socket) {
+        let failed = |error: &io::Error| warn!(%error, "no PostgreSQL connection can be accepted");
+        match socket {
+            Socket::Tcp(socket) => {
+                let listener = match TcpListener::from_std(socket) {
+                    Ok(listener) => listener,
+                    Err(error) => return failed(&error),
+                };
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, peer)) => {
+                            let _ = stream.set_nodelay(true); // only slower without
+                            let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+                            self.serve(stream, Some(peer.ip().to_canonical()));
+                        }
+                        Err(error) => {
+                            failed(&error);
+                            sleep(ACCEPT_BACKOFF).await;
+                        }
+                    }
+                }
+            }
+            Socket::Unix(socket) => {
+                let listener = match UnixListener::from_std(socket) {
+                    Ok(listener) => listener,
+                    Err(error) => return failed(&error),
+                };
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, _)) => self.serve(stream, None),
+                        Err(error) => {
+                            failed(&error);
+                            sleep(ACCEPT_BACKOFF).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn serve(&self, stream: impl Io + 'static, address: Option<IpAddr>) {
+        let shared = self.clone();
+        tokio::spawn(async move {
+            let timeouts = shared.0.app.timeouts();
+            let mut wire = Wire::new(stream, shared.0.app.max_body_bytes(), timeouts.stall);
+            let Ok(_place) = Arc::clone(&shared.0.connections).try_acquire_owned() else {
+                let error = PgError::fatal("53300", "too many connections (MARTD_MAX_CONNECTIONS)");
+                wire.push(error.response("", 0));
+                let _ = wire.flush().await; // it may be gone
+                return;
+            };
+            let started = timeout(timeouts.header, shared.start(&mut wire, address)).await;
+            match started {
+                Ok(Ok(Some((client, settings, key)))) => {
+                    let (room, ending) = (Arc::clone(&shared.0.room), shared.0.ending.clone());
+                    PgSession::new(wire, client, room, ending, settings).run().await;
+                    shared.clients().remove(&key);
+                }
+                Ok(Err(ConnectionEnd::Fatal(error))) => {
+                    debug!(?error, "a PostgreSQL client was refused");
+                    wire.push(error.response("", 0));
+                    let _ = wire.flush().await; // it may be gone
+                }
+                Ok(Ok(None) | Err(ConnectionEnd::Gone)) | Err(_) => {}
+            }
+        });
+    }
+
+    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<(i32, i32), PgClient>> {
+        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns who comes. `None` for one that only wanted to cancel another's query.
+    #[allow(clippy::type_complexity, reason = "what a session is made of")]
+    async fn start(
+        &self,
+        wire: &mut Wire,
+        address: Option<IpAddr>,
+    ) -> Result<Option<(PgClient, BTreeMap<String, String>, (i32, i32))>, ConnectionEnd> {
+        let is_local = address.is_none_or(|address| address.is_loopback());
+        let mut is_encrypted = false;
+        let startup = loop {
+            match wire.receive().await? {
+                In::SslNegotiation(Ssl::PostgresSsl(_)) => match &self.0.tls {
+                    Some(tls) if !is_encrypted => {
+                        wire.push(Out::SslResponse(SslResponse::Accept));
+                        wire.encrypt(tls).await?;
+                        is_encrypted = true;
+                    }
+                    _ => wire.push(Out::SslResponse(SslResponse::Refuse)),
+                },
+                In::SslNegotiation(_) => wire.push(Out::GssEncResponse(GssEncResponse::Refuse)),
+                In::CancelRequest(request) => {
+                    let key = (request.pid, request.secret_key.as_i32().unwrap_or_default());
+                    if let Some(client) = self.clients().get(&key) {
+                        client.cancel();
+                    }
+                    return Ok(None);
+                }
+                In::Startup(startup) => break startup,
+                _ => {
+                    return Err(ConnectionEnd::Fatal(PgError::fatal(
+                        "08P01",
+                        "a start-up was expected",
+                    )));
+                }
+            }
+        };
+        wire.started();
+        if self.0.tls.is_some() && !is_encrypted && !is_local {
+            let message = "passwords come in clear text without TLS: set sslmode=require or more";
+            return Err(ConnectionEnd::Fatal(PgError::fatal("28000", message)));
+        }
+        let parameters = startup.parameters;
+        if startup.protocol_number_minor > 0 {
+            let unknown = parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned();
+            let answer = NegotiateProtocolVersion::new(0, unknown.collect());
+            wire.push(Out::NegotiateProtocolVersion(answer));
+        }
+        let user = parameters.get("user").cloned().unwrap_or_default();
+        let app = &self.0.app;
+        let token = match app.asks_for_tokens() {
+            true => {
+                wire.push(Out::Authentication(Authentication::CleartextPassword));
+                let In::PasswordMessageFamily(message) = wire.receive().await? else {
+                    return Err(ConnectionEnd::Fatal(PgError::fatal(
+                        "08P01",
+                        "a password was expected",
+                    )));
+                };
+                let password = message.into_password();
+                let password = password.map_err(|_| {
+                    ConnectionEnd::Fatal(PgError::fatal("08P01", "a password was expected"))
+                })?;
+                Some(password.password)
+            }
+            false => None,
+        };
+        let client = PgClient::new(app, token, user, address);
+        let admitted = client.admitted();
+        admitted.map_err(|failure| ConnectionEnd::Fatal(PgError::from(failure).into_fatal()))?;
+        wire.push(Out::Authentication(Authentication::Ok));
+        let settings = settings(app.time_zone(), parameters);
+        const REPORTED: [&str; 9] = [
+            "server_version",
+            "server_encoding",
+            "client_encoding",
+            "application_name",
+            "DateStyle",
+            "IntervalStyle",
+            "TimeZone",
+            "integer_datetimes",
+            "standard_conforming_strings",
+        ];
+        for name in REPORTED {
+            let value = settings.get(&name.to_ascii_lowercase()).cloned().unwrap_or_default();
+            wire.push(Out::ParameterStatus(ParameterStatus::new(name.to_owned(), value)));
+        }
+        let mut secret = [0; 4];
+        let drawn = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
+        if drawn != Ok(secret.len()) {
+            return Err(ConnectionEnd::Fatal(PgError::fatal(
+                "58000",
+                "no random numbers can be had",
+            )));
+        }
+        let secret = i32::from_be_bytes(secret);
+        let key = (self.0.next.fetch_add(1, Ordering::Relaxed), secret);
+        self.clients().insert(key, client.clone());
+        wire.push(Out::BackendKeyData(BackendKeyData::new(key.0, SecretKey::I32(key.1))));
+        Ok(Some((client, settings, key)))
+    }
+}
+
+/// What SHOW answers.
+fn settings(time_zone: &str, given: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut settings: BTreeMap<String, String> = [
+        ("server_version", SERVER_VERSION),
+        ("server_version_num", "130000"),
+        ("server_encoding", "UTF8"),
+        ("client_encoding", "UTF8"),
+        ("datestyle", "ISO, YMD"),
+        ("intervalstyle", "postgres"),
+        ("timezone", time_zone),
+        ("integer_datetimes", "on"),
+        ("standard_conforming_strings", "on"),
+        ("transaction_isolation", "repeatable read"),
+        ("transaction_read_only", "on"),
+        ("default_transaction_read_only", "on"),
+        ("search_path", "mart"),
+        ("is_superuser", "off"),
+        ("max_identifier_length", "63"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let name = given.get("application_name").cloned().unwrap_or_default();
+    settings.insert("application_name".to_owned(), name);
+    settings
+}
