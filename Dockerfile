@@ -11,7 +11,8 @@ RUN make duckdb DUCKDB_LIB_DIR=/duckdb
 
 FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*
-WORKDIR /src
+# No binary names this folder, as `make install` makes sure. /src would be a part of other paths.
+WORKDIR /martd-build
 ENV DUCKDB_LIB_DIR=/duckdb
 COPY --from=duckdb /duckdb /duckdb
 COPY . .

@@ -198,7 +198,7 @@ check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-docs test-dbt test-client test-backend test-answers test-foreign test-containers ## Run everything that can be tested here
+test: check test-rust test-docs test-dbt test-client test-backend test-answers test-foreign test-compose ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
@@ -277,9 +277,13 @@ test-client: test-martd $(VENV)/generated/ready ## Check the Python client, and 
 test-backend: test-martd
 	cd examples/backend && $(PYTHON_TEST) -m pytest -q
 
-.PHONY: test-containers
-test-containers: $(VENV)/ready
+.PHONY: test-compose
+test-compose: $(VENV)/ready
 	$(VENV)/bin/python -m unittest discover --start-directory tests/containers
+
+.PHONY: test-containers
+test-containers: test-martd $(LICENSES) ## Build the images and run docker-compose.yml for real (as root, at most 15 minutes)
+	$(VENV)/bin/python tests/containers/live.py $(if $(IF_CHANGED),--if-changed) $(TARGET_DIR)/debug/martd $(LICENSES)
 
 .PHONY: soak
 soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK=2m; prints figures
@@ -345,6 +349,10 @@ $(VENV)/generated/ready: clients/generated/package.json clients/generated/packag
 	cp $^ "$(@D)"
 	cd "$(@D)" && npm ci --silent --no-fund --no-audit
 	@touch $@
+
+.PHONY: name-of-duckdb
+name-of-duckdb:
+	@echo "$(DUCKDB_PACKAGE)"
 
 .PHONY: need-cargo need-cc
 need-cargo:

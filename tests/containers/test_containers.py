@@ -244,6 +244,12 @@ class Dockerfiles(unittest.TestCase):
         self.assertEqual(ran, ["duckdb", "build", "install", "state-dir"])
         self.assertLessEqual(set(ran), targets)
 
+    def test_no_other_path_has_the_folder_of_the_build_in_it(self):
+        # `make install` looks for that folder in the binary, which names files of Rust's library and of crates.
+        [folder] = [rest for word, rest in stages("Dockerfile")[1] if word == "WORKDIR"]
+        for path in ("/rustc/0a1b2c/library/std/src/sys/time.rs", "/crates/index.crates.io-0a1b/h2-0.1/src/lib.rs", "/lib/x86_64-linux-gnu"):
+            self.assertNotIn(folder, path)
+
     def test_the_last_stage_of_martd_has_no_shell_and_no_root(self):
         last = stages("Dockerfile")[-1]
         self.assertRegex(last[0][1], r"^gcr\.io/distroless/cc-debian12:nonroot$")
