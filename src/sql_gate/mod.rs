@@ -316,7 +316,8 @@ impl Validator {
     /// The text to ask PostgreSQL's catalog, if it is that which a statement asks. What cannot be parsed
     /// is left to others to explain.
     fn for_catalog(&self, sql: &str) -> Result<Option<String>, Rejection> {
-        let mut tree = match self.parse(&postgres::respell(sql)) {
+        let respelled = postgres::respell(sql);
+        let mut tree = match self.parse(&respelled) {
             Ok(tree) => tree,
             Err(rejection @ (Rejection::OutOfMemory | Rejection::Failed(_))) => {
                 return Err(rejection);
@@ -324,7 +325,7 @@ impl Validator {
             Err(_) => return Ok(None),
         };
         if !postgres::asks_catalog(&tree)? {
-            return Ok(None);
+            return postgres::refuse_whole_matches(&tree, &respelled).map(|()| None);
         }
         postgres::rewrite(&mut tree);
         let tree = serde_json::json!({"error": false, "statements": [tree]}).to_string();

@@ -123,6 +123,31 @@ pub(super) fn asks_catalog(tree: &Value) -> Result<bool, Rejection> {
     }
 }
 
+/// Refuses `~` and `!~` over marts. In PostgreSQL they look for a match anywhere, in DuckDB they match the
+/// whole text: the answer would be wrong, and nothing would say so.
+///
+/// # Errors
+/// When a statement has one of them.
+pub(super) fn refuse_whole_matches(node: &Value, text: &str) -> Result<(), Rejection> {
+    let position = node["query_location"].as_u64().and_then(|at| usize::try_from(at).ok());
+    let operator = position.and_then(|at| text.get(at..)).unwrap_or_default();
+    let is_match = |node: &Value| node["function_name"] == "regexp_full_match";
+    if is_match(node) && operator.starts_with('~')
+        || is_match(&node["children"][0]) && operator.starts_with("!~")
+    {
+        let name = if operator.starts_with('~') { "~" } else { "!~" };
+        let reason =
+            "would match the whole text, unlike in PostgreSQL; write regexp_matches(text, pattern)";
+        return Err(Rejection::Function { name: name.into(), reason: reason.into(), position });
+    }
+    let children: Vec<&Value> = match node {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(map) => map.values().collect(),
+        _ => Vec::new(),
+    };
+    children.into_iter().try_for_each(|child| refuse_whole_matches(child, text))
+}
+
 /// What a statement names.
 #[derive(Default)]
 struct Asked {
