@@ -43,7 +43,7 @@ class Check(unittest.TestCase):
         document = self.scratch / "document.md"
         document.write_text(text)
         with tempfile.TemporaryDirectory() as scratch:
-            examples = check.Examples(Path("/bin/false"), check.PORT, Path(scratch))
+            examples = check.Examples(Path("/bin/false"), check.PORT, check.PG_PORT, Path(scratch))
             folder = examples.folder("document")
             found = [*check.broken_links(document), *check.shape(document)]
             return found + [fault for block in check.blocks(text) for fault in examples.run(block, folder)]
