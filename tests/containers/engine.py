@@ -21,7 +21,10 @@ def impossible():
     if os.geteuid() != 0:
         return "an engine of one's own needs root"
     missing = [name for name in NEEDED if not shutil.which(name)]
-    return f"{', '.join(missing)} is missing" if missing else None
+    if missing:
+        return f"{', '.join(missing)} is missing"
+    tried = subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "true"], capture_output=True, text=True)
+    return None if tried.returncode == 0 else f"namespaces cannot be made here: {tried.stderr.strip()}"
 
 
 def fetch(cache):
