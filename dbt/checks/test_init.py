@@ -20,9 +20,12 @@ class Init(unittest.TestCase):
         command = [os.environ["MARTD_BIN"], "init", "--dbt", shop.project, "--parquet-dir", shop.marts.parent]
         patch = subprocess.run(command, capture_output=True, text=True, check=True)
         subprocess.run(["patch", "-p1", "-d", shop.project], input=patch.stdout, text=True, check=True, capture_output=True)
+        # Where it is installed, unless this martd was built in the tree of the package.
+        installed = "/usr/local/share/martd/dbt"
+        package = str(PACKAGE) if f"local: {PACKAGE}" in patch.stdout else installed
         changed = 0
         for path, (old, new) in documented_lines().items():
-            new = "\n".join(new).replace("/srv/parquet/mart", str(shop.marts)).replace("/usr/local/share/martd/dbt", str(PACKAGE))
+            new = "\n".join(new).replace("/srv/parquet/mart", str(shop.marts)).replace(installed, package)
             text = before.pop(path, "")
             expected = text.replace("\n".join(old), new) if old else new + "\n"
             self.assertEqual((shop.project / path).read_text(), expected, path)
@@ -30,6 +33,7 @@ class Init(unittest.TestCase):
         self.assertEqual(changed, 4)
         self.assertIn("4 added or changed lines", patch.stderr)
 
+        shop.replace("packages.yml", package, str(PACKAGE))
         shop.dbt("deps")
         shop.dbt("build")
         daemon = Daemon(shop.marts.parent)
