@@ -39,7 +39,7 @@ pub(super) fn run(args: &InitArgs) -> ExitCode {
     let (dir, marts) = (args.dbt.display(), args.parquet_dir.display());
     eprintln!(
         "{} added or changed lines; apply them with: patch -p1 -d {dir}\n\
-         then: dbt deps && dbt build, and martd serve {marts}",
+         then: dbt deps && dbt build, and martd serve {marts} (with --state-dir DIR a restart keeps the last good build)",
         patch.lines
     );
     if patch.todo.is_empty() {
@@ -125,7 +125,8 @@ impl Patch {
                 self.add(file, Some(&old), &yaml);
             }
             None => self.todo.push(format!(
-                "{file} has no output of `type: duckdb` for the profile {profile}; add below it: {setting}"
+                "{file} has no output of `type: duckdb` for the profile {profile}, on lines of its own; add to each output \
+                 of DuckDB: {setting}"
             )),
         }
         Ok(())
@@ -149,6 +150,23 @@ impl Patch {
         for line in &tables {
             yaml.lines[*line] = yaml.lines[*line].replacen("table", "external", 1);
         }
+        // What is written as {..} in one line cannot be added to, but a word in it can be changed.
+        let in_one_line = marts.map(|line| (line, yaml.value(line).to_owned()));
+        match in_one_line {
+            Some((_, value)) if value.contains("materialized: external") => return,
+            Some((line, value)) if value.contains("materialized: table") => {
+                let changed =
+                    yaml.lines[line].replacen("materialized: table", "materialized: external", 1);
+                yaml.lines[line] = changed;
+                return self.add("dbt_project.yml", Some(&old), &yaml);
+            }
+            _ => {}
+        }
+        let is_open = |line: &usize| yaml.value(*line).is_empty();
+        let (marts, section) = (
+            marts.filter(is_open),
+            section.filter(is_open).filter(|_| marts.is_none_or(|line| is_open(&line))),
+        );
         if tables.is_empty() {
             match (marts, section, marts_folder(&self.dir.join("models"))) {
                 (Some(marts), _, _) => yaml.insert(marts + 1, yaml.indent_below(marts), EXTERNAL),

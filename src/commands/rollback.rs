@@ -78,9 +78,18 @@ pub(super) fn run(args: RollbackArgs) -> ExitCode {
     }
     match records.write(record) {
         Ok(_) => {
-            let newest = format!("build {} is served again", ledger.invocation_id);
-            let earlier = |build| format!("build {build} is served until martd rollback --release");
-            print(&format!("{}\n", args.build.map_or(newest, earlier)));
+            let newest = &ledger.invocation_id;
+            print(&match (&args.build, ledger.outstanding.first()) {
+                (Some(build), _) => format!(
+                    "recorded: every martd that has kept build {build} serves it, until martd rollback \
+                     --release; `martd freshness` says whether it is served\n"
+                ),
+                (None, None) => format!("recorded: the newest build {newest} is served again\n"),
+                (None, Some(node)) => format!(
+                    "recorded: the rollback has ended, but the newest build {newest} is held: {} {}\n",
+                    node.unique_id, node.status
+                ),
+            });
             ExitCode::SUCCESS
         }
         Err(error) => complain(&format!("the record cannot be written: {error}"), EXIT_NO),

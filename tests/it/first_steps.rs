@@ -297,6 +297,27 @@ fn init_keeps_what_a_project_has() {
 }
 
 #[test]
+fn init_changes_what_is_written_in_one_line_or_leaves_it() {
+    let shop = |marts: &str| format!("name: shop\nmodels:\n  shop:\n    marts: {marts}\n");
+    let init = |marts: &str| {
+        let project =
+            Project::new(&[("dbt_project.yml", &*shop(marts)), ("profiles.yml", PROFILE)]);
+        let said = project.init("/srv/parquet");
+        (said.code, said.out, said.err)
+    };
+    let (code, patch, _) = init("{+materialized: table, +tags: [a]}");
+    assert!(
+        code == 0 && patch.contains("+    marts: {+materialized: external, +tags: [a]}"),
+        "{patch}"
+    );
+    let (code, patch, _) = init("{+materialized: external}");
+    assert!(code == 0 && !patch.contains("dbt_project.yml"), "{patch}");
+    let (code, patch, todo) = init("{+tags: [a]}");
+    assert!(code == 4 && !patch.contains("dbt_project.yml"), "{patch}");
+    assert!(todo.contains("does not say which models are marts"), "{todo}");
+}
+
+#[test]
 fn init_says_what_it_cannot_patch() {
     let project = Project::new(&[("dbt_project.yml", "name: shop\n")]);
     let todo = project.init("/srv/parquet");

@@ -182,14 +182,18 @@ fn what_is_no_whole_file_or_of_another_build_is_refused() {
     let reason = said["refused"][1]["reason"].as_str().expect("text");
     assert!(reason.contains("publish it with --build of-dbt"), "{reason}");
     assert_eq!(outstanding(&said), ["half", "stamped"], "the whole build is held");
-    let (output, said) = stage.publish(&["--build", "of-dbt", "stamped", "absent"]);
-    assert_eq!(
-        (output.code, outstanding(&said)),
-        (1, vec!["half".to_owned(), "absent".to_owned()])
+    // A mart whose file has gone is missed; a name that was never one is a slip of the hand.
+    fs::remove_file(stage.file("good")).expect("it is there");
+    let (output, said) = stage.publish(&["--build", "of-dbt", "stamped", "good"]);
+    assert_eq!((output.code, outstanding(&said)), (1, vec!["half".to_owned(), "good".to_owned()]));
+    let (output, _) = stage.publish(&["halff"]);
+    assert!(
+        output.code == 2 && output.err.contains("there is no mart halff; there is ["),
+        "{output:?}"
     );
     stage.write(&["half"], "whole");
     let (output, said) = stage.publish(&["half"]);
-    assert_eq!((output.code, outstanding(&said)), (0, vec!["absent".to_owned()]));
+    assert_eq!((output.code, outstanding(&said)), (0, vec!["good".to_owned()]));
     let nowhere = run(&["publish", "--dir", "/nowhere"], &[]);
     assert!(
         nowhere.code == 1 && nowhere.err.contains("/nowhere/mart cannot be read"),
@@ -446,11 +450,20 @@ fn a_rollback_is_a_command_and_so_is_its_end() {
     let snapshot = wait_build(&martd, &"one".into());
     assert_eq!(martd.query("SELECT text FROM mart.a").value(), "one", "{snapshot}");
     let output = stage.martd("rollback", &["--release"]);
-    assert!(output.code == 0 && output.out.contains("build two is served again"), "{output:?}");
+    assert!(
+        output.code == 0 && output.out.contains("newest build two is served again"),
+        "{output:?}"
+    );
     wait_build(&martd, &"two".into());
     assert_eq!(martd.query("SELECT text FROM mart.a").value(), "two");
 
     stage.publish(&["--build", "bad", "--fail", "check=no"]);
+    assert_eq!(stage.martd("rollback", &["one"]).code, 0);
+    let output = stage.martd("rollback", &["--release"]);
+    assert!(
+        output.out.contains("the newest build") && output.out.contains("is held: check"),
+        "{output:?}"
+    );
     let held = stage.martd("rollback", &["bad"]);
     assert!(held.code == 2 && held.err.contains("build bad was held itself: check"), "{held:?}");
 }

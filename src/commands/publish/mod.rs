@@ -229,12 +229,18 @@ fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Resu
     if let Some(name) = names.iter().find(|name| is_of_others(name)) {
         return Err(format!("{name} is a mart of a dbt project; publish it with --dbt-target"));
     }
+    let scan = open.scan(|_| false, |_, _| {});
+    let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
+    let mut there: Vec<String> = scan.candidates.into_iter().map(|found| found.name).collect();
+    there.extend(scan.unseen); // which is said below
+    there.retain(|name| !is_of_others(name));
+    // A file may have gone; a name that nobody knows is a slip of the hand, and would hold everything.
+    let is_known = |name: &String| there.contains(name) || models.clone().any(|m| m.name == *name);
+    if let Some(name) = names.iter().find(|name| !is_known(name)) {
+        return Err(format!("there is no mart {name}; there is [{}]", there.join(", ")));
+    }
     if names.is_empty() && has_no_nodes(args) {
-        let scan = open.scan(|_| false, |_, _| {});
-        let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
-        names = scan.candidates.into_iter().map(|candidate| candidate.name).collect();
-        names.extend(scan.unseen); // which is said below
-        names.retain(|name| !is_of_others(name));
+        names = there;
         // What is gone has left; what failed for another reason than its file has not.
         let outstanding = ledger.iter().flat_map(|ledger| &ledger.outstanding);
         let failed = outstanding.filter(|known| known.status != REFUSED);

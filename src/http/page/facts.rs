@@ -156,7 +156,7 @@ impl<'s> View<'s> {
                         table {
                             thead { tr {
                                 th scope="col" { "Mart" }
-                                th scope="col" { "FreshnessStatus" }
+                                th scope="col" { "Status" }
                                 th scope="col" { "Newest data" }
                                 th scope="col" { "Age against its rule" }
                                 th scope="col" .number { "Rows" }
