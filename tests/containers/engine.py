@@ -13,6 +13,8 @@ from pathlib import Path
 
 PACKAGES = ["docker.io", "docker-compose", "debootstrap", "iptables", "iproute2"]
 MIRROR = "http://deb.debian.org/debian"
+# Relative: what the engine starts stays in the control group that this process is in.
+CONTROL_GROUP = "martd-containers"
 NEEDED = ["apt-get", "dpkg-deb", "unshare", "setpriv"]
 
 
@@ -80,7 +82,19 @@ def inside(network, command, timeout):
     """Runs it as the first process of namespaces: when that ends, or this one, everything in them is ended."""
     own = [] if network else ["--net"]
     command = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *own, *command]
-    return subprocess.run(command, timeout=timeout).returncode
+    try:
+        return subprocess.run(command, timeout=timeout).returncode
+    finally:
+        forget_control_groups()
+
+
+def forget_control_groups():
+    """They outlive their processes, and the group that this process is in could not be removed before them."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        group = line.split(":", 2)[2].strip("/")
+        for top in Path("/sys/fs/cgroup").glob(f"*/{group}/{CONTROL_GROUP}" if group else f"*/{CONTROL_GROUP}"):
+            for folder, _, _ in os.walk(top, topdown=False):
+                os.rmdir(folder)
 
 
 class Engine:
@@ -100,9 +114,8 @@ class Engine:
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
         if self.is_alone:
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True, env=self.environment)
-        # Relative: what it starts stays in the control group that this is in.
         command = ["dockerd", "--data-root", self.work / "data", "--exec-root", state / "exec", "--pidfile", state / "pid"]
-        command += ["--host", self.host, "--cgroup-parent=martd-containers", "--log-level=warn", *self.options]
+        command += ["--host", self.host, f"--cgroup-parent={CONTROL_GROUP}", "--log-level=warn", *self.options]
         self.log = (state / "log").open("ab")
         self.daemon = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 60

@@ -1,10 +1,11 @@
 """The compose file for real: `live.py MARTD LICENSES` builds the images and runs `docker-compose up`, with what `make` built.
 
 It needs root and Debian's packages, and says so where it cannot have them. With --if-changed it runs only when something
-that it is about has changed since it passed. Nothing of it is left but the cache: packages and a base system, 350 MB.
+that it is about has changed since it passed. Nothing of it is left but the cache: packages and a base system, 450 MB.
 """
 
 import argparse
+import fcntl
 import hashlib
 import os
 import shutil
@@ -111,15 +112,19 @@ def main():
     steps = arguments.only or ["prepare", "build", "run"]
     started = time.monotonic()
     CACHE.mkdir(parents=True, exist_ok=True)
+    lock = (CACHE / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         engine.fetch(CACHE)
     except subprocess.CalledProcessError as error:
         print(f"SKIPPED: containers: Debian's packages are not to be had: {error}")
         return 0
     print(f"==> an engine is there: {time.monotonic() - started:.0f} s", flush=True)
-    work = arguments.work or Path(tempfile.mkdtemp(prefix="martd-containers-"))
-    work.mkdir(exist_ok=True)
-    work.chmod(0o755)
+    # Within reach of another user than root, and always the same: what a killed run has left, the next one takes away.
+    work = arguments.work or Path(tempfile.gettempdir()) / "martd-containers"
+    if not arguments.work:
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(mode=0o755, exist_ok=True)
     try:
         if "prepare" in steps:
             prepare(work, arguments.martd, arguments.licenses)
@@ -133,7 +138,8 @@ def main():
     finally:
         if not arguments.work:
             shutil.rmtree(work, ignore_errors=True)
-    stamp.write_text(now)
+    if not arguments.only:
+        stamp.write_text(now)
     return 0
 
 
