@@ -259,7 +259,9 @@ impl ReadFailure {
         };
         // After the first line of the one, DuckDB advises settings that builders do not have.
         let end = if begins(&["Out of Memory Error"]) { "\n" } else { "\n\nStack Trace" };
-        let reason = message.split(end).next().unwrap_or_default().trim().to_owned();
+        let reason = message.split(end).next().unwrap_or_default();
+        // The statement is martd's own.
+        let reason = reason.split("\n\nLINE 1: ").next().unwrap_or_default().trim().to_owned();
         let failure = Self { cause, reason };
         paths.iter().fold(failure, |failure, path| failure.without(path))
     }
@@ -363,6 +365,9 @@ mod tests {
         let memory =
             "Out of Memory Error: failed to allocate\n\nPossible solutions:\n* SET threads=X";
         assert_eq!(ReadFailure::of(memory, &[]).reason, "Out of Memory Error: failed to allocate");
+        let own =
+            "Binder Error: Hive partition mismatch\n\nLINE 1: ... FROM read_parquet(['x'])\n  ^";
+        assert_eq!(ReadFailure::of(own, &[]).reason, "Binder Error: Hive partition mismatch");
         let written = "Conversion Error: could not convert 'IO Error: File too large'";
         assert_eq!(ReadFailure::of(written, &[]).cause, Cause::Content);
     }
