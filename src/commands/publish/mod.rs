@@ -229,6 +229,9 @@ fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Resu
     if let Some(name) = names.iter().find(|name| is_of_others(name)) {
         return Err(format!("{name} is a mart of a dbt project; publish it with --dbt-target"));
     }
+    if names.is_empty() && !has_no_nodes(args) {
+        return Ok(plan); // it vouches for no file
+    }
     let scan = open.scan(|_| false, |_, _| {});
     let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
     let mut there: Vec<String> = scan.candidates.into_iter().map(|found| found.name).collect();
@@ -239,7 +242,7 @@ fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Resu
     if let Some(name) = names.iter().find(|name| !is_known(name)) {
         return Err(format!("there is no mart {name}; there is [{}]", there.join(", ")));
     }
-    if names.is_empty() && has_no_nodes(args) {
+    if names.is_empty() {
         names = there;
         // What is gone has left; what failed for another reason than its file has not.
         let outstanding = ledger.iter().flat_map(|ledger| &ledger.outstanding);
