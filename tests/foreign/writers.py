@@ -338,15 +338,6 @@ def fields(b: bytes, at: int, path: tuple[int, ...] = (), seen: dict[tuple[int, 
     """Where each value of a Thrift struct begins, by its path; and where the struct ends."""
     seen = {} if seen is None else seen
 
-    def varint(at: int) -> tuple[int, int]:
-        value = shift = 0
-        while True:
-            value |= (b[at] & 0x7F) << shift
-            shift += 7
-            at += 1
-            if not b[at - 1] & 0x80:
-                return value, at
-
     def skip(ty: int, at: int, path: tuple[int, ...]) -> int:
         seen[path] = (ty, at)
         if ty in (1, 2):
@@ -354,16 +345,16 @@ def fields(b: bytes, at: int, path: tuple[int, ...] = (), seen: dict[tuple[int, 
         if ty == 3:
             return at + 1
         if ty in (4, 5, 6):
-            return varint(at)[1]
+            return varint(b, at)[1]
         if ty == 7:
             return at + 8
         if ty == 8:
-            length, at = varint(at)
+            length, at = varint(b, at)
             return at + length
         if ty == 9:
             size, element, at = b[at] >> 4, b[at] & 15, at + 1
             if size == 15:
-                size, at = varint(at)
+                size, at = varint(b, at)
             for index in range(size):
                 at = skip(element, at, (*path, index))
             return at
@@ -376,7 +367,7 @@ def fields(b: bytes, at: int, path: tuple[int, ...] = (), seen: dict[tuple[int, 
         if delta:
             field += delta
         else:
-            field, at = zigzag(b, at), varint(at)[1]
+            field, at = zigzag(b, at), varint(b, at)[1]
         at = skip(ty, at, (*path, field))
     return seen, at + 1
 
@@ -472,11 +463,17 @@ def edges(folder: Path) -> None:
     (folder / "pages-damaged.parquet").write_bytes(damaged)
 
 
-def zigzag(b: bytes | bytearray, at: int) -> int:
+def varint(b: bytes | bytearray, at: int) -> tuple[int, int]:
+    """A number of Thrift's compact protocol, and where it ends."""
     value = shift = 0
     while True:
         value |= (b[at] & 0x7F) << shift
         shift += 7
         at += 1
         if not b[at - 1] & 0x80:
-            return (value >> 1) ^ -(value & 1)
+            return value, at
+
+
+def zigzag(b: bytes | bytearray, at: int) -> int:
+    value, _ = varint(b, at)
+    return (value >> 1) ^ -(value & 1)
