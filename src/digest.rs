@@ -59,8 +59,8 @@ impl FromStr for Digest {
         if !is_hex {
             return Err(format!("{text:?} is not a SHA-256 of 64 hexadecimal digits"));
         }
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            let pair = &text[2 * place..2 * place + 2];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            let pair = &text[2 * index..2 * index + 2];
             *byte = u8::from_str_radix(pair, 16).expect("hexadecimal digits");
         }
         Ok(Self(bytes))

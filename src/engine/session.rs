@@ -155,9 +155,9 @@ pub(super) fn describe(
     let is_open = described.parameters.iter().any(Option::is_none)
         || described.columns.iter().any(|column| column.ty.unsupported().is_some());
     if types.iter().any(Option::is_some) || is_open {
-        let said = |place: usize| types.get(place).cloned().flatten();
+        let said = |index: usize| types.get(index).cloned().flatten();
         let names =
-            described.parameters.iter().enumerate().map(|(place, ty)| match (said(place), ty) {
+            described.parameters.iter().enumerate().map(|(index, ty)| match (said(index), ty) {
                 (Some(ty), _) => Some(ty.as_str().to_owned()),
                 (None, Some(_)) => None,
                 (None, None) => Some("VARCHAR".to_owned()),
@@ -246,7 +246,7 @@ fn check_types(columns: &[ResultColumn]) -> Result<(), QueryError> {
 
 fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), StatementFailure> {
     let names = statement.parameter_names();
-    let value_of = |place: usize, name: &str| match parameters {
+    let value_of = |index: usize, name: &str| match parameters {
         Parameters::Positional(values) => match name.parse::<usize>() {
             Ok(number) => values.get(number - 1).ok_or_else(|| {
                 format!("the statement has parameter ${number}, but {} were given", values.len())
@@ -255,11 +255,11 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Statem
         },
         Parameters::Named(values) => values
             .get(name)
-            .ok_or_else(|| format!("parameter ${name} (number {place}) is missing from params")),
+            .ok_or_else(|| format!("parameter ${name} (number {index}) is missing from params")),
     };
-    for (name, place) in names.iter().zip(1..) {
-        let value = value_of(place, name).map_err(QueryError::Parameter)?;
-        statement.bind(place, value).map_err(|error| match error.kind() {
+    for (name, index) in names.iter().zip(1..) {
+        let value = value_of(index, name).map_err(QueryError::Parameter)?;
+        statement.bind(index, value).map_err(|error| match error.kind() {
             ErrorKind::Statement => StatementFailure::from(QueryError::Parameter(format!(
                 "parameter ${name} cannot be bound: {error}"
             ))),

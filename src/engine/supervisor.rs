@@ -113,11 +113,11 @@ pub(super) struct EngineShared {
     settings: EngineSettings,
     spawner: Spawner,
     runtime: Handle,
-    facts: Mutex<Facts>,
+    history: Mutex<StartHistory>,
 }
 
 #[derive(Debug, Default)]
-struct Facts {
+struct StartHistory {
     starts: BTreeMap<StartReason, u64>,
     old: Weak<Process>,
     last: Option<Replacement>,
@@ -184,13 +184,13 @@ impl Engine {
             settings,
             spawner,
             runtime: runtime.clone(),
-            facts: Mutex::default(),
+            history: Mutex::default(),
         });
         let (first, outcome) = mpsc::channel();
         let mut supervisor = Supervisor {
             shared: Arc::clone(&shared),
             old: None,
-            wanted: Some((StartReason::First, Instant::now())),
+            next_start: Some((StartReason::First, Instant::now())),
             pause: FIRST_PAUSE,
         };
         let thread = thread::Builder::new().name("engines".to_owned());
@@ -224,15 +224,15 @@ impl Engine {
     /// What is known of the engine.
     pub fn status(&self) -> EngineStatus {
         let current = self.shared.current.borrow().clone();
-        let facts = self.shared.facts.lock();
-        let old = facts.old.upgrade().filter(|process| !process.has_ended());
+        let history = self.shared.history.lock();
+        let old = history.old.upgrade().filter(|process| !process.has_ended());
         EngineStatus {
             current: current.as_ref().map(|process| process.pid()),
             ending: old.map(|process| process.pid()),
             age: current.as_ref().map(|process| process.age()),
-            starts: facts.starts.iter().map(|(reason, count)| (*reason, *count)).collect(),
-            last: facts.last.clone(),
-            missing: facts.missing.map(|since| since.elapsed()),
+            starts: history.starts.iter().map(|(reason, count)| (*reason, *count)).collect(),
+            last: history.last.clone(),
+            missing: history.missing.map(|since| since.elapsed()),
             quarantined: self.shared.quarantine.len(Instant::now()),
         }
     }
@@ -287,7 +287,7 @@ impl EngineShared {
         let process =
             Process::start(&self.spawner, program, settings, slots, &self.runtime, ended)?;
         let _ = known.send(process.pid()); // `ended` waits for it
-        *self.facts.lock().starts.entry(reason).or_default() += 1;
+        *self.history.lock().starts.entry(reason).or_default() += 1;
         info!(pid = process.pid(), reason = reason.name(), "an engine has started");
         Ok(process)
     }
@@ -315,14 +315,14 @@ struct Supervisor {
     /// The engine that finishes what it has.
     old: Option<Arc<Process>>,
     /// Why an engine is to be started, and when.
-    wanted: Option<(StartReason, Instant)>,
+    next_start: Option<(StartReason, Instant)>,
     pause: Duration,
 }
 
 impl Supervisor {
     fn run(&mut self, inbox: &Receiver<Message>) {
         loop {
-            let wait = match self.wanted {
+            let wait = match self.next_start {
                 Some((_, due)) => due.saturating_duration_since(Instant::now()),
                 None => Duration::MAX,
             };
@@ -332,7 +332,7 @@ impl Supervisor {
                     if let Err(problem) = self.start() {
                         error!(%problem, "an engine cannot be started");
                         let due = Instant::now() + self.pause;
-                        self.wanted = self.wanted.map(|(reason, _)| (reason, due));
+                        self.next_start = self.next_start.map(|(reason, _)| (reason, due));
                         self.pause = (2 * self.pause).min(LONGEST_PAUSE);
                     }
                 }
@@ -343,7 +343,7 @@ impl Supervisor {
                         older.kill();
                     }
                     let old = self.old.as_ref().map(Arc::downgrade);
-                    self.shared.facts.lock().old = old.unwrap_or_default();
+                    self.shared.history.lock().old = old.unwrap_or_default();
                 }
                 Ok(Message::Publish(id, tables, reply)) => {
                     let _ = reply.send(self.publish(&id, tables)); // it waits
@@ -355,15 +355,15 @@ impl Supervisor {
     /// Starts an engine, has it serve everything that is leased, and sends new requests there.
     fn start(&mut self) -> Result<(), StartError> {
         let began = Instant::now();
-        let reason = self.wanted.map_or(StartReason::Exited, |(reason, _)| reason);
+        let reason = self.next_start.map_or(StartReason::Exited, |(reason, _)| reason);
         let process = self.shared.spawn(self.shared.settings.queries + OTHER_SLOTS, reason)?;
         // Held until new requests go there: who drops one after that tells the new engine.
         let leases = self.shared.live_leases();
         for lease in &leases {
             self.serve(&process, lease).map_err(StartError::Other)?;
         }
-        self.shared.facts.lock().missing = None;
-        (self.wanted, self.pause) = (None, FIRST_PAUSE);
+        self.shared.history.lock().missing = None;
+        (self.next_start, self.pause) = (None, FIRST_PAUSE);
         info!(elapsed = ?began.elapsed(), snapshots = leases.len(), "an engine takes requests");
         self.shared.current.send_replace(Some(process));
         Ok(())
@@ -402,11 +402,11 @@ impl Supervisor {
     /// An engine is needed in the place of the one before it.
     fn want(&mut self, reason: StartReason, detail: String) {
         warn!(reason = reason.name(), detail, "the engine is replaced");
-        let mut facts = self.shared.facts.lock();
-        facts.last = Some(Replacement { at: Timestamp::now(), reason, detail });
-        facts.missing.get_or_insert_with(Instant::now);
-        drop(facts);
-        self.wanted = Some((reason, Instant::now()));
+        let mut history = self.shared.history.lock();
+        history.last = Some(Replacement { at: Timestamp::now(), reason, detail });
+        history.missing.get_or_insert_with(Instant::now);
+        drop(history);
+        self.next_start = Some((reason, Instant::now()));
     }
 
     /// Notes that an engine has ended.

@@ -144,17 +144,17 @@ struct Quality {
     value: u16,
     specificity: u8,
     /// Counted down from the first, which is preferred.
-    place: std::cmp::Reverse<usize>,
+    index: std::cmp::Reverse<usize>,
 }
 
 /// The quality that the most specific range gives, whatever other ranges say.
 fn quality(ranges: &[Preference], matches: impl Fn(&str) -> Option<u8>) -> Option<Quality> {
-    let matching = ranges.iter().enumerate().filter_map(|(place, preference)| {
+    let matching = ranges.iter().enumerate().filter_map(|(index, preference)| {
         let specificity = matches(&preference.range)?;
-        let place = std::cmp::Reverse(place);
-        Some(Quality { value: preference.quality, specificity, place })
+        let index = std::cmp::Reverse(index);
+        Some(Quality { value: preference.quality, specificity, index })
     });
-    matching.max_by_key(|quality| (quality.specificity, quality.place))
+    matching.max_by_key(|quality| (quality.specificity, quality.index))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(super) fn answer(
     let body = if method == Method::HEAD {
         body::full(Bytes::new())
     } else {
-        let Ok(place) = app.listeners().clone().try_acquire_owned() else {
+        let Ok(permit) = app.listeners().clone().try_acquire_owned() else {
             let detail = "as many listen to events already as may; GET /v1/snapshot tells the same";
             return Err(Problem::new(problem::OVERLOADED, detail).retry_after(5));
         };
@@ -52,7 +52,7 @@ pub(super) fn answer(
         let (draining, counted) = (app.draining(), app.metrics().event_listener());
         tokio::spawn(async move {
             Listener { events, cursor, sender, draining, _counted: counted }.run().await;
-            drop(place);
+            drop(permit);
         });
         Stream::new(hello.into(), parts).boxed_unsync()
     };

@@ -159,7 +159,7 @@ fn parameters(json: &Json, types: &BTreeMap<String, String>) -> Result<Parameter
         value.map_err(|error| Problem::bad_request(format!("parameter ${name} {error}")))
     };
     let names: Vec<String> = match json {
-        Json::Array(items) => (1..=items.len()).map(|place| place.to_string()).collect(),
+        Json::Array(items) => (1..=items.len()).map(|index| index.to_string()).collect(),
         Json::Object(members) => members.keys().cloned().collect(),
         _ => Vec::new(),
     };
@@ -172,7 +172,7 @@ fn parameters(json: &Json, types: &BTreeMap<String, String>) -> Result<Parameter
         Json::Array(items) => items
             .iter()
             .zip(1..)
-            .map(|(item, place): (&Json, usize)| value(&place.to_string(), item))
+            .map(|(item, index): (&Json, usize)| value(&index.to_string(), item))
             .collect::<Result<_, _>>()
             .map(Parameters::Positional),
         Json::Object(members) => members

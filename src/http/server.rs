@@ -38,12 +38,12 @@ const ADMIN_CONNECTIONS: usize = 32;
 const ADMIN_DESCRIPTORS: usize = 4;
 /// Connections take one of this many descriptors at most; marts take half, queries have the rest.
 const CONNECTIONS_SHARE: u64 = 4;
-/// A connection that has asked for nothing for this long gives way where places are short.
+/// A connection that has asked for nothing for this long gives way when connections are short.
 const SILENT_FOR: Duration = Duration::from_secs(1);
 /// After the end was announced, how long a connection may take to send a request.
 const LAST_REQUEST_WITHIN: Duration = Duration::from_secs(1);
 
-/// A connection that has asked for nothing yet gives way to a new one when all places are taken.
+/// A connection that has asked for nothing yet gives way to a new one when all connections are taken.
 #[derive(Debug)]
 struct Newcomer {
     came: Instant,
@@ -59,7 +59,7 @@ pub struct Server {
     next: usize,
     app: App,
     surface: Surface,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// The oldest first; also some that have asked since, or are gone.
     newcomers: VecDeque<Weak<Newcomer>>,
     spare: Vec<File>,
@@ -102,7 +102,7 @@ impl Server {
             next: 0,
             app,
             surface,
-            places: Arc::new(Semaphore::new(connections)),
+            permits: Arc::new(Semaphore::new(connections)),
             newcomers: VecDeque::new(),
             spare: Vec::new(),
         })
@@ -119,7 +119,7 @@ impl Server {
                 () = &mut shutdown => break,
             };
             match accepted {
-                Ok((stream, place)) => self.serve(stream, place, &graceful),
+                Ok((stream, permit)) => self.serve(stream, permit, &graceful),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.app.metrics().accept_failed();
@@ -148,10 +148,10 @@ impl Server {
         }
     }
 
-    /// Takes a place before it accepts: clients beyond the limit wait in the kernel's backlog.
+    /// Takes a permit before it accepts: clients beyond the limit wait in the kernel's backlog.
     async fn accept(&mut self) -> io::Result<(Stream, OwnedSemaphorePermit)> {
-        let place = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => place,
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
             Err(_) => self.wait_for_place().await,
         };
         let mut accepted = poll_fn(|context| self.poll_accept(context)).await;
@@ -160,16 +160,16 @@ impl Server {
         } else {
             self.refill();
         }
-        Ok((accepted?, place))
+        Ok((accepted?, permit))
     }
 
     /// All are taken: the oldest connection that has asked for nothing for a while gives up its own.
     async fn wait_for_place(&mut self) -> OwnedSemaphorePermit {
         loop {
             self.make_room();
-            let place = Arc::clone(&self.places).acquire_owned();
-            if let Ok(place) = timeout(SILENT_FOR, place).await {
-                return place.expect("never closed");
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            if let Ok(permit) = timeout(SILENT_FOR, permit).await {
+                return permit.expect("never closed");
             }
         }
     }
@@ -184,9 +184,9 @@ impl Server {
 
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         let count = self.listeners.len();
-        for place in (self.next..count).chain(0..self.next) {
-            if let Poll::Ready(accepted) = self.listeners[place].poll_accept(context) {
-                self.next = (place + 1) % count;
+        for index in (self.next..count).chain(0..self.next) {
+            if let Poll::Ready(accepted) = self.listeners[index].poll_accept(context) {
+                self.next = (index + 1) % count;
                 return Poll::Ready(accepted);
             }
         }
@@ -196,25 +196,25 @@ impl Server {
     /// Whoever connected before the listener closes is answered still.
     fn empty_backlog(&mut self, graceful: &GracefulShutdown) {
         let mut context = Context::from_waker(std::task::Waker::noop());
-        while let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+        while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
             && let Poll::Ready(Ok(stream)) = self.poll_accept(&mut context)
         {
-            self.serve(stream, place, graceful);
+            self.serve(stream, permit, graceful);
         }
     }
 
-    fn serve(&mut self, stream: Stream, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+    fn serve(&mut self, stream: Stream, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
         match stream {
             Stream::Tcp(stream) => {
                 let loopback =
                     stream.local_addr().is_ok_and(|local| local.ip().to_canonical().is_loopback());
                 let door = if loopback { Door::Loopback } else { Door::Network };
                 let address = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
-                self.serve_on(stream, Peer { door, address }, place, graceful);
+                self.serve_on(stream, Peer { door, address }, permit, graceful);
             }
             Stream::Unix(stream) => {
                 let peer = Peer { door: Door::UnixSocket, address: None };
-                self.serve_on(stream, peer, place, graceful);
+                self.serve_on(stream, peer, permit, graceful);
             }
         }
     }
@@ -223,7 +223,7 @@ impl Server {
         &mut self,
         stream: S,
         peer: Peer,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         graceful: &GracefulShutdown,
     ) where
         S: AsyncRead + AsyncWrite + Send + 'static,
@@ -267,7 +267,7 @@ impl Server {
                 },
                 () = left => debug!("a connection that had asked for nothing made room for another"),
             }
-            drop((place, open));
+            drop((permit, open));
         });
     }
 

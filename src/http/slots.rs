@@ -77,8 +77,8 @@ impl Slots {
         }
         // Who has nothing yet may always wait: another's queries must not take all of the queue.
         let limit = if holds_none { usize::MAX } else { self.queue };
-        let place = Place::take(&self.waiting, limit);
-        let _place = place.ok_or_else(|| self.overloaded(Shed::QueueFull))?;
+        let permit = QueuePermit::take(&self.waiting, limit);
+        let _permit = permit.ok_or_else(|| self.overloaded(Shed::QueueFull))?;
         let free = Arc::clone(&self.free).acquire_owned();
         let taken = async {
             if !holds_none {
@@ -125,10 +125,10 @@ impl Slots {
     }
 }
 
-/// A place in the queue.
-struct Place<'s>(&'s AtomicUsize);
+/// A permit of the queue.
+struct QueuePermit<'s>(&'s AtomicUsize);
 
-impl<'s> Place<'s> {
+impl<'s> QueuePermit<'s> {
     fn take(waiting: &'s AtomicUsize, limit: usize) -> Option<Self> {
         waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
@@ -139,7 +139,7 @@ impl<'s> Place<'s> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePermit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

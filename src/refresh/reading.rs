@@ -168,8 +168,8 @@ impl Reader<'_> {
 /// Finds the parts that a record names among those that are there, or says which one is not as it should be.
 fn choose(there: &[Found], named: &[ledger::File]) -> Result<Vec<Found>, String> {
     let find = |file: &ledger::File| {
-        let place = there.binary_search_by(|found| found.path.as_str().cmp(&file.path));
-        let found = place.ok().map(|place| &there[place]);
+        let index = there.binary_search_by(|found| found.path.as_str().cmp(&file.path));
+        let found = index.ok().map(|index| &there[index]);
         let found = found.filter(|found| found.identity.size() == file.bytes);
         found.cloned().ok_or_else(|| shown(&file.path).to_owned())
     };

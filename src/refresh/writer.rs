@@ -391,8 +391,8 @@ impl Writer {
         if is_chosen && matches!(result, BuildResult::Superseded) {
             return; // it was asked for again since
         }
-        let place = self.building.iter().position(is_it);
-        let version = place.map(|place| self.building.swap_remove(place));
+        let index = self.building.iter().position(is_it);
+        let version = index.map(|index| self.building.swap_remove(index));
         let Some(version) = version.or_else(|| self.files.retried(name, pin)) else { return };
         self.files.learn(&version, result);
         if is_chosen && version.table.get().is_none() {

@@ -1,6 +1,5 @@
 //! Answers in every format: what is chosen, what is cut, what breaks, and every type of DuckDB.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -10,6 +9,7 @@ use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, PATIENCE, Root, seed, wait_for};
 use crate::metrics::Scrape;
+use crate::proc::{cpu_ticks, engine, resident};
 use crate::writers::Writer;
 
 const FORMATS: [(&str, &str); 4] = [
@@ -322,32 +322,21 @@ fn memory_stays_flat_while_ten_million_rows_are_streamed() {
     }
 }
 
-/// Waits until the process has not used the processor for a while.
+/// Waits until neither martd nor its engine has used the processor for a while.
 fn wait_until_idle(martd: &Martd) {
     const LOOKS: u32 = 50;
     let (mut last, mut same) = (0, 0);
     wait_for("martd to wait for its client", || {
-        let now = ticks(martd);
+        let now = cpu_ticks(martd.pid()) + cpu_ticks(engine(martd.pid()));
         same = if now == last { same + 1 } else { 0 };
         last = now;
         (same == LOOKS).then_some(())
     });
 }
 
-/// Processor time of the process so far, in the kernel's ticks.
-fn ticks(martd: &Martd) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", martd.pid())).expect("martd runs");
-    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
-    let of = |place: usize| -> u64 {
-        fields.split(' ').nth(place).and_then(|ticks| ticks.parse().ok()).expect("a number")
-    };
-    of(11) + of(12) // user and system time, counted from the state
-}
-
+/// Of martd and of its engine, which reads the rows and writes the formats.
 fn resident_kib(martd: &Martd) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", martd.pid())).expect("martd runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    (resident(martd.pid()) + resident(engine(martd.pid()))) >> 10
 }
 
 #[test]

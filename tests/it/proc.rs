@@ -11,14 +11,11 @@ use crate::harness::wait_for;
 /// What a process takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
-    /// Resident memory, in bytes, without the pins that no query maps.
+    /// Resident memory, in bytes.
     pub resident: u64,
     pub descriptors: usize,
-    /// Descriptors of pins: martd's own, those in the places of a database, and those that a kept
-    /// statement reads through.
+    /// Descriptors of pins. One pin may have several.
     pub pin_descriptors: usize,
-    /// Descriptors that wait for pins.
-    pub free_places: usize,
     /// Pins in memory…
     pub pins: usize,
     /// …and their bytes.
@@ -31,7 +28,6 @@ impl Usage {
             resident: resident(pid),
             descriptors: 0,
             pin_descriptors: 0,
-            free_places: 0,
             pins: 0,
             pinned: 0,
         };
@@ -41,9 +37,7 @@ impl Usage {
             // Between the listing and the look a descriptor may have been closed.
             let Ok(target) = fs::read_link(&path) else { continue };
             usage.descriptors += 1;
-            let target = target.to_string_lossy();
-            usage.free_places += usize::from(target.starts_with("/memfd:martd-place"));
-            if target.starts_with("/memfd:martd-pin") {
+            if target.to_string_lossy().starts_with("/memfd:martd-pin") {
                 usage.pin_descriptors += 1;
                 let Ok(metadata) = fs::metadata(&path) else { continue };
                 if seen.insert(metadata.ino()) {
@@ -132,7 +126,8 @@ pub fn members(group: u32) -> Vec<u32> {
     pids.filter(is_member).collect()
 }
 
-fn resident(pid: u32) -> u64 {
+/// Resident memory, in bytes.
+pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("in every status");
     let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
