@@ -99,9 +99,14 @@ fn a_replica_that_is_behind_waits_for_what_is_asked() {
             let body = json!({ "sql": TEXT }).to_string();
             behind.post_to("/v1/query?build=two", &body, &[])
         });
+        let agent = scope.spawn(|| {
+            let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+                "params": {"name": "query", "arguments": {"sql": TEXT}}});
+            behind.post_to("/mcp", &call.to_string(), &[("martd-snapshot", &id)])
+        });
         let file = scope
             .spawn(|| behind.get_bytes("/v1/marts/a.parquet", &[("martd-snapshot", id.as_str())]));
-        wait_waiting(&behind, 4.0);
+        wait_waiting(&behind, 5.0);
         // They hold no slot, of which there is one.
         assert_eq!(behind.query(TEXT).value(), "one");
         stage.copy();
@@ -110,6 +115,8 @@ fn a_replica_that_is_behind_waits_for_what_is_asked() {
             assert_eq!(answer.header("martd-snapshot"), id);
             assert_eq!(answer.header("martd-build"), "two");
         }
+        let told = agent.join().expect("an answer");
+        assert!(told.body.contains(&id) && told.body.contains("two"), "{told:?}");
         let written = std::fs::read(stage.written.mart("a.parquet")).expect("read");
         assert_eq!(file.join().expect("an answer"), (200, written));
     });
