@@ -198,7 +198,7 @@ check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-docs test-dbt test-client test-backend test-answers test-foreign test-compose ## Run everything that can be tested here
+test: check test-rust test-docs test-dbt test-client test-backend test-answers test-foreign test-compose test-kubernetes ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
@@ -280,6 +280,11 @@ test-backend: test-martd
 .PHONY: test-compose
 test-compose: $(VENV)/ready
 	$(VENV)/bin/python -m unittest discover --start-directory tests/containers
+
+# Offline: rendered/ is compared with what kubectl or kustomize renders where one is installed.
+.PHONY: test-kubernetes
+test-kubernetes: $(VENV)/ready ## Check deploy/kubernetes against the published schemas and the documents
+	cd tests/kubernetes && $(CURDIR)/$(VENV)/bin/python -m unittest
 
 .PHONY: test-containers
 test-containers: test-martd $(LICENSES) ## Build the images and run docker-compose.yml for real (as root, at most 15 minutes)

@@ -3,7 +3,7 @@
 //! Invariants: a [`State`] is immutable; a request loads one and keeps to it. The refresh thread is
 //! the only writer. Generations only grow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -115,6 +115,21 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether it was decided with this record in view: a build's that it shows, or one that came before;
+    /// or what a rollback has put aside.
+    pub fn goes_by(&self, record: &str) -> bool {
+        self.vouching().is_some_and(|ledger| ledger.knows(record))
+    }
+
+    /// The records that tell how new it is; none where no ledger vouches for it. See [`Ledger::heads`].
+    pub fn heads(&self) -> &[String] {
+        self.vouching().map_or(&[], |ledger| &ledger.heads)
+    }
+
+    fn vouching(&self) -> Option<&Ledger> {
+        self.ledger.as_deref().filter(|_| self.verified)
+    }
+
     /// The newest modification time of its marts; `None` without marts.
     pub fn last_refresh(&self) -> Option<Timestamp> {
         self.marts.values().map(|mart| mart.version.modified()).max()
@@ -147,6 +162,8 @@ pub struct State {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Earlier snapshots, the newest first.
     pub retained: Vec<Retained>,
+    /// The ids of some that cannot be read any more.
+    pub gone: Arc<VecDeque<String>>,
     /// What is published together.
     pub publishing: Publishing,
     /// What is not served, be it that a build is under way.
@@ -211,8 +228,7 @@ impl State {
 
     /// Whether the work of a build is served: of the last one that vouches, or one before it.
     pub fn serves_build(&self, build: &str) -> bool {
-        let vouched = self.snapshot.as_ref().filter(|snapshot| snapshot.verified);
-        let ledger = vouched.and_then(|snapshot| snapshot.ledger.as_ref());
+        let ledger = self.snapshot.as_ref().and_then(|snapshot| snapshot.vouching());
         ledger.is_some_and(|ledger| ledger.builds.iter().any(|known| known == build))
     }
 
@@ -238,6 +254,7 @@ impl Default for Catalog {
         let state = State {
             snapshot: None,
             retained: Vec::new(),
+            gone: Arc::default(),
             publishing: Publishing::Files,
             held: None,
             rejected: Vec::new(),

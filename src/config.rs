@@ -171,6 +171,7 @@ impl ServeArgs {
                 max_age,
                 queries,
                 queue: self.queue.unwrap_or_else(|| (2 * queries).max(LEAST_QUEUE)),
+                catch_up: self.catch_up.duration(),
                 query_timeout: self.query_timeout.duration(),
                 max_rows: self.max_rows,
                 max_result_bytes: self.max_result,

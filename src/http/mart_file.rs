@@ -21,7 +21,7 @@ use super::App;
 use super::body::{self, Aborted, BoxBody, Stream};
 use super::conditional::Validators;
 use super::problem::{self, Problem};
-use super::query::snapshot_asked_for;
+use super::requested::RequestedSnapshot;
 use super::routes::MARTD_SNAPSHOT;
 use crate::catalog::{Source, State};
 use crate::pin::Pin;
@@ -38,7 +38,7 @@ pub(super) fn refuse_where_scoped(app: &App) -> Result<(), Problem> {
 }
 
 /// Answers with the file of a mart, or a range of it. `path` is what follows `/v1/marts/`.
-pub(super) fn answer(
+pub(super) async fn answer(
     app: &App,
     state: &State,
     method: &Method,
@@ -46,7 +46,8 @@ pub(super) fn answer(
     path: &str,
 ) -> Result<Response<BoxBody>, Problem> {
     refuse_where_scoped(app)?;
-    let snapshot = snapshot_asked_for(app, state, headers)?;
+    let requested = RequestedSnapshot::named(headers);
+    let snapshot = requested.snapshot(app, state, app.settings().query_timeout).await?;
     if snapshot.source == Source::Duckdb {
         let detail = "no mart has a Parquet file yet: the legacy DuckDB file is served";
         return Err(Problem::new(problem::NOT_FOUND, detail));

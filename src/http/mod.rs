@@ -27,6 +27,7 @@ mod queries;
 mod query;
 mod request;
 mod request_id;
+mod requested;
 mod routes;
 mod scrape;
 mod server;
@@ -83,6 +84,8 @@ pub struct HttpSettings {
     pub queries: usize,
     /// Queries that may wait for their turn.
     pub queue: usize,
+    /// How long a request waits for a snapshot that is not here yet.
+    pub catch_up: Duration,
     /// Time that a query may take.
     pub query_timeout: Duration,
     /// The most rows that a request may ask for.
@@ -106,6 +109,10 @@ impl HttpSettings {
     pub fn scope_column(&self) -> Option<&str> {
         self.scoping.as_ref().map(|scoping| scoping.column.as_str())
     }
+}
+
+fn waiting_places(settings: &HttpSettings) -> usize {
+    settings.queue.min(Semaphore::MAX_PERMITS)
 }
 
 /// How long clients may take.
@@ -134,6 +141,8 @@ struct Shared {
     /// What the validator said of statements.
     validated: [Validated; 2],
     validating: Semaphore,
+    /// Places for those who wait for a snapshot.
+    waiting: Semaphore,
     queries: Queries,
     answers: Answers,
     draining: watch::Sender<bool>,
@@ -158,6 +167,7 @@ impl App {
             slots: Slots::new(settings.queries, settings.queue, metrics.clone()),
             validated: Default::default(),
             validating: Semaphore::new(VALIDATIONS),
+            waiting: Semaphore::new(waiting_places(&settings)),
             queries: Queries::default(),
             answers: Answers::new(settings.cache_bytes),
             draining: watch::Sender::new(false),
@@ -224,6 +234,15 @@ impl App {
 
     fn validating(&self) -> &Semaphore {
         &self.0.validating
+    }
+
+    fn waiting(&self) -> &Semaphore {
+        &self.0.waiting
+    }
+
+    /// The requests that wait for a snapshot.
+    fn requests_behind(&self) -> usize {
+        waiting_places(self.settings()) - self.waiting().available_permits()
     }
 
     fn queries(&self) -> &Queries {

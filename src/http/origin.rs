@@ -34,8 +34,8 @@ const SINGLE: [HeaderName; 8] = [
 /// What a listed page may send and read beside what every page may.
 const REQUEST_HEADERS: &str = "authorization, content-type, if-none-match, last-event-id, \
                                martd-scope, martd-snapshot, x-request-id";
-const ANSWER_HEADERS: &str = "cache-status, etag, martd-snapshot, martd-source, martd-truncated, \
-                              server-timing, x-request-id";
+const ANSWER_HEADERS: &str = "cache-status, etag, martd-build, martd-snapshot, martd-source, \
+                              martd-truncated, server-timing, x-request-id";
 
 /// Where a connection was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,16 +25,20 @@ use super::conditional::Validators;
 use super::exchange::RequestRecord;
 use super::job::{self, Answer, AnswerStream, MARTD_TRUNCATED, QueryTask, UncachedQuery};
 use super::metrics_guard::MetricsGuard;
-use super::problem::{self, Problem};
+use super::problem::Problem;
 use super::queries::QueryHandle;
 use super::request::QueryRequest;
-use super::routes::MARTD_SNAPSHOT;
+use super::requested::RequestedSnapshot;
+use super::routes::{MARTD_SNAPSHOT, MARTD_SOURCE};
 use crate::catalog::{Snapshot, State};
 use crate::encode::{Coding, Format};
 use crate::engine::{self, Principal, QueryError, Scope};
+use crate::ledger;
 use crate::metrics::CacheResult;
 use crate::sql_gate::{Dialect, ValidatedStatement};
 
+/// The builds that tell how new the snapshot is.
+const MARTD_BUILD: HeaderName = HeaderName::from_static("martd-build");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
 const VARIES_BY: &str = "Accept, Accept-Encoding, Authorization, Martd-Scope, Martd-Snapshot";
@@ -73,10 +77,11 @@ async fn respond(
     guard.in_format(negotiated.format);
     let scope = caller.scope(app.settings().scope_column(), request.headers())?;
     let headers = request.headers().clone();
+    let asked_for = RequestedSnapshot::of(&headers, arguments)?;
     let method = request.method().clone();
     let query = QueryRequest::read(app, arguments, negotiated.format, request).await?;
     guard.record().statement(&query.sql, app.settings().log_sql);
-    let snapshot = snapshot_asked_for(app, state, &headers)?;
+    let snapshot = requested(app, state, &asked_for, &query, &handle).await?;
     let asked = Asked { app, snapshot: &snapshot, caller, query, negotiated, scope };
     let is_known =
         |etag| (Validators { etag, modified: None, exists: false }).is_known_to(&method, &headers);
@@ -118,7 +123,8 @@ pub(super) async fn json(
     guard.in_format(negotiated.format);
     let scope = caller.scope(app.settings().scope_column(), headers)?;
     guard.record().statement(&query.sql, app.settings().log_sql);
-    let snapshot = snapshot_asked_for(app, state, headers)?;
+    let asked_for = RequestedSnapshot::named(headers);
+    let snapshot = requested(app, state, &asked_for, &query, &handle).await?;
     let asked = Asked { app, snapshot: &snapshot, caller, query, negotiated, scope };
     match asked.answer(|_| Ok(false), handle, guard).await? {
         (Content::Whole(stored), ..) => Ok(stored.bytes),
@@ -210,8 +216,17 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
     if let Some(key) = key {
         headers.typed_insert(key.etag());
     }
+    headers.insert(MARTD_SOURCE, HeaderValue::from_static(snapshot.source.name()));
     if let Ok(id) = HeaderValue::from_str(&snapshot.id) {
         headers.insert(MARTD_SNAPSHOT, id);
+    }
+    // Stamps of the first edition's ledger may be any text.
+    let builds = snapshot.heads().iter().map(String::as_str).filter(|build| ledger::is_id(build));
+    let builds: Vec<&str> = builds.collect();
+    if !builds.is_empty()
+        && let Ok(builds) = HeaderValue::from_str(&builds.join(","))
+    {
+        headers.insert(MARTD_BUILD, builds);
     }
 }
 
@@ -263,22 +278,18 @@ pub(super) async fn validate(
     validated.map_err(|error| Problem::of_query(error, limit))
 }
 
-/// The snapshot that the request names by its header, or the current one.
-pub(super) fn snapshot_asked_for(
+/// The snapshot that a query asks for, be it that it is waited for.
+async fn requested(
     app: &App,
     state: &State,
-    headers: &HeaderMap,
+    requested: &RequestedSnapshot<'_>,
+    query: &QueryRequest,
+    handle: &QueryHandle,
 ) -> Result<Arc<Snapshot>, Problem> {
-    let Some(id) = headers.get(MARTD_SNAPSHOT) else {
-        let current = state.snapshot.clone();
-        return current.ok_or_else(|| super::probes::not_ready(app, state));
-    };
-    let found = id.to_str().ok().and_then(|id| state.snapshot_by_id(id));
-    found.cloned().ok_or_else(|| {
-        let detail = "that snapshot is not kept any more (MARTD_RETAIN); ask again without the \
-                      header Martd-Snapshot";
-        Problem::new(problem::SNAPSHOT_GONE, detail)
-    })
+    tokio::select! {
+        snapshot = requested.snapshot(app, state, query.timeout) => snapshot,
+        () = handle.cancelled() => Err(Problem::cancelled()),
+    }
 }
 
 /// What is sent.

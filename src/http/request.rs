@@ -94,10 +94,10 @@ fn in_url(arguments: &Arguments) -> Result<QueryBody, Problem> {
                     Problem::bad_request(format!("types do not parse as JSON: {error}"))
                 })?;
             }
-            "format" => {} // not the query's business, but its answer's
+            "format" | "build" => {} // of the answer and the snapshot, not of the query
             other => {
                 let detail = format!(
-                    "{other} is not known; use sql, params, types, limit, timeout_ms, format"
+                    "{other} is not known; use sql, params, types, limit, timeout_ms, format, build"
                 );
                 return Err(Problem::bad_request(detail));
             }

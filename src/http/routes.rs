@@ -35,7 +35,8 @@ pub(super) const MARTD_SNAPSHOT: HeaderName = HeaderName::from_static("martd-sna
 /// The API's description.
 const OPENAPI: &str = include_str!("openapi.json");
 const QUERY_PATH: &str = "/v1/query";
-const MARTD_SOURCE: HeaderName = HeaderName::from_static("martd-source");
+/// In an answer, what its snapshot is made from.
+pub(super) const MARTD_SOURCE: HeaderName = HeaderName::from_static("martd-source");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -106,10 +107,9 @@ pub(super) async fn handle(
     });
 
     let headers = response.headers_mut();
-    let asked = headers.get(MARTD_SNAPSHOT).and_then(|id| id.to_str().ok());
-    let asked = asked.and_then(|id| state.snapshot_by_id(id)).map(|snapshot| snapshot.source);
-    let source = asked.unwrap_or_else(|| state.source());
-    headers.insert(MARTD_SOURCE, HeaderValue::from_static(source.name()));
+    if !headers.contains_key(MARTD_SOURCE) {
+        headers.insert(MARTD_SOURCE, HeaderValue::from_static(state.source().name()));
+    }
     if !headers.contains_key(MARTD_SNAPSHOT)
         && let Some(snapshot) = &state.snapshot
         && let Ok(value) = HeaderValue::from_str(&snapshot.id)
@@ -306,7 +306,7 @@ async fn answer(
         Route::Mcp => mcp::answer(app, state, &caller, record, request).await,
         Route::MartFile => {
             let (method, headers) = (request.method(), request.headers());
-            mart_file::answer(app, state, method, headers, &path[MARTS_PREFIX.len()..])
+            mart_file::answer(app, state, method, headers, &path[MARTS_PREFIX.len()..]).await
         }
         Route::Snapshot => {
             let wait = waiting::duration(arguments.get("wait"))?;

@@ -264,6 +264,11 @@ fn load(facts: &mut Facts, app: &App) {
     facts.add_count("martd_query_slots", "Queries that may run at once", slots.total());
     facts.add_count("martd_queries_in_flight", "Queries that hold a slot", slots.in_flight());
     facts.add_count("martd_queries_waiting", "Queries that wait for a slot", slots.waiting());
+    facts.add_count(
+        "martd_requests_behind",
+        "Requests that wait for a snapshot that is not here yet",
+        app.requests_behind(),
+    );
     let (bytes, limit) = app.answers().bytes();
     facts.add("martd_cache_bytes", "What cached answers take", bytes as f64);
     facts.add("martd_cache_limit_bytes", "What they may take", limit as f64);

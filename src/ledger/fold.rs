@@ -24,11 +24,35 @@ struct Project<'r> {
 pub fn fold<'r>(records: impl IntoIterator<Item = &'r Record>) -> Option<Ledger> {
     let records = in_order(records);
     let mut ledger = state(&records)?;
-    ledger.rollback = rollback(&records).map(|(build, end)| {
+    let heads = heads(&records);
+    let mut rollback = rollback(&records).map(|(build, end)| {
         let ledger = end.and_then(|end| state(&records[..=end]));
-        Rollback { build: build.to_owned(), ledger: ledger.map(Arc::new) }
+        (build.to_owned(), ledger)
     });
+    let earlier = rollback.iter_mut().filter_map(|(_, ledger)| ledger.as_mut());
+    for ledger in earlier.chain([&mut ledger]) {
+        ledger.heads.clone_from(&heads);
+        let builds: HashSet<&String> = ledger.builds.iter().collect();
+        ledger.beside = ids(&records).filter(|id| !builds.contains(id)).cloned().collect();
+    }
+    ledger.rollback =
+        rollback.map(|(build, ledger)| Rollback { build, ledger: ledger.map(Arc::new) });
     Some(ledger)
+}
+
+/// The newest build of each project, and the last record if it is of none.
+fn heads(records: &[&Record]) -> Vec<String> {
+    let of_builds = records.iter().filter(|record| record.is_of_a_build());
+    let newest: BTreeMap<_, _> = of_builds
+        .map(|record| (record.build.project.as_deref(), record.ids().next_back()))
+        .collect();
+    let last = records.last().filter(|record| !record.is_of_a_build());
+    newest.into_values().flatten().chain(last.map(|record| &record.build.id)).cloned().collect()
+}
+
+/// All that records are of, and stand for, the newest last.
+fn ids<'r>(records: &[&'r Record]) -> impl Iterator<Item = &'r String> {
+    records.iter().flat_map(|record| record.ids())
 }
 
 /// The build that the last rollback asks for, unless it is released, and the place of its record.
@@ -87,6 +111,8 @@ fn state(records: &[&Record]) -> Option<Ledger> {
         finished_at: *finished_at,
         status: *status,
         builds: builds(records),
+        heads: Vec::new(),
+        beside: Vec::new(),
         recorded_since: of_records.map(|record| record.build.started_at).min(),
         outstanding,
         models: models.into_values().map(|(_, model)| model.clone()).collect(),
@@ -96,9 +122,9 @@ fn state(records: &[&Record]) -> Option<Ledger> {
 }
 
 fn builds(records: &[&Record]) -> Vec<String> {
-    let of_builds = records.iter().filter(|record| record.is_of_a_build());
-    let ids = of_builds.flat_map(|record| record.replaces.iter().chain([&record.build.id]));
-    ids.cloned().collect()
+    let of_builds: Vec<_> =
+        records.iter().copied().filter(|record| record.is_of_a_build()).collect();
+    ids(&of_builds).cloned().collect()
 }
 
 fn conflict(name: &str, one: Option<&str>, other: Option<&str>, since: Timestamp) -> Outstanding {
@@ -112,6 +138,14 @@ fn conflict(name: &str, one: Option<&str>, other: Option<&str>, since: Timestamp
 }
 
 impl Record {
+    /// What it is of and stands for. A compacted record is no build, and not newer than those it stands for; the
+    /// first edition's is the newest of them.
+    fn ids(&self) -> impl DoubleEndedIterator<Item = &String> {
+        let own = Some(&self.build.id);
+        let (before, after) = if self.is_of_content() { (own, None) } else { (None, own) };
+        before.into_iter().chain(&self.replaces).chain(after)
+    }
+
     /// Whether it vouches by content, as all but the first edition's do.
     fn is_of_content(&self) -> bool {
         self.is_of_a_build() && self.marts.iter().all(|mart| !mart.files.is_empty())
@@ -270,8 +304,7 @@ pub fn compact<'r>(
         let own: Vec<_> = old.iter().copied().filter(is_own).collect();
         let id = format!("{id}-{number}");
         let mut record = project.reduce(Build { id, started_at, ..own.last()?.build.clone() });
-        let known: Vec<String> =
-            own.iter().flat_map(|r| r.replaces.iter().chain([&r.build.id])).cloned().collect();
+        let known: Vec<String> = ids(&own).cloned().collect();
         let first = known.len().saturating_sub(REMEMBERED.max(own.len()));
         record.replaces = known[first..].to_vec();
         Some(record)

@@ -44,6 +44,14 @@ pub struct Ledger {
     pub status: Status,
     /// All builds, the newest last.
     pub builds: Vec<String>,
+    /// The newest build of each project, and the last rollback or release where no build came after it. A
+    /// martd that knows of these knows of all records that count here, for each writer's come in order.
+    #[serde(default)]
+    pub heads: Vec<String>,
+    /// What is known beside `builds`: rollbacks, their releases, and builds that came after the one that is
+    /// served in their place.
+    #[serde(default)]
+    pub beside: Vec<String>,
     /// When the first recorded build began; `None` when the first edition's ledger is all there is. Of
     /// a file that is older than this nobody could have kept a record.
     pub recorded_since: Option<Timestamp>,
@@ -130,6 +138,11 @@ impl Ledger {
     /// Whether a record is of this mart.
     pub fn names(&self, name: &str) -> bool {
         self.record_of(name).is_some()
+    }
+
+    /// Whether this record counts here: a build's, a rollback's, a release's.
+    pub fn knows(&self, id: &str) -> bool {
+        self.builds.iter().chain(&self.beside).rev().any(|known| known == id)
     }
 
     /// Whether nothing is outstanding.

@@ -15,6 +15,7 @@ mod kept;
 mod ledger_files;
 mod publisher;
 mod reading;
+mod retention;
 mod writer;
 
 use std::sync::Arc;

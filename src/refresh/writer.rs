@@ -13,8 +13,9 @@ use super::changes::Changes;
 use super::files::{Files, Sweep};
 use super::kept::Kept;
 use super::publisher::{PreparedSnapshot, Publisher};
+use super::retention::Retention;
 use super::{Mailbox, Message, Pulse, RefreshSettings};
-use crate::catalog::{Catalog, Held, Publishing, Retained, Snapshot, Source, State};
+use crate::catalog::{Catalog, Held, Publishing, Snapshot, Source, State};
 use crate::events::Events;
 use crate::hooks;
 use crate::legacy::{LegacyFile, Trouble};
@@ -65,7 +66,7 @@ pub(super) struct Writer {
     /// Not before this moment, after a failure.
     retry: Option<Instant>,
     current: Option<Arc<Snapshot>>,
-    retained: Vec<Retained>,
+    retention: Retention,
     held: Option<Held>,
     directory: Option<String>,
     kept: Kept,
@@ -92,6 +93,7 @@ impl Writer {
             hinted: Arc::clone(&mailbox.hinted),
             pulse,
             watch: Watch::new(settings.watch, move || mailbox.hint()),
+            retention: Retention::new(settings.retain_for, settings.retain_count),
             settings,
             catalog,
             events,
@@ -107,7 +109,6 @@ impl Writer {
             preparing: false,
             retry: None,
             current: None,
-            retained: Vec::new(),
             held: None,
             directory: None,
             kept: Kept::default(),
@@ -267,7 +268,7 @@ impl Writer {
         let mut has_marts = false;
         self.go_without(now);
         if self.directory.is_none() {
-            self.kept.look(self.files.ledger(), &self.retained, self.metrics.pins());
+            self.kept.look(self.files.ledger(), self.retention.kept(), self.metrics.pins());
             let decision = self.decide(now);
             has_marts = decision.target.as_ref().is_some_and(|target| !target.marts.is_empty());
             self.follow(decision, now);
@@ -278,8 +279,7 @@ impl Writer {
                 self.look_at_legacy(now);
             }
         }
-        let retain_for = self.settings.retain_for;
-        self.retained.retain(|retained| now.duration_since(retained.replaced) < retain_for);
+        self.retention.expire(now);
         self.store();
     }
 
@@ -367,10 +367,7 @@ impl Writer {
         for due in dues.into_iter().flatten().filter(|due| *due > now) {
             wake = wake.min(due);
         }
-        if let Some(oldest) = self.retained.iter().map(|retained| retained.replaced).min() {
-            wake = wake.min(oldest + self.settings.retain_for);
-        }
-        wake
+        self.retention.due().map_or(wake, |due| wake.min(due))
     }
 
     fn note_held(&mut self, hold: Option<Hold>) {
@@ -467,8 +464,7 @@ impl Writer {
             self.held = None; // what is held from here on is another build
         }
         if let Some(replaced) = self.current.replace(snapshot) {
-            self.retained.insert(0, Retained { snapshot: replaced, replaced: Instant::now() });
-            self.retained.truncate(self.settings.retain_count);
+            self.retention.keep(replaced, Instant::now());
         }
     }
 
@@ -477,7 +473,8 @@ impl Writer {
         let legacy_fault = self.legacy.as_ref().and_then(LegacyFile::fault);
         let state = Arc::new(State {
             snapshot: self.current.clone(),
-            retained: self.retained.clone(),
+            retained: self.retention.kept().to_vec(),
+            gone: Arc::clone(self.retention.gone()),
             publishing: self.publishing(),
             held: self.held.clone(),
             rejected: self.files.rejected().chain(legacy_fault).collect(),

@@ -112,6 +112,11 @@ pub struct ServeArgs {
     #[arg(long, help_heading = SERVED, env = "MARTD_RETAIN_COUNT", value_name = "N", value_parser = number::<usize>, default_value_t = 4)]
     pub(crate) retain_count: usize,
 
+    /// How long a request waits for a snapshot or a build that it names and that is not here yet, as on a
+    /// replica that is behind
+    #[arg(long, help_heading = SERVED, env = "MARTD_CATCH_UP", value_name = "TIME", default_value = "2s")]
+    pub(crate) catch_up: Time,
+
     /// DuckDB file to serve until the first mart has landed
     #[arg(long, help_heading = LEGACY, env = "DUCKDB_PATH", value_name = "FILE")]
     pub(crate) duckdb_path: Option<PathBuf>,

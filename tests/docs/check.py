@@ -289,7 +289,8 @@ def main() -> int:
     parser.add_argument("--marts", type=Path, required=True, help="PARQUET_DIR, with the example project's marts")
     parser.add_argument("documents", type=Path, nargs="*")
     arguments = parser.parse_args()
-    ours = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    others = [ROOT / "CONTRIBUTING.md", ROOT / "deploy/kubernetes/README.md"]
+    ours = [ROOT / "README.md", *others, *sorted((ROOT / "docs").glob("*.md"))]
     documents = [document.resolve() for document in arguments.documents] or ours
     return min(check(documents, arguments.martd, arguments.marts), 1)
 

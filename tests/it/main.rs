@@ -59,6 +59,7 @@ mod publish;
 mod query;
 mod readiness;
 mod records;
+mod replicas;
 mod restart;
 mod retention;
 mod scope;

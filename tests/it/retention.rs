@@ -65,6 +65,9 @@ fn pins_descriptors_and_memory_return_to_the_baseline_after_the_retention() {
         most.pins
     );
     assert_eq!(after.pinned, before.pinned);
-    assert_eq!(after.descriptors, before.descriptors);
+    // A builder is kept for a while, with descriptors: how many there were before depends on how busy the machine is.
+    wait_for("the descriptors to be freed", || {
+        (Usage::of(martd.pid()).descriptors <= before.descriptors).then_some(())
+    });
     assert!(after.resident < before.resident + SLACK_BYTES, "before {before:?}, after {after:?}");
 }

@@ -40,7 +40,7 @@ def test_the_examples(tmp_path, monkeypatch, recwarn):
         "FROM (VALUES (1, 'alice', 'savings', DATE '2026-01-01', 100.00), (2, 'alice', 'main', DATE '2026-01-02', -12.50), "
         "(3, 'alice', 'savings', DATE '2026-01-03', 0.75)) t(transaction_id, user_id, account, day, amount)",
     )
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
     seen = []
 
     def check(value, result):

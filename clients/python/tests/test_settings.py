@@ -34,15 +34,15 @@ def test_urls_that_are_wrong(url):
 def test_the_environment():
     variables = {
         "MARTD_URL": "http://martd:1", "MARTD_TOKEN": "t", "MARTD_TIMEOUT": "2.5", "MARTD_RETRY": "0",
-        "MARTD_SCOPE_PARAM": "user_id", "DUCKDB_PATH": "/a.duckdb", "MARTD_UNSCOPED": "a,b",
+        "MARTD_READ_YOUR_BUILDS": "on", "MARTD_SCOPE_PARAM": "user_id", "DUCKDB_PATH": "/a.duckdb", "MARTD_UNSCOPED": "a,b",
     }  # fmt: skip
     assert Settings.from_environment(variables) == Settings(
-        "http://martd:1", "t", 2.5, 0.0, "user_id", "/a.duckdb", frozenset({"a", "b"})
+        "http://martd:1", "t", 2.5, 0.0, "user_id", "/a.duckdb", frozenset({"a", "b"}), True
     )
     assert Settings.from_environment({name: "" for name in variables}) == Settings()
 
 
-@pytest.mark.parametrize(("name", "value"), [("MARTD_TIMEOUT", "0"), ("MARTD_TIMEOUT", "soon"), ("MARTD_RETRY", "-1"), ("MARTD_TIMEOUT", "nan")])
+@pytest.mark.parametrize(("name", "value"), [("MARTD_TIMEOUT", "0"), ("MARTD_TIMEOUT", "soon"), ("MARTD_RETRY", "-1"), ("MARTD_TIMEOUT", "nan"), ("MARTD_READ_YOUR_BUILDS", "yes")])
 def test_variables_that_are_wrong(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"{name} (is|must be)"):

@@ -14,6 +14,7 @@ import pyarrow as pa
 from . import parameters, parquet
 from .arrow import column_names, duckdb_type, rows, table
 from .errors import AnswerCut, MartdError, NotReady, QueryError, from_problem
+from .seen import Seen
 from .settings import Network, Settings
 from .source import Answer, Question
 from .transport import READ_BYTES, Deadline, Each, Response, Transport, Until
@@ -22,6 +23,8 @@ ARROW = "application/vnd.apache.arrow.stream"
 CSV = "text/csv"
 MARTD_MAX_ROWS = 10_000_000
 """martd's own maximum, unless its settings say otherwise."""
+BEHIND = (409, 410)
+"""What a martd answers that does not show a build, or holds it."""
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 """How an Arrow stream ends. One without it looks whole to pyarrow."""
 
@@ -32,6 +35,7 @@ class Remote:
     def __init__(self, place: Network, settings: Settings) -> None:
         self._transport = Transport(place)
         self._settings = settings
+        self._seen = Seen() if settings.read_your_builds else None
 
     def ask(self, question: Question) -> Answer:
         """All rows, kept in Arrow until they are taken."""
@@ -67,7 +71,7 @@ class Remote:
         """A JSON document of martd's."""
         deadline = Until(self._settings.timeout)
         headers = self._headers() | {"Accept": "application/json"}
-        with self._answered("GET", path, headers, None, deadline, "", retry) as response:
+        with self._answered("GET", path, headers, None, deadline, retry=retry) as response:
             try:
                 return json.loads(response.readall())
             except ValueError as error:
@@ -112,11 +116,19 @@ class Remote:
             headers["Martd-Snapshot"] = question.snapshot
         if question.scope is not None:
             headers["Martd-Scope"] = _scope_value(question.scope)
+        # A snapshot that is named is that one, however old it is.
+        carried = frozenset() if self._seen is None or question.snapshot is not None else self._seen.builds()
+        path = f"/v1/query?build={','.join(sorted(carried))}" if carried else "/v1/query"
         while True:
             body = json.dumps(document, allow_nan=False).encode()
             try:
-                return self._answered("POST", "/v1/query", headers, body, deadline, question.query, True)
+                response = self._answered("POST", path, headers, body, deadline, query=question.query, elsewhere=bool(carried))
+                if self._seen is not None:
+                    self._seen.answered(carried, response.headers.get("Martd-Build"))
+                return response
             except QueryError as error:
+                if self._seen is not None and carried and error.status in BEHIND:
+                    raise self._seen.refused(error) from error
                 if "limit" not in document or error.slug != "bad-request" or "MARTD_MAX_ROWS" not in error.detail:
                     raise
             # This martd lets through less. Without a limit it answers with all rows, or says that there are more.
@@ -133,10 +145,15 @@ class Remote:
         headers: dict[str, str],
         body: bytes | None,
         deadline: Deadline,
-        query: str,
-        retry: bool,
+        *,
+        query: str = "",
+        retry: bool = True,
+        elsewhere: bool = False,
     ) -> Response:
-        """A good answer. What goes away by itself is asked again, which is safe: all are reads."""
+        """A good answer. What goes away by itself is asked again, which is safe: all are reads.
+
+        With `elsewhere`, so is what a replica that is behind does not have: another connection may lead to another.
+        """
         patience = time.monotonic() + self._settings.retry if retry else 0.0
         while True:
             response = self._transport.request(method, path, headers, body, deadline)
@@ -145,8 +162,11 @@ class Remote:
             with response:
                 error = _error(response, query)
                 wait = _retry_after(response)
+            is_behind = elsewhere and response.status in BEHIND
+            if is_behind:
+                self._transport.close()
             now = time.monotonic()
-            if response.status != 503 or isinstance(error, NotReady) or wait is None or now + wait > min(patience, now + deadline.left()):
+            if not (is_behind or response.status == 503) or isinstance(error, NotReady) or wait is None or now + wait > min(patience, now + deadline.left()):
                 raise error
             # Not all clients at the same moment.
             time.sleep(min(wait * random.uniform(1.0, 1.25), patience - now))

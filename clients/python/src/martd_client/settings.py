@@ -46,6 +46,9 @@ class Settings:
     """`DUCKDB_PATH`: the DuckDB file that `file://` reads as long as there are no marts."""
     unscoped: frozenset[str] = frozenset()
     """`MARTD_UNSCOPED`: marts that `file://` shows as a whole although rows are scoped."""
+    read_your_builds: bool = False
+    """`MARTD_READ_YOUR_BUILDS`: never show data that are older than what this client has seen, whichever replica
+    answers."""
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout < float("inf"):
@@ -65,6 +68,7 @@ class Settings:
             scope_param=environ.get("MARTD_SCOPE_PARAM") or None,
             legacy=environ.get("DUCKDB_PATH") or None,
             unscoped=frozenset(filter(None, environ.get("MARTD_UNSCOPED", "").split(","))),
+            read_your_builds=_switch(environ, "MARTD_READ_YOUR_BUILDS"),
         )
 
     def place(self) -> Network | Folder:
@@ -87,6 +91,13 @@ class Settings:
         if parts.scheme == "file" and parts.netloc in ("", "localhost") and path:
             return Folder(Path(path), Path(self.legacy) if self.legacy else None)
         raise wrong
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(name) or "off"
+    if text not in ("on", "off"):
+        raise ValueError(f"{name} is {text!r}; use on or off")
+    return text == "on"
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
