@@ -1,6 +1,6 @@
 //! The PostgreSQL protocol by its bytes.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 /// Sends these bytes, and reads until martd ends the connection.
@@ -8,8 +8,15 @@ pub(crate) fn answer_to(port: u16, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("martd listens");
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("a socket");
     stream.write_all(bytes).expect("taken");
+    rest_of(&mut stream)
+}
+
+/// What comes until martd ends the connection, which it must.
+pub(crate) fn rest_of(stream: &mut TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer); // a reset is an end, too
+    let end = stream.read_to_end(&mut answer).map_err(|error| error.kind());
+    // A reset is an end, too; patience that is over is none.
+    assert!(!matches!(end, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "it did not end");
     answer
 }
 
