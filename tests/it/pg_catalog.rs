@@ -145,6 +145,20 @@ fn pgjdbc_finds_the_marts_and_reads_them() {
 }
 
 #[test]
+fn odbc_finds_the_marts_and_reads_them() {
+    let (_root, martd, port) = with_kinds();
+    let output = python("odbc.py", &[&port.to_string()]);
+    if output.status.code() == Some(77) {
+        eprintln!("{}", said(&output));
+        return;
+    }
+    assert!(output.status.success(), "{}", said(&output));
+    let unknown: Vec<_> =
+        martd.log().into_iter().filter(|line| line["unknown"].is_string()).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
 fn psql_describes_the_marts() {
     let (_root, _martd, port) = with_kinds();
     for (command, expected) in [
