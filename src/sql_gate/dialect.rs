@@ -387,7 +387,7 @@ impl Translation<'_> {
         }
         arguments.push(list);
         let template = format!(
-            "CASE WHEN _2 IS NULL THEN NULL ELSE list_transform([list_transform(CAST(_2 AS VARCHAR[]), \
+            "CASE WHEN CAST(_2 AS VARCHAR[]) IS NULL THEN NULL ELSE list_transform([list_transform(CAST(_2 AS VARCHAR[]), \
              lambda martd_p: _1 {operator} martd_p)], lambda martd_m: CASE \
              WHEN list_contains(martd_m, {some}) THEN {some} \
              WHEN len(martd_m) > list_count(martd_m) THEN NULL ELSE {none} END)[1] END"

@@ -146,8 +146,17 @@ fn pgjdbc_finds_the_marts_and_reads_them() {
 
 #[test]
 fn odbc_finds_the_marts_and_reads_them() {
+    reads_the_marts("odbc.py");
+}
+
+#[test]
+fn a_duckdb_elsewhere_attaches_the_marts() {
+    reads_the_marts("attach.py");
+}
+
+fn reads_the_marts(script: &str) {
     let (_root, martd, port) = with_kinds();
-    let output = python("odbc.py", &[&port.to_string()]);
+    let output = python(script, &[&port.to_string()]);
     if output.status.code() == Some(77) {
         eprintln!("{}", said(&output));
         return;

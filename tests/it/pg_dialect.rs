@@ -97,3 +97,23 @@ fn what_grows_in_translation_is_bounded() {
     }
     assert_eq!(client.value("SELECT x FROM mart.one"), "x");
 }
+
+/// What node-postgres and lib/pq send.
+#[test]
+fn an_array_of_no_type_is_that_of_its_cast() {
+    let root = Root::new();
+    Writer::new().land(&root, "one", "SELECT 7 AS id, 'Ada' AS x, '{1}' AS doc");
+    let (_martd, port) = start(&root, &[]);
+    let mut client = Raw::connect(port);
+    for (sql, value, expected) in [
+        ("SELECT id = ANY($1::INTEGER[]) FROM mart.one", "{7,8}", "t"),
+        ("SELECT id = ANY($1::INTEGER[]) FROM mart.one", "{}", "f"),
+        ("SELECT x ILIKE ANY($1) FROM mart.one", "{\"a%\",b}", "t"),
+        ("SELECT x NOT ILIKE ALL($1) FROM mart.one", "{\"a%\",b}", "f"),
+        ("SELECT doc = $1 FROM mart.one", "{1}", "t"),
+    ] {
+        let answer = client.bound(sql, &[value]);
+        let row = answer.iter().find(|(kind, _)| *kind == b'D');
+        assert!(row.is_some_and(|(_, text)| text.ends_with(expected)), "{sql}: {answer:?}");
+    }
+}

@@ -81,6 +81,15 @@ impl Raw {
     /// The same by the extended protocol, with these values of its parameters: prepared, described, bound,
     /// described, run.
     pub(crate) fn prepared(&mut self, sql: &str, values: &[&str]) -> Vec<(u8, String)> {
+        self.extended(sql, values, true)
+    }
+
+    /// The same without the first description, so that nobody is asked for the types of the values.
+    pub(crate) fn bound(&mut self, sql: &str, values: &[&str]) -> Vec<(u8, String)> {
+        self.extended(sql, values, false)
+    }
+
+    fn extended(&mut self, sql: &str, values: &[&str], describes: bool) -> Vec<(u8, String)> {
         let count = u16::try_from(values.len()).expect("few").to_be_bytes();
         let mut bind = [b"\0\0\0\0", &count[..]].concat();
         for value in values {
@@ -97,6 +106,7 @@ impl Raw {
             (b'E', b"\0\0\0\0\0"),
             (b'S', b""),
         ];
+        let messages = messages.into_iter().filter(|(_, body)| describes || *body != b"S\0");
         for (kind, body) in messages {
             let length = (body.len() as u32 + 4).to_be_bytes();
             self.0.write_all(&[&[kind], &length[..], body].concat()).expect("taken");
