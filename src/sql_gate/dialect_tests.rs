@@ -53,6 +53,7 @@ fn only_what_is_postgresqls_is_written_anew() {
         assert_eq!(of(sql).redirected.as_deref(), Some(expected), "{sql}");
         assert!(of(sql).cacheable, "{sql}");
     }
+    assert!(of("SELECT to_char(x, 'FM990.00') FROM mart.a").cacheable);
     let clock = of("SELECT $1, now(), x FROM mart.a WHERE y = $2");
     assert_eq!((clock.moment, clock.cacheable), (Some(3), false));
     assert_eq!(clock.parameters, ["1", "2"]);

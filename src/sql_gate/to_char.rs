@@ -201,6 +201,11 @@ pub(super) fn to_date(format: &str) -> Read<String> {
     }
 }
 
+/// An expression that is an error once it is looked at, and the same one each time, unlike `error()`.
+fn failing(why: &str) -> String {
+    format!("CAST(CAST('{why}' AS INTEGER) AS VARCHAR)")
+}
+
 /// Digits, with commas for every three and a point.
 fn of_number(format: &str) -> Read<String> {
     let (bare, format) = match format.strip_prefix("FM") {
@@ -229,9 +234,10 @@ fn of_number(format: &str) -> Read<String> {
     let zeros = if places == 0 { zeros.max(1) } else { zeros };
     let text = format!(
         "CASE typeof(_1) WHEN 'DOUBLE' THEN CASE WHEN NOT isfinite(CAST(_1 AS DOUBLE)) THEN \
-         error('to_char of a number that is not finite') ELSE format('{{:.{places}f}}', CAST(_1 AS DOUBLE)) END \
-         WHEN 'FLOAT' THEN error('to_char of a FLOAT: cast it to DOUBLE') \
-         ELSE CAST(CAST(_1 AS DECIMAL(38, {places})) AS VARCHAR) END"
+         {} ELSE format('{{:.{places}f}}', CAST(_1 AS DOUBLE)) END \
+         WHEN 'FLOAT' THEN {} ELSE CAST(CAST(_1 AS DECIMAL(38, {places})) AS VARCHAR) END",
+        failing("to_char of a number that is not finite"),
+        failing("to_char of a FLOAT: cast it to DOUBLE"),
     );
     let whole_digits = "regexp_extract(martd_n, '^-?0*(\\d*)', 1)";
     let mut body = whole_digits.to_owned();

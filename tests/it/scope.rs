@@ -139,6 +139,14 @@ const ATTEMPTS: &[&str] = &[
     "SELECT * FROM query_table('{x}')",
     "SELECT * FROM sqlite_master",
     "EXPLAIN ANALYZE SELECT * FROM {x}",
+    // Over PostgreSQL's protocol these are translated.
+    "SELECT initcap(note), substring(note FROM '.*'), to_char(amount, '9999') FROM {x}",
+    "SELECT note FROM {x} WHERE note ~ '.*' OR note ILIKE ANY (ARRAY['%', 'b%'])",
+    "SELECT note ILIKE ANY (string_to_array(getvariable('martd_scope'), ',')) FROM {x}",
+    "SELECT to_char(getvariable('martd_scope'), 'YYYY'), martd_like_any(getvariable('martd_scope'))",
+    "SELECT substring((SELECT string_agg(note, ',') FROM {x}) FROM 'b[a-z]*-[a-z]*')",
+    "SELECT to_date(note, 'YYYY-MM-DD') FROM {x}",
+    "SELECT to_char(amount::DOUBLE / (amount - 4711), '9') FROM {x}",
     // Errors must not show what they were raised by.
     "SELECT note::INTEGER FROM {x}",
     "SELECT * FROM {x} WHERE note::INTEGER > 0",

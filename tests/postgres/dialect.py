@@ -77,7 +77,7 @@ def judge(line, martd, postgres):
             said = "as PostgreSQL"
         case "!":
             wrong = own[0] != state
-            said = f"refused ({state})"
+            said = f"refused ({state})" + (", as by PostgreSQL" if is_error(real) else "")
         case "~":
             wrong = is_error(own) or own == real
             said = f"{short(own)}; PostgreSQL: {short(real)}"

@@ -51,6 +51,8 @@ SELECT * FROM (VALUES
 = SELECT id, to_char(-id * 1000, '9,999') AS x, to_char(id * 10000, '9,999') AS y FROM mart.sales ORDER BY id
 = SELECT to_char(0.125::numeric(6,3), 'FM0.00') AS x, to_char(-0.004::numeric(6,3), 'FM0.00') AS y, to_char(0, 'FM999') AS z
 = SELECT to_char(sum(amount), 'FM999,999,999,990') AS x FROM mart.sales
+! 22P02 SELECT to_char(price::real, '9.9') AS x FROM mart.sales WHERE id = 1
+! 22P02 SELECT to_char('NaN'::double precision, '9.9') AS x
 ! 0A000 SELECT to_char(amount, 'L999') AS x FROM mart.sales
 ! 0A000 SELECT to_char(amount, '999MI') AS x FROM mart.sales
 ! 0A000 SELECT to_char(amount, '9.99EEEE') AS x FROM mart.sales
@@ -127,6 +129,8 @@ SELECT * FROM (VALUES
 ~ SELECT (INTERVAL '1 month')::text AS x
 ~ SELECT EXTRACT(SECOND FROM TIMESTAMP '2026-01-04 00:00:01.5') AS x
 ~ SELECT date_trunc('month', DATE '2026-01-04') AS x
+! 42804 SELECT date_trunc('month', '2026-01-04') AS x
+! 42804 SELECT date_trunc('month', note) AS x FROM mart.sales
 ! 42501 SELECT make_interval(days => 3) AS x
 ! 42501 SELECT justify_days(INTERVAL '35 days') AS x
 
@@ -162,4 +166,6 @@ SELECT * FROM (VALUES
 ! 42704 SELECT 'mart.sales'::regclass::text AS x FROM mart.sales
 ~ SELECT 7 / 2 AS x
 ~ SELECT 1.23456::numeric AS x
+! 42703 SELECT to_char(nothing, 'YYYY') AS x FROM mart.sales
+! 42601 SELECT to_char(day, 'YYYY' AS x FROM mart.sales
 ~ SELECT amount FROM mart.sales ORDER BY amount DESC LIMIT 1
