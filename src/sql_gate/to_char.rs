@@ -187,7 +187,7 @@ pub(super) fn to_date(format: &str) -> Read<String> {
                     "MONTH" => "%B",
                     "AM" | "PM" => "%p",
                     "MS" | "US" if !bare => "%f",
-                    "YYYY" | "MM" | "DD" | "DDD" | "HH24" | "HH" | "HH12" | "MI" | "SS" => {
+                    "YYYY" | "MM" | "DD" | "HH24" | "HH" | "HH12" | "MI" | "SS" => {
                         specifier(&name, false, false).unwrap_or_default()
                     }
                     _ => return Err(name),
@@ -222,6 +222,7 @@ fn of_number(format: &str) -> Read<String> {
         });
     let has_commas = whole.contains(',');
     if plain.contains(|char| !"90,.".contains(char))
+        || digits.is_empty()
         || plain.ends_with('.')
         || fraction.contains([',', '.'])
         || has_commas && whole != grouped

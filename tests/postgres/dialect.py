@@ -1,9 +1,12 @@
 """Compares what martd answers to PostgreSQL's dialect with a real PostgreSQL: dialect.py PORT
 
-The statements and what is expected of each are those of dialect.sql. Prints the list for docs/postgres.md, and to
+The statements and what is expected of each are those of dialect.sql; those of random_dialect.py follow, more of
+them with a seed in TEST_SEED. Prints the list for docs/postgres.md, and to
 stderr what is not as expected; then it exits with 1.
 """
 
+import os
+import random
 import sys
 import tempfile
 from datetime import datetime, timezone
@@ -11,8 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import psycopg
+from random_dialect import Statements
 
 ZONE = "Europe/Berlin"
+SEED = os.environ.get("TEST_SEED", "1")
+RANDOM = 5_000 if "TEST_SEED" in os.environ else 500
 SQL = Path(__file__).with_name("dialect.sql").read_text(encoding="utf-8")
 
 
@@ -110,6 +116,14 @@ def main():
                     problems += [wrong] if wrong else []
                     if said != "as PostgreSQL":
                         print(f"| {title} | `{sql.replace('|', chr(92) + '|')}` | {said} |")
+            statements, answered = Statements(random.Random(SEED)), 0
+            for sql in (statements.one() for _ in range(RANDOM)):
+                own = ask(martd, sql)
+                if not is_error(own):
+                    answered += 1
+                    real = ask(postgres, sql)
+                    problems += [f"{sql}\n  martd:      {own}\n  PostgreSQL: {real}"] if own != real else []
+            assert answered > RANDOM / 2, answered
             martd.close()
             postgres.close()
         finally:

@@ -56,6 +56,7 @@ SELECT * FROM (VALUES
 ! 0A000 SELECT to_char(amount, 'L999') AS x FROM mart.sales
 ! 0A000 SELECT to_char(amount, '999MI') AS x FROM mart.sales
 ! 0A000 SELECT to_char(amount, '9.99EEEE') AS x FROM mart.sales
+! 0A000 SELECT to_char(amount, '.99') AS x FROM mart.sales
 ! 0A000 SELECT to_char(amount, '99,99') AS x FROM mart.sales
 
 -- @ `to_date`, `to_timestamp`
@@ -67,6 +68,7 @@ SELECT * FROM (VALUES
 ! 0A000 SELECT to_date('26-01-04', 'YY-MM-DD') AS x
 ! 0A000 SELECT to_date('2026-01', 'IYYY-IW') AS x
 ! 0A000 SELECT to_timestamp('12:00', 'HH24:MI') AS x
+! 0A000 SELECT to_date('2026-366', 'YYYY-DDD') AS x
 ! 22023 SELECT to_date('2026-01-04 and more', 'YYYY-MM-DD') AS x
 ! 42501 SELECT to_number('12,454.8', '99G999D9') AS x
 
