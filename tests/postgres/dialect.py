@@ -1,8 +1,8 @@
 """Compares what martd answers to PostgreSQL's dialect with a real PostgreSQL: dialect.py PORT
 
-The statements and what is expected of each are those of dialect.sql; those of random_dialect.py follow, more of
-them with a seed in TEST_SEED. Prints the list for docs/postgres.md, and to
-stderr what is not as expected; then it exits with 1.
+The statements and what is expected of each are those of dialect.sql; those of random_dialect.py follow, more of them
+with a seed in TEST_SEED. Prints the list for docs/postgres.md, and to stderr what is not as expected; then it exits
+with 1.
 """
 
 import os
