@@ -152,6 +152,7 @@ fn query(bencher: Bencher) {
         lease: Arc::clone(&lease),
         job: QueryJob {
             sql: SMALL.to_owned(),
+            moment: None,
             parameters: Parameters::default(),
             scope: Scope::AllRows,
             format: Format::Json,

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 pub enum Ask {
     /// SIGTERM or SIGINT: finish what is in flight and stop; the second time, stop at once.
     Stop,
-    /// SIGHUP: look at the directory and the token file again.
+    /// SIGHUP: look at the directory, the token file and the certificate again.
     Reload,
 }
 

@@ -304,6 +304,7 @@ async fn serve(
     let unusable = |error| format!("a socket cannot be used: {error}");
     let server = Server::new(all, app.clone()).map_err(unusable)?;
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
+    let certificate = config.pg.tls.clone();
     let postgres = pg::PgServer::new(postgres, app.clone(), config.pg).map_err(unusable)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let (stop_postgres, postgres_stopped) = oneshot::channel::<()>();
@@ -323,7 +324,7 @@ async fn serve(
     service::watch_over(app.clone(), refresh.pulse(), Handle::current())
         .map_err(|error| format!("threads cannot be had: {error}"))?;
 
-    live(&mut asks, &refresh, config.tokens.as_ref()).await;
+    live(&mut asks, &refresh, config.tokens.as_ref(), certificate.as_ref()).await;
 
     info!("stopping");
     service::stopping();
@@ -355,7 +356,12 @@ async fn serve(
 const ADMIN_DRAIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Does what signals ask for, until one asks for the end.
-async fn live(asks: &mut UnboundedReceiver<Ask>, refresh: &Refresh, tokens: Option<&Tokens>) {
+async fn live(
+    asks: &mut UnboundedReceiver<Ask>,
+    refresh: &Refresh,
+    tokens: Option<&Tokens>,
+    certificate: Option<&pg::Tls>,
+) {
     while let Some(ask) = asks.recv().await {
         match ask {
             Ask::Reload => {
@@ -363,6 +369,9 @@ async fn live(asks: &mut UnboundedReceiver<Ask>, refresh: &Refresh, tokens: Opti
                 refresh.reload();
                 if let Some(tokens) = tokens {
                     tokens.reload();
+                }
+                if let Some(certificate) = certificate {
+                    certificate.reload();
                 }
                 service::ready();
             }

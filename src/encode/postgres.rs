@@ -320,6 +320,7 @@ fn interval(out: &mut Vec<u8>, RawInterval { months, days, micros }: RawInterval
         let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
         let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
         let fraction = if fraction == 0 { String::new() } else { format!(".{fraction:06}") };
+        let fraction = fraction.trim_end_matches('0');
         words.push(format!("{sign}{hours:02}:{minutes:02}:{:02}{fraction}", seconds % 60));
     }
     out.extend_from_slice(words.join(" ").as_bytes());

@@ -151,6 +151,7 @@ mod tests {
         QueryJob {
             sql: sql.to_owned(),
             parameters: Parameters::default(),
+            moment: None,
             scope: Scope::AllRows,
             format: Format::Csv,
             binary: Vec::new(),

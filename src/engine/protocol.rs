@@ -165,6 +165,8 @@ pub struct QueryJob {
     pub sql: String,
     /// The values of its parameters.
     pub parameters: Parameters,
+    /// What tells the time to a client of PostgreSQL's: when its transaction began, in microseconds since 1970.
+    pub moment: Option<i64>,
     /// The rows that it sees.
     pub scope: Scope,
     /// How the answer is written…

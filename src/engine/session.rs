@@ -8,7 +8,7 @@ use super::protocol::{
 use super::scope::Scope;
 use super::snapshot::{EngineSnapshot, Pooled};
 use crate::duck::{
-    self, DuckError, ErrorKind, Interrupt, ResultColumn, Rows, Statement, TypeName,
+    self, DuckError, ErrorKind, Interrupt, ResultColumn, Rows, Statement, TypeName, Value,
     quote_identifier,
 };
 use crate::encode::postgres::Form;
@@ -70,13 +70,13 @@ fn answer(
     let began = Instant::now();
     snapshot.check(statement)?;
     let explain = |error: DuckError| explain(&job.sql, &error);
-    let explain = |error: DuckError| explain_of(statement.asks, explain(error));
+    let explain = |error: DuckError| explain_of(statement, explain(error));
     let mut pooled = connection(snapshot, statement.asks, &job.scope).map_err(explain)?;
     sink.begin(pooled.connection.interrupt_handle())?;
     hooks::abort_at(&job.sql);
     let text = statement.redirected.as_ref().unwrap_or(&job.sql);
     let outcome = pooled.prepare(text).map_err(explain).and_then(|mut prepared| {
-        let outcome = bind(&mut prepared.statement, &job.parameters)
+        let outcome = bind(&mut prepared.statement, statement, job)
             .and_then(|()| prepared.statement.execute().map_err(explain))
             .and_then(|rows| write(rows, snapshot, (job, statement.asks), began, sink));
         if statement.keep_prepared && outcome.is_ok() {
@@ -101,11 +101,12 @@ fn connection(snapshot: &EngineSnapshot, asks: Asks, scope: &Scope) -> Result<Po
     }
 }
 
-/// What the catalog does not know is no fault of the statement's. Where in its text it is nobody can say:
-/// DuckDB was given another.
-fn explain_of(asks: Asks, failure: StatementFailure) -> StatementFailure {
+/// What the catalog does not know is no fault of the statement's. Where in its text it is nobody can say
+/// if DuckDB was given another.
+fn explain_of(statement: &ValidatedStatement, failure: StatementFailure) -> StatementFailure {
+    let is_other = statement.dialect == Dialect::Postgres && statement.redirected.is_some();
     match failure.error {
-        QueryError::Sql { message, .. } if asks == Asks::Catalog => {
+        QueryError::Sql { message, .. } if statement.asks == Asks::Catalog => {
             let unknown = ["Catalog Error: ", "Binder Error: ", "Not implemented Error: "];
             match unknown.iter().find_map(|kind| message.strip_prefix(kind)) {
                 Some(what) => {
@@ -113,6 +114,11 @@ fn explain_of(asks: Asks, failure: StatementFailure) -> StatementFailure {
                 }
                 None => QueryError::Sql { message, position: None }.into(),
             }
+        }
+        QueryError::Sql { message, .. } if is_other => {
+            // Nor has the client written the line that DuckDB shows.
+            let message = message.split("\n\nLINE ").next().unwrap_or_default().to_owned();
+            QueryError::Sql { message, position: None }.into()
         }
         _ => failure,
     }
@@ -131,8 +137,9 @@ pub(super) fn describe(
     scope: &Scope,
     sink: &mut impl Sink,
 ) -> Result<Description, StatementFailure> {
-    let asks = validator.validate_as(Dialect::Postgres, sql).map_err(explain_rejection)?.asks;
-    let explain = |error: DuckError| explain_of(asks, explain(sql, &error));
+    let statement = validator.validate_as(Dialect::Postgres, sql).map_err(explain_rejection)?;
+    let asks = statement.asks;
+    let explain = |error: DuckError| explain_of(&statement, explain(sql, &error));
     let mut pooled = connection(snapshot, asks, scope).map_err(explain)?;
     sink.begin(pooled.connection.interrupt_handle())?;
     let mut describe = |sql: &str| {
@@ -145,6 +152,9 @@ pub(super) fn describe(
             let number: usize = name.parse().map_err(|_| {
                 QueryError::Parameter(format!("parameter ${name} is named; number it: $1"))
             })?;
+            if Some(number) == statement.moment {
+                continue;
+            }
             parameters.resize(parameters.len().max(number), None);
             parameters[number - 1] = ty;
         }
@@ -244,8 +254,15 @@ fn check_types(columns: &[ResultColumn]) -> Result<(), QueryError> {
     )))
 }
 
-fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), StatementFailure> {
+fn bind(
+    statement: &mut Statement,
+    validated: &ValidatedStatement,
+    job: &QueryJob,
+) -> Result<(), StatementFailure> {
+    let parameters = &job.parameters;
     let names = statement.parameter_names();
+    let moment = validated.moment.map(|number| number.to_string());
+    let own = names.len() - usize::from(moment.is_some());
     let value_of = |index: usize, name: &str| match parameters {
         Parameters::Positional(values) => match name.parse::<usize>() {
             Ok(number) => values.get(number - 1).ok_or_else(|| {
@@ -258,6 +275,11 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Statem
             .ok_or_else(|| format!("parameter ${name} (number {index}) is missing from params")),
     };
     for (name, index) in names.iter().zip(1..) {
+        if Some(name) == moment.as_ref() {
+            let moment = Value::BigInt(job.moment.unwrap_or_default());
+            statement.bind(index, &moment).map_err(|error| explain("", &error))?;
+            continue;
+        }
         let value = value_of(index, name).map_err(QueryError::Parameter)?;
         statement.bind(index, value).map_err(|error| match error.kind() {
             ErrorKind::Statement => StatementFailure::from(QueryError::Parameter(format!(
@@ -268,7 +290,7 @@ fn bind(statement: &mut Statement, parameters: &Parameters) -> Result<(), Statem
     }
     let surplus = match parameters {
         Parameters::Positional(values) => {
-            (values.len() > names.len()).then(|| format!("number {}", names.len() + 1))
+            (values.len() > own).then(|| format!("number {}", own + 1))
         }
         Parameters::Named(values) => {
             values.keys().find(|key| !names.contains(key)).map(|key| format!("${key}"))

@@ -144,14 +144,15 @@ impl PgClient {
         described.await.map_err(|error| refused(&self.app, Problem::of_query(error, limit)))
     }
 
-    /// The rows of a statement, of which these columns are in binary form.
+    /// The rows of a statement of a transaction that began at this moment, in microseconds since 1970. These
+    /// columns are in binary form.
     ///
     /// # Errors
     /// Why there are none.
     pub async fn ask(
         &self,
         snapshot: &Arc<Snapshot>,
-        sql: &str,
+        (sql, moment): (&str, i64),
         parameters: Parameters,
         binary: Vec<bool>,
     ) -> Result<PgAnswer, Failure> {
@@ -169,6 +170,7 @@ impl PgClient {
             let query = QueryRequest {
                 sql: sql.to_owned(),
                 parameters,
+                moment: Some(moment),
                 binary,
                 limit: None,
                 max_bytes: settings.max_result_bytes,

@@ -145,6 +145,7 @@ impl UncachedQuery<'_> {
                 job: QueryJob {
                     sql: task.query.sql.clone(),
                     parameters: task.query.parameters.clone(),
+                    moment: task.query.moment,
                     scope: task.scope.clone(),
                     format: task.negotiated.format,
                     binary: task.query.binary.clone(),

@@ -44,6 +44,8 @@ impl QueryBody {
 pub(super) struct QueryRequest {
     pub(super) sql: String,
     pub(super) parameters: Parameters,
+    /// When the transaction began, for the one protocol that has them, in microseconds since 1970.
+    pub(super) moment: Option<i64>,
     /// Which columns are in binary form, for the one format that has it.
     pub(super) binary: Vec<bool>,
     /// The rows after which the answer is cut.
@@ -146,7 +148,8 @@ pub(super) fn check(
     let parameters = parameters(&body.params, &body.types)?;
     let max_bytes = settings.max_result_bytes;
     let binary = Vec::new();
-    Ok(QueryRequest { sql: body.sql, parameters, binary, limit, max_bytes, timeout })
+    let (sql, moment) = (body.sql, None);
+    Ok(QueryRequest { sql, parameters, moment, binary, limit, max_bytes, timeout })
 }
 
 /// Values typed from their JSON, or as `types` says: by name, or by number from 1.

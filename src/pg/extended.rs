@@ -53,8 +53,12 @@ impl PgSession {
         };
         let declared = |place: usize| statement.declared.get(place).copied().unwrap_or(0);
         let count = bind.parameters.len();
-        // Of what is binary the type must be known.
-        if (0..count).any(|place| binary(place) && declared(place) == 0)
+        // Of what is binary the type must be known, and of what may be an array.
+        let is_open = |place: usize| {
+            let bytes = bind.parameters[place].as_deref().unwrap_or_default();
+            binary(place) || bytes.starts_with(b"{") && bytes.ends_with(b"}")
+        };
+        if (0..count).any(|place| declared(place) == 0 && is_open(place))
             && let Err(error) = self.described(&statement).await?
         {
             return Ok(Err((error, statement.sql.clone())));

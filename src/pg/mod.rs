@@ -45,7 +45,7 @@ use crate::listen::{self, Socket};
 use error::PgError;
 use session::PgSession;
 pub use settings::{PgArgs, PgSettings};
-use tls::Tls;
+pub use tls::Tls;
 use wire::{ConnectionEnd, Io, Wire};
 
 /// The version that clients are told, whose catalog they then ask for.

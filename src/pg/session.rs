@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use pgwire::messages::PgWireBackendMessage as Out;
@@ -44,8 +44,10 @@ pub(super) struct PgSession {
     pub(super) statements: HashMap<String, Arc<Prepared>>,
     pub(super) portals: HashMap<String, Portal>,
     transaction: TransactionStatus,
-    /// What the transaction reads, or the statements up to the next `Sync`.
+    /// What the transaction reads, or the statements up to the next `Sync`…
     snapshot: Option<Arc<Snapshot>>,
+    /// …and when it began.
+    moment: Option<SystemTime>,
 }
 
 impl PgSession {
@@ -66,6 +68,7 @@ impl PgSession {
             portals: HashMap::new(),
             transaction: TransactionStatus::Idle,
             snapshot: None,
+            moment: None,
         }
     }
 
@@ -159,7 +162,7 @@ impl PgSession {
     /// Says that the next statement may come. What a transaction had ends with it.
     fn ready(&mut self) {
         if self.transaction == TransactionStatus::Idle {
-            self.snapshot = None;
+            (self.snapshot, self.moment) = (None, None);
             self.portals.clear();
         }
         self.wire.push(Out::ReadyForQuery(ReadyForQuery::new(self.transaction)));
@@ -170,6 +173,13 @@ impl PgSession {
             self.snapshot = Some(self.client.snapshot()?);
         }
         self.snapshot.clone().ok_or_else(|| PgError::new("57P03", "nothing is served"))
+    }
+
+    /// When the transaction began, in microseconds since 1970.
+    fn moment(&mut self) -> i64 {
+        let moment = *self.moment.get_or_insert_with(SystemTime::now);
+        let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
 
     /// The simple protocol: statements, one after the other. An error says where its statement begins.
@@ -249,6 +259,7 @@ impl PgSession {
             Ok(snapshot) => snapshot,
             Err(error) => return Ok(Err(error)),
         };
+        let moment = self.moment();
         let Some(portal) = self.portals.get_mut(name) else {
             return Ok(Err(no_such("cursor", name, "34000")));
         };
@@ -262,7 +273,8 @@ impl PgSession {
         let client = self.client.clone();
         let rows = async {
             let parameters = Parameters::Positional(parameters);
-            let answer = client.ask(&snapshot, &statement.sql[start..], parameters, binary).await?;
+            let sql = (&statement.sql[start..], moment);
+            let answer = client.ask(&snapshot, sql, parameters, binary).await?;
             let rows = PgRows::of(answer, &client).await?;
             // A client that was told what comes reads it so.
             if let Some(Described { columns, oids, .. }) = statement.described.get()
@@ -325,11 +337,12 @@ impl PgSession {
             }
             SessionCommand::Begin => {
                 self.transaction = TransactionStatus::Transaction;
+                self.moment();
                 command::tag(&command)
             }
             SessionCommand::Commit | SessionCommand::Rollback => {
                 self.transaction = TransactionStatus::Idle;
-                self.snapshot = None;
+                (self.snapshot, self.moment) = (None, None);
                 if failed { "ROLLBACK" } else { command::tag(&command) }
             }
             SessionCommand::Set(name, value) => {

@@ -53,7 +53,7 @@ impl PgArgs {
     /// Which setting cannot be used, and why.
     pub fn into_settings(self, shares: Shares) -> Result<PgSettings, (&'static str, String)> {
         const CERT: &str = "MARTD_PG_TLS_CERT";
-        let tls = match (&self.pg_tls_cert, &self.pg_tls_key) {
+        let tls = match (self.pg_tls_cert, self.pg_tls_key) {
             (Some(cert), Some(key)) => Some(Tls::load(cert, key).map_err(|why| (CERT, why))?),
             (None, None) => None,
             _ => return Err((CERT, "goes with MARTD_PG_TLS_KEY; set both, or none".to_owned())),

@@ -71,7 +71,7 @@ impl Wire {
             return Err(ConnectionEnd::Fatal(PgError::fatal("08P01", message)));
         }
         let plain = std::mem::replace(&mut self.io, Box::pin(tokio::io::empty()));
-        self.io = Box::pin(tls.0.accept(plain).await?);
+        self.io = Box::pin(tls.acceptor().accept(plain).await?);
         self.context.awaiting_ssl = true;
         Ok(())
     }

@@ -11,7 +11,8 @@
 //! - What is not reviewed is rejected: a node, a field or a function that a new version of DuckDB
 //!   brings is an error until somebody has read what it does.
 //! - The text that was validated is the text that is prepared: the client's, unchanged, but for the
-//!   name of one schema, after which it is validated anew ([`introspection`]).
+//!   name of one schema ([`introspection`]) and for what is PostgreSQL's ([`dialect`], [`postgres`]),
+//!   after which it is validated anew.
 //! - The validator does not know the marts. **The caller must resolve every name in `tables`
 //!   against its snapshot, and reject those that are not in it, before DuckDB sees the text**:
 //!   otherwise DuckDB would look for a file of that name.
@@ -38,19 +39,25 @@ use serde_json::Value;
 use remembered::Remembered;
 
 mod calls;
+mod dialect;
+#[cfg(test)]
+mod dialect_tests;
 #[cfg(test)]
 mod duckdb_tests;
 mod expressions;
 mod functions;
 mod introspection;
 mod lexer;
+mod patterns;
 #[cfg(test)]
 mod plan_tests;
 mod postgres;
 mod remembered;
+mod spelling;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod to_char;
 mod tree;
 mod walk;
 
@@ -100,8 +107,11 @@ pub struct ValidatedStatement {
     /// for each execution.
     pub keep_prepared: bool,
     /// The text to prepare in the place of the client's: of the same length where it asks
-    /// [`information_schema`](INTROSPECTION_SCHEMA), another where it asks PostgreSQL's catalog.
+    /// [`information_schema`](INTROSPECTION_SCHEMA), another where it is PostgreSQL's.
     pub redirected: Option<String>,
+    /// The number of the parameter that is the time of the transaction, in microseconds since 1970. It is
+    /// none of the client's.
+    pub moment: Option<usize>,
     /// Which database answers it.
     pub asks: Asks,
     /// How it was meant.
@@ -122,7 +132,7 @@ pub enum Asks {
 pub enum Dialect {
     /// As DuckDB has it.
     DuckDb,
-    /// The same, but PostgreSQL's catalog can be asked, too.
+    /// The same, with what PostgreSQL has and DuckDB lacks, its catalog among it.
     Postgres,
 }
 
@@ -227,6 +237,17 @@ impl Rejection {
         Self::Function { name: name.to_owned(), reason: reason.to_owned(), position }
     }
 
+    /// The same, of another text than the client's.
+    fn elsewhere(mut self) -> Self {
+        if let Self::Syntax { position, .. }
+        | Self::Statement { position, .. }
+        | Self::Function { position, .. } = &mut self
+        {
+            *position = None;
+        }
+        self
+    }
+
     fn unknown(what: &str) -> Self {
         Self::statement(format!("the statement uses what is not reviewed yet: {what}"), None)
     }
@@ -285,11 +306,7 @@ impl Validator {
         }
         let answer = match dialect {
             Dialect::DuckDb => self.validate_anew(sql),
-            Dialect::Postgres => match self.for_catalog(sql) {
-                Ok(Some(text)) => self.validate_for_catalog(text),
-                Ok(None) => self.validate_anew(sql),
-                Err(rejection) => Err(rejection),
-            },
+            Dialect::Postgres => self.validate_postgres(sql),
         };
         let answer = answer.map(|statement| Arc::new(ValidatedStatement { dialect, ..statement }));
         let knows = !matches!(answer, Err(Rejection::OutOfMemory | Rejection::Failed(_)));
@@ -313,40 +330,13 @@ impl Validator {
         Ok(statement)
     }
 
-    /// The text to ask PostgreSQL's catalog, if it is that which a statement asks. What cannot be parsed
-    /// is left to others to explain.
-    fn for_catalog(&self, sql: &str) -> Result<Option<String>, Rejection> {
-        let respelled = postgres::respell(sql);
-        let mut tree = match self.parse(&respelled) {
-            Ok(tree) => tree,
-            Err(rejection @ (Rejection::OutOfMemory | Rejection::Failed(_))) => {
-                return Err(rejection);
-            }
-            Err(_) => return Ok(None),
-        };
-        if !postgres::asks_catalog(&tree)? {
-            return postgres::refuse_whole_matches(&tree, &respelled).map(|()| None);
-        }
-        postgres::rewrite(&mut tree);
-        let tree = serde_json::json!({"error": false, "statements": [tree]}).to_string();
-        let text = self.ask("SELECT json_deserialize_sql(?::VARCHAR::JSON)", &tree);
-        text.map(Some).map_err(|error| match error {
-            Rejection::Failed(message) => Rejection::Catalog(format!(
-                "the statement cannot be asked of the catalog: {message}"
-            )),
-            other => other,
-        })
-    }
-
     fn validate_for_catalog(&self, text: String) -> Result<ValidatedStatement, Rejection> {
         let statement = walk::validate(&self.parse(&text)?, Asks::Catalog);
         let mut statement = statement.map_err(|rejection| match rejection {
             Rejection::Function { name, reason, .. } => {
                 Rejection::Catalog(format!("of the catalog's functions, {name} {reason}"))
             }
-            // Of another text than the client's.
-            Rejection::Statement { message, .. } => Rejection::statement(message, None),
-            other => other,
+            other => other.elsewhere(),
         })?;
         statement.cacheable = false;
         statement.redirected = Some(text);

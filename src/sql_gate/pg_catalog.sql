@@ -164,7 +164,7 @@ CREATE TABLE is_table_constraints (constraint_catalog VARCHAR, constraint_schema
 CREATE TABLE is_key_column_usage (constraint_catalog VARCHAR, constraint_schema VARCHAR, constraint_name VARCHAR, table_catalog VARCHAR,
     table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR, ordinal_position INTEGER, position_in_unique_constraint INTEGER);
 CREATE TABLE is_constraint_column_usage (table_schema VARCHAR, table_name VARCHAR, column_name VARCHAR, constraint_schema VARCHAR, constraint_name VARCHAR);
-CREATE TABLE is_referential_constraints (constraint_schema VARCHAR, constraint_name VARCHAR, unique_constraint_schema VARCHAR,
+CREATE TABLE is_referential_constraints (constraint_catalog VARCHAR, constraint_schema VARCHAR, unique_constraint_catalog VARCHAR, constraint_name VARCHAR, unique_constraint_schema VARCHAR,
     unique_constraint_name VARCHAR, match_option VARCHAR, update_rule VARCHAR, delete_rule VARCHAR);
 CREATE TABLE is_routines (specific_schema VARCHAR, specific_name VARCHAR, routine_schema VARCHAR, routine_name VARCHAR, routine_type VARCHAR);
 CREATE TABLE is_parameters (specific_schema VARCHAR, specific_name VARCHAR, parameter_name VARCHAR, ordinal_position INTEGER);
@@ -203,6 +203,7 @@ CREATE MACRO inet_client_addr() AS NULL::VARCHAR;
 CREATE MACRO inet_client_port() AS NULL::INTEGER;
 CREATE MACRO pg_my_temp_schema() AS 0::BIGINT;
 CREATE MACRO pg_is_other_temp_schema(_oid) AS false;
+CREATE MACRO pg_client_encoding() AS 'UTF8';
 CREATE MACRO pg_encoding_to_char(_number) AS if(_number = 6, 'UTF8', '');
 CREATE MACRO pg_char_to_encoding(_name) AS if(_name = 'UTF8', 6, -1);
 CREATE MACRO pg_get_userbyid(_oid) AS if(_oid = 10, 'martd', 'unknown (OID=' || _oid || ')');

@@ -123,31 +123,6 @@ pub(super) fn asks_catalog(tree: &Value) -> Result<bool, Rejection> {
     }
 }
 
-/// Refuses `~` and `!~` over marts. In PostgreSQL they look for a match anywhere, in DuckDB they match the
-/// whole text: the answer would be wrong, and nothing would say so.
-///
-/// # Errors
-/// When a statement has one of them.
-pub(super) fn refuse_whole_matches(node: &Value, text: &str) -> Result<(), Rejection> {
-    let position = node["query_location"].as_u64().and_then(|at| usize::try_from(at).ok());
-    let operator = position.and_then(|at| text.get(at..)).unwrap_or_default();
-    let is_match = |node: &Value| node["function_name"] == "regexp_full_match";
-    if is_match(node) && operator.starts_with('~')
-        || is_match(&node["children"][0]) && operator.starts_with("!~")
-    {
-        let name = if operator.starts_with('~') { "~" } else { "!~" };
-        let reason =
-            "would match the whole text, unlike in PostgreSQL; write regexp_matches(text, pattern)";
-        return Err(Rejection::Function { name: name.into(), reason: reason.into(), position });
-    }
-    let children: Vec<&Value> = match node {
-        Value::Array(items) => items.iter().collect(),
-        Value::Object(map) => map.values().collect(),
-        _ => Vec::new(),
-    };
-    children.into_iter().try_for_each(|child| refuse_whole_matches(child, text))
-}
-
 /// What a statement names.
 #[derive(Default)]
 struct Asked {
@@ -232,8 +207,14 @@ fn first_select_list(node: &mut Value) -> Option<&mut Vec<Value>> {
     node.get_mut("select_list")?.as_array_mut()
 }
 
+/// VARCHAR, for a type that is a text here.
+pub(super) fn text_type(name: &str) -> Option<Value> {
+    let is_text = TEXTS.split_whitespace().any(|known| known.eq_ignore_ascii_case(name));
+    is_text.then(|| json!({"id": "VARCHAR", "type_info": null}))
+}
+
 /// Gives a column the name that PostgreSQL gives it.
-fn name_column(item: &mut Value) {
+pub(super) fn name_column(item: &mut Value) {
     let Some(map) = item.as_object().filter(|map| text(map, "alias").is_empty()) else { return };
     let name = match text(map, "class") {
         "FUNCTION" => text(map, "function_name").to_owned(),
@@ -363,8 +344,8 @@ fn rewritten(map: &mut Map<String, Value>, ctes: &HashSet<String>) -> Option<Val
             if text(map, "id") == "UNBOUND" {
                 let name =
                     map["type_info"]["name"].as_str().unwrap_or_default().to_ascii_lowercase();
-                if TEXTS.split_whitespace().any(|known| known == name) {
-                    return Some(json!({"id": "VARCHAR", "type_info": null}));
+                if let Some(text) = text_type(&name) {
+                    return Some(text);
                 }
                 map["type_info"]["schema"] = "".into();
             }
@@ -398,7 +379,7 @@ fn cast(map: &mut Map<String, Value>) -> Option<Value> {
 }
 
 /// Turns a text that PostgreSQL reads as an array into one that DuckDB reads as a list.
-fn as_list(value: &mut Value) -> bool {
+pub(super) fn as_list(value: &mut Value) -> bool {
     let items = value["value"]["value"].as_str();
     let items = items.and_then(|text| text.trim().strip_prefix('{')?.strip_suffix('}'));
     let Some(list) = items.map(|items| format!("[{items}]")) else { return false };

@@ -45,6 +45,7 @@ pub(super) fn validate(tree: &Value, asks: Asks) -> Result<ValidatedStatement, R
         parameters: parameters.into_iter().collect(),
         keep_prepared: !walk.runs_once,
         redirected: None,
+        moment: None,
         asks,
         dialect: Dialect::DuckDb,
     })

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{Martd, Root};
-use crate::postgres::{BIG, Raw, psql, python, said, start};
+use crate::pg_raw::Raw;
+use crate::postgres::{BIG, psql, python, said, start};
 use crate::writers::Writer;
 
 const ORDERS: &str = "SELECT i::INTEGER AS id, 'c' || i AS customer, i::DECIMAL(12, 2) AS amount,
@@ -82,13 +83,20 @@ fn what_clients_ask_of_a_catalog_is_answered() {
     }
     assert!(failed.is_empty(), "{failed}");
 
+    in_document(MARK, &table, "");
+}
+
+/// Compares what stands between two marks of the document, or writes it there with `UPDATE=1`.
+pub(crate) fn in_document(mark: &str, table: &str, end: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/postgres.md");
     let document = fs::read_to_string(&path).expect("it is there");
-    let (own, generated) = document.split_once(MARK).expect("it has the mark");
+    let (own, rest) = document.split_once(mark).expect("it has the mark");
+    let at = if end.is_empty() { rest.len() } else { rest.find(end).expect("it has the end") };
+    let (generated, rest) = rest.split_at(at);
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, format!("{own}{MARK}{table}")).expect("it can be written");
+        fs::write(&path, format!("{own}{mark}{table}{rest}")).expect("it can be written");
     } else {
-        assert_eq!(generated, table, "UPDATE=1 cargo nextest run what_clients_ask");
+        assert_eq!(generated, table, "{mark}");
     }
 }
 
@@ -134,6 +142,29 @@ fn pgjdbc_finds_the_marts_and_reads_them() {
     java.args(["-cp", JDBC]).arg(program).arg(port.to_string());
     let output = java.output().expect("java is there");
     assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn odbc_finds_the_marts_and_reads_them() {
+    reads_the_marts("odbc.py");
+}
+
+#[test]
+fn a_duckdb_elsewhere_attaches_the_marts() {
+    reads_the_marts("attach.py");
+}
+
+fn reads_the_marts(script: &str) {
+    let (_root, martd, port) = with_kinds();
+    let output = python(script, &[&port.to_string()]);
+    if output.status.code() == Some(77) {
+        eprintln!("{}", said(&output));
+        return;
+    }
+    assert!(output.status.success(), "{}", said(&output));
+    let unknown: Vec<_> =
+        martd.log().into_iter().filter(|line| line["unknown"].is_string()).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
 }
 
 #[test]

@@ -229,3 +229,117 @@ WHERE attr.attnum >= 0 AND cls.oid = 'orders'::regclass::oid ORDER BY attr.attnu
 -- @ pgAdmin | connect | 1
 SELECT CASE WHEN (SELECT count(extname) FROM pg_catalog.pg_extension WHERE extname='bdr') > 0 THEN 'pgd'
   WHEN (SELECT COUNT(*) FROM pg_replication_slots) > 0 THEN 'log' ELSE NULL END AS type
+
+-- @ Npgsql (Power BI) | connect | 1
+SELECT version()
+-- @ Npgsql (Power BI) | connect | 1
+SELECT count(*) > 40 AS many FROM (
+SELECT ns.nspname, t.oid, t.typname, t.typtype, t.typnotnull, t.elemtypoid FROM (
+  SELECT typ.oid, typ.typnamespace, typ.typname, typ.typtype, typ.typrelid, typ.typnotnull, typ.relkind,
+    elemtyp.oid AS elemtypoid, elemtyp.typname AS elemtypname, elemcls.relkind AS elemrelkind,
+    CASE WHEN elemproc.proname='array_recv' THEN 'a' ELSE elemtyp.typtype END AS elemtyptype
+  FROM (
+    SELECT typ.oid, typnamespace, typname, typrelid, typnotnull, relkind, typelem AS elemoid,
+      CASE WHEN proc.proname='array_recv' THEN 'a' ELSE typ.typtype END AS typtype,
+      CASE WHEN proc.proname='array_recv' THEN typ.typelem WHEN typ.typtype='r' THEN rngsubtype WHEN typ.typtype='d' THEN typ.typbasetype END AS elemtypoid
+    FROM pg_type AS typ
+    LEFT JOIN pg_class AS cls ON (cls.oid = typ.typrelid)
+    LEFT JOIN pg_proc AS proc ON proc.oid = typ.typreceive
+    LEFT JOIN pg_range ON (pg_range.rngtypid = typ.oid)) AS typ
+  LEFT JOIN pg_type AS elemtyp ON elemtyp.oid = elemtypoid
+  LEFT JOIN pg_class AS elemcls ON (elemcls.oid = elemtyp.typrelid)
+  LEFT JOIN pg_proc AS elemproc ON elemproc.oid = elemtyp.typreceive) AS t
+JOIN pg_namespace AS ns ON (ns.oid = typnamespace)
+WHERE typtype IN ('b', 'r', 'm', 'e', 'd') OR (typtype = 'c' AND relkind='c') OR (typtype = 'p' AND typname IN ('record', 'void')) OR
+  (typtype = 'a' AND (elemtyptype IN ('b', 'r', 'm', 'e', 'd') OR (elemtyptype = 'p' AND elemtypname IN ('record', 'void')) OR (elemtyptype = 'c' AND elemrelkind='c')))
+ORDER BY CASE WHEN typtype IN ('b', 'e', 'p') THEN 0 WHEN typtype = 'r' THEN 1 WHEN typtype = 'm' THEN 2 WHEN typtype = 'c' THEN 3
+  WHEN typtype = 'd' AND elemtyptype <> 'a' THEN 4 WHEN typtype = 'a' THEN 5 WHEN typtype = 'd' AND elemtyptype = 'a' THEN 6 END) x
+-- @ Npgsql (Power BI) | connect | 0
+SELECT typ.oid, att.attname, att.atttypid FROM pg_type AS typ
+JOIN pg_namespace AS ns ON (ns.oid = typ.typnamespace) JOIN pg_class AS cls ON (cls.oid = typ.typrelid)
+JOIN pg_attribute AS att ON (att.attrelid = typ.typrelid)
+WHERE (typ.typtype = 'c' AND cls.relkind='c') AND attnum > 0 AND NOT attisdropped ORDER BY typ.oid, att.attnum
+-- @ Npgsql (Power BI) | connect | 0
+SELECT pg_type.oid, enumlabel FROM pg_enum JOIN pg_type ON pg_type.oid=enumtypid ORDER BY oid, enumsortorder
+-- @ Npgsql (Power BI) | connect | 0
+DISCARD ALL
+-- @ Npgsql (Power BI) | tables | 1
+select TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE from INFORMATION_SCHEMA.tables
+where TABLE_SCHEMA not in ('information_schema', 'pg_catalog') order by TABLE_SCHEMA, TABLE_NAME
+-- @ Npgsql (Power BI) | columns | 4
+select COLUMN_NAME, ORDINAL_POSITION, IS_NULLABLE,
+  case when (data_type like '%unsigned%') then DATA_TYPE || ' unsigned' else DATA_TYPE end as DATA_TYPE
+from INFORMATION_SCHEMA.columns where TABLE_SCHEMA = 'mart' and TABLE_NAME = 'orders' order by TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION
+-- @ Npgsql (Power BI) | keys | 0
+select i.CONSTRAINT_SCHEMA || '_' || i.CONSTRAINT_NAME as INDEX_NAME, ii.COLUMN_NAME, ii.ORDINAL_POSITION,
+  case when i.CONSTRAINT_TYPE = 'PRIMARY KEY' then 'Y' else 'N' end as PRIMARY_KEY
+from INFORMATION_SCHEMA.table_constraints i inner join INFORMATION_SCHEMA.key_column_usage ii
+  on i.CONSTRAINT_SCHEMA = ii.CONSTRAINT_SCHEMA and i.CONSTRAINT_NAME = ii.CONSTRAINT_NAME and i.TABLE_SCHEMA = ii.TABLE_SCHEMA and i.TABLE_NAME = ii.TABLE_NAME
+where i.TABLE_SCHEMA = 'mart' and i.TABLE_NAME = 'orders' and i.CONSTRAINT_TYPE in ('PRIMARY KEY', 'UNIQUE')
+order by i.CONSTRAINT_SCHEMA || '_' || i.CONSTRAINT_NAME, ii.TABLE_SCHEMA, ii.TABLE_NAME, ii.ORDINAL_POSITION
+-- @ Npgsql (Power BI) | relations | 0
+select pkcol.COLUMN_NAME as PK_COLUMN_NAME, fkcol.TABLE_SCHEMA AS FK_TABLE_SCHEMA, fkcol.TABLE_NAME AS FK_TABLE_NAME,
+  fkcol.COLUMN_NAME as FK_COLUMN_NAME, fkcol.ORDINAL_POSITION as ORDINAL, fkcon.CONSTRAINT_SCHEMA || '_' || fkcol.TABLE_NAME || '_mart_' || fkcon.CONSTRAINT_NAME as FK_NAME
+from (select distinct constraint_catalog, constraint_schema, unique_constraint_schema, constraint_name, unique_constraint_name from INFORMATION_SCHEMA.referential_constraints) fkcon
+inner join INFORMATION_SCHEMA.key_column_usage fkcol on fkcon.CONSTRAINT_SCHEMA = fkcol.CONSTRAINT_SCHEMA and fkcon.CONSTRAINT_NAME = fkcol.CONSTRAINT_NAME
+inner join INFORMATION_SCHEMA.key_column_usage pkcol on fkcon.UNIQUE_CONSTRAINT_SCHEMA = pkcol.CONSTRAINT_SCHEMA and fkcon.UNIQUE_CONSTRAINT_NAME = pkcol.CONSTRAINT_NAME
+where pkcol.TABLE_SCHEMA = 'mart' and pkcol.TABLE_NAME = 'orders' and pkcol.ORDINAL_POSITION = fkcol.ORDINAL_POSITION order by FK_NAME, fkcol.ORDINAL_POSITION
+-- @ Npgsql (Power BI) | rows | 10
+select "$Table"."id" as "id", "$Table"."customer" as "customer", "$Table"."amount" as "amount", "$Table"."day" as "day" from "mart"."orders" "$Table" limit 1000
+-- @ psqlODBC (Tableau) | connect | 1
+SET DateStyle = 'ISO';SET extra_float_digits = 2;show transaction_isolation
+-- @ psqlODBC (Tableau) | connect | 0
+select oid, typbasetype from pg_type where typname = 'lo'
+-- @ psqlODBC (Tableau) | connect | 1
+select pg_client_encoding()
+-- @ psqlODBC (Tableau) | tables | 1
+select relname, nspname, relkind from pg_catalog.pg_class c, pg_catalog.pg_namespace n
+where relkind in ('r', 'v', 'm', 'f', 'p') and nspname not in ('pg_catalog', 'information_schema', 'pg_toast', 'pg_temp_1')
+and n.oid = relnamespace order by nspname, relname
+-- @ psqlODBC (Tableau) | columns | 4
+select n.nspname, c.relname, a.attname, a.atttypid, t.typname, a.attnum, a.attlen, a.atttypmod, a.attnotnull, c.relhasrules, c.relkind, c.oid,
+  pg_get_expr(d.adbin, d.adrelid), case t.typtype when 'd' then t.typbasetype else 0 end, t.typtypmod, 0, attidentity, c.relhassubclass
+from (((pg_catalog.pg_class c inner join pg_catalog.pg_namespace n on n.oid = c.relnamespace and c.relname like 'orders' and n.nspname like 'mart')
+  inner join pg_catalog.pg_attribute a on (not a.attisdropped) and a.attnum > 0 and a.attrelid = c.oid)
+  inner join pg_catalog.pg_type t on t.oid = a.atttypid)
+  left outer join pg_attrdef d on a.atthasdef and d.adrelid = a.attrelid and d.adnum = a.attnum order by n.nspname, c.relname, attnum
+-- @ psqlODBC (Tableau) | keys | 0
+select ta.attname, ia.attnum, ic.relname, n.nspname, tc.relname
+from pg_catalog.pg_attribute ta, pg_catalog.pg_attribute ia, pg_catalog.pg_class tc, pg_catalog.pg_index i, pg_catalog.pg_namespace n, pg_catalog.pg_class ic
+where tc.relname = 'orders' AND n.nspname = 'mart' AND tc.oid = i.indrelid AND n.oid = tc.relnamespace AND i.indisprimary = 't' AND ia.attrelid = i.indexrelid
+  AND ta.attrelid = i.indrelid AND ta.attnum = i.indkey[ia.attnum-1] AND (NOT ta.attisdropped) AND (NOT ia.attisdropped) AND ic.oid = i.indexrelid order by ia.attnum
+-- @ psqlODBC (Tableau) | transaction | 1
+BEGIN READ ONLY; SELECT 1 AS "COL"; COMMIT
+-- @ psqlODBC (Tableau) | rows by a cursor | 10
+BEGIN;DECLARE "SQL_CUR0x1" CURSOR FOR SELECT "orders"."id" AS "id" FROM "mart"."orders" "orders";FETCH 100 IN "SQL_CUR0x1";CLOSE "SQL_CUR0x1";COMMIT
+-- @ psqlODBC (Tableau) | temporary table | 0A000 it asks without them
+CREATE LOCAL TEMPORARY TABLE "#Tableau_1_Connect_Check" ( "COL" INTEGER ) ON COMMIT PRESERVE ROWS
+-- @ Superset | connect | 1
+SHOW standard_conforming_strings
+-- @ Superset | connect | 0
+set search_path = "mart"
+-- @ Superset | schemas | 2
+SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg_%' ORDER BY nspname
+-- @ Superset | views | 0
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'mart' AND c.relkind IN ('v', 'm')
+-- @ Superset | to stop a query | 1
+SELECT pg_backend_pid()
+-- @ Superset | to stop a query | 0A000 its query goes on to its time limit
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid='1'
+-- @ Superset | a chart | 1
+SELECT DATE_TRUNC('month', day) AS day, SUM(amount) AS "SUM(amount)" FROM mart.orders
+WHERE day >= TO_TIMESTAMP('2025-01-01 00:00:00.000000', 'YYYY-MM-DD HH24:MI:SS.US') AND day < TO_DATE('2026-02-01', 'YYYY-MM-DD')
+GROUP BY DATE_TRUNC('month', day) ORDER BY "SUM(amount)" DESC LIMIT 1000
+-- @ Metabase | a chart | 1
+SELECT CAST(DATE_TRUNC('month', "mart"."orders"."day") AS date) AS "day", SUM("mart"."orders"."amount") AS "sum" FROM "mart"."orders"
+WHERE ("mart"."orders"."day" >= CAST((CAST(NOW() AS timestamp) + (INTERVAL '-30 year')) AS date)) AND (LOWER("mart"."orders"."customer") LIKE '%c%')
+GROUP BY CAST(DATE_TRUNC('month', "mart"."orders"."day") AS date) ORDER BY CAST(DATE_TRUNC('month', "mart"."orders"."day") AS date) ASC
+-- @ Grafana | a chart | 1
+SELECT floor(extract(epoch from day)/86400)*86400 AS "time", avg(amount) AS "amount" FROM mart.orders
+WHERE day BETWEEN '2025-12-31T23:00:00Z' AND '2026-01-31T23:00:00Z' GROUP BY 1 ORDER BY 1
+-- @ Looker | a chart | 1
+SELECT TO_CHAR(DATE_TRUNC('month', orders.day ), 'YYYY-MM') AS "orders.day_month", COALESCE(SUM(orders.amount ), 0) AS "orders.amount"
+FROM mart.orders AS orders WHERE ((( orders.day ) >= ((DATE_TRUNC('month', TIMESTAMP '2026-01-01'))))) GROUP BY (DATE_TRUNC('month', orders.day )) ORDER BY 1 DESC FETCH NEXT 500 ROWS ONLY
+-- @ Tableau | a chart | 1
+SELECT CAST(TRUNC(EXTRACT(YEAR FROM "orders"."day")) AS INTEGER) AS "yr:day:ok", SUM(CAST("orders"."amount" AS FLOAT)) AS "sum:amount:ok"
+FROM "mart"."orders" "orders" WHERE (("orders"."customer" >= 'c') AND (TO_CHAR("orders"."day", 'YYYY') = '2026')) GROUP BY 1

@@ -35,6 +35,7 @@ def raw(connection, sql, binary):
 
 
 def check(martd, postgres, duck, literal):
+    literal = re.sub(r"::FLOAT\b", "::FLOAT4", literal)  # FLOAT is double precision here, as in PostgreSQL
     sql = f"SELECT {literal} AS x"
     text, oid = raw(martd, sql, False)
     binary, same = raw(martd, sql, True)
