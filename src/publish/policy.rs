@@ -86,6 +86,8 @@ pub struct Situation<'a> {
     pub files: &'a BTreeMap<String, Arc<Version>>,
     /// Why the directory of a mart is no version as it is now.
     pub waiting: &'a BTreeMap<String, String>,
+    /// Why nothing can be known of a mart that is there.
+    pub unseen: &'a BTreeMap<String, String>,
     /// Earlier versions.
     pub staged: &'a Staged,
     /// What is served now.
@@ -207,6 +209,8 @@ fn by_ledger(situation: &Situation<'_>, ledger: &Arc<Ledger>) -> Decision {
             missing = true;
         }
         let reason = situation.waiting.get(name).filter(|_| model.is_directory());
+        let unseen = situation.unseen.get(name).filter(|_| !has_version);
+        let reason = unseen.or(reason);
         let pending = match reason {
             Some(reason) => Some(pending_of(model, reason.clone(), None)),
             None => difference(model, file, has_version),

@@ -161,6 +161,7 @@ fn decide(intake: &Intake, files: &Files, good: &BTreeMap<String, Arc<Version>>)
         ledger: files.ledger(),
         files: good,
         waiting: &files.waiting(),
+        unseen: files.unseen(),
         staged: files.staged(),
         published: None,
         kept: None,

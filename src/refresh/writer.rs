@@ -335,6 +335,7 @@ impl Writer {
             ledger: self.files.ledger(),
             files: &files,
             waiting: &waiting,
+            unseen: self.files.unseen(),
             staged: self.files.staged(),
             kept: self.kept.target(),
             published: self

@@ -327,6 +327,27 @@ fn a_mart_is_a_file_or_a_directory_and_not_both() {
 }
 
 #[test]
+fn what_hides_a_recorded_mart_is_said_in_the_hold() {
+    let stage = Stage::new();
+    stage.writer.land(&stage.root, "sales", &sales(1, 1));
+    stage.record("one", &["sales"]);
+    let martd = Martd::start(stage.root.path());
+    wait_build(&martd, "one");
+    // The mart becomes a directory, and its file stays.
+    stage.write("sales", &sales(2, 3), "day", "");
+    stage.record("two", &["sales"]);
+    let both =
+        "sales.parquet and sales/ are both there: remove the one that is not written any more";
+    let held = martd.wait_snapshot("the hold", |s| {
+        s["held"]["reason"].as_str().is_some_and(|r| r.contains(both))
+    });
+    assert_eq!(held["build"]["invocation_id"], "one");
+    fs::remove_file(stage.root.mart("sales.parquet")).expect("removed");
+    wait_build(&martd, "two");
+    assert_eq!(value(&martd, SUMMARY), "2 2 60 3");
+}
+
+#[test]
 fn an_empty_model_of_parts_is_empty_and_hive_columns_are_scoped() {
     let stage = Stage::new();
     stage.write("empty", "SELECT NULL::INTEGER AS id, NULL::DATE AS day", "day", "");

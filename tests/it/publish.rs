@@ -369,7 +369,14 @@ fn models_that_martd_does_not_serve_are_named() {
 
 #[test]
 fn a_partitioned_model_has_the_parts_of_its_run() {
-    for (late, appends, files) in [(0, false, Some(2)), (0, true, Some(3)), (10, false, None)] {
+    const LEFT: &str = "day=2025-12-31/data_0.parquet is not of this run";
+    const LATE: &str = "day=2026-01-02/data_0.parquet changed after";
+    for (is_left, late, appends, files) in [
+        (false, 0, false, Ok(2)),
+        (true, 0, true, Ok(3)),
+        (true, 0, false, Err(LEFT)),
+        (false, 10, false, Err(LATE)),
+    ] {
         let stage = Stage::new();
         let results = stage.dbt_ran("1.11", "build.json", |_, manifest| {
             manifest["nodes"]["model.shop.orders"]["config"]["options"] =
@@ -377,8 +384,8 @@ fn a_partitioned_model_has_the_parts_of_its_run() {
         });
         fs::remove_file(stage.file("orders")).expect("removed");
         let end = end(result(&results, "model.shop.orders"));
-        // The first is left of an earlier run.
-        for (day, seconds) in [("2025-12-31", -3_600), ("2026-01-01", 0), ("2026-01-02", late)] {
+        let left = is_left.then_some(("2025-12-31", -3_600)); // of an earlier run
+        for (day, seconds) in left.into_iter().chain([("2026-01-01", 0), ("2026-01-02", late)]) {
             let folder = stage.root.mart(&format!("orders/day={day}"));
             fs::create_dir_all(&folder).expect("mkdir");
             let path = folder.join("data_0.parquet");
@@ -388,11 +395,18 @@ fn a_partitioned_model_has_the_parts_of_its_run() {
             file.set_modified(SystemTime::from(time)).expect("utimensat");
         }
         let (output, said) = stage.publish_dbt(&[]);
-        let Some(files) = files else {
-            assert_eq!(names(&said["refused"], "name"), ["orders"], "{said}");
-            let reason = said["refused"][0]["reason"].as_str().expect("text");
-            assert!(reason.contains("day=2026-01-02/data_0.parquet changed after"), "{reason}");
-            continue;
+        let files = match files {
+            Ok(files) => files,
+            Err(expected) => {
+                assert_eq!(
+                    (output.code, names(&said["refused"], "name")),
+                    (1, vec!["orders".into()])
+                );
+                let reason = said["refused"][0]["reason"].as_str().expect("text");
+                assert!(reason.contains(expected), "{reason}");
+                assert!(expected != LEFT || reason.contains("overwrite: true"), "{reason}");
+                continue;
+            }
         };
         assert_eq!(output.code, 0, "{output:?}");
         let build = results["metadata"]["invocation_id"].as_str().expect("an id");

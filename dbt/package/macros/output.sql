@@ -1,5 +1,5 @@
 {# The file or folder that a node writes, its `path` in external_root, and the mart `name` that martd makes of it. `reason` instead of
-   a name: it is not served. None for a node that writes no file. #}
+   a name: it is not served. `warning`: what its options will bring about. None for a node that writes no file. #}
 {% macro output(node) %}
   {% if not martd.is_external(node) and not martd.is_exported(node) %}
     {{ return(none) }}
@@ -24,7 +24,25 @@
     {% set reason = 'the name of a file has to end in .parquet' %}
   {% endif %}
   {% set name = none if reason else path if is_folder else path[:-8] %}
-  {{ return({'location': location, 'path': path, 'format': format, 'is_folder': is_folder, 'name': name, 'reason': reason}) }}
+
+  {% set warning = none %}
+  {% if options.get('partition_by') and not martd.is_set(options.get('overwrite')) and not martd.is_set(options.get('append')) %}
+    {% if martd.is_set(options.get('overwrite_or_ignore')) %}
+      {% set warning = 'has partition_by with overwrite_or_ignore, which leaves old parts that a run fails for' %}
+    {% else %}
+      {% set warning = 'has partition_by without overwrite or append, which fails when its folder is there' %}
+    {% endif %}
+    {% set warning = warning ~ ': set overwrite: true in its options' %}
+  {% endif %}
+  {{ return({
+    'location': location, 'path': path, 'format': format, 'is_folder': is_folder, 'name': name, 'reason': reason, 'warning': warning,
+  }) }}
+{% endmacro %}
+
+
+{# Options go to DuckDB as they are: the text false is false, too. #}
+{% macro is_set(option) %}
+  {{ return(option is not none and option | string | lower != 'false') }}
 {% endmacro %}
 
 

@@ -13,7 +13,7 @@ use super::Claim;
 use crate::ledger::File;
 use crate::marts::build::{Footer, has_tail};
 use crate::pin::{Budget, Pin};
-use crate::scan::{Candidate, Found, MOST_PARTS, OpenDir, file_name};
+use crate::scan::{Candidate, Found, MOST_PARTS, OpenDir, both_are_there, file_name};
 
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(50);
@@ -49,17 +49,15 @@ pub(super) fn look(claims: &[Claim], build: &str, dir: &OpenDir) -> Vec<Result<V
 /// The file of a mart, or its directory with parts.
 fn find(claim: &Claim, dir: &OpenDir) -> Result<Candidate, String> {
     let name = &claim.model.name;
-    let (path, directory) = (file_name(name, false), file_name(name, true));
+    let path = file_name(name, false);
     let parts = match dir.parts(name, |_| {}) {
         Err(error) if error.kind() == ErrorKind::NotADirectory => None,
-        parts => parts.map_err(|error| format!("{directory}: {error}"))?,
+        parts => parts.map_err(|error| format!("{}: {error}", file_name(name, true)))?,
     };
     let parts = parts.filter(|parts| !parts.files.is_empty());
     let file = dir.identity(&path).map(|identity| Found { path: path.clone(), identity });
     match (file, parts) {
-        (Some(_), Some(_)) => {
-            Err(format!("{path} and {directory} are both there; remove one of the two"))
-        }
+        (Some(_), Some(_)) => Err(both_are_there(name)),
         (Some(file), None) => {
             Ok(Candidate { name: name.clone(), files: vec![file], directory: None })
         }
@@ -88,14 +86,26 @@ fn look_at(
     if let Some(problem) = &directory.problem {
         return Err(format!("{shown} {problem}"));
     }
-    // Parts of an earlier run, which a writer that does not empty the directory leaves.
+    // What a writer leaves that does not empty the directory: models and tests that read it saw those rows.
     let is_left = |part: &&Found| match claim.window {
         Some((from, _)) if !claim.keeps_parts => part.identity.modified() < from,
         _ => false,
     };
-    let parts: Vec<&Found> = found.files.iter().filter(|part| !is_left(part)).collect();
-    if parts.is_empty() {
+    let parts: Vec<&Found> = found.files.iter().collect();
+    let left: Vec<&&Found> = parts.iter().filter(|part| is_left(part)).collect();
+    if left.len() == parts.len() {
         return Err(format!("{shown} has no part of the run that claims it; build it again"));
+    }
+    if let Some(first) = left.first() {
+        let more = match left.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        return Err(format!(
+            "{} is not of this run{more}, and what reads the model has its rows: set overwrite: true in its \
+             options (append: true, if old parts are to stay), and build it again with what reads it",
+            first.path
+        ));
     }
     if parts.len() > MOST_PARTS {
         let count = parts.len();

@@ -235,7 +235,7 @@ fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Resu
     let scan = open.scan(|_| false, |_, _| {});
     let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
     let mut there: Vec<String> = scan.candidates.into_iter().map(|found| found.name).collect();
-    there.extend(scan.unseen); // which is said below
+    there.extend(scan.unseen.into_keys()); // which is said below
     there.retain(|name| !is_of_others(name));
     // A file may have gone; a name that nobody knows is a slip of the hand, and would hold everything.
     let is_known = |name: &String| there.contains(name) || models.clone().any(|m| m.name == *name);
