@@ -141,6 +141,15 @@ fn a_script_publishes_its_directory_as_one_build() {
     });
     let (output, _) = stage.publish(&["--build", "one"]);
     assert!(output.code == 1 && output.err.contains("is recorded already"), "{output:?}");
+    assert!(output.err.contains("with other files or results"), "{output:?}");
+    let (_, said) = stage.publish(&["--build", "three"]);
+    let record = || fs::read(stage.root.mart("_builds/three.json")).expect("readable");
+    let (before, (output, again)) = (record(), stage.publish(&["--build", "three"]));
+    assert_eq!(
+        (output.code, &said["already"], &again["already"]),
+        (0, &false.into(), &true.into())
+    );
+    assert!(again["record"] == said["record"] && record() == before, "{again}");
     assert_eq!(stage.publish(&["--build", "../x"]).0.code, 2);
 }
 
@@ -459,16 +468,31 @@ fn a_rollback_is_a_command_and_so_is_its_end() {
     assert_eq!(stage.martd("rollback", &["--release"]).code, 2, "there is none");
     let unknown = stage.martd("rollback", &["zero"]);
     assert!(unknown.code == 2 && unknown.err.contains("the newest are two, one"), "{unknown:?}");
-    let output = stage.martd("rollback", &["one"]);
-    assert_eq!(output.code, 0, "{output:?}");
-    let snapshot = wait_build(&martd, &"one".into());
-    assert_eq!(martd.query("SELECT text FROM mart.a").value(), "one", "{snapshot}");
-    let output = stage.martd("rollback", &["--release"]);
+    let listed = stage.martd("rollback", &[]);
+    let lines: Vec<_> = listed.out.lines().skip(2).collect();
+    assert!(lines[0].starts_with("two ") && lines[0].ends_with("the newest"), "{listed:?}");
+    assert!(
+        lines[1].starts_with("one ") && lines[1].ends_with("can be served again"),
+        "{listed:?}"
+    );
+    let waiting = ["--wait", "--timeout", "60s", "--server", &martd.address];
+    let output = stage.martd("rollback", &[&["on"], &waiting[..]].concat());
+    assert!(
+        output.code == 0 && output.out.contains("build one is served in snapshot"),
+        "{output:?}"
+    );
+    assert_eq!(martd.query("SELECT text FROM mart.a").value(), "one");
+    let listed = stage.martd("rollback", &[]).out;
+    assert!(
+        listed.contains("rolled back to build one, until martd rollback --release"),
+        "{listed}"
+    );
+    let output = stage.martd("rollback", &[&["--release"], &waiting[..]].concat());
     assert!(
         output.code == 0 && output.out.contains("newest build two is served again"),
         "{output:?}"
     );
-    wait_build(&martd, &"two".into());
+    assert!(output.out.contains("build two is served in snapshot"), "{output:?}");
     assert_eq!(martd.query("SELECT text FROM mart.a").value(), "two");
 
     stage.publish(&["--build", "bad", "--fail", "check=no"]);
@@ -478,6 +502,17 @@ fn a_rollback_is_a_command_and_so_is_its_end() {
         output.out.contains("the newest build") && output.out.contains("is held: check"),
         "{output:?}"
     );
+    for build in ["three", "third"] {
+        stage.publish(&["--build", build, "--clear", "check"]);
+        stage.publish(&["--fail", "check=no"]);
+    }
+    let output = stage.martd("rollback", &["th"]);
+    assert!(output.code == 2 && output.err.contains("may be each of third, three"), "{output:?}");
+    // One that no martd has kept does not keep anybody waiting.
+    let late = Martd::start(stage.root.path());
+    let address = ["--server", late.address.as_str(), "--wait", "--timeout", "60s"];
+    let output = stage.martd("rollback", &[&["one"], &address[..]].concat());
+    assert!(output.code == 1 && output.err.contains("cannot be served here"), "{output:?}");
     let held = stage.martd("rollback", &["bad"]);
     assert!(held.code == 2 && held.err.contains("build bad was held itself: check"), "{held:?}");
 }
@@ -527,7 +562,8 @@ fn check_says_which_models_would_be_served() {
             "away",
             json!({"materialized": "external", "location": "elsewhere/away.parquet"}),
         );
-        let by_day = json!({"materialized": "external", "options": {"partition_by": "day"}});
+        let options = json!({"partition_by": "day", "overwrite": true});
+        let by_day = json!({"materialized": "external", "options": options});
         set(manifest, "parts", by_day);
         set(manifest, "_own", json!({"materialized": "external"}));
     });
@@ -544,6 +580,26 @@ fn check_says_which_models_would_be_served() {
         assert!(line.is_some_and(|line| line.contains(text)), "{model}: {text}: {}", good.out);
     }
     assert!(good.out.ends_with("4 models would be served\n"), "{good:?}");
+
+    for (option, text) in [
+        ("overwrite_or_ignore", "overwrite_or_ignore leaves old parts"),
+        ("compression", "fails when its folder is there"),
+    ] {
+        let warned = check(&|manifest| {
+            manifest["nodes"]["operation.martd.martd-on-run-end-0"] =
+                json!({"resource_type": "operation"});
+            let options = json!({"partition_by": "day", option: "true", "overwrite": "false"});
+            let by_day = json!({"materialized": "external", "options": options});
+            set(manifest, "parts", by_day);
+            // A table of that name is not written there by anybody.
+            let of_table = json!({"resource_type": "model", "alias": "orders", "config": {"materialized": "table"}});
+            manifest["nodes"]["model.shop.a_table"] = of_table;
+        });
+        assert_eq!(warned.code, 4, "{warned:?}");
+        let line = warned.out.lines().find(|line| line.starts_with("model.shop.parts"));
+        let line = line.expect("a line");
+        assert!(line.contains(text) && line.ends_with("set overwrite: true"), "{line}");
+    }
 
     let twice = check(&|manifest| {
         manifest["nodes"]["operation.martd.martd-on-run-end-0"] =
