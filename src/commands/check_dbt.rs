@@ -31,13 +31,11 @@ pub(super) fn run(target: &Path, dir: &MartDir) -> ExitCode {
     for output in project.outputs(mart_dir) {
         let (mart, tone, remark) = match (output.mart, output.warning) {
             (Ok(name), warning) => {
-                let (mart, tone) = match warning {
-                    Some(_) => (format!("mart.{name}"), Tone::Warn),
-                    None => (format!("mart.{name}"), Tone::Good),
-                };
+                let tone = if warning.is_some() { Tone::Warn } else { Tone::Good };
+                let mart = format!("mart.{name}");
                 served.insert(name);
                 warns |= warning.is_some();
-                (mart, tone, warning.unwrap_or_default().to_owned())
+                (mart, tone, warning.unwrap_or_default())
             }
             (Err(reason), _) => ("-".to_owned(), Tone::Warn, reason),
         };

@@ -315,7 +315,9 @@ fn a_mart_is_a_file_or_a_directory_and_not_both() {
     let root = stage.root.path().to_str().expect("UTF-8");
     let output = run(&["publish", "--dir", root], &[]);
     assert_eq!(output.code, 1);
-    assert!(output.out.contains("sales.parquet and sales/ are both there"), "{}", output.out);
+    assert!(output.err.contains("sales.parquet and sales/ are both there"), "{}", output.err);
+    let records = fs::read_dir(stage.root.mart("_builds")).expect("readable").count();
+    assert_eq!(records, 1, "a record could vouch for neither");
     let output = run(&["check", root], &[]);
     assert!(output.code == 1 && output.out.contains("are both there"), "{}", output.out);
 

@@ -224,6 +224,8 @@ fn every_dbt_publishes_what_its_build_wrote() {
         assert_eq!((output.code, outstanding(&said)), (0, vec![]), "{version} {output:?}");
         assert_eq!(names(&said["vouched"], "name"), ["customers", "orders"], "{version}");
         assert_eq!(said["build"], results["metadata"]["invocation_id"]);
+        let (output, again) = stage.publish_dbt(&[]);
+        assert_eq!((output.code, &again["already"]), (0, &true.into()), "{output:?}");
         let path =
             stage.root.mart(&format!("_builds/{}.json", said["build"].as_str().expect("id")));
         validate(&path);
@@ -582,8 +584,8 @@ fn check_says_which_models_would_be_served() {
     assert!(good.out.ends_with("4 models would be served\n"), "{good:?}");
 
     for (option, text) in [
-        ("overwrite_or_ignore", "overwrite_or_ignore leaves old parts"),
-        ("compression", "fails when its folder is there"),
+        ("overwrite_or_ignore", "partition_by with overwrite_or_ignore leaves old parts"),
+        ("compression", "partition_by without overwrite or append fails when its folder is there"),
     ] {
         let warned = check(&|manifest| {
             manifest["nodes"]["operation.martd.martd-on-run-end-0"] =

@@ -215,6 +215,9 @@ fn equal_bytes_of_a_new_build_are_told_at_once() {
     assert_eq!(after["id"], before["id"]);
     assert_eq!(martd.get("/v1/snapshot?build=two").status, 200);
     assert_eq!(after["marts"][0]["invocation_id"], "two");
+    // The page does not tell of a publish in which no mart has changed.
+    let page = martd.get("/").body;
+    assert_eq!(page.matches("published generation").count(), 1, "{page}");
 }
 
 #[test]

@@ -6,7 +6,11 @@
   {% endif %}
   {% set options = node.config.get('options') or {} %}
   {% set location = martd.location(node) %}
-  {% set is_folder = options.get('partition_by') or options.get('per_thread_output') or options.get('file_size_bytes') %}
+  {% set folder_options = [] %}
+  {% for option in ['partition_by', 'per_thread_output', 'file_size_bytes'] if options.get(option) %}
+    {% do folder_options.append(option) %}
+  {% endfor %}
+  {% set is_folder = folder_options | length > 0 %}
   {% set path = location[martd.root() | length:].lstrip('/') if location.startswith(martd.root()) else '' %}
   {% set file = location.split('/')[-1] %}
   {% set format = options.get('format') or node.config.get('format') or (file.split('.')[-1] if '.' in file else 'parquet') %}
@@ -26,13 +30,13 @@
   {% set name = none if reason else path if is_folder else path[:-8] %}
 
   {% set warning = none %}
-  {% if options.get('partition_by') and not martd.is_set(options.get('overwrite')) and not martd.is_set(options.get('append')) %}
+  {% if is_folder and not martd.is_set(options.get('overwrite')) and not martd.is_set(options.get('append')) %}
     {% if martd.is_set(options.get('overwrite_or_ignore')) %}
-      {% set warning = 'has partition_by with overwrite_or_ignore, which leaves old parts that a run fails for' %}
+      {% set warning = 'with overwrite_or_ignore, which leaves old parts that a run fails for' %}
     {% else %}
-      {% set warning = 'has partition_by without overwrite or append, which fails when its folder is there' %}
+      {% set warning = 'without overwrite or append, which fails when its folder is there' %}
     {% endif %}
-    {% set warning = warning ~ ': set overwrite: true in its options' %}
+    {% set warning = 'has ' ~ folder_options[0] ~ ' ' ~ warning ~ ': set overwrite: true in its options' %}
   {% endif %}
   {{ return({
     'location': location, 'path': path, 'format': format, 'is_folder': is_folder, 'name': name, 'reason': reason, 'warning': warning,

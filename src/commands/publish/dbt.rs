@@ -18,6 +18,8 @@ use crate::scan::{CLOCK_TICK, EXTENSION, OpenDir, file_name};
 
 /// Commands that build or test. The others write result files, too, which say nothing of the data.
 const COMMANDS: [&str; 6] = ["build", "run", "test", "seed", "snapshot", "retry"];
+/// The options with which DuckDB's COPY writes a directory.
+const FOLDER_OPTIONS: [&str; 3] = ["partition_by", "per_thread_output", "file_size_bytes"];
 /// The post-hook of the dbt package, as models call it.
 const EXPORT: &str = "martd.export(";
 /// dbt's messages can hold a whole statement.
@@ -107,7 +109,7 @@ pub(in crate::commands) struct Output {
     /// The mart that it would be, or why it would be none.
     pub(in crate::commands) mart: Result<String, String>,
     /// What its options will bring about.
-    pub(in crate::commands) warning: Option<&'static str>,
+    pub(in crate::commands) warning: Option<String>,
     /// Whether it is written as a mart, and not by a hook that may be another's.
     is_meant: bool,
 }
@@ -399,9 +401,7 @@ impl Node {
 
     /// Whether it writes a directory of parts.
     fn is_folder(&self) -> bool {
-        ["partition_by", "per_thread_output", "file_size_bytes"]
-            .into_iter()
-            .any(|key| self.option(key))
+        FOLDER_OPTIONS.into_iter().any(|key| self.option(key))
     }
 
     /// Whether an option for DuckDB's COPY is set.
@@ -411,19 +411,18 @@ impl Node {
         option.is_some_and(|said| !said.is_null() && ![json!(false), json!("false")].contains(said))
     }
 
-    fn warning(&self) -> Option<&'static str> {
-        let has = |key| self.option(key);
-        if !has("partition_by") || has("overwrite") || has("append") {
+    /// What will go wrong when it is built again.
+    fn warning(&self) -> Option<String> {
+        let has = |key: &str| self.option(key);
+        let key = FOLDER_OPTIONS.into_iter().find(|key| has(key))?;
+        if has("overwrite") || has("append") {
             return None;
         }
-        Some(match has("overwrite_or_ignore") {
-            true => {
-                "overwrite_or_ignore leaves old parts, and a run that does is held: set overwrite: true"
-            }
-            false => {
-                "partition_by without overwrite or append fails when its folder is there: set overwrite: true"
-            }
-        })
+        let what = match has("overwrite_or_ignore") {
+            true => "with overwrite_or_ignore leaves old parts, and a run that does is held",
+            false => "without overwrite or append fails when its folder is there",
+        };
+        Some(format!("{key} {what}: set overwrite: true"))
     }
 
     fn only_warns(&self) -> bool {

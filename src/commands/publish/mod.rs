@@ -258,7 +258,7 @@ fn publish(
     if before.is_none() && records.path(&id).exists() {
         return Err(format!("build {id} has a record already, which is not good; remove it"));
     }
-    let outcomes = hashing::look(&plan.claims, &id, dir);
+    let outcomes = hashing::look(&plan.claims, &id, dir)?;
     let mut marts = Vec::new();
     for (claim, outcome) in plan.claims.into_iter().zip(outcomes) {
         let node = claim.model.node().to_owned();
