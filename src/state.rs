@@ -123,7 +123,12 @@ impl StateDir {
         self.pinned(budget, |_| true, "restored the last snapshot")
     }
 
-    /// The same for what was served of a build.
+    /// Why it is not known what is kept.
+    pub fn problem(&self) -> Option<String> {
+        self.manifest().err()
+    }
+
+    /// The same as `restore` for what was served of a build.
     pub fn build(&self, id: &str, budget: &Arc<Budget>) -> Option<Target> {
         self.pinned(
             budget,

@@ -108,6 +108,9 @@ fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
     if let Some(held) = &inspection.held {
         text.push_str(&format!("held: {}\n", held.reason));
     }
+    if let Some(problem) = &inspection.unknown_state {
+        text.push_str(&format!("the state directory (MARTD_STATE_DIR) is left out: {problem}\n"));
+    }
     if !inspection.recorded {
         text.push_str(FILES);
     }

@@ -61,30 +61,45 @@ pub struct Cli {
 pub enum Command {
     /// Watch PARQUET_DIR/mart and serve it (the default), or what PATH names
     Serve(Box<serve::ServeCommand>),
-    /// Show what would be served and what is wrong, without a running martd. Exit code: 1 when a file
-    /// is rejected, a build is held, or nothing would be served, 4 when files are of no finished build; of a
-    /// dbt project 1 when it lacks something, 4 when an option will go wrong
+    /// Show what would be served and what is wrong, without a running martd
+    ///
+    /// Exit code: 1 when a file is rejected, a build is held, or nothing would be served, 4 when files
+    /// are of no finished build; of a dbt project 1 when it lacks something, 4 when an option will go
+    /// wrong
     Check(check::CheckArgs),
-    /// Ask a running martd. Exit code: 1 when it refuses the statement or fails, 3 when none answers
+    /// Ask a running martd
+    ///
+    /// Exit code: 1 when it refuses the statement or fails, 3 when none answers
     Query(query::QueryArgs),
-    /// Show how old each mart is. Exit code: 0 pass, 4 warn, 1 error, 3 when no martd answers
+    /// Show how old each mart is
+    ///
+    /// Exit code: 0 pass, 4 warn, 1 error, 3 when no martd answers
     Freshness(freshness::FreshnessArgs),
-    /// Vouch for marts, so that martd serves them together. Exit code: 0 recorded, 1 a file was refused (the
-    /// record says so and holds), or nothing could be recorded, 2 wrong usage, 4 there was nothing to vouch
-    /// for; with --wait as `wait`
+    /// Vouch for marts, so that martd serves them together
+    ///
+    /// Exit code: 0 recorded, 1 a file was refused (the record says so and holds), or nothing could be
+    /// recorded, 2 wrong usage, 4 there was nothing to vouch for; with --wait as `wait`
     Publish(Box<publish::PublishArgs>),
-    /// Serve an earlier build again, on every martd that has kept it, until --release; without BUILD, list
-    /// the builds. Exit code: 0 recorded, 1 it cannot be, 2 there is no such build; with --wait as `wait`
+    /// Serve an earlier build again, on every martd that has kept it, until --release; without BUILD,
+    /// list the builds
+    ///
+    /// Exit code: 0 recorded, 1 it cannot be, 2 there is no such build; with --wait as `wait`
     Rollback(rollback::RollbackArgs),
-    /// Wait until a dbt build is served. Exit code: 0 it is, 1 it is held, 3 neither in time
+    /// Wait until a dbt build is served
+    ///
+    /// Exit code: 0 it is, 1 it is held, 3 neither in time
     Wait(wait::WaitArgs),
-    /// Ask /readyz, for containers. Exit code: 0 ready, 1 not, or no answer
+    /// Ask /readyz, for containers
+    ///
+    /// Exit code: 0 ready, 1 not, or no answer
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Create PARQUET_DIR/mart and the folder of DUCKDB_PATH. Exit code: 1 when that needs rights that
-    /// this user does not have
+    /// Create PARQUET_DIR/mart and the folder of DUCKDB_PATH
+    ///
+    /// Exit code: 1 when that needs rights that this user does not have
     Bootstrap(bootstrap::BootstrapArgs),
-    /// Print the patch with which a dbt project is served as whole builds. Exit code: 0 it is all that
-    /// is needed, 4 more is, as standard error says
+    /// Print the patch with which a dbt project is served as whole builds
+    ///
+    /// Exit code: 0 it is all that is needed, 4 more is, as standard error says
     Init(init::InitArgs),
     /// Print what completes martd's commands in a shell
     Completions {

@@ -68,6 +68,8 @@ pub struct Inspection {
     pub ignored: Vec<Remark>,
     /// Why the newest files would not be served.
     pub held: Option<Hold>,
+    /// Why what the state directory keeps is not known.
+    pub unknown_state: Option<String>,
     /// Whether there is a ledger.
     pub recorded: bool,
     /// Whether the ledger vouches for what would be served.
@@ -160,6 +162,7 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
         landing: files.landing().collect(),
         ignored: files.ignored().to_vec(),
         held: decision.held,
+        unknown_state: kept.problem,
         recorded: files.ledger().is_some(),
         verified,
     })
@@ -170,6 +173,7 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
 struct Last {
     published: Option<Target>,
     kept: Kept,
+    problem: Option<String>,
 }
 
 impl Last {
@@ -177,6 +181,7 @@ impl Last {
         let Some(dir) = &intake.state_dir else { return Self::default() };
         let (state, budget) = (Arc::new(StateDir::view(dir)), Budget::new(intake.pin_bytes));
         let published = state.restore(&budget);
+        let problem = state.problem();
         let mut kept = Kept::new(Some(state));
         kept.look(files.ledger(), &[], &budget);
         let versions = || published.iter().chain(kept.target()).flat_map(Target::versions);
@@ -186,7 +191,7 @@ impl Last {
                 let _ = version.table.set(Arc::clone(table)); // each is there once
             }
         }
-        Self { published, kept }
+        Self { published, kept, problem }
     }
 }
 

@@ -118,6 +118,10 @@ fn check_knows_what_the_state_directory_keeps() {
             martd.wait_exit();
         }
     }
+    let other = tempfile::tempdir().expect("a temporary directory");
+    fs::write(other.path().join("snapshot.json"), "{}").expect("write");
+    let (_, _, out) = check(&[("MARTD_STATE_DIR", text(other.path()))]);
+    assert!(out.contains("is left out: snapshot.json does not parse"), "{out}");
     let (code, words, out) = check(&[]);
     assert_eq!(
         (code, words[1..3].join(" "), &*words[3]),
@@ -139,6 +143,7 @@ fn check_knows_what_the_state_directory_keeps() {
 
 #[test]
 fn short_help_is_shorter_than_help() {
+    assert!(!run(&["-h"], &[]).out.contains("Exit code:"));
     for command in [&["serve"][..], &["check"], &[]] {
         let help = |flag| run(&[command, &[flag]].concat(), &[]).out;
         let (short, long) = (help("-h"), help("--help"));
