@@ -146,6 +146,16 @@ pub struct Held {
     pub since: Timestamp,
 }
 
+impl Held {
+    /// A hold that takes the place of another, or of none. It goes on since that one began, unless somebody
+    /// rolled back or ended that meanwhile.
+    pub(crate) fn after(before: Option<Self>, hold: Hold) -> Self {
+        let goes_on = before.filter(|before| before.hold.rollback == hold.rollback);
+        let since = hold.rolled_back_at.or(goes_on.map(|before| before.since));
+        Self { since: since.unwrap_or_else(Timestamp::now), hold }
+    }
+}
+
 /// A snapshot that was replaced and can still be read by its id.
 #[derive(Debug, Clone)]
 pub struct Retained {
@@ -204,10 +214,7 @@ impl State {
     }
 
     fn is_under_way(&self, hold: &Hold) -> bool {
-        let is_reading = self.building.0 > 0 || !self.landing.is_empty();
-        hold.outstanding.is_empty()
-            && hold.rollback.is_none()
-            && (!hold.is_incomplete || is_reading)
+        hold.is_under_way(self.building.0 > 0 || !self.landing.is_empty())
     }
 
     /// Whether nobody could tell the two apart.

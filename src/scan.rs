@@ -5,7 +5,7 @@
 //! opened but symbolic links and directories. What is never a mart is sorted out here by name and type; whether a
 //! candidate's bytes are whole is [`crate::marts::build`]'s question.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -155,8 +155,8 @@ pub struct Scan {
     pub ignored: Vec<Remark>,
     /// Files whose names keep them from being served, and those that cannot be looked at.
     pub rejected: Vec<Remark>,
-    /// The names of marts that are there but cannot be looked at: nothing is known of them.
-    pub unseen: Vec<String>,
+    /// The marts that are there and of which nothing can be known, and why.
+    pub unseen: BTreeMap<String, String>,
 }
 
 /// The mart directory, opened: names in it are looked up in this very directory, even when the
@@ -312,8 +312,7 @@ impl OpenDir {
                     continue;
                 }
                 Err(StatError::Failed(error)) => {
-                    scan.rejected.push(remark(name, &format!("cannot be looked at: {error}")));
-                    scan.unseen.push(stem.to_owned());
+                    scan.cannot_see(stem, name, format!("cannot be looked at: {error}"));
                     claim(stem);
                     continue;
                 }
@@ -358,9 +357,8 @@ impl OpenDir {
             }
             Ok(Some(candidate)) => scan.candidates.push(candidate),
             Err(error) => {
-                scan.rejected
-                    .push(remark(&file_name(name, true), &format!("cannot be looked at: {error}")));
-                scan.unseen.push(name.to_owned());
+                let reason = format!("cannot be looked at: {error}");
+                scan.cannot_see(name, &file_name(name, true), reason);
             }
         }
     }
@@ -405,13 +403,21 @@ impl Scan {
         self.candidates
             .retain(|candidate| !(candidate.files.is_empty() && files.contains(&candidate.name)));
         for name in files.intersection(&of(self, true)) {
-            let (file, directory) = (file_name(name, false), file_name(name, true));
-            let reason = format!("{file} and {directory} are both there; remove one of the two");
-            self.rejected.push(Remark { file: directory, reason });
-            self.unseen.push(name.clone());
+            self.cannot_see(name, &file_name(name, true), both_are_there(name));
             self.candidates.retain(|candidate| candidate.name != *name);
         }
     }
+
+    fn cannot_see(&mut self, mart: &str, file: &str, reason: String) {
+        self.rejected.push(remark(file, &reason));
+        self.unseen.insert(mart.to_owned(), reason);
+    }
+}
+
+/// What is wrong with a mart that is there both as a file and as a directory.
+pub fn both_are_there(mart: &str) -> String {
+    let (file, directory) = (file_name(mart, false), file_name(mart, true));
+    format!("{file} and {directory} are both there: remove the one that is not written any more")
 }
 
 enum Name<'n> {

@@ -22,7 +22,7 @@ use crate::ledger::Ledger;
 use crate::mart_pin::{MartPin, PinnedFile};
 use crate::marts::build::SCRATCH_PREFIX;
 use crate::pin::{Budget, Pin};
-use crate::publish::{Chosen, Target, Version};
+use crate::publish::{Chosen, Target, Version, vouching};
 
 const MANIFEST: &str = "snapshot.json";
 const LOCK: &str = "lock";
@@ -36,8 +36,8 @@ pub struct StateDir {
     path: PathBuf,
     /// How many builds are kept, the served one among them.
     keep_builds: usize,
-    /// Held as long as this lives.
-    _lock: File,
+    /// Held as long as this lives, by whoever writes here.
+    _lock: Option<File>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,10 +90,6 @@ impl Kept {
             marts: marts.collect(),
         }
     }
-
-    fn is_of(&self, build: &str) -> bool {
-        self.verified && self.ledger.as_ref().is_some_and(|ledger| ledger.invocation_id == build)
-    }
 }
 
 impl StateDir {
@@ -108,12 +104,17 @@ impl StateDir {
             rustix::io::Errno::WOULDBLOCK => io::Error::other("another martd has it"),
             other => other.into(),
         })?;
-        let state = Self { path: path.to_owned(), keep_builds, _lock: lock };
+        let state = Self { keep_builds, _lock: Some(lock), ..Self::view(path) };
         // A martd that is killed between making a builder's folder and starting it leaves it behind.
         for left in fs::read_dir(path)?.filter_map(Result::ok).filter(is_scratch) {
             let _ = fs::remove_dir_all(left.path()); // it may be on its way already
         }
         Ok(state)
+    }
+
+    /// The same to be read alone, also while a martd has it.
+    pub fn view(path: &Path) -> Self {
+        Self { path: path.to_owned(), keep_builds: 0, _lock: None }
     }
 
     /// The snapshot that was published last, pinned again. `None`, with a line in the log, when there
@@ -122,9 +123,18 @@ impl StateDir {
         self.pinned(budget, |_| true, "restored the last snapshot")
     }
 
-    /// The same for what was served of a build.
+    /// Why it is not known what is kept.
+    pub fn problem(&self) -> Option<String> {
+        self.manifest().err()
+    }
+
+    /// The same as `restore` for what was served of a build.
     pub fn build(&self, id: &str, budget: &Arc<Budget>) -> Option<Target> {
-        self.pinned(budget, |kept| kept.is_of(id), "the build was kept")
+        self.pinned(
+            budget,
+            |kept| vouching(kept.ledger.as_ref(), kept.verified) == Some(id),
+            "the build was kept",
+        )
     }
 
     fn pinned(

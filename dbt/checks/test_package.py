@@ -127,6 +127,16 @@ class Package(unittest.TestCase):
         self.assertEqual({result["id"] for result in retried["results"]}, set(failed(record)))
         self.assertEqual(failed(retried), {})
 
+    def test_the_log_says_that_a_build_is_held(self):
+        self.assertNotIn("held", self.log)
+        said = self.shop.dbt("run")
+        self.assertRegex(said, r"build \S+ with 2 marts, held: 5 tests have not run since: run dbt test")
+        self.shop.write("models/orders.sql", "select error('no') as order_id")
+        said = self.shop.dbt("build", fails=True)
+        self.assertRegex(said, rf"build \S+ with 0 marts, held: {ORDERS} has not succeeded \(and \d more\)")
+        said = self.shop.dbt("build", "--empty", fails=True)
+        self.assertRegex(said, r"held: \S+ has not succeeded")
+
     def test_fail_fast_tells_what_did_not_run(self):
         self.shop.write("models/orders.sql", "select error('no') as order_id")
         self.shop.dbt("build", "--fail-fast", fails=True)

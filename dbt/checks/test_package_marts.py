@@ -26,6 +26,8 @@ MODELS = {
     "models/as_json.sql": "{{ config(location='../data/mart/as_json.json') }} select 1 as x",
     "models/replaced.sql": "{{ config(options={'partition_by': 'part', 'overwrite': 'true'}) }} " + PARTS,
     "models/ignored.sql": "{{ config(options={'partition_by': 'part', 'overwrite_or_ignore': 'true'}) }} " + PARTS,
+    "models/careless.sql": "{{ config(options={'partition_by': 'part', 'overwrite': 'false'}) }} " + PARTS,
+    "models/kept.sql": "{{ config(options={'partition_by': 'part', 'append': true}) }} " + PARTS,
     "models/parted_table.sql": "{{ config(materialized='table', options={'partition_by': 'part', 'overwrite': 'true'}, %s) }} " % EXPORT + PARTS,
     "models/no_parts.sql": "{{ config(options={'partition_by': 'part', 'overwrite': 'true'}) }} select 1 as x, 2 as part where false",
     "snapshots/history.yml": json.dumps({
@@ -37,7 +39,7 @@ MODELS = {
     }),
 }
 FILES = {"a_table", "a_view", "customers", "custom", "elsewhere", "growing", "history", "nested", "orders", "python", "raw_customers", "renamed"}
-FOLDERS = {"replaced", "ignored", "parted_table", "no_parts"}
+FOLDERS = {"replaced", "ignored", "careless", "kept", "parted_table", "no_parts"}
 MEDDLE = """
 import os, time
 from pathlib import Path
@@ -96,18 +98,56 @@ class Marts(unittest.TestCase):
                 self.assertRegex(self.log, f"martd: model.shop.{model} writes \\S+, which is not served: {reason}")
         self.assertNotIn("a_table_alone writes", self.log)
 
-    def test_parts_of_an_earlier_run_are_not_recorded(self):
+    def test_a_rewritten_mart_has_the_parts_of_its_run(self):
         shop = self.shop.copy()
-        shop.dbt("run", "--select", "replaced", "ignored", "parted_table", "growing", variables={"parts": 2, "day": 2})
+        shop.dbt("run", "--select", "replaced", "parted_table", "growing", variables={"parts": 2, "day": 2})
         recorded = marts(shop.last)
-        parts = {f"part={part}" for part in range(2)}
-        for name in ("replaced", "ignored", "parted_table"):
+        for name in ("replaced", "parted_table"):
             with self.subTest(name):
                 self.assertTrue(as_named(shop, recorded[name]))
-                self.assertEqual({file["path"].split("/")[1] for file in recorded[name]["files"]}, parts)
-        self.assertTrue(list((shop.marts / "ignored/part=2").iterdir()), "dbt-duckdb has left the third part")
+                self.assertEqual({file["path"].split("/")[1] for file in recorded[name]["files"]}, {"part=0", "part=1"})
         # Only the database keeps the day before, and the file has what the table has.
         self.assertEqual(shop.rows("growing.parquet"), [(1,), (2,)])
+
+    def test_parts_that_a_run_did_not_write_fail_it(self):
+        """What reads the mart in dbt sees them, so what is built on it is of other rows than the mart would be."""
+        shop = self.shop.copy()
+        shop.write("models/total.sql", "select count(*) as rows from {{ ref('ignored') }}")
+        said = shop.dbt("run", "--select", "ignored", "total", fails=True, variables={"parts": 2})
+        self.assertEqual(shop.rows("total.parquet"), [(8,)], "six rows, and two of the part that was left")
+        left = "ignored/part=2/data_0.parquet is not of this run"
+        self.assertIn(left, said)
+        self.assertIn("held: model.shop.ignored", said)
+        self.assertEqual((set(marts(shop.last)), list(failed(shop.last))), ({"total"}, ["model.shop.ignored"]))
+        self.assertIn(left, failed(shop.last)["model.shop.ignored"])
+        self.assertIn("overwrite: true", failed(shop.last)["model.shop.ignored"])
+        # With `append` they are meant to stay, and all parts are the mart.
+        shop.replace("models/ignored.sql", "overwrite_or_ignore", "append")
+        shop.dbt("run", "--select", "ignored", "total", variables={"parts": 2})
+        named = [file["path"] for file in marts(shop.last)["ignored"]["files"]]
+        self.assertEqual(sorted(named), sorted(path for path in shop.files() if path.startswith("ignored/")))
+        shop.replace("models/ignored.sql", "append", "overwrite")
+        shop.dbt("run", "--select", "ignored", "total", variables={"parts": 2})
+        self.assertEqual((failed(shop.last), shop.rows("total.parquet")), ({}, [(6,)]))
+
+    def test_options_that_go_wrong_later_are_said_first(self):
+        self.assertRegex(self.log, "martd: model.shop.ignored has partition_by with overwrite_or_ignore, .*overwrite: true")
+        self.assertRegex(self.log, "martd: model.shop.careless has partition_by without overwrite or append, .*overwrite: true")
+        for name in ("replaced", "parted_table", "no_parts", "kept"):
+            self.assertNotIn(f"{name} has partition_by", self.log)
+
+    def test_a_file_beside_its_directory(self):
+        """As when a model gets `partition_by`. The record is good, and martd serves it when one of the two is gone."""
+        shop = self.shop.copy()
+        (shop.marts / "replaced.parquet").write_bytes((shop.marts / "nested.parquet").read_bytes())
+        said = shop.dbt("run", "--select", "replaced", fails=True)
+        self.assertIn("replaced.parquet and replaced/ are both there: remove replaced.parquet", said)
+        self.assertEqual((set(marts(shop.last)), failed(shop.last)), ({"replaced"}, {}))
+        (shop.marts / "replaced.parquet").unlink()
+        (shop.marts / "nested/x=1").mkdir(parents=True)
+        (shop.marts / "nested/x=1/data_0.parquet").write_bytes((shop.marts / "nested.parquet").read_bytes())
+        said = shop.dbt("run", "--select", "nested", fails=True)
+        self.assertIn("nested.parquet and nested/ are both there: remove nested/", said)
 
     def test_upstream_of_every_kind_in_an_empty_database(self):
         shop = self.shop.copy()

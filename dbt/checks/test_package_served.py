@@ -106,14 +106,16 @@ class Served(unittest.TestCase):
         for name, option in marts.items():
             config = f"options={{'partition_by': 'part', '{option}': 'true'}}"
             self.shop.write(f"models/{name}.sql", f"{{{{ config({config}) }}}} {rows}")
+        self.shop.write("models/total.sql", "select count(*)::int as rows from {{ ref('ignored') }}")
         nothing = "{{ config(options={'partition_by': 'part', 'overwrite': 'true'}) }} select 1 as x, 2 as part where false"
         self.shop.write("models/nothing.sql", nothing)
-        parts = {1: 3, 2: 2, 3: 4, 4: 1}
+        # The third has fewer parts than the one before, and leaves old ones where they are not overwritten.
+        parts = {1: 2, 2: 3, 3: 2, 4: 1}
         summary = " union all ".join(
             f"select '{name}' as mart, min(generation)::int as low, max(generation)::int as high, count(*)::int as rows, "
             f"count(distinct part)::int as parts from mart.{name}"
             for name in marts
-        )
+        ) + " union all select 'total', null, null, rows, null from mart.total"
         is_over, seen, torn = threading.Event(), [], []
 
         def read():
@@ -121,6 +123,7 @@ class Served(unittest.TestCase):
                 answer = self.daemon.query(summary)
                 first = answer[0]["low"]
                 whole = [{"mart": name, "low": first, "high": first, "rows": 12, "parts": parts[first]} for name in marts]
+                whole.append({"mart": "total", "low": None, "high": None, "rows": 12, "parts": None})
                 if sorted(answer, key=str) != sorted(whole, key=str) or seen and first < seen[-1]:
                     torn.append(answer)
                 seen.append(first)
@@ -128,20 +131,43 @@ class Served(unittest.TestCase):
         reader = threading.Thread(target=read)
         self.addCleanup(is_over.set)
         for generation, count in parts.items():
-            self.shop.dbt("run", "--select", *marts, "nothing", variables={"generation": generation, "parts": count})
+            leaves_some = generation == 3
+            if generation == 4:
+                self.shop.replace("models/ignored.sql", "overwrite_or_ignore", "overwrite")
+            self.shop.dbt(
+                "run", "--select", *marts, "total", "nothing", fails=leaves_some,
+                variables={"generation": generation, "parts": count},
+            )
+            if leaves_some:
+                self.assertIn("model.shop.ignored", self.held())
+                message = self.daemon.get("/v1/snapshot")["held"]["outstanding"][0]["message"]
+                self.assertIn("ignored/part=2/data_0.parquet is not of this run", message)
+                self.assertIn("overwrite: true", message)
+                continue
             self.assert_served()
-            self.assertEqual({row["low"] for row in self.daemon.query(summary)}, {generation})
+            self.assertEqual({row["low"] for row in self.daemon.query(summary)}, {generation, None})
             if generation == 1:
                 reader.start()
         is_over.set()
         reader.join()
         self.assertEqual(torn, [])
-        self.assertEqual(set(seen), set(parts))
+        self.assertEqual(set(seen), {1, 2, 4})
         self.assertEqual(self.daemon.query("select count(*)::int as n from mart.nothing"), [{"n": 0}])
-        left = self.shop.marts / "ignored/part=3"
-        self.assertTrue(list(left.iterdir()), "dbt-duckdb has left it, and it is not the mart")
         state = self.daemon.get("/v1/snapshot")
         self.assertEqual((state["held"], state["landing"], state["rejected"]), (None, [], []))
+
+    def test_a_file_that_becomes_a_directory(self):
+        self.shop.write("models/sales.sql", "select 1 as x, 1 as part")
+        self.shop.dbt("run", "--select", "sales")
+        self.assert_served()
+        self.shop.write("models/sales.sql", "{{ config(options={'partition_by': 'part', 'overwrite': true}) }} select 2 as x, 1 as part")
+        self.shop.dbt("run", "--select", "sales", fails=True)
+        reason = "sales.parquet and sales/ are both there: remove the one that is not written any more"
+        self.assertIn(reason, self.held())
+        self.assertEqual(self.daemon.query("select x from mart.sales"), [{"x": 1}])
+        (self.shop.marts / "sales.parquet").unlink()
+        self.assert_served()
+        self.assertEqual(self.daemon.query("select x from mart.sales"), [{"x": 2}])
 
 
 if __name__ == "__main__":

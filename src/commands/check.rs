@@ -8,9 +8,10 @@ use clap::Args;
 
 use super::check_dbt;
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, EXIT_USAGE, complain, print};
+use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, complain, print, unreadable};
 use crate::limits::{self, Shares};
 use crate::mart_dir::MartDir;
+use crate::publish::Hold;
 use crate::refresh::{Inspected, Inspection, inspect};
 use crate::scan::Fault;
 use crate::settings::SourceArgs;
@@ -42,21 +43,25 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     };
     let dir = &intake.dir;
     if let Some(target) = args.dbt_target {
-        return check_dbt::run(&target, dir.path());
+        return check_dbt::run(&target, dir);
     }
     let inspection = match inspect(&intake) {
         Ok(inspection) => inspection,
         Err(error) => {
-            let advice = dir.advice().is_none().then_some("; `martd bootstrap` creates it");
-            let problem = dir.unreadable(&error) + advice.unwrap_or_default();
-            return complain(&problem, EXIT_NO);
+            return complain(&unreadable(dir, &error, "`martd bootstrap` creates it"), EXIT_NO);
         }
     };
     let shown = dir.path().display().to_string();
     print(&report(&inspection, &shown, colours()));
     let serves = inspection.marts.iter().any(|mart| mart.served);
-    let good = serves && inspection.rejected.is_empty();
-    if good { ExitCode::SUCCESS } else { EXIT_NO.into() }
+    let is_reading = !inspection.landing.is_empty();
+    let is_held_back = |held: &Hold| !held.is_under_way(is_reading);
+    match &inspection.held {
+        _ if !serves || !inspection.rejected.is_empty() => EXIT_NO.into(),
+        Some(held) if is_held_back(held) => EXIT_NO.into(),
+        Some(_) => EXIT_WARN.into(),
+        None => ExitCode::SUCCESS,
+    }
 }
 
 fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
@@ -77,13 +82,14 @@ fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
             mart.rows.into(),
             ByteSize::b(mart.bytes).into(),
             mart.modified.strftime("%F %T UTC").into(),
-            mart.invocation_id.as_deref().unwrap_or("-").into(),
-            waiting_for(inspection, &mart.file).into(),
+            mart.build.as_deref().unwrap_or("-").into(),
+            Cell::remark(waiting_for(inspection, &mart.file)),
         ]);
     }
     let mut fault = |fault: &Fault, word: &str, tone: Tone| {
         let mut cells = vec![fault.file.as_str().into(), Cell::new(word, tone)];
-        cells.extend(["", "", "", "", fault.reason.as_str()].map(Cell::from));
+        cells.extend(["", "", "", ""].map(Cell::from));
+        cells.push(Cell::remark(&fault.reason));
         table.row(cells);
     };
     for landing in &inspection.landing {
@@ -94,12 +100,16 @@ fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
     }
     for ignored in &inspection.ignored {
         let mut cells = vec![ignored.file.as_str().into(), Cell::new("ignored", Tone::Dim)];
-        cells.extend(["", "", "", "", ignored.reason.as_str()].map(Cell::from));
+        cells.extend(["", "", "", ""].map(Cell::from));
+        cells.push(Cell::remark(&ignored.reason));
         table.row(cells);
     }
     let mut text = table.render(colours);
     if let Some(held) = &inspection.held {
         text.push_str(&format!("held: {}\n", held.reason));
+    }
+    if let Some(problem) = &inspection.unknown_state {
+        text.push_str(&format!("the state directory (MARTD_STATE_DIR) is left out: {problem}\n"));
     }
     if !inspection.recorded {
         text.push_str(FILES);
@@ -115,6 +125,7 @@ fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
 
 fn fate(mart: &Inspected, verified: bool) -> (&'static str, Tone) {
     match (mart.served, mart.orphan, verified) {
+        (true, ..) if !mart.is_newest => ("served (as last)", Tone::Warn),
         (true, true, _) => ("served (orphan)", Tone::Warn),
         (true, false, true) => ("served", Tone::Good),
         (true, false, false) => ("served unverified", Tone::Warn),

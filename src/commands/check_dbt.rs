@@ -1,14 +1,15 @@
 //! `martd check --dbt-target`: which models of a dbt project would be marts, and what it lacks to be
 //! published as whole builds. Nothing is run and no file is read but dbt's manifest.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::publish::Project;
 use super::records::Records;
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, complain, print};
+use super::{EXIT_NO, EXIT_WARN, complain, print};
+use crate::mart_dir::MartDir;
 
 const NO_PACKAGE: &str = "the project does not use the dbt package `martd`, so its files are not published as \
                           whole builds: `martd init --dbt DIR` prints the lines to add. Or run `martd publish \
@@ -16,7 +17,8 @@ const NO_PACKAGE: &str = "the project does not use the dbt package `martd`, so i
 const NO_MART: &str = "no model would be served: make the marts external, or give them the post-hook \
                        {{ martd.export() }}; `martd init --dbt DIR` prints the lines to add\n";
 
-pub(super) fn run(target: &Path, mart_dir: &Path) -> ExitCode {
+pub(super) fn run(target: &Path, dir: &MartDir) -> ExitCode {
+    let mart_dir = dir.path();
     let project = match Project::read(target) {
         Ok(project) => project,
         Err(problem) => {
@@ -25,42 +27,47 @@ pub(super) fn run(target: &Path, mart_dir: &Path) -> ExitCode {
     };
     let mut table =
         TextTable::new([("model", false), ("is", false), ("served as", false), ("", false)]);
-    let mut writers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut served, mut warns) = (BTreeSet::new(), false);
     for output in project.outputs(mart_dir) {
-        let (mart, tone, reason) = match output.mart {
-            Ok(name) => {
+        let (mart, tone, remark) = match (output.mart, output.warning) {
+            (Ok(name), warning) => {
+                let tone = if warning.is_some() { Tone::Warn } else { Tone::Good };
                 let mart = format!("mart.{name}");
-                writers.entry(name).or_default().push(output.id.clone());
-                (mart, Tone::Good, String::new())
+                served.insert(name);
+                warns |= warning.is_some();
+                (mart, tone, warning.unwrap_or_default())
             }
-            Err(reason) => ("-".to_owned(), Tone::Warn, reason),
+            (Err(reason), _) => ("-".to_owned(), Tone::Warn, reason),
         };
         table.row(vec![
             output.id.into(),
             output.materialized.into(),
             Cell::new(mart, tone),
-            reason.into(),
+            Cell::remark(&remark),
         ]);
     }
     let mut text = table.render(colours());
-    let twice = || writers.iter().filter(|(_, models)| models.len() > 1);
-    for (name, models) in twice() {
-        let models = models.join(" and ");
-        text.push_str(&format!(
-            "{models} both write mart.{name}: give one another alias or location\n"
-        ));
+    let doubles = project.doubles(mart_dir);
+    for problem in &doubles {
+        text.push_str(&format!("{problem}\n"));
     }
-    let is_recorded = project.uses_package()
-        || Records::read(mart_dir).is_ok_and(|records| records.fold().is_some());
+    let has_records = || {
+        let records = dir.open().and_then(|open| Records::read(mart_dir, &open));
+        records.is_ok_and(|records| records.fold().is_some())
+    };
+    let is_recorded = project.uses_package() || has_records();
     if !is_recorded {
         text.push_str(NO_PACKAGE);
     }
-    text.push_str(&match writers.len() {
+    text.push_str(&match served.len() {
         0 => NO_MART.to_owned(),
         1 => "1 model would be served\n".to_owned(),
         more => format!("{more} models would be served\n"),
     });
     print(&text);
-    let good = is_recorded && !writers.is_empty() && twice().next().is_none();
-    if good { ExitCode::SUCCESS } else { EXIT_NO.into() }
+    match is_recorded && !served.is_empty() && doubles.is_empty() {
+        true if warns => EXIT_WARN.into(),
+        true => ExitCode::SUCCESS,
+        false => EXIT_NO.into(),
+    }
 }

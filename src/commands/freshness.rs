@@ -68,14 +68,24 @@ fn show(document: &Json) {
             mart["rows"].as_u64().map_or_else(|| "-".into(), Cell::from),
         ]);
     }
-    print(&table.render(colours()));
+    let results = document["results"].as_array();
+    if results.is_some_and(|results| !results.is_empty()) {
+        print(&table.render(colours()));
+    }
     let build = match document["build"]["invocation_id"].as_str() {
         Some(id) => format!(", build {}", printable(id, usize::MAX)),
         None => String::new(),
     };
     match document["snapshot"].as_str() {
-        Some(id) => print(&format!("status {}, snapshot {id}{build}\n", text(&document["status"]))),
-        None => print("nothing is served yet\n"),
+        Some(id) => {
+            let status = text(&document["status"]);
+            let unverified = match document["verified"] == false {
+                true => ", UNVERIFIED: no good build vouches for what is served",
+                false => "",
+            };
+            print(&format!("status {status}, snapshot {id}{build}{unverified}\n"));
+        }
+        None => print("nothing is served yet; martd check says what becomes of each file\n"),
     }
     for mart in document["results"].as_array().into_iter().flatten() {
         if let Some(problem) = mart["problem"].as_str() {
@@ -83,8 +93,10 @@ fn show(document: &Json) {
             print(&format!("{}\n", printable(&line, usize::MAX)));
         }
     }
-    if let Some(reason) = document["held"]["reason"].as_str() {
-        print(&format!("held: {}\n", printable(reason, usize::MAX)));
+    for (word, what) in [("held", &document["held"]), ("not served yet", &document["building"])] {
+        if let Some(reason) = what["reason"].as_str() {
+            print(&format!("{word}: {}\n", printable(reason, usize::MAX)));
+        }
     }
 }
 

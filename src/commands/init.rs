@@ -30,17 +30,29 @@ pub struct InitArgs {
 const INSTALLED: &str = "/usr/local/share/martd/dbt";
 
 pub(super) fn run(args: &InitArgs) -> ExitCode {
-    let mut patch =
-        Patch { dir: args.dbt.clone(), text: String::new(), lines: 0, todo: Vec::new() };
+    let mut patch = Patch { dir: args.dbt.clone(), ..Patch::default() };
     if let Err(problem) = patch.make(&args.parquet_dir) {
         return complain(&problem, EXIT_NO);
     }
     print(&patch.text);
     let (dir, marts) = (args.dbt.display(), args.parquet_dir.display());
+    match (patch.lines, patch.todo.is_empty()) {
+        (0, true) => eprintln!("nothing is to be changed: the project has all that is needed"),
+        (0, false) => {}
+        (lines, _) => {
+            eprintln!("{lines} added or changed lines; apply them with: patch -p1 -d {dir}");
+        }
+    }
+    if patch.text.contains(INSTALLED) && !Path::new(INSTALLED).exists() {
+        eprintln!(
+            "the dbt package is not at {INSTALLED}: `make install` puts it there; or write the path where it is"
+        );
+    }
+    for note in &patch.notes {
+        eprintln!("{note}");
+    }
     eprintln!(
-        "{} added or changed lines; apply them with: patch -p1 -d {dir}\n\
-         then: dbt deps && dbt build, and martd serve {marts} (with --state-dir DIR a restart keeps the last good build)",
-        patch.lines
+        "then: dbt deps && dbt build, and martd serve {marts} (with --state-dir DIR a restart keeps the last good build)"
     );
     if patch.todo.is_empty() {
         ExitCode::SUCCESS
@@ -50,6 +62,7 @@ pub(super) fn run(args: &InitArgs) -> ExitCode {
 }
 
 /// What is to be changed in a project.
+#[derive(Default)]
 struct Patch {
     dir: PathBuf,
     text: String,
@@ -57,6 +70,8 @@ struct Patch {
     lines: usize,
     /// What has to be done by hand.
     todo: Vec<String>,
+    /// What else is worth knowing.
+    notes: Vec<String>,
 }
 
 impl Patch {
@@ -115,10 +130,12 @@ impl Patch {
         }
         let old = self.read(file)?;
         let mut yaml = self.read(file)?;
-        let kind = yaml.key(yaml.all(), profile).and_then(|profile| yaml.duckdb_output(profile));
-        match kind {
+        let outputs = old.key(old.all(), profile).map(|profile| old.duckdb_outputs(profile));
+        let outputs = outputs.unwrap_or_default();
+        match outputs.first().copied() {
             Some((output, _)) if yaml.key(yaml.below(output), "external_root").is_some() => {
-                eprintln!("{file} has an external_root already: PARQUET_DIR is the directory above it");
+                let note = "has an external_root already: PARQUET_DIR is the directory above it";
+                self.notes.push(format!("{file} {note}"));
             }
             Some((_, kind)) => {
                 yaml.insert(kind + 1, yaml.indent(kind), &setting);
@@ -128,6 +145,16 @@ impl Patch {
                 "{file} has no output of `type: duckdb` for the profile {profile}, on lines of its own; add to each output \
                  of DuckDB: {setting}"
             )),
+        }
+        let has_none = |output: &usize| old.key(old.below(*output), "external_root").is_none();
+        let others = outputs.iter().skip(1).map(|(output, _)| *output).filter(has_none);
+        let others: Vec<&str> = others.map(|output| old.name(output)).collect();
+        if !others.is_empty() {
+            self.notes.push(format!(
+                "{file}: give the other outputs of DuckDB an external_root, too: this one, or one of its own if martd \
+                 is not to serve what it writes: {}",
+                others.join(", ")
+            ));
         }
         Ok(())
     }
@@ -303,16 +330,18 @@ impl Yaml {
         self.below(section).find(|&line| !self.is_blank(line) && is_marts(self.name(line)))
     }
 
-    /// The output that is used unless another is asked for, or the first, and the line of its type,
-    /// which is `duckdb`.
-    fn duckdb_output(&self, profile: usize) -> Option<(usize, usize)> {
-        let outputs = self.below(self.key(self.below(profile), "outputs")?);
+    /// The outputs whose type is `duckdb`, with the lines that say so: the one that is used unless another is
+    /// asked for comes first.
+    fn duckdb_outputs(&self, profile: usize) -> Vec<(usize, usize)> {
+        let Some(outputs) = self.key(self.below(profile), "outputs") else { return Vec::new() };
         let target = self.key(self.below(profile), "target").map(|line| self.value(line));
-        let default = target.and_then(|target| self.key(outputs.clone(), target));
-        default.into_iter().chain(self.keys(outputs)).find_map(|output| {
+        let of_duckdb = self.keys(self.below(outputs)).filter_map(|output| {
             let kind = self.key(self.below(output), "type")?;
             (self.value(kind) == "duckdb").then_some((output, kind))
-        })
+        });
+        let mut of_duckdb: Vec<_> = of_duckdb.collect();
+        of_duckdb.sort_by_key(|(output, _)| Some(self.name(*output)) != target);
+        of_duckdb
     }
 
     fn insert(&mut self, line: usize, indent: usize, text: &str) {

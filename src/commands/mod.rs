@@ -19,10 +19,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine;
 use crate::http::client::{Client, ClientError, ServerAddress};
+use crate::mart_dir::MartDir;
 use crate::marts::build;
 use crate::printable;
 use crate::settings::ServeArgs;
@@ -60,29 +61,45 @@ pub struct Cli {
 pub enum Command {
     /// Watch PARQUET_DIR/mart and serve it (the default), or what PATH names
     Serve(Box<serve::ServeCommand>),
-    /// Show what would be served and what is wrong, without a running martd. Exit code: 1 when a file
-    /// is rejected, or nothing would be served
+    /// Show what would be served and what is wrong, without a running martd
+    ///
+    /// Exit code: 1 when a file is rejected, a build is held, or nothing would be served, 4 when files
+    /// are of no finished build; of a dbt project 1 when it lacks something, 4 when an option will go
+    /// wrong
     Check(check::CheckArgs),
-    /// Ask a running martd. Exit code: 1 when it refuses the statement or fails, 3 when none answers
+    /// Ask a running martd
+    ///
+    /// Exit code: 1 when it refuses the statement or fails, 3 when none answers
     Query(query::QueryArgs),
-    /// Show how old each mart is. Exit code: 0 pass, 4 warn, 1 error, 3 when no martd answers
+    /// Show how old each mart is
+    ///
+    /// Exit code: 0 pass, 4 warn, 1 error, 3 when no martd answers
     Freshness(freshness::FreshnessArgs),
-    /// Vouch for marts, so that martd serves them together. Exit code: 0 recorded, 1 a file was refused (the
-    /// record says so and holds), or nothing could be recorded, 2 wrong usage, 4 there was nothing to vouch
-    /// for; with --wait as `wait`
+    /// Vouch for marts, so that martd serves them together
+    ///
+    /// Exit code: 0 recorded, 1 a file was refused (the record says so and holds), or nothing could be
+    /// recorded, 2 wrong usage, 4 there was nothing to vouch for; with --wait as `wait`
     Publish(Box<publish::PublishArgs>),
-    /// Serve an earlier build again, on every martd that has kept it, until --release. Exit code: 0
-    /// recorded, 1 it cannot be, 2 there is no such build
+    /// Serve an earlier build again, on every martd that has kept it, until --release; without BUILD,
+    /// list the builds
+    ///
+    /// Exit code: 0 recorded, 1 it cannot be, 2 there is no such build; with --wait as `wait`
     Rollback(rollback::RollbackArgs),
-    /// Wait until a dbt build is served. Exit code: 0 it is, 1 it is held, 3 neither in time
+    /// Wait until a dbt build is served
+    ///
+    /// Exit code: 0 it is, 1 it is held, 3 neither in time
     Wait(wait::WaitArgs),
-    /// Ask /readyz, for containers. Exit code: 0 ready, 1 not, or no answer
+    /// Ask /readyz, for containers
+    ///
+    /// Exit code: 0 ready, 1 not, or no answer
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Create PARQUET_DIR/mart and the folder of DUCKDB_PATH. Exit code: 1 when that needs rights that
-    /// this user does not have
+    /// Create PARQUET_DIR/mart and the folder of DUCKDB_PATH
+    ///
+    /// Exit code: 1 when that needs rights that this user does not have
     Bootstrap(bootstrap::BootstrapArgs),
-    /// Print the patch with which a dbt project is served as whole builds. Exit code: 0 it is all that
-    /// is needed, 4 more is, as standard error says
+    /// Print the patch with which a dbt project is served as whole builds
+    ///
+    /// Exit code: 0 it is all that is needed, 4 more is, as standard error says
     Init(init::InitArgs),
     /// Print what completes martd's commands in a shell
     Completions {
@@ -106,7 +123,13 @@ pub enum Command {
 impl Cli {
     /// What was typed. Ends the process when it is wrong, or asks for help.
     pub fn typed() -> Self {
-        Self::try_parse().unwrap_or_else(|error| name_variable(error).exit())
+        let mut command = Self::command().mut_args(|arg| arg.hide_short_help(true));
+        command = command.mut_subcommands(|command| command.mut_args(leave_out_of_short_help));
+        let typed = command.try_get_matches_from_mut(std::env::args_os());
+        let typed = typed.and_then(|mut typed| {
+            Self::from_arg_matches_mut(&mut typed).map_err(|error| error.format(&mut command))
+        });
+        typed.unwrap_or_else(|error| name_variable(error).exit())
     }
 
     /// Does what was typed.
@@ -133,6 +156,23 @@ impl Cli {
             Some(Command::Build { scratch }) => build::main(&scratch),
         }
     }
+}
+
+/// `-h` has what most need; `--help` has the settings for the rest, too.
+fn leave_out_of_short_help(arg: Arg) -> Arg {
+    const SHORT: [&str; 8] = [
+        "parquet_dir",
+        "state_dir",
+        "publish",
+        "listen",
+        "pg_listen",
+        "token_file",
+        "duckdb_path",
+        "scope_column",
+    ];
+    let is_of_serve = arg.get_help_heading().is_some();
+    let is_long = is_of_serve && !SHORT.contains(&arg.get_id().as_str());
+    arg.hide_short_help(is_long)
 }
 
 /// Names the variable of a flag whose value is wrong: the value may stand there.
@@ -174,6 +214,12 @@ fn asking(command: impl Future<Output = Result<ExitCode, ClientError>>) -> ExitC
         Err(error) => return complain(&format!("threads cannot be had: {error}"), EXIT_NO),
     };
     outcome.unwrap_or_else(|error| complain(&error.to_string(), EXIT_UNKNOWN))
+}
+
+/// Says that a mart directory cannot be read, and what to do: `advice`, unless more is known.
+fn unreadable(dir: &MartDir, error: &std::io::Error, advice: &str) -> String {
+    let advice = dir.advice().is_none().then(|| format!("; {advice}"));
+    dir.unreadable(error) + &advice.unwrap_or_default()
 }
 
 fn complain(problem: &str, code: u8) -> ExitCode {

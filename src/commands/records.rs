@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::ledger::{self, FIRST_EDITION, Ledger, RECORDS, Record};
+use crate::record_files::{LoadError, is_record, load};
+use crate::scan::OpenDir;
 
 /// The records of a mart directory.
 #[derive(Debug)]
@@ -22,27 +24,32 @@ impl Records {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(super) fn read(mart_dir: &Path) -> io::Result<Self> {
-        let dir = mart_dir.join(RECORDS);
-        let names = match fs::read_dir(&dir) {
-            Ok(entries) => {
-                entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?
-            }
+    pub(super) fn read(mart_dir: &Path, open: &OpenDir) -> io::Result<Self> {
+        let names = match open.open_dir(RECORDS) {
+            Ok(records) => records.names()?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
+        let names = names.iter().filter_map(|name| name.to_str()).filter(|name| is_record(name));
         let mut all = Vec::new();
-        for path in names.iter().filter(|path| path.extension().is_some_and(|end| end == "json")) {
-            let record = Record::parse(&fs::read(path)?).ok();
-            let is_named =
-                |record: &Record| path.file_stem().is_some_and(|n| n == &*record.build.id);
-            all.extend(record.filter(is_named));
+        for path in names.map(|name| format!("{RECORDS}/{name}")) {
+            match load(open, &path, None) {
+                Ok(record) => all.push(record),
+                Err(LoadError::Read(error)) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
         }
-        let first = fs::read(mart_dir.join(FIRST_EDITION)).ok();
-        let first = first.and_then(|text| ledger::of_first_edition(&text, Vec::new()).ok());
+        let first = load(open, FIRST_EDITION, None).ok();
         let has_first_edition = first.is_some();
         all.extend(first);
-        Ok(Self { dir, all, has_first_edition })
+        Ok(Self { dir: mart_dir.join(RECORDS), all, has_first_edition })
+    }
+
+    /// The record of a build.
+    pub(super) fn of_build(&self, build: &str) -> Option<&Record> {
+        self.all.iter().find(|record| record.build.id == build)
     }
 
     /// What they come to.

@@ -4,22 +4,25 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use jiff::Timestamp;
 
-use super::publish::new_id;
+use super::publish::{NAME_IT, new_id};
 use super::records::Records;
-use super::{EXIT_NO, EXIT_USAGE, complain, print};
-use crate::ledger::{Build, Record, Status};
+use super::table::{Cell, TextTable, Tone, colours};
+use super::{EXIT_NO, EXIT_USAGE, ServerArgs, asking, complain, print, unreadable, wait};
+use crate::ledger::{Build, Ledger, Record};
 use crate::mart_dir::MartDir;
+use crate::settings::Time;
 
+/// The builds that are listed.
+const LISTED: usize = 20;
 /// The builds that a mistaken id is answered with.
 const NAMED: usize = 5;
 
 /// What `rollback` needs.
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
-    /// The build to serve again
-    #[arg(required_unless_present = "release", conflicts_with = "release")]
+    /// The build to serve again, or the beginning of its id [default: none; the builds are listed]
+    #[arg(conflicts_with = "release")]
     build: Option<String>,
 
     /// Serve the newest build again
@@ -30,68 +33,131 @@ pub struct RollbackArgs {
     /// does itself
     #[arg(long = "dir", env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
     parquet_dir: PathBuf,
+
+    /// Wait until it is served
+    #[arg(long)]
+    wait: bool,
+
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait")]
+    timeout: Time,
+
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 pub(super) fn run(args: RollbackArgs) -> ExitCode {
-    let mart_dir = MartDir::either(args.parquet_dir).path().to_owned();
-    let mut records = match Records::read(&mart_dir) {
+    let dir = MartDir::either(args.parquet_dir);
+    let read = dir.open().and_then(|open| Records::read(dir.path(), &open));
+    let mut records = match read {
         Ok(records) => records,
-        Err(error) => {
-            return complain(&format!("{} cannot be read: {error}", mart_dir.display()), EXIT_NO);
-        }
+        Err(error) => return complain(&unreadable(&dir, &error, NAME_IT), EXIT_NO),
     };
     let Some(ledger) = records.fold() else {
-        return complain(&format!("{} has no records", mart_dir.display()), EXIT_NO);
+        return complain(&format!("{} has no records", dir.path().display()), EXIT_NO);
     };
-    if args.release && ledger.rollback.is_none() {
-        return complain("no rollback is in force", EXIT_USAGE);
+    if args.build.is_none() && !args.release {
+        print(&list(&records, &ledger));
+        return ExitCode::SUCCESS;
     }
-    let now = Timestamp::now();
-    let mut record = Record::new(Build {
-        id: new_id(if args.release { "release" } else { "rollback" }),
-        started_at: now,
-        finished_at: now,
-        writer: Some("martd rollback".to_owned()),
-        project: None,
-        status: Status::Success,
+    let record = match args.build.as_deref() {
+        Some(start) => to(start, &records, &ledger),
+        None => release(&ledger),
+    };
+    let record = match record {
+        Ok(record) => record,
+        Err(problem) => return complain(&problem, EXIT_USAGE),
+    };
+    let build = record.rollback.clone();
+    if let Err(error) = records.write(record) {
+        return complain(&format!("the record cannot be written: {error}"), EXIT_NO);
+    }
+    let newest = ledger.invocation_id;
+    print(&match (&build, ledger.outstanding.first()) {
+        (Some(build), _) => format!(
+            "recorded: every martd that has kept build {build} serves it, until martd rollback \
+             --release; `martd freshness` says whether it is served\n"
+        ),
+        (None, None) => format!("recorded: the newest build {newest} is served again\n"),
+        (None, Some(node)) => format!(
+            "recorded: the rollback has ended, but the newest build {newest} is held: {} {}\n",
+            node.unique_id, node.status
+        ),
     });
-    (record.rollback, record.release) = (args.build.clone(), args.release);
-    if let Some(build) = &args.build {
-        let newest: Vec<&str> =
-            ledger.builds.iter().rev().take(NAMED).map(String::as_str).collect();
-        match records.fold_with(&record).and_then(|ledger| ledger.rollback?.ledger) {
-            None => {
-                let problem =
-                    format!("no record is of build {build}; the newest are {}", newest.join(", "));
-                return complain(&problem, EXIT_USAGE);
-            }
-            Some(earlier) => {
-                if let Some(node) = earlier.outstanding.first() {
-                    let problem = format!(
-                        "build {build} was held itself: {} {}",
-                        node.unique_id, node.status
-                    );
-                    return complain(&problem, EXIT_USAGE);
-                }
-            }
-        }
+    match (args.wait, build) {
+        (false, _) => ExitCode::SUCCESS,
+        (true, Some(build)) => asking(wait::for_rollback(build, args.timeout, args.server)),
+        (true, None) => asking(wait::for_release(newest, args.timeout, args.server)),
     }
-    match records.write(record) {
-        Ok(_) => {
-            let newest = &ledger.invocation_id;
-            print(&match (&args.build, ledger.outstanding.first()) {
-                (Some(build), _) => format!(
-                    "recorded: every martd that has kept build {build} serves it, until martd rollback \
-                     --release; `martd freshness` says whether it is served\n"
-                ),
-                (None, None) => format!("recorded: the newest build {newest} is served again\n"),
-                (None, Some(node)) => format!(
-                    "recorded: the rollback has ended, but the newest build {newest} is held: {} {}\n",
-                    node.unique_id, node.status
-                ),
-            });
-            ExitCode::SUCCESS
+}
+
+/// The record that rolls back to the build whose id begins so.
+fn to(start: &str, records: &Records, ledger: &Ledger) -> Result<Record, String> {
+    let begins = || ledger.builds.iter().rev().filter(|build| build.starts_with(start));
+    let exact = ledger.builds.iter().find(|build| *build == start);
+    let build = match (exact, begins().count()) {
+        (Some(build), _) => build,
+        (None, 1) => begins().next().expect("there is one"),
+        (None, 0) => {
+            let newest: Vec<&str> =
+                ledger.builds.iter().rev().take(NAMED).map(String::as_str).collect();
+            return Err(format!(
+                "no record is of build {start}; the newest are {}, and martd rollback lists more",
+                newest.join(", ")
+            ));
         }
-        Err(error) => complain(&format!("the record cannot be written: {error}"), EXIT_NO),
+        (None, _) => {
+            let all: Vec<&str> = begins().take(NAMED).map(String::as_str).collect();
+            return Err(format!("{start} may be each of {}; write more of it", all.join(", ")));
+        }
+    };
+    let mut record = Record::new(Build::now(new_id("rollback"), "martd rollback"));
+    record.rollback = Some(build.clone());
+    let earlier = records.fold_with(&record).and_then(|ledger| ledger.rollback?.ledger);
+    let Some(earlier) = earlier else {
+        return Err(format!(
+            "the record of build {build} was compacted, so what it had come to is not known"
+        ));
+    };
+    match earlier.outstanding.first() {
+        Some(node) => {
+            Err(format!("build {build} was held itself: {} {}", node.unique_id, node.status))
+        }
+        None => Ok(record),
     }
+}
+
+fn release(ledger: &Ledger) -> Result<Record, String> {
+    if ledger.rollback.is_none() {
+        return Err("no rollback is in force".to_owned());
+    }
+    let mut record = Record::new(Build::now(new_id("release"), "martd rollback"));
+    record.release = true;
+    Ok(record)
+}
+
+/// The newest builds, and which of them could be served again.
+fn list(records: &Records, ledger: &Ledger) -> String {
+    let mut table =
+        TextTable::new([("build", false), ("ended", false), ("by", false), ("", false)]);
+    let known = ledger.builds.iter().rev().filter_map(|id| records.of_build(id));
+    for Record { build, .. } in known.take(LISTED) {
+        let state = match to(&build.id, records, ledger) {
+            Err(problem) => Cell::remark(&problem),
+            Ok(_) if build.id == ledger.invocation_id => Cell::new("the newest", Tone::Good),
+            Ok(_) => Cell::new("can be served again", Tone::Plain),
+        };
+        let writer = build.writer.as_deref().unwrap_or("-").into();
+        let ended = build.finished_at.strftime("%F %T UTC").to_string().into();
+        table.row(vec![build.id.as_str().into(), ended, writer, state]);
+    }
+    let mut text = table.render(colours());
+    if let Some(rollback) = &ledger.rollback {
+        text.push_str(&format!(
+            "rolled back to build {}, until martd rollback --release\n",
+            rollback.build
+        ));
+    }
+    text.push_str("martd rollback BUILD serves one again, where MARTD_STATE_DIR has kept it\n");
+    text
 }

@@ -283,6 +283,9 @@ async fn serve(
         duckdb = duck::version(),
         "serving"
     );
+    if legacy.is_none() {
+        start::warn_of_no_marts(&config.refresh.intake.dir);
+    }
     if config.tokens.is_none() {
         start::warn_of_open_sockets(&all);
     }

@@ -13,6 +13,7 @@ use super::Cli;
 use crate::catalog::Catalog;
 use crate::flag;
 use crate::listen::Socket;
+use crate::mart_dir::MartDir;
 
 /// Variables that begin like martd's and are not settings of this program: those of its clients and tests.
 const OTHERS: [&str; 6] =
@@ -70,6 +71,15 @@ pub(super) fn warn_of_unknown_variables() {
         let similar = known.iter().min_by_key(distance).filter(|name| distance(name) <= 4);
         let hint = similar.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
         warn!("{variable} is not a setting of martd{hint}");
+    }
+}
+
+/// Warns when there is nothing to serve yet: the directory may be another one than was meant.
+pub(super) fn warn_of_no_marts(dir: &MartDir) {
+    let found = dir.open().and_then(|open| open.scan(|_| false, |_, _| {}));
+    // One that cannot be read is told of as long as that is so.
+    if found.is_ok_and(|found| found.candidates.is_empty() && found.unseen.is_empty()) {
+        warn!(directory = %dir.path().display(), "there is no Parquet file yet; martd waits for the first");
     }
 }
 

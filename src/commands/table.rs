@@ -50,6 +50,11 @@ impl Cell {
     pub(super) fn new(text: impl fmt::Display, tone: Tone) -> Self {
         Self { text: printable(&text.to_string(), MAX_CELL_WIDTH), tone }
     }
+
+    /// martd's own words at the end of a row, which push nothing out of sight and are not cut.
+    pub(super) fn remark(text: &str) -> Self {
+        Self { text: printable(text, usize::MAX), tone: Tone::Plain }
+    }
 }
 
 impl<T: fmt::Display> From<T> for Cell {
@@ -83,10 +88,12 @@ impl TextTable {
 
     /// The table as text, every row a line.
     pub(super) fn render(&self, colours: bool) -> String {
+        // Nothing stands behind the last column, so its rule is as wide as others may be at most.
         let widths: Vec<usize> = (0..self.headings.len())
             .map(|column| {
                 let cells = self.rows.iter().map(|row| row[column].text.width());
-                cells.chain([self.headings[column].0.width()]).max().unwrap_or(0)
+                let widest = cells.chain([self.headings[column].0.width()]).max().unwrap_or(0);
+                widest.min(MAX_CELL_WIDTH + 1)
             })
             .collect();
         let mut out = String::new();
@@ -110,7 +117,7 @@ impl TextTable {
     ) {
         let begin = out.len();
         for (column, (text, code)) in cells.enumerate() {
-            let fill = " ".repeat(widths[column] - text.width());
+            let fill = " ".repeat(widths[column].saturating_sub(text.width()));
             let (before, after) = if self.headings[column].1 { (&*fill, "") } else { ("", &*fill) };
             out.push_str(if column == 0 { "" } else { "  " });
             out.push_str(before);

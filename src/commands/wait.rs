@@ -1,11 +1,14 @@
 //! `martd wait`: for orchestrators that must not go on before a build is served.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Args;
+use serde_json::Value as Json;
 
 use super::{EXIT_NO, EXIT_UNKNOWN, ServerArgs, complain};
 use crate::http::client::{BuildOutcome, ClientError};
+use crate::publish::CANNOT_BE_SERVED;
 use crate::settings::Time;
 
 /// What `wait` needs.
@@ -33,7 +36,53 @@ pub(super) async fn wait_for(
     timeout: Time,
     server: ServerArgs,
 ) -> Result<ExitCode, ClientError> {
-    Ok(match server.client().wait_for_build(&build, timeout.duration()).await {
+    let outcome = server.client().wait_for_build(&build, timeout.duration()).await;
+    Ok(tell(&build, outcome))
+}
+
+/// Waits until the build that somebody rolled back to is served.
+pub(super) async fn for_rollback(
+    build: String,
+    timeout: Time,
+    server: ServerArgs,
+) -> Result<ExitCode, ClientError> {
+    let served = |state: &Json| {
+        let held = &state["held"];
+        let reason = held["reason"].as_str().unwrap_or_default();
+        if held["rollback"] != *build {
+            None
+        } else if state["build"]["invocation_id"] == *build && state["verified"] == true {
+            let id = state["id"].as_str().unwrap_or_default();
+            Some(BuildOutcome::Published(id.to_owned()))
+        } else {
+            let cannot = reason.contains(CANNOT_BE_SERVED);
+            cannot.then(|| BuildOutcome::Held(reason.to_owned()))
+        }
+    };
+    let outcome = server.client().wait_for_state(timeout.duration(), served).await;
+    Ok(tell(&build, outcome))
+}
+
+/// Waits until a rollback has ended, and the newest build is served.
+pub(super) async fn for_release(
+    newest: String,
+    timeout: Time,
+    server: ServerArgs,
+) -> Result<ExitCode, ClientError> {
+    let (client, began) = (server.client(), Instant::now());
+    let released = |state: &Json| {
+        state["held"]["rollback"].is_null().then(|| BuildOutcome::Published(String::new()))
+    };
+    let mut outcome = client.wait_for_state(timeout.duration(), released).await;
+    if matches!(outcome, BuildOutcome::Published(_)) {
+        let left = timeout.duration().saturating_sub(began.elapsed());
+        outcome = client.wait_for_build(&newest, left).await;
+    }
+    Ok(tell(&newest, outcome))
+}
+
+fn tell(build: &str, outcome: BuildOutcome) -> ExitCode {
+    match outcome {
         BuildOutcome::Published(snapshot) => {
             println!("build {build} is served in snapshot {snapshot}");
             ExitCode::SUCCESS
@@ -44,5 +93,5 @@ pub(super) async fn wait_for(
         BuildOutcome::Unknown(word) => {
             complain(&format!("build {build} is not served yet: {word}"), EXIT_UNKNOWN)
         }
-    })
+    }
 }

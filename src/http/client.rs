@@ -164,6 +164,30 @@ impl Client {
         }
     }
 
+    /// Looks at what is served until `check` has an outcome, for `limit` at most. A martd that does not answer is
+    /// asked again until then.
+    pub async fn wait_for_state(
+        &self,
+        limit: Duration,
+        check: impl Fn(&Json) -> Option<BuildOutcome>,
+    ) -> BuildOutcome {
+        let deadline = Instant::now() + limit;
+        loop {
+            let asked = async { self.get("/v1/snapshot").await?.json().await };
+            let word = match asked.await {
+                Ok(state) => match check(&state) {
+                    Some(outcome) => return outcome,
+                    None => text(&state["held"], "reason"),
+                },
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() + ASK_AGAIN >= deadline {
+                return BuildOutcome::Unknown(word);
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -190,7 +214,11 @@ impl Client {
         let request = request
             .body(Full::new(body))
             .map_err(|error| self.error(&format!("cannot be asked that: {error}")))?;
-        let silent = |reason: &dyn fmt::Display| self.error(&format!("does not answer: {reason}"));
+        let silent = |reason: &dyn fmt::Display| {
+            self.error(&format!(
+                "does not answer: {reason}; if it listens elsewhere, say where with --server (MARTD_SERVER)"
+            ))
+        };
         let mut sender = timeout(CONNECT_TIMEOUT, self.connect())
             .await
             .map_err(|_| silent(&"it took too long to connect"))?

@@ -30,6 +30,8 @@ pub(super) enum FreshnessStatus {
 pub(super) struct FreshnessDocument<'s> {
     metadata: Metadata,
     snapshot: Option<&'s str>,
+    /// As in `/v1/snapshot`.
+    verified: bool,
     source: Source,
     last_refresh: Option<Timestamp>,
     age_seconds: Option<f64>,
@@ -96,6 +98,7 @@ impl<'s> FreshnessDocument<'s> {
                 duckdb_version: duck::version(),
             },
             snapshot: snapshot.map(|snapshot| snapshot.id.as_str()),
+            verified: snapshot.is_some_and(|snapshot| snapshot.verified),
             source: state.source(),
             last_refresh,
             age_seconds: last_refresh.map(|time| seconds_between(time, now)),

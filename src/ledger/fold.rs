@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::record::{Build, Model, NodeResult, Record, SKIPPED, UNTESTED};
-use super::{Ledger, Outstanding, Rollback};
+use super::{CONFLICT, Ledger, Outstanding, Rollback};
 
 /// Earlier builds of one record that are still known by their ids.
 pub(crate) const REMEMBERED: usize = 256;
@@ -25,18 +25,18 @@ pub fn fold<'r>(records: impl IntoIterator<Item = &'r Record>) -> Option<Ledger>
     let records = in_order(records);
     let mut ledger = state(&records)?;
     let heads = heads(&records);
-    let mut rollback = rollback(&records).map(|(build, end)| {
+    let mut rollback = rollback(&records).map(|(build, at, end)| {
         let ledger = end.and_then(|end| state(&records[..=end]));
-        (build.to_owned(), ledger)
+        (build.to_owned(), at, ledger)
     });
-    let earlier = rollback.iter_mut().filter_map(|(_, ledger)| ledger.as_mut());
+    let earlier = rollback.iter_mut().filter_map(|(_, _, ledger)| ledger.as_mut());
     for ledger in earlier.chain([&mut ledger]) {
         ledger.heads.clone_from(&heads);
         let builds: HashSet<&String> = ledger.builds.iter().collect();
         ledger.beside = ids(&records).filter(|id| !builds.contains(id)).cloned().collect();
     }
     ledger.rollback =
-        rollback.map(|(build, ledger)| Rollback { build, ledger: ledger.map(Arc::new) });
+        rollback.map(|(build, at, ledger)| Rollback { build, at, ledger: ledger.map(Arc::new) });
     Some(ledger)
 }
 
@@ -55,12 +55,13 @@ fn ids<'r>(records: &[&'r Record]) -> impl Iterator<Item = &'r String> {
     records.iter().flat_map(|record| record.ids())
 }
 
-/// The build that the last rollback asks for, unless it is released, and the place of its record.
-fn rollback<'r>(records: &[&'r Record]) -> Option<(&'r str, Option<usize>)> {
+/// The build that the last rollback asks for, unless it is released, since when, and the index of its record.
+fn rollback<'r>(records: &[&'r Record]) -> Option<(&'r str, Timestamp, Option<usize>)> {
     let last = records.iter().rposition(|record| !record.is_of_a_build())?;
     let build = records[last].rollback.as_deref()?;
     let is_it = |record: &&Record| record.is_of_a_build() && record.build.id == build;
-    Some((build, records[..last].iter().position(is_it)))
+    let at = records[last].build.finished_at;
+    Some((build, at, records[..last].iter().position(is_it)))
 }
 
 /// The records that no other stands for, the oldest first.
@@ -133,7 +134,7 @@ fn conflict(name: &str, one: Option<&str>, other: Option<&str>, since: Timestamp
         None => "a writer that names no project".to_owned(),
     };
     let message = format!("{} and {} both build it; rename one of the two", said(one), said(other));
-    let (unique_id, status) = (format!("mart {name}"), "conflict".to_owned());
+    let (unique_id, status) = (format!("mart {name}"), CONFLICT.to_owned());
     Outstanding { unique_id, project: None, status, message: Some(message), since }
 }
 
@@ -283,7 +284,7 @@ pub fn compact<'r>(
 ) -> Option<Compaction> {
     let records = in_order(records);
     let mut end = newest_builds(&records, keep.max(1));
-    if let Some((_, place)) = rollback(&records) {
+    if let Some((.., place)) = rollback(&records) {
         end = end.min(place?);
     }
     // Of records of one moment, none may come to stand before another.

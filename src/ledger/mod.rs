@@ -22,14 +22,17 @@ pub(crate) use fold::REMEMBERED;
 pub use fold::{Compaction, compact, fold};
 pub use freshness::{FreshnessRule, Period, Unit};
 pub use record::{
-    Build, Column, EMPTY, File, MAX_BYTES, Model, NodeResult, Record, RecordError, SKIPPED, Status,
-    UNTESTED, is_id,
+    Build, Column, EMPTY, File, MAX_BYTES, Model, NodeResult, REFUSED, Record, RecordError,
+    SKIPPED, Status, UNTESTED, is_id,
 };
 
 /// The directory of the records, beside the marts.
 pub const RECORDS: &str = "_builds";
 /// The one file of the first edition's ledger.
 pub const FIRST_EDITION: &str = "_build.json";
+
+/// The status of a mart that two projects build.
+const CONFLICT: &str = "conflict";
 
 /// What all records come to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +74,8 @@ pub struct Ledger {
 pub struct Rollback {
     /// Its id.
     pub build: String,
+    /// When it was asked for.
+    pub at: Timestamp,
     /// What the records came to when it had ended; `None` when no record is of that build.
     pub ledger: Option<Arc<Ledger>>,
 }
@@ -98,6 +103,14 @@ impl Outstanding {
             UNTESTED => NodeKind::Untested,
             _ => NodeKind::Failed,
         }
+    }
+
+    /// Whether `martd publish --clear` is the way to end it: no run of dbt reports a success for it, or need not.
+    pub(crate) fn can_be_cleared(&self) -> bool {
+        const OF_DBT: [&str; 6] = ["model", "test", "seed", "snapshot", "unit_test", "operation"];
+        let (kind, _) = self.unique_id.split_once('.').unwrap_or_default();
+        let is_dbts = OF_DBT.contains(&kind) || self.project.is_some();
+        self.status == REFUSED || self.status != CONFLICT && !is_dbts
     }
 }
 

@@ -25,6 +25,9 @@ pub const UNTESTED: &str = "untested";
 /// The status of a node that ran over no rows, or some (`dbt --empty`, `--sample`).
 pub const EMPTY: &str = "empty";
 
+/// The status of a mart whose files `martd publish` does not vouch for.
+pub const REFUSED: &str = "refused";
+
 /// What one writer did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -68,6 +71,15 @@ pub struct Build {
     pub project: Option<String>,
     /// Whether everything succeeded.
     pub status: Status,
+}
+
+impl Build {
+    /// A run of this moment, of no project, in which nothing failed.
+    pub fn now(id: String, writer: &str) -> Self {
+        let (now, writer) = (Timestamp::now(), Some(writer.to_owned()));
+        let (project, status) = (None, Status::Success);
+        Self { id, started_at: now, finished_at: now, writer, project, status }
+    }
 }
 
 /// How a run ended.

@@ -125,6 +125,24 @@ fn what_failed_comes_first_and_what_was_skipped_last() {
 }
 
 #[test]
+fn what_no_run_of_dbt_ends_can_be_cleared_by_hand() {
+    for (id, status, project, can) in [
+        ("row count", "error", None, true),
+        ("row count", "error", Some("shop"), false), // dbt's next run ends it
+        ("orders", "refused", None, true),
+        ("model.shop.orders", "refused", Some("shop"), true),
+        ("model.shop.orders", "error", Some("shop"), false),
+        ("test.shop.t", "fail", None, false), // of the first edition's ledger
+        ("mart orders", "conflict", None, false),
+    ] {
+        let (message, since) = (None, at(0));
+        let (project, status) = (project.map(str::to_owned), status.to_owned());
+        let node = Outstanding { unique_id: id.to_owned(), project, status, message, since };
+        assert_eq!(node.can_be_cleared(), can, "{node:?}");
+    }
+}
+
+#[test]
 fn runs_that_overlap_are_folded_by_when_they_ended() {
     let first = record("x", 2, json!({"marts": [mart("a", 1, &[]), mart("b", 1, &[])]}));
     let second = record("y", 1, json!({"marts": [mart("b", 2, &[]), mart("c", 2, &[])]}));

@@ -17,7 +17,10 @@ use crate::mart_pin::MartPin;
 use crate::marts::build::BuiltTable;
 use crate::scan::file_name;
 
-pub use policy::{Decision, Hold, Pending, Policy, Situation, Unverified, decide, goes_by_builds};
+pub use policy::{
+    CANNOT_BE_SERVED, Decision, Hold, Pending, Policy, Situation, Unverified, decide,
+    goes_by_builds,
+};
 
 /// Versions of one mart that are kept until the ledger has spoken.
 const STAGED_PER_MART: usize = 3;
@@ -47,6 +50,13 @@ impl Version {
     /// When the last of its files was written.
     pub fn modified(&self) -> Timestamp {
         self.pin.modified()
+    }
+
+    /// The build that wrote it: a record says so, or else its file.
+    pub fn build(&self, ledger: Option<&Ledger>) -> Option<String> {
+        let models = ledger.into_iter().flat_map(|ledger| ledger.models.iter().chain(&ledger.left));
+        let mut models = models.filter(|model| model.name == self.name && self.is_of(model));
+        models.next().map(|model| &model.invocation_id).or(self.invocation_id.as_ref()).cloned()
     }
 
     /// The entry of the mart directory that it is.
@@ -123,6 +133,11 @@ pub struct Chosen {
     pub orphan: bool,
 }
 
+/// The build that vouches for what is served under a ledger.
+pub fn vouching(ledger: Option<&Ledger>, verified: bool) -> Option<&str> {
+    ledger.filter(|_| verified).map(|ledger| ledger.invocation_id.as_str())
+}
+
 /// A set of versions to serve together.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -148,18 +163,9 @@ impl Target {
         hasher.finish().short()
     }
 
-    /// Whether this build vouches for it.
-    pub fn is_of_build(&self, build: &str) -> bool {
-        let ledger = self.ledger.as_ref().filter(|_| self.verified);
-        ledger.is_some_and(|ledger| ledger.invocation_id == build)
-    }
-
-    /// The build that wrote a mart: a record says so, or else its file.
-    pub fn build_of(&self, name: &str) -> Option<String> {
-        let version = &self.marts.get(name)?.version;
-        let models = self.ledger.iter().flat_map(|ledger| ledger.models.iter().chain(&ledger.left));
-        let mut models = models.filter(|model| model.name == name && version.is_of(model));
-        models.next().map(|model| model.invocation_id.clone()).or(version.invocation_id.clone())
+    /// The build that vouches for it.
+    pub fn build(&self) -> Option<&str> {
+        vouching(self.ledger.as_deref(), self.verified)
     }
 
     /// Its versions.

@@ -9,11 +9,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Chosen, Staged, Target, Version};
-use crate::ledger::{Ledger, Model, NodeKind, Outstanding, Rollback, SKIPPED, UNTESTED};
+use crate::ledger::{Ledger, Model, NodeKind, Outstanding, REFUSED, Rollback, SKIPPED, UNTESTED};
 use crate::scan::file_name;
+
+/// What a hold says of a build that a rollback asks for and that is not at hand.
+pub const CANNOT_BE_SERVED: &str = "cannot be served here";
 
 /// `MARTD_PUBLISH`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -53,9 +57,22 @@ pub struct Hold {
     pub pending: Vec<Pending>,
     /// The build that is served in the place of the newest one, because somebody asked for it.
     pub rollback: Option<String>,
+    /// When they asked.
+    #[serde(skip)]
+    pub rolled_back_at: Option<Timestamp>,
     /// Whether a file that a finished build wrote cannot be had.
     #[serde(skip)]
     pub is_incomplete: bool,
+}
+
+impl Hold {
+    /// Whether nothing but files of a build is held that has not ended, as far as can be told. `is_reading`:
+    /// whether files are on their way still.
+    pub fn is_under_way(&self, is_reading: bool) -> bool {
+        self.outstanding.is_empty()
+            && self.rollback.is_none()
+            && (!self.is_incomplete || is_reading)
+    }
 }
 
 /// A file that belongs to no finished build: one is running, was killed, or two overlapped.
@@ -86,6 +103,8 @@ pub struct Situation<'a> {
     pub files: &'a BTreeMap<String, Arc<Version>>,
     /// Why the directory of a mart is no version as it is now.
     pub waiting: &'a BTreeMap<String, String>,
+    /// Why nothing can be known of a mart that is there.
+    pub unseen: &'a BTreeMap<String, String>,
     /// Earlier versions.
     pub staged: &'a Staged,
     /// What is served now.
@@ -170,7 +189,7 @@ fn rolled_back(situation: &Situation<'_>, ledger: &Ledger, to: &Rollback) -> Dec
         }
     };
     let problem = decision.held.filter(|_| !decision.settled);
-    let problem = problem.map(|held| format!(", which cannot be served here: {}", held.reason));
+    let problem = problem.map(|held| format!(", which {CANNOT_BE_SERVED}: {}", held.reason));
     let reason = format!(
         "rolled back to build {}{}; martd rollback --release ends it",
         to.build,
@@ -181,6 +200,7 @@ fn rolled_back(situation: &Situation<'_>, ledger: &Ledger, to: &Rollback) -> Dec
         builds: ledger.builds.clone(),
         reason,
         rollback: Some(to.build.clone()),
+        rolled_back_at: Some(to.at),
         ..Hold::default()
     });
     decision
@@ -207,6 +227,8 @@ fn by_ledger(situation: &Situation<'_>, ledger: &Arc<Ledger>) -> Decision {
             missing = true;
         }
         let reason = situation.waiting.get(name).filter(|_| model.is_directory());
+        let unseen = situation.unseen.get(name).filter(|_| !has_version);
+        let reason = unseen.or(reason);
         let pending = match reason {
             Some(reason) => Some(pending_of(model, reason.clone(), None)),
             None => difference(model, file, has_version),
@@ -342,8 +364,8 @@ fn hold(ledger: &Ledger, pending: Vec<Pending>, is_incomplete: bool) -> Option<H
         reason,
         outstanding,
         pending,
-        rollback: None,
         is_incomplete,
+        ..Hold::default()
     })
 }
 
@@ -368,6 +390,13 @@ fn outstanding_reason(first: &Outstanding, all: &[Outstanding]) -> String {
             format!("not tested yet: {unique_id} {why}{counts}; run the tests")
         }
         SKIPPED => format!("{unique_id} was skipped{counts}; build it again"),
+        _ if first.can_be_cleared() => {
+            let word = if status == REFUSED { "was refused" } else { "has failed" };
+            format!(
+                "{unique_id} {word} and has not succeeded since{counts}; publish it again when it is well, or \
+                 end this with martd publish --clear '{unique_id}'"
+            )
+        }
         _ => format!(
             "{unique_id} has failed and not succeeded since{counts}; fix it and build it again"
         ),

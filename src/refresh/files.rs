@@ -44,6 +44,8 @@ pub(super) struct Files {
     ignored: Vec<Remark>,
     /// Files that their names keep from being served.
     misnamed: Vec<Fault>,
+    /// The marts of which nothing can be known, and why.
+    unseen: BTreeMap<String, String>,
     last_scan: Instant,
     /// How long the last scan took to list what is there.
     listing: Duration,
@@ -71,6 +73,7 @@ impl Files {
             replaced_by_empty: None,
             ignored: Vec::new(),
             misnamed: Vec::new(),
+            unseen: BTreeMap::new(),
             last_scan: Instant::now(),
             listing: Duration::ZERO,
         }
@@ -112,7 +115,8 @@ impl Files {
         // The smallest first, so that those that the budget has no room for are the largest.
         scan.candidates.sort_by_key(Candidate::size);
         let names = scan.candidates.iter().map(|candidate| candidate.name.clone());
-        let there: HashSet<String> = names.chain(scan.unseen).collect();
+        let there: HashSet<String> = names.chain(scan.unseen.keys().cloned()).collect();
+        self.unseen = scan.unseen;
         for candidate in scan.candidates {
             sweep.landed.extend(self.look_at(dir, candidate, tick, now));
         }
@@ -171,6 +175,11 @@ impl Files {
     pub(super) fn rejected(&self) -> impl Iterator<Item = Fault> {
         let entries = self.entries.values().filter_map(Entry::rejected);
         self.ledger.faults().chain(self.misnamed.iter().cloned()).chain(entries)
+    }
+
+    /// The marts of which nothing can be known as they are now, and why.
+    pub(super) fn unseen(&self) -> &BTreeMap<String, String> {
+        &self.unseen
     }
 
     /// Why the directories of these marts are no versions as they are now.

@@ -9,12 +9,14 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::files::Files;
+use super::kept::Kept;
 use super::publisher::is_empty_model;
 use crate::mart_dir::MartDir;
 use crate::marts::build::{self, BuildResult, Pool, TableBudget, Verdict};
 use crate::pin::{Budget, PinKind};
-use crate::publish::{self, Decision, Hold, Policy, Situation, Unverified, Version};
+use crate::publish::{self, Decision, Hold, Policy, Situation, Target, Unverified, Version};
 use crate::scan::{Fault, Remark};
+use crate::state::StateDir;
 
 /// Where marts come from, and what decides about them.
 #[derive(Debug, Clone)]
@@ -66,6 +68,8 @@ pub struct Inspection {
     pub ignored: Vec<Remark>,
     /// Why the newest files would not be served.
     pub held: Option<Hold>,
+    /// Why what the state directory keeps is not known.
+    pub unknown_state: Option<String>,
     /// Whether there is a ledger.
     pub recorded: bool,
     /// Whether the ledger vouches for what would be served.
@@ -91,8 +95,10 @@ pub struct Inspected {
     pub modified: Timestamp,
     /// How it would be held.
     pub pin: PinKind,
-    /// The dbt build that wrote it, if dbt did.
-    pub invocation_id: Option<String>,
+    /// The build that wrote it, if a record or its file names one.
+    pub build: Option<String>,
+    /// Whether it is what the directory has now, and not what was served before.
+    pub is_newest: bool,
 }
 
 /// Looks at the mart directory as a start of martd would.
@@ -104,6 +110,7 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
     let mut files = Files::new(Budget::new(intake.pin_bytes));
     files.sweep(&dir, Instant::now(), |_, _| {})?;
     let pool = Pool::start(intake.builders()?, |_| {})?;
+    let kept = Last::look(intake, &files, &pool);
 
     // A file that has no table changes what the policy can choose from, so it is asked again.
     let decision = loop {
@@ -118,13 +125,16 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
             files.learn(version, &result);
         }
         if files.good().len() == good.len() {
-            break decide(intake, &files, &good);
+            break decide(intake, &files, &good, &kept);
         }
     };
     let target = decision.target;
     let verified = target.as_ref().is_none_or(|target| target.verified);
+    let ledgers =
+        [target.as_ref().and_then(|target| target.ledger.clone()), files.ledger().cloned()];
     let chosen = target.map(|target| target.marts).unwrap_or_default();
-    let mut marts: BTreeMap<String, Arc<Version>> = files.good();
+    let good = files.good();
+    let mut marts = good.clone();
     marts.extend(chosen.iter().map(|(name, mart)| (name.clone(), Arc::clone(&mart.version))));
     let marts = marts.into_iter().map(|(name, version)| Inspected {
         file: version.file_name(),
@@ -139,7 +149,11 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
         bytes: version.pin.size(),
         modified: version.modified(),
         pin: version.pin.kind(),
-        invocation_id: version.invocation_id.clone(),
+        build: {
+            let mut ledgers = ledgers.iter().flatten();
+            ledgers.find_map(|ledger| version.build(Some(ledger))).or(version.build(None))
+        },
+        is_newest: good.get(&name).is_some_and(|newest| newest.pin.hash() == version.pin.hash()),
         name,
     });
     Ok(Inspection {
@@ -148,12 +162,45 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
         landing: files.landing().collect(),
         ignored: files.ignored().to_vec(),
         held: decision.held,
+        unknown_state: kept.problem,
         recorded: files.ledger().is_some(),
         verified,
     })
 }
 
-fn decide(intake: &Intake, files: &Files, good: &BTreeMap<String, Arc<Version>>) -> Decision {
+/// What the state directory has kept: what a start would begin with, and the build that a rollback asks for.
+#[derive(Default)]
+struct Last {
+    published: Option<Target>,
+    kept: Kept,
+    problem: Option<String>,
+}
+
+impl Last {
+    fn look(intake: &Intake, files: &Files, pool: &Pool) -> Self {
+        let Some(dir) = &intake.state_dir else { return Self::default() };
+        let (state, budget) = (Arc::new(StateDir::view(dir)), Budget::new(intake.pin_bytes));
+        let published = state.restore(&budget);
+        let problem = state.problem();
+        let mut kept = Kept::new(Some(state));
+        kept.look(files.ledger(), &[], &budget);
+        let versions = || published.iter().chain(kept.target()).flat_map(Target::versions);
+        let verdicts = pool.build_all(versions().map(|version| &version.pin));
+        for version in versions() {
+            if let Some(Verdict::Built(table)) = verdicts.get(&version.pin.hash()) {
+                let _ = version.table.set(Arc::clone(table)); // each is there once
+            }
+        }
+        Self { published, kept, problem }
+    }
+}
+
+fn decide(
+    intake: &Intake,
+    files: &Files,
+    good: &BTreeMap<String, Arc<Version>>,
+    last: &Last,
+) -> Decision {
     publish::decide(&Situation {
         policy: intake.policy,
         unverified_due: intake.unverified == Unverified::Serve,
@@ -161,8 +208,9 @@ fn decide(intake: &Intake, files: &Files, good: &BTreeMap<String, Arc<Version>>)
         ledger: files.ledger(),
         files: good,
         waiting: &files.waiting(),
+        unseen: files.unseen(),
         staged: files.staged(),
-        published: None,
-        kept: None,
+        published: last.published.as_ref(),
+        kept: last.kept.target(),
     })
 }

@@ -37,7 +37,7 @@ impl Kept {
         }
         self.found = wanted.map(|build| {
             let mut targets = retained.iter().map(|retained| &retained.snapshot.target);
-            let kept = targets.find(|target| target.is_of_build(build)).cloned();
+            let kept = targets.find(|target| target.build() == Some(build)).cloned();
             let kept = kept.or_else(|| self.state.as_ref()?.build(build, budget));
             info!(build, at_hand = kept.is_some(), "a rollback is asked for");
             (build.clone(), kept)

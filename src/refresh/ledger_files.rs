@@ -1,7 +1,7 @@
 //! What is known of the ledger's files: the records in `_builds/`, and the first edition's `_build.json`.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use tracing::{info, warn};
 
 use super::entry::GONE_FOR;
 use super::files::{RETRY_INTERVAL, soonest};
-use crate::ledger::{self, FIRST_EDITION, Ledger, RECORDS, Record, RecordError};
+use crate::ledger::{self, FIRST_EDITION, Ledger, RECORDS, Record};
+use crate::record_files::{LoadError, is_record, load};
 use crate::scan::{Fault, Identity, OpenDir};
 
 /// From here on each new record costs noticeably more than the one before.
@@ -185,45 +186,4 @@ impl LedgerFiles {
         let faults = there.filter_map(|known| known.fault.as_ref());
         self.unreadable.iter().chain(faults).cloned()
     }
-}
-
-/// Whether a name is a record's. Writers use names that begin with a dot or `tmp_` until they are done.
-fn is_record(name: &str) -> bool {
-    name.ends_with(".json") && !name.starts_with('.') && !name.starts_with("tmp_")
-}
-
-/// Why a file of the ledger is not taken.
-#[derive(Debug, thiserror::Error)]
-enum LoadError {
-    #[error("cannot be read: {0}")]
-    Read(#[from] io::Error),
-    #[error("is larger than {} MiB", ledger::MAX_BYTES >> 20)]
-    TooLarge,
-    #[error("{0}")]
-    Record(#[from] RecordError),
-    #[error("is the record of build {0}, and must be named {0}.json")]
-    Misnamed(String),
-}
-
-fn load(dir: &OpenDir, path: &str, last: Option<&Record>) -> Result<Record, LoadError> {
-    let file = dir.open_file(path)?;
-    let mut text = Vec::new();
-    file.take(ledger::MAX_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > ledger::MAX_BYTES {
-        return Err(LoadError::TooLarge);
-    }
-    if path == FIRST_EDITION {
-        let before = last.map(|last| last.replaces.iter().chain([&last.build.id]).cloned());
-        let before: Vec<String> = before.into_iter().flatten().collect();
-        let first = before.len().saturating_sub(ledger::REMEMBERED);
-        let mut record = ledger::of_first_edition(&text, before[first..].to_vec())
-            .map_err(RecordError::Parse)?;
-        record.replaces.retain(|id| *id != record.build.id);
-        return Ok(record);
-    }
-    let record = Record::parse(&text)?;
-    if path != format!("{RECORDS}/{}.json", record.build.id) {
-        return Err(LoadError::Misnamed(record.build.id));
-    }
-    Ok(record)
 }

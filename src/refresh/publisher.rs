@@ -220,7 +220,8 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
         let version = Arc::clone(&chosen.version);
         let table = version.table.get().ok_or_else(|| format!("mart {name} has no table"))?;
         let is_empty_model = is_empty_model(&version, target.ledger.as_deref());
-        let (table, orphan, build) = (Arc::clone(table), chosen.orphan, target.build_of(name));
+        let build = version.build(target.ledger.as_deref());
+        let (table, orphan) = (Arc::clone(table), chosen.orphan);
         Ok((name.clone(), Mart { version, table, is_empty_model, orphan, build, loaded: None }))
     };
     target.marts.iter().map(mart).collect()

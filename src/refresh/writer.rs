@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::burst::Burst;
@@ -335,6 +334,7 @@ impl Writer {
             ledger: self.files.ledger(),
             files: &files,
             waiting: &waiting,
+            unseen: self.files.unseen(),
             staged: self.files.staged(),
             kept: self.kept.target(),
             published: self
@@ -371,14 +371,8 @@ impl Writer {
     }
 
     fn note_held(&mut self, hold: Option<Hold>) {
-        let Some(hold) = hold else {
-            self.held = None;
-            return;
-        };
-        match &mut self.held {
-            Some(held) => held.hold = hold,
-            None => self.held = Some(Held { hold, since: Timestamp::now() }),
-        }
+        let before = self.held.take();
+        self.held = hold.map(|hold| Held::after(before, hold));
     }
 
     /// Takes what building a version came to.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{Martd, Root, run, run_with_input, wait_for};
-use crate::writers::Writer;
+use crate::writers::{Records, Writer};
 
 /// A port on which nobody listens.
 fn nowhere() -> String {
@@ -82,6 +82,88 @@ fn check_says_what_a_ledger_holds_back() {
 }
 
 #[test]
+fn check_knows_what_the_state_directory_keeps() {
+    let (root, writer, records) = (Root::new(), Writer::new(), Records::default());
+    let state = tempfile::tempdir().expect("a temporary directory");
+    let settings = [("MARTD_STATE_DIR", text(state.path()))];
+    writer.land(&root, "a", "SELECT i FROM range(1234) t(i)");
+    records.write(&root, "one", &["a"], serde_json::json!({}));
+    let mut martd = Martd::start_with(root.path(), &settings);
+    let is_kept = || fs::read_to_string(state.path().join("snapshot.json")).ok();
+    wait_for("a kept build", || is_kept().filter(|kept| kept.contains("\"one\"")));
+    let check = |settings: &[(&str, &str)]| {
+        let said = run(&["check", text(root.path())], settings);
+        let line = said.out.lines().find(|line| line.starts_with("a.parquet"));
+        let words = line.unwrap_or_default().split_whitespace().map(str::to_owned);
+        (said.code, words.collect::<Vec<_>>(), said.out)
+    };
+    let (code, words, out) = check(&[]);
+    assert_eq!(
+        (code, &*words[1], &*words[2], words[8].as_str()),
+        (0, "served", "1234", "one"),
+        "{out}"
+    );
+
+    writer.land(&root, "a", "SELECT i FROM range(7) t(i)");
+    let failed = serde_json::json!({"results": [{"id": "check", "status": "error"}]});
+    records.write(&root, "two", &["a"], failed);
+    // Also while a martd has the directory, and when it is none.
+    for is_running in [true, false] {
+        let (code, words, out) = check(&settings);
+        assert_eq!((code, words[1..4].join(" ")), (1, "served (as last)".to_owned()), "{out}");
+        assert_eq!((&*words[4], &*words[10]), ("1234", "one"), "{out}");
+        assert!(out.contains("held: check has failed"), "{out}");
+        if is_running {
+            martd.signal(rustix::process::Signal::KILL);
+            martd.wait_exit();
+        }
+    }
+    let other = tempfile::tempdir().expect("a temporary directory");
+    fs::write(other.path().join("snapshot.json"), "{}").expect("write");
+    let (_, _, out) = check(&[("MARTD_STATE_DIR", text(other.path()))]);
+    assert!(out.contains("is left out: snapshot.json does not parse"), "{out}");
+    let (code, words, out) = check(&[]);
+    assert_eq!(
+        (code, words[1..3].join(" "), &*words[3]),
+        (1, "served unverified".into(), "7"),
+        "{out}"
+    );
+    // A file that no record names may be of a build that runs.
+    records.write(
+        &root,
+        "three",
+        &["a"],
+        serde_json::json!({"results": [{"id": "check", "status": "success"}]}),
+    );
+    assert_eq!(check(&settings).0, 0);
+    writer.land(&root, "b", "SELECT 1 AS x");
+    let (code, _, out) = check(&settings);
+    assert!(code == 4 && out.contains("no record names it yet"), "{out}");
+}
+
+#[test]
+fn short_help_is_shorter_than_help() {
+    assert!(!run(&["-h"], &[]).out.contains("Exit code:"));
+    for command in [&["serve"][..], &["check"], &[]] {
+        let help = |flag| run(&[command, &[flag]].concat(), &[]).out;
+        let (short, long) = (help("-h"), help("--help"));
+        assert!(short.lines().count() * 2 < long.lines().count(), "{command:?}: {short}");
+        assert!(command.is_empty() || short.contains("--parquet-dir"), "{short}");
+        assert!(long.contains("--scratch-dir") && !short.contains("--scratch-dir"), "{short}");
+    }
+}
+
+#[test]
+fn commands_that_find_no_directory_say_how_to_name_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let nowhere = dir.path().join("nowhere");
+    for command in [&["publish"][..], &["rollback", "one"]] {
+        let said = run(command, &[("PARQUET_DIR", text(&nowhere))]);
+        assert!(said.code == 1 && said.err.contains("name PARQUET_DIR with --dir"), "{said:?}");
+    }
+}
+
+#[test]
 fn query_prints_tables_for_people_and_data_for_programs() {
     let root = Root::new();
     let writer = Writer::new();
@@ -131,6 +213,7 @@ fn query_prints_tables_for_people_and_data_for_programs() {
     let silent = run(&["query", "SELECT 1"], &[("MARTD_SERVER", &nowhere())]);
     assert_eq!(silent.code, 3);
     assert!(silent.err.contains("does not answer"), "{}", silent.err);
+    assert!(silent.err.contains("with --server (MARTD_SERVER)"), "{}", silent.err);
     assert_eq!(run(&["query", "SELECT 1"], &[("MARTD_SERVER", "martd")]).code, 2);
 }
 
@@ -165,7 +248,8 @@ fn freshness_tells_its_status_by_its_exit_code() {
     };
     let nothing = ask("table");
     assert_eq!(nothing.code, 1);
-    assert!(nothing.out.ends_with("nothing is served yet\n"), "{nothing:?}");
+    assert!(nothing.out.starts_with("nothing is served yet; martd check"), "{nothing:?}");
+    martd.wait_log("there is no Parquet file yet; martd waits for the first");
 
     let path = root.mart("a.parquet");
     let writer = Writer::new();

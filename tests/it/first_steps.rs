@@ -269,6 +269,8 @@ fn init_needs_four_lines_for_a_stock_project() {
         // What is there is not asked for again.
         let again = project.init("/srv/parquet");
         assert_eq!((again.code, &*again.out), (0, ""), "{again:?}");
+        assert!(again.err.starts_with("nothing is to be changed"), "{again:?}");
+        assert!(!again.err.contains("patch -p1"), "{again:?}");
     }
 }
 
@@ -312,6 +314,16 @@ fn init_changes_what_is_written_in_one_line_or_leaves_it() {
     );
     let (code, patch, _) = init("{+materialized: external}");
     assert!(code == 0 && !patch.contains("dbt_project.yml"), "{patch}");
+    // The default output gets the root; the others are named, and so is a package that is not where it says.
+    let (_, patch, said) = init("{+materialized: table}");
+    assert!(
+        said.contains("give the other outputs of DuckDB an external_root")
+            && said.contains(": ci\n"),
+        "{said}"
+    );
+    let package =
+        patch.lines().find_map(|line| line.strip_prefix("+  - local: ")).expect("it is added");
+    assert_eq!(said.contains("the dbt package is not at"), !Path::new(package).exists(), "{said}");
     let (code, patch, todo) = init("{+tags: [a]}");
     assert!(code == 4 && !patch.contains("dbt_project.yml"), "{patch}");
     assert!(todo.contains("does not say which models are marts"), "{todo}");

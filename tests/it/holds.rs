@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::harness::{Martd, Root, names};
+use crate::harness::{Martd, Root, names, run};
 use crate::writers::{Project, Writer};
 
 struct Stage {
@@ -194,7 +194,15 @@ fn after_a_start_under_a_hold_files_are_served_as_unverified() {
     let snapshot = serving.wait_ready();
     assert_eq!(snapshot["verified"], false);
     assert_eq!(served(&serving), both("one"));
-    assert_eq!(serving.get("/v1/freshness").json()["status"], "warn");
+    let freshness = serving.get("/v1/freshness").json();
+    assert_eq!((&freshness["status"], &freshness["verified"]), (&"warn".into(), &false.into()));
+    let said = run(&["freshness"], &[("MARTD_SERVER", serving.address.as_str())]);
+    assert!(said.code == 4 && said.out.contains("UNVERIFIED"), "{said:?}");
+    let page = serving.get("/").body;
+    assert!(page.contains("No good build vouches for what is served"), "{page}");
+    assert!(!page.contains("The last good build is served on"), "{page}");
+    assert!(page.contains("What is on disk is served"), "{page}");
+    assert!(refusing.get("/").body.contains("Nothing is served. Held"));
     assert_eq!(refusing.get("/readyz").status, 503);
 
     stage.write(&["a", "b"], "two");
@@ -202,6 +210,7 @@ fn after_a_start_under_a_hold_files_are_served_as_unverified() {
     stage.project.write_ledger(&stage.root, "two");
     for martd in [&serving, &refusing] {
         assert_eq!(stage.wait_build(martd, "two")["verified"], true);
+        assert_eq!(martd.get("/v1/freshness").json()["verified"], true);
         assert_eq!(served(martd), both("two"));
     }
 }

@@ -315,7 +315,9 @@ fn a_mart_is_a_file_or_a_directory_and_not_both() {
     let root = stage.root.path().to_str().expect("UTF-8");
     let output = run(&["publish", "--dir", root], &[]);
     assert_eq!(output.code, 1);
-    assert!(output.out.contains("sales.parquet and sales/ are both there"), "{}", output.out);
+    assert!(output.err.contains("sales.parquet and sales/ are both there"), "{}", output.err);
+    let records = fs::read_dir(stage.root.mart("_builds")).expect("readable").count();
+    assert_eq!(records, 1, "a record could vouch for neither");
     let output = run(&["check", root], &[]);
     assert!(output.code == 1 && output.out.contains("are both there"), "{}", output.out);
 
@@ -324,6 +326,27 @@ fn a_mart_is_a_file_or_a_directory_and_not_both() {
     assert_eq!(output.code, 0, "{}", output.out);
     assert_eq!(wait_build(&martd, "file")["marts"][0]["files"], 1);
     assert_eq!(value(&martd, SUMMARY), "5 5 60 1");
+}
+
+#[test]
+fn what_hides_a_recorded_mart_is_said_in_the_hold() {
+    let stage = Stage::new();
+    stage.writer.land(&stage.root, "sales", &sales(1, 1));
+    stage.record("one", &["sales"]);
+    let martd = Martd::start(stage.root.path());
+    wait_build(&martd, "one");
+    // The mart becomes a directory, and its file stays.
+    stage.write("sales", &sales(2, 3), "day", "");
+    stage.record("two", &["sales"]);
+    let both =
+        "sales.parquet and sales/ are both there: remove the one that is not written any more";
+    let held = martd.wait_snapshot("the hold", |s| {
+        s["held"]["reason"].as_str().is_some_and(|r| r.contains(both))
+    });
+    assert_eq!(held["build"]["invocation_id"], "one");
+    fs::remove_file(stage.root.mart("sales.parquet")).expect("removed");
+    wait_build(&martd, "two");
+    assert_eq!(value(&martd, SUMMARY), "2 2 60 3");
 }
 
 #[test]

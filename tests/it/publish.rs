@@ -1,4 +1,4 @@
-//! `martd publish` and `martd rollback`: records without writing JSON.
+//! `martd publish`: records without writing JSON.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,38 +14,44 @@ use crate::writers::Writer;
 /// The versions whose artifacts were recorded.
 const DBT: [&str; 5] = ["1.8", "1.9", "1.10", "1.11", "1.12"];
 
-struct Stage {
-    root: Root,
+/// A mart directory, and a target directory of dbt.
+pub(crate) struct Stage {
+    pub(crate) root: Root,
     writer: Writer,
-    target: tempfile::TempDir,
+    pub(crate) target: tempfile::TempDir,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let target = tempfile::tempdir().expect("a temporary directory");
         Self { root: Root::new(), writer: Writer::new(), target }
     }
 
-    fn write(&self, marts: &[&str], text: &str) {
+    pub(crate) fn write(&self, marts: &[&str], text: &str) {
         for name in marts {
             self.writer.land(&self.root, name, &format!("SELECT '{text}' AS text"));
         }
     }
 
     /// `martd publish` with these arguments, and what it says.
-    fn publish(&self, arguments: &[&str]) -> (Output, Json) {
+    pub(crate) fn publish(&self, arguments: &[&str]) -> (Output, Json) {
         let output = self.martd("publish", arguments);
         let said = serde_json::from_str(&output.out).unwrap_or(Json::Null);
         (output, said)
     }
 
-    fn martd(&self, command: &str, arguments: &[&str]) -> Output {
+    pub(crate) fn martd(&self, command: &str, arguments: &[&str]) -> Output {
         let root = self.root.path().to_str().expect("UTF-8");
         run(&[&[command, "--dir", root], arguments].concat(), &[])
     }
 
     /// Lays dbt's target directory out with these results, and marts that were written as they say.
-    fn dbt_ran(&self, version: &str, results: &str, change: impl Fn(&mut Json, &mut Json)) -> Json {
+    pub(crate) fn dbt_ran(
+        &self,
+        version: &str,
+        results: &str,
+        change: impl Fn(&mut Json, &mut Json),
+    ) -> Json {
         let read = |name: &str| -> Json {
             let text = fs::read(artifacts().join(version).join(name)).expect("readable");
             serde_json::from_slice(&text).expect("JSON")
@@ -66,16 +72,16 @@ impl Stage {
         results
     }
 
-    fn set_time(&self, mart: &str, time: Timestamp) {
+    pub(crate) fn set_time(&self, mart: &str, time: Timestamp) {
         let file = fs::File::options().write(true).open(self.file(mart)).expect("open");
         file.set_modified(SystemTime::from(time)).expect("utimensat");
     }
 
-    fn file(&self, mart: &str) -> PathBuf {
+    pub(crate) fn file(&self, mart: &str) -> PathBuf {
         self.root.mart(&format!("{mart}.parquet"))
     }
 
-    fn publish_dbt(&self, arguments: &[&str]) -> (Output, Json) {
+    pub(crate) fn publish_dbt(&self, arguments: &[&str]) -> (Output, Json) {
         let target = self.target.path().to_str().expect("UTF-8");
         self.publish(&[&["--dbt-target", target], arguments].concat())
     }
@@ -99,7 +105,7 @@ fn result<'r>(results: &'r Json, id: &str) -> &'r Json {
 
 fn nothing(_: &mut Json, _: &mut Json) {}
 
-fn wait_build(martd: &Martd, build: &Json) -> Json {
+pub(crate) fn wait_build(martd: &Martd, build: &Json) -> Json {
     martd.wait_snapshot(&format!("build {build}"), |s| s["build"]["invocation_id"] == *build)
 }
 
@@ -141,6 +147,15 @@ fn a_script_publishes_its_directory_as_one_build() {
     });
     let (output, _) = stage.publish(&["--build", "one"]);
     assert!(output.code == 1 && output.err.contains("is recorded already"), "{output:?}");
+    assert!(output.err.contains("with other files or results"), "{output:?}");
+    let (_, said) = stage.publish(&["--build", "three"]);
+    let record = || fs::read(stage.root.mart("_builds/three.json")).expect("readable");
+    let (before, (output, again)) = (record(), stage.publish(&["--build", "three"]));
+    assert_eq!(
+        (output.code, &said["already"], &again["already"]),
+        (0, &false.into(), &true.into())
+    );
+    assert!(again["record"] == said["record"] && record() == before, "{again}");
     assert_eq!(stage.publish(&["--build", "../x"]).0.code, 2);
 }
 
@@ -215,6 +230,8 @@ fn every_dbt_publishes_what_its_build_wrote() {
         assert_eq!((output.code, outstanding(&said)), (0, vec![]), "{version} {output:?}");
         assert_eq!(names(&said["vouched"], "name"), ["customers", "orders"], "{version}");
         assert_eq!(said["build"], results["metadata"]["invocation_id"]);
+        let (output, again) = stage.publish_dbt(&[]);
+        assert_eq!((output.code, &again["already"]), (0, &true.into()), "{output:?}");
         let path =
             stage.root.mart(&format!("_builds/{}.json", said["build"].as_str().expect("id")));
         validate(&path);
@@ -369,7 +386,14 @@ fn models_that_martd_does_not_serve_are_named() {
 
 #[test]
 fn a_partitioned_model_has_the_parts_of_its_run() {
-    for (late, appends, files) in [(0, false, Some(2)), (0, true, Some(3)), (10, false, None)] {
+    const LEFT: &str = "day=2025-12-31/data_0.parquet is not of this run";
+    const LATE: &str = "day=2026-01-02/data_0.parquet changed after";
+    for (is_left, late, appends, files) in [
+        (false, 0, false, Ok(2)),
+        (true, 0, true, Ok(3)),
+        (true, 0, false, Err(LEFT)),
+        (false, 10, false, Err(LATE)),
+    ] {
         let stage = Stage::new();
         let results = stage.dbt_ran("1.11", "build.json", |_, manifest| {
             manifest["nodes"]["model.shop.orders"]["config"]["options"] =
@@ -377,8 +401,8 @@ fn a_partitioned_model_has_the_parts_of_its_run() {
         });
         fs::remove_file(stage.file("orders")).expect("removed");
         let end = end(result(&results, "model.shop.orders"));
-        // The first is left of an earlier run.
-        for (day, seconds) in [("2025-12-31", -3_600), ("2026-01-01", 0), ("2026-01-02", late)] {
+        let left = is_left.then_some(("2025-12-31", -3_600)); // of an earlier run
+        for (day, seconds) in left.into_iter().chain([("2026-01-01", 0), ("2026-01-02", late)]) {
             let folder = stage.root.mart(&format!("orders/day={day}"));
             fs::create_dir_all(&folder).expect("mkdir");
             let path = folder.join("data_0.parquet");
@@ -388,11 +412,18 @@ fn a_partitioned_model_has_the_parts_of_its_run() {
             file.set_modified(SystemTime::from(time)).expect("utimensat");
         }
         let (output, said) = stage.publish_dbt(&[]);
-        let Some(files) = files else {
-            assert_eq!(names(&said["refused"], "name"), ["orders"], "{said}");
-            let reason = said["refused"][0]["reason"].as_str().expect("text");
-            assert!(reason.contains("day=2026-01-02/data_0.parquet changed after"), "{reason}");
-            continue;
+        let files = match files {
+            Ok(files) => files,
+            Err(expected) => {
+                assert_eq!(
+                    (output.code, names(&said["refused"], "name")),
+                    (1, vec!["orders".into()])
+                );
+                let reason = said["refused"][0]["reason"].as_str().expect("text");
+                assert!(reason.contains(expected), "{reason}");
+                assert!(expected != LEFT || reason.contains("overwrite: true"), "{reason}");
+                continue;
+            }
         };
         assert_eq!(output.code, 0, "{output:?}");
         let build = results["metadata"]["invocation_id"].as_str().expect("an id");
@@ -431,118 +462,4 @@ fn old_records_are_compacted_and_nothing_changes() {
         validate(&record.expect("readable").path());
     }
     assert_eq!(stage.publish(&["--compact"]).1["compacted"], 1);
-}
-
-#[test]
-fn a_rollback_is_a_command_and_so_is_its_end() {
-    let stage = Stage::new();
-    let martd = Martd::start(stage.root.path());
-    for build in ["one", "two"] {
-        stage.write(&["a"], build);
-        stage.publish(&["--build", build]);
-        wait_build(&martd, &build.into());
-    }
-    assert_eq!(stage.martd("rollback", &["--release"]).code, 2, "there is none");
-    let unknown = stage.martd("rollback", &["zero"]);
-    assert!(unknown.code == 2 && unknown.err.contains("the newest are two, one"), "{unknown:?}");
-    let output = stage.martd("rollback", &["one"]);
-    assert_eq!(output.code, 0, "{output:?}");
-    let snapshot = wait_build(&martd, &"one".into());
-    assert_eq!(martd.query("SELECT text FROM mart.a").value(), "one", "{snapshot}");
-    let output = stage.martd("rollback", &["--release"]);
-    assert!(
-        output.code == 0 && output.out.contains("newest build two is served again"),
-        "{output:?}"
-    );
-    wait_build(&martd, &"two".into());
-    assert_eq!(martd.query("SELECT text FROM mart.a").value(), "two");
-
-    stage.publish(&["--build", "bad", "--fail", "check=no"]);
-    assert_eq!(stage.martd("rollback", &["one"]).code, 0);
-    let output = stage.martd("rollback", &["--release"]);
-    assert!(
-        output.out.contains("the newest build") && output.out.contains("is held: check"),
-        "{output:?}"
-    );
-    let held = stage.martd("rollback", &["bad"]);
-    assert!(held.code == 2 && held.err.contains("build bad was held itself: check"), "{held:?}");
-}
-
-#[test]
-fn check_says_which_models_would_be_served() {
-    let stage = Stage::new();
-    let check = |change: &dyn Fn(&mut Json)| {
-        stage.dbt_ran("1.11", "build.json", |_, manifest| change(manifest));
-        for name in ["orders", "customers"] {
-            fs::remove_file(stage.file(name)).expect("it is there");
-        }
-        let target = stage.target.path().to_str().expect("UTF-8");
-        run(
-            &["check", "--dbt-target", target],
-            &[("PARQUET_DIR", stage.root.path().to_str().expect("UTF-8"))],
-        )
-    };
-    let set = |manifest: &mut Json, name: &str, config: Json| {
-        let model = &mut manifest["nodes"][format!("model.shop.{name}")];
-        *model = json!({"resource_type": "model", "alias": name, "config": config});
-    };
-    let without = check(&|_| {});
-    assert_eq!(without.code, 1, "{without:?}");
-    for text in [
-        "mart.orders",
-        "mart.customers",
-        "does not use the dbt package",
-        "2 models would be served",
-    ] {
-        assert!(without.out.contains(text), "{text}: {without:?}");
-    }
-    assert!(!without.out.contains("stg_orders"), "a view is no mart: {without:?}");
-
-    let good = check(&|manifest| {
-        manifest["nodes"]["operation.martd.martd-on-run-end-0"] =
-            json!({"resource_type": "operation"});
-        set(
-            manifest,
-            "exported",
-            json!({"materialized": "view", "post-hook": [{"sql": "{{ martd.export() }}"}]}),
-        );
-        set(manifest, "kept", json!({"materialized": "incremental"}));
-        set(manifest, "text", json!({"materialized": "external", "options": {"format": "csv"}}));
-        set(
-            manifest,
-            "away",
-            json!({"materialized": "external", "location": "elsewhere/away.parquet"}),
-        );
-        let by_day = json!({"materialized": "external", "options": {"partition_by": "day"}});
-        set(manifest, "parts", by_day);
-        set(manifest, "_own", json!({"materialized": "external"}));
-    });
-    assert_eq!(good.code, 0, "{good:?}");
-    for (model, text) in [
-        ("exported", "mart.exported"),
-        ("parts", "mart.parts"),
-        ("kept", "stays in the database"),
-        ("text", "is not Parquet"),
-        ("away", "lies outside of"),
-        ("_own", "starts with `_`"),
-    ] {
-        let line = good.out.lines().find(|line| line.contains(&format!("model.shop.{model} ")));
-        assert!(line.is_some_and(|line| line.contains(text)), "{model}: {text}: {}", good.out);
-    }
-    assert!(good.out.ends_with("4 models would be served\n"), "{good:?}");
-
-    let twice = check(&|manifest| {
-        manifest["nodes"]["operation.martd.martd-on-run-end-0"] =
-            json!({"resource_type": "operation"});
-        manifest["nodes"]["model.shop.customers"]["alias"] = json!("orders");
-    });
-    assert_eq!(twice.code, 1, "{twice:?}");
-    let both = "model.shop.customers and model.shop.orders both write mart.orders";
-    assert!(twice.out.contains(both), "{twice:?}");
-
-    fs::remove_file(stage.target.path().join("manifest.json")).expect("it is there");
-    let target = stage.target.path().to_str().expect("UTF-8");
-    let none = run(&["check", "--dbt-target", target], &[]);
-    assert!(none.code == 1 && none.err.contains("manifest.json: No such file"), "{none:?}");
-    assert!(none.err.contains("`dbt parse` writes it"), "{none:?}");
 }

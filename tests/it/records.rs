@@ -1,8 +1,10 @@
 //! Records: whole builds of any writer, by content.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
 use crate::events::Listener;
@@ -213,6 +215,9 @@ fn equal_bytes_of_a_new_build_are_told_at_once() {
     assert_eq!(after["id"], before["id"]);
     assert_eq!(martd.get("/v1/snapshot?build=two").status, 200);
     assert_eq!(after["marts"][0]["invocation_id"], "two");
+    // The page does not tell of a publish in which no mart has changed.
+    let page = martd.get("/").body;
+    assert_eq!(page.matches("published generation").count(), 1, "{page}");
 }
 
 #[test]
@@ -282,22 +287,42 @@ fn a_rollback_serves_an_earlier_build_until_it_is_released() {
         wait_build(&keeper, build);
         wait_build(&martd, build);
     }
+    // A build is held when somebody rolls back: the rollback is younger than that.
+    stage.record("bad", &[], json!({"results": [{"id": "check", "status": "error"}]}));
+    let held = wait_held(&martd, "check has failed");
+    let reason = held["held"]["reason"].as_str().expect("text");
+    assert!(reason.ends_with("end this with martd publish --clear 'check'"), "{reason}");
+    assert!(
+        martd.get("/").body.contains("martd publish --clear &#39;check&#39;")
+            || martd.get("/").body.contains("martd publish --clear 'check'")
+    );
     let listener = Listener::new(&martd, "");
     stage.record("back", &[], json!({"rollback": "one"}));
+    let record = fs::read(stage.root.mart("_builds/back.json")).expect("readable");
+    let record: Json = serde_json::from_slice(&record).expect("JSON");
     assert_eq!(listener.wait("rolled-back")["rollback"], "one");
     for martd in [&martd, &keeper] {
         wait_build(martd, "one");
         let held = wait_held(martd, "rolled back to build one; martd rollback --release ends it");
         assert_eq!(served(martd), both("one"), "{held}");
         assert_eq!(held["held"]["rollback"], "one", "{held}");
+        let time = |json: &Json| json.as_str().and_then(|at| at.parse::<Timestamp>().ok());
+        let asked = time(&record["build"]["finished_at"]);
+        assert_eq!(time(&held["held"]["since"]), asked, "{held}");
         let metrics = martd.get("/metrics").body;
         assert!(metrics.contains("\nmartd_rolled_back 1.0\n"), "{metrics}");
         let page = martd.get("/").body;
-        assert!(page.contains("Rolled back to build one"), "{page}");
+        assert!(page.contains("Rolled back to build one, <time"), "{page}");
+        assert_eq!(
+            page.matches("olled back to build one").count(),
+            2,
+            "and in what happened: {page}"
+        );
     }
     // Newer builds do not end it, nor does a restart.
     stage.write(&["a", "b"], "four");
-    stage.record("four", &["a", "b"], json!({}));
+    let clear = json!({"results": [{"id": "check", "status": "success"}]});
+    stage.record("four", &["a", "b"], clear);
     keeper.signal(rustix::process::Signal::KILL);
     keeper.wait_exit();
     let keeper = Martd::start_with(stage.root.path(), &settings);

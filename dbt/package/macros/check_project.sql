@@ -21,6 +21,9 @@
         {% do martd.fail(writers[key] ~ ' and ' ~ id ~ ' both write ' ~ output.location ~ ': give one of them another alias or location') %}
       {% endif %}
       {% do writers.update({key: id}) %}
+      {% if output.warning %}
+        {% do martd.say(id ~ ' ' ~ output.warning) %}
+      {% endif %}
     {% endif %}
   {% endfor %}
 {% endmacro %}

@@ -3,8 +3,8 @@
 {% macro files(node, output, result, present) %}
   {% set ran = result.timing | selectattr('name', 'equalto', 'execute') | first %}
   {% set started, ended = martd.epoch(ran.started_at), martd.epoch(ran.completed_at) %}
-  {% set keeps_parts = (node.config.get('options') or {}).get('append') %}
-  {% set files = [] %}
+  {% set keeps_parts = martd.is_set((node.config.get('options') or {}).get('append')) %}
+  {% set files, left = [], [] %}
   {% for path, size in present.items()
     if path == output.path or output.is_folder and path.startswith(output.path ~ '/') %}
     {% if size > 1073741824 %}
@@ -17,15 +17,32 @@
     {% if written > ended + 1 %}
       {{ return({'problem': path ~ ' was changed after ' ~ node.unique_id ~ ' had written it: build it again'}) }}
     {% endif %}
-    {# `overwrite_or_ignore` leaves parts of an earlier run, which are not the mart's any more. #}
-    {% if not output.is_folder or keeps_parts or written + 1 > started %}
+    {% if output.is_folder and not keeps_parts and written + 1 <= started %}
+      {% do left.append(path) %}
+    {% else %}
       {% do files.append({'path': path, 'bytes': row[0] | int, 'sha256': row[1]}) %}
     {% endif %}
   {% endfor %}
   {% if not files %}
     {{ return({'problem': node.unique_id ~ ' has left no new file at ' ~ output.location}) }}
   {% endif %}
+  {# Models and tests that read this one saw their rows: without them martd would serve another mart than they are of. #}
+  {% if left %}
+    {{ return({'problem': left[0] ~ ' is not of this run' ~ martd.and_more(left) ~ ', and what reads ' ~ node.unique_id
+      ~ ' has its rows: set overwrite: true in its options (append: true, if old parts are to stay), and build it again with what reads it'}) }}
+  {% endif %}
   {{ return({'files': files}) }}
+{% endmacro %}
+
+
+{# Says so when there is a directory beside a mart's file, or a file beside its directory: martd serves neither. #}
+{% macro beside(output, present) %}
+  {% set name = output.name %}
+  {% set file, folder = name ~ '.parquet', name ~ '/' %}
+  {% for path in present if file in present and path.startswith(folder) %}
+    {{ return(file ~ ' and ' ~ folder ~ ' are both there: remove ' ~ (file if output.is_folder else folder)) }}
+  {% endfor %}
+  {{ return(none) }}
 {% endmacro %}
 
 

@@ -6,6 +6,11 @@
   {% do exceptions.raise_compiler_error('martd: ' ~ text) %}
 {% endmacro %}
 
+{# Counts what comes after the first. #}
+{% macro and_more(items) %}
+  {{ return(' (and ' ~ (items | length - 1) ~ ' more)' if items | length > 1 else '') }}
+{% endmacro %}
+
 {# A string of SQL. DuckDB knows no other escape. #}
 {% macro quoted(text) %}
   {{ return("'" ~ text | replace("'", "''") ~ "'") }}

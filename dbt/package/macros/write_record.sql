@@ -1,8 +1,9 @@
 {# The record of this run, `_builds/<invocation id>.json`, as docs/ledger.md describes it. What comes back is SQL: dbt reports its
    failure as the hook's, and the run fails. #}
 {% macro write_record(results) %}
-  {% set problems = {} %}
-  {% set marts = martd.record_marts(results, problems) %}
+  {# The former by nodes, which have failed then; the latter keep martd from serving what is in order. #}
+  {% set problems, obstacles = {}, [] %}
+  {% set marts = martd.record_marts(results, problems, obstacles) %}
   {% set entries = martd.record_results(results, problems) %}
   {% set nodes = [] %}
   {% for id, node in graph.nodes.items() if node.resource_type in ['model', 'test', 'seed', 'snapshot'] %}
@@ -29,11 +30,29 @@
   {% endfor %}
   {% set file = martd.root() ~ '_builds/' ~ invocation_id ~ '.json' %}
   {% set copy = 'copy (select ' ~ columns | join(', ') ~ ') to ' ~ martd.quoted(file) ~ ' (format json, use_tmp_file true)' %}
-  {% do martd.say('build ' ~ invocation_id ~ ' with ' ~ marts | length ~ (' mart' if marts | length == 1 else ' marts')) %}
-  {% if problems %}
-    {% set copy = copy ~ '; select error(' ~ martd.quoted('martd: ' ~ problems.values() | join('; ')) ~ ')' %}
+  {% do martd.say('build ' ~ invocation_id ~ ' with ' ~ marts | length ~ (' mart' if marts | length == 1 else ' marts') ~ martd.held(marts, entries)) %}
+  {% set complaints = problems.values() | list + obstacles %}
+  {% if complaints %}
+    {% set copy = copy ~ '; select error(' ~ martd.quoted('martd: ' ~ complaints | join('; ')) ~ ')' %}
   {% endif %}
   {{ return(copy) }}
+{% endmacro %}
+
+
+{# What of this run keeps martd from serving it. #}
+{% macro held(marts, entries) %}
+  {% set failed = entries | rejectattr('status', 'in', martd.passing()) | sort(attribute='status') | list %}
+  {% set first = failed | rejectattr('status', 'equalto', 'skipped') | list + failed %}
+  {% if first %}
+    {{ return(', held: ' ~ first[0].id ~ ' has not succeeded' ~ martd.and_more(failed)) }}
+  {% endif %}
+  {% set ran = entries | map(attribute='id') | list %}
+  {% set waiting = marts | map(attribute='tests') | sum(start=[]) | unique | reject('in', ran) | list %}
+  {% if waiting %}
+    {% set tests = '1 test has' if waiting | length == 1 else waiting | length ~ ' tests have' %}
+    {{ return(', held: ' ~ tests ~ ' not run since: run dbt test') }}
+  {% endif %}
+  {{ return('') }}
 {% endmacro %}
 
 
@@ -43,7 +62,7 @@
 
 
 {# The marts that this run built. One whose files cannot be vouched for goes to `problems`, by its node's id. #}
-{% macro record_marts(results, problems) %}
+{% macro record_marts(results, problems, obstacles) %}
   {% set tests = martd.tests_by_node() %}
   {% set present = martd.present_files() %}
   {% set marts = [] %}
@@ -54,6 +73,10 @@
       {% do martd.say(node.unique_id ~ ' writes ' ~ output.location ~ ', which is not served: ' ~ output.reason) %}
     {% elif output %}
       {% set found = martd.files(node, output, result, present) %}
+      {% set beside = martd.beside(output, present) %}
+      {% if beside %}
+        {% do obstacles.append(beside) %}
+      {% endif %}
       {% if found.problem %}
         {% do problems.update({node.unique_id: found.problem}) %}
       {% else %}

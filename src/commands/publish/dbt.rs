@@ -18,6 +18,8 @@ use crate::scan::{CLOCK_TICK, EXTENSION, OpenDir, file_name};
 
 /// Commands that build or test. The others write result files, too, which say nothing of the data.
 const COMMANDS: [&str; 6] = ["build", "run", "test", "seed", "snapshot", "retry"];
+/// The options with which DuckDB's COPY writes a directory.
+const FOLDER_OPTIONS: [&str; 3] = ["partition_by", "per_thread_output", "file_size_bytes"];
 /// The post-hook of the dbt package, as models call it.
 const EXPORT: &str = "martd.export(";
 /// dbt's messages can hold a whole statement.
@@ -106,6 +108,10 @@ pub(in crate::commands) struct Output {
     pub(in crate::commands) materialized: String,
     /// The mart that it would be, or why it would be none.
     pub(in crate::commands) mart: Result<String, String>,
+    /// What its options will bring about.
+    pub(in crate::commands) warning: Option<String>,
+    /// Whether it is written as a mart, and not by a hook that may be another's.
+    is_meant: bool,
 }
 
 /// A run, and the project that it was of.
@@ -161,7 +167,9 @@ impl Artifacts {
         let untested = untested || self.var("martd_untested") == Some("publish");
         let ran: BTreeMap<&str, &RunResult> =
             self.run.results.iter().map(|result| (&*result.unique_id, result)).collect();
-        let mut paths: BTreeMap<PathBuf, &str> = BTreeMap::new();
+        if let Some(problem) = self.project.doubles(mart_dir).pop() {
+            return Err(problem);
+        }
         for (id, node) in nodes {
             let path = match self.project.file(node, mart_dir) {
                 Some(Ok(path)) => path,
@@ -171,13 +179,6 @@ impl Artifacts {
                 }
                 None => continue,
             };
-            let other = node.is_external().then(|| paths.insert(path.clone(), id)).flatten();
-            if let Some(other) = other {
-                let path = path.display();
-                return Err(format!(
-                    "{other} and {id} both write {path}; give one another location"
-                ));
-            }
             let name = mart_name(&path);
             let modified = modified(open, name, node.is_folder());
             let result = plan.results.iter().find(|result| result.id == *id);
@@ -291,8 +292,27 @@ impl Project {
                 id: id.clone(),
                 materialized: node.materialized().to_owned(),
                 mart: self.mart(node, mart_dir),
+                warning: node.warning(),
+                is_meant: node.is_external() || node.is_exported(),
             },
         )
+    }
+
+    /// What is wrong with models that write one mart: dbt is content, and the last one wins.
+    pub(in crate::commands) fn doubles(&self, mart_dir: &Path) -> Vec<String> {
+        let mut writers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for output in self.outputs(mart_dir).filter(|output| output.is_meant) {
+            // Names that differ in case alone are one.
+            let name = output.mart.map(|name| name.to_ascii_lowercase());
+            name.into_iter()
+                .for_each(|name| writers.entry(name).or_default().push(output.id.clone()));
+        }
+        let doubles = writers.into_iter().filter(|(_, models)| models.len() > 1);
+        let said = |(name, models): (String, Vec<String>)| {
+            let models = models.join(" and ");
+            format!("{models} both write mart.{name}: give one of them another alias or location")
+        };
+        doubles.map(said).collect()
     }
 
     fn mart(&self, node: &Node, mart_dir: &Path) -> Result<String, String> {
@@ -381,9 +401,7 @@ impl Node {
 
     /// Whether it writes a directory of parts.
     fn is_folder(&self) -> bool {
-        ["partition_by", "per_thread_output", "file_size_bytes"]
-            .into_iter()
-            .any(|key| self.option(key))
+        FOLDER_OPTIONS.into_iter().any(|key| self.option(key))
     }
 
     /// Whether an option for DuckDB's COPY is set.
@@ -391,6 +409,20 @@ impl Node {
         let option = self.config.get("options").and_then(|options| options.get(key));
         // They go to DuckDB as they are: the text false is false, too.
         option.is_some_and(|said| !said.is_null() && ![json!(false), json!("false")].contains(said))
+    }
+
+    /// What will go wrong when it is built again.
+    fn warning(&self) -> Option<String> {
+        let has = |key: &str| self.option(key);
+        let key = FOLDER_OPTIONS.into_iter().find(|key| has(key))?;
+        if has("overwrite") || has("append") {
+            return None;
+        }
+        let what = match has("overwrite_or_ignore") {
+            true => "with overwrite_or_ignore leaves old parts, and a run that does is held",
+            false => "without overwrite or append fails when its folder is there",
+        };
+        Some(format!("{key} {what}: set overwrite: true"))
     }
 
     fn only_warns(&self) -> bool {

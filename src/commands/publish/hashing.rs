@@ -13,16 +13,23 @@ use super::Claim;
 use crate::ledger::File;
 use crate::marts::build::{Footer, has_tail};
 use crate::pin::{Budget, Pin};
-use crate::scan::{Candidate, Found, MOST_PARTS, OpenDir, file_name};
+use crate::scan::{Candidate, Found, MOST_PARTS, OpenDir, both_are_there, file_name};
 
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(50);
 
 /// What becomes of each claim: its files, or why it is refused.
-pub(super) fn look(claims: &[Claim], build: &str, dir: &OpenDir) -> Vec<Result<Vec<File>, String>> {
+///
+/// # Errors
+/// When a mart is there twice. A record could vouch for neither, and could not be made again when one is gone.
+pub(super) fn look(
+    claims: &[Claim],
+    build: &str,
+    dir: &OpenDir,
+) -> Result<Vec<Result<Vec<File>, String>>, String> {
     // Nothing is copied: a held file is hashed as one that fits.
     let budget = Budget::new(0);
-    let found: Vec<_> = claims.iter().map(|claim| find(claim, dir)).collect();
+    let found: Vec<_> = claims.iter().map(|claim| find(claim, dir)).collect::<Result<_, _>>()?;
     let sizes = found.iter().flatten().map(Candidate::size);
     let bar = ProgressBar::new(sizes.sum());
     let look = || {
@@ -30,7 +37,7 @@ pub(super) fn look(claims: &[Claim], build: &str, dir: &OpenDir) -> Vec<Result<V
         found.map(|(claim, found)| look_at(claim, found?, build, dir, &budget)).collect()
     };
     if !std::io::stderr().is_terminal() {
-        return look();
+        return Ok(look());
     }
     let style = "{spinner} hashing {wide_bar} {bytes} of {total_bytes}, {eta} left";
     bar.set_style(ProgressStyle::with_template(style).expect("a template"));
@@ -43,22 +50,24 @@ pub(super) fn look(claims: &[Claim], build: &str, dir: &OpenDir) -> Vec<Result<V
         work.join().expect("hashing does not panic")
     });
     bar.finish_and_clear();
-    outcomes
+    Ok(outcomes)
 }
 
-/// The file of a mart, or its directory with parts.
-fn find(claim: &Claim, dir: &OpenDir) -> Result<Candidate, String> {
+/// The file of a mart, or its directory with parts; or why there is neither. An error when both are there.
+fn find(claim: &Claim, dir: &OpenDir) -> Result<Result<Candidate, String>, String> {
     let name = &claim.model.name;
-    let (path, directory) = (file_name(name, false), file_name(name, true));
+    let path = file_name(name, false);
     let parts = match dir.parts(name, |_| {}) {
         Err(error) if error.kind() == ErrorKind::NotADirectory => None,
-        parts => parts.map_err(|error| format!("{directory}: {error}"))?,
+        Err(error) => return Ok(Err(format!("{}: {error}", file_name(name, true)))),
+        Ok(parts) => parts,
     };
     let parts = parts.filter(|parts| !parts.files.is_empty());
     let file = dir.identity(&path).map(|identity| Found { path: path.clone(), identity });
-    match (file, parts) {
+    Ok(match (file, parts) {
         (Some(_), Some(_)) => {
-            Err(format!("{path} and {directory} are both there; remove one of the two"))
+            let reason = both_are_there(name);
+            return Err(format!("nothing is recorded: {reason}, and publish again"));
         }
         (Some(file), None) => {
             Ok(Candidate { name: name.clone(), files: vec![file], directory: None })
@@ -71,7 +80,7 @@ fn find(claim: &Claim, dir: &OpenDir) -> Result<Candidate, String> {
                 error.map_or("is no file".to_owned(), |error| error.to_string())
             ))
         }
-    }
+    })
 }
 
 fn look_at(
@@ -88,14 +97,26 @@ fn look_at(
     if let Some(problem) = &directory.problem {
         return Err(format!("{shown} {problem}"));
     }
-    // Parts of an earlier run, which a writer that does not empty the directory leaves.
+    // What a writer leaves that does not empty the directory: models and tests that read it saw those rows.
     let is_left = |part: &&Found| match claim.window {
         Some((from, _)) if !claim.keeps_parts => part.identity.modified() < from,
         _ => false,
     };
-    let parts: Vec<&Found> = found.files.iter().filter(|part| !is_left(part)).collect();
-    if parts.is_empty() {
+    let parts: Vec<&Found> = found.files.iter().collect();
+    let left: Vec<&&Found> = parts.iter().filter(|part| is_left(part)).collect();
+    if left.len() == parts.len() {
         return Err(format!("{shown} has no part of the run that claims it; build it again"));
+    }
+    if let Some(first) = left.first() {
+        let more = match left.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        return Err(format!(
+            "{} is not of this run{more}, and what reads the model has its rows: set overwrite: true in its \
+             options (append: true, if old parts are to stay), and build it again with what reads it",
+            first.path
+        ));
     }
     if parts.len() > MOST_PARTS {
         let count = parts.len();

@@ -13,8 +13,11 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::records::Records;
-use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
-use crate::ledger::{self, Build, Ledger, Model, NodeResult, Record, Status};
+use super::{
+    EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, unreadable, wait,
+};
+use crate::digest::Digest;
+use crate::ledger::{self, Build, Ledger, Model, NodeResult, REFUSED, Record, Status};
 use crate::mart_dir::MartDir;
 use crate::scan::OpenDir;
 use crate::settings::Time;
@@ -22,8 +25,8 @@ use dbt::Artifacts;
 pub(super) use dbt::Project;
 use report::PublishReport;
 
-/// The status of a mart whose file was refused, until it is vouched for.
-const REFUSED: &str = "refused";
+/// What to do when there is no mart directory.
+pub(super) const NAME_IT: &str = "name PARQUET_DIR with --dir";
 /// Builds whose records are never compacted.
 const KEEP_RECORDS: usize = 10;
 
@@ -115,13 +118,10 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     let (compacts, wait_for) = (args.compact, args.wait.then_some(args.timeout));
     let dir = MartDir::either(&args.parquet_dir);
     let mart_dir = dir.path().to_owned();
-    let read = dir.open().and_then(|open| Ok((open, Records::read(&mart_dir)?)));
-    let (open, mut records) = match read {
+    let read = dir.open().and_then(|open| Ok((Records::read(&mart_dir, &open)?, open)));
+    let (mut records, open) = match read {
         Ok(read) => read,
-        Err(error) => {
-            let problem = format!("{} cannot be read: {error}", mart_dir.display());
-            return complain(&problem, EXIT_NO);
-        }
+        Err(error) => return complain(&unreadable(&dir, &error, NAME_IT), EXIT_NO),
     };
     let mut report = PublishReport::default();
     if !only_compacts(&args) {
@@ -204,22 +204,13 @@ fn plan(
 
 /// Without dbt: the files as they are.
 fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Result<Plan, String> {
-    let now = Timestamp::now();
     let id = args.build.clone().unwrap_or_else(|| new_id("publish"));
     if !ledger::is_id(&id) {
         return Err(format!(
             "--build {id:?}: a build's id has letters, digits, dots, dashes and underscores"
         ));
     }
-    let writer = Some("martd publish".to_owned());
-    let mut plan = Plan::new(Build {
-        id,
-        started_at: now,
-        finished_at: now,
-        writer,
-        project: None,
-        status: Status::Success,
-    });
+    let mut plan = Plan::new(Build::now(id, "martd publish"));
     let models = ledger.iter().flat_map(|ledger| &ledger.models);
     let is_of_others = |name: &String| {
         // Writers without a project have no ids of their own.
@@ -235,7 +226,7 @@ fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Resu
     let scan = open.scan(|_| false, |_, _| {});
     let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
     let mut there: Vec<String> = scan.candidates.into_iter().map(|found| found.name).collect();
-    there.extend(scan.unseen); // which is said below
+    there.extend(scan.unseen.into_keys()); // which is said below
     there.retain(|name| !is_of_others(name));
     // A file may have gone; a name that nobody knows is a slip of the hand, and would hold everything.
     let is_known = |name: &String| there.contains(name) || models.clone().any(|m| m.name == *name);
@@ -263,10 +254,11 @@ fn publish(
     report: &mut PublishReport,
 ) -> Result<(), String> {
     let id = plan.build.id.clone();
-    if records.path(&id).exists() {
-        return Err(format!("build {id} is recorded already, and records are never changed"));
+    let before = records.of_build(&id).cloned();
+    if before.is_none() && records.path(&id).exists() {
+        return Err(format!("build {id} has a record already, which is not good; remove it"));
     }
-    let outcomes = hashing::look(&plan.claims, &id, dir);
+    let outcomes = hashing::look(&plan.claims, &id, dir)?;
     let mut marts = Vec::new();
     for (claim, outcome) in plan.claims.into_iter().zip(outcomes) {
         let node = claim.model.node().to_owned();
@@ -295,9 +287,33 @@ fn publish(
     record.check().map_err(|problem| format!("nothing is recorded: {problem}"))?;
     report.unserved = plan.unserved;
     report.ran = record.results.len();
+    if let Some(before) = before {
+        if !says_the_same(&before, &record) {
+            return Err(format!(
+                "build {id} is recorded already, with other files or results, and records are never changed; \
+                 build again"
+            ));
+        }
+        (report.build, report.record) = (Some(id.clone()), Some(records.path(&id)));
+        report.already = true;
+        return Ok(());
+    }
     report.build = Some(id);
     let path =
         records.write(record).map_err(|error| format!("the record cannot be written: {error}"))?;
     report.record = Some(path);
     Ok(())
+}
+
+/// Whether two records of a build vouch for the same files, and name the same failures.
+fn says_the_same(one: &Record, other: &Record) -> bool {
+    let files = |record: &Record| -> BTreeSet<(String, Digest)> {
+        let files = record.marts.iter().flat_map(|mart| &mart.files);
+        files.map(|file| (file.path.clone(), file.sha256)).collect()
+    };
+    let failed = |record: &Record| -> BTreeSet<String> {
+        let failed = record.results.iter().filter(|result| !result.has_passed());
+        failed.map(|result| result.id.clone()).collect()
+    };
+    files(one) == files(other) && failed(one) == failed(other)
 }

@@ -18,6 +18,8 @@ pub(super) struct PublishReport {
     pub(super) build: Option<String>,
     /// Its record.
     pub(super) record: Option<PathBuf>,
+    /// Whether that was there, and says the same.
+    pub(super) already: bool,
     /// How many nodes it tells of.
     pub(super) ran: usize,
     vouched: Vec<(String, Vec<File>)>,
@@ -62,6 +64,7 @@ impl PublishReport {
         json!({
             "build": self.build,
             "record": self.record,
+            "already": self.already,
             "vouched": vouched.collect::<Vec<_>>(),
             "refused": refused.map(|(name, reason)| json!({"name": name, "reason": reason})).collect::<Vec<_>>(),
             "not_served": unserved.map(|node| json!({"id": node.id, "reason": node.reason})).collect::<Vec<_>>(),
@@ -86,7 +89,7 @@ impl PublishReport {
         let unserved = self.unserved.iter();
         let unserved = unserved.map(|node| (&node.id, "not served", Tone::Warn, &node.reason));
         for (name, word, tone, reason) in refused.chain(unserved) {
-            table.row(vec![name.into(), Cell::new(word, tone), "".into(), reason.into()]);
+            table.row(vec![name.into(), Cell::new(word, tone), "".into(), Cell::remark(reason)]);
         }
         let mut text = match self.vouched.len() + self.refused.len() + self.unserved.len() {
             0 => String::new(),
@@ -96,16 +99,13 @@ impl PublishReport {
             let message = node.message.as_deref().unwrap_or_default();
             text.push_str(&format!("holds: {} ({}) {message}\n", node.unique_id, node.status));
         }
-        match &self.build {
-            Some(build) if self.outstanding.is_empty() => {
-                text.push_str(&format!("build {build} is recorded\n"));
-            }
-            Some(build) => {
-                text.push_str(&format!(
-                    "build {build} is recorded, and held until the above succeeds\n"
-                ));
-            }
-            None => {}
+        if let Some(build) = &self.build {
+            let already = if self.already { " already, with the same files" } else { "" };
+            let held = match self.outstanding.is_empty() {
+                true => "",
+                false => ", and held until the above succeeds",
+            };
+            text.push_str(&format!("build {build} is recorded{already}{held}\n"));
         }
         if let Some(fewer) = self.compacted {
             text.push_str(&format!("{fewer} records fewer\n"));

@@ -8,6 +8,7 @@ use crate::catalog::{Held, State};
 use crate::engine::{EngineStatus, Replacement};
 use crate::http::freshness::{FreshnessStatus, MartFreshness};
 use crate::ledger::NodeKind;
+use crate::publish::CANNOT_BE_SERVED;
 
 /// Of a long list, this many items are shown.
 const SHOWN: usize = 20;
@@ -42,13 +43,13 @@ impl Level {
 /// One matter.
 pub(super) struct Notice {
     level: Level,
-    title: String,
+    title: Markup,
     body: Markup,
 }
 
 impl Notice {
-    fn new(level: Level, title: impl Into<String>, body: Markup) -> Self {
-        Self { level, title: title.into(), body }
+    fn new(level: Level, title: impl maud::Render, body: Markup) -> Self {
+        Self { level, title: title.render(), body }
     }
 
     pub(super) fn render(&self) -> Markup {
@@ -88,7 +89,7 @@ pub(super) fn notices(
     hold(&mut notices, state, now);
     if state.snapshot.as_ref().is_some_and(|snapshot| !snapshot.verified) {
         let body = html! {
-            p { "martd was started while a build was held, and serves what was on disk." }
+            p { "martd was started while a build was held, and serves what is on disk." }
             p.do { "Build until nothing fails. With MARTD_STATE_DIR the last good build survives a restart." }
         };
         notices.push(Notice::new(Level::Odd, "No good build vouches for what is served", body));
@@ -125,27 +126,43 @@ fn hold(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
     let Held { hold, since } = held;
     if let Some(build) = &hold.rollback {
         let body = html! {
-            p { (hold.reason) " (" (moment(*since, now)) ")" }
+            @if hold.reason.contains(CANNOT_BE_SERVED) { p { (hold.reason) } }
             p.do { "Mend what was wrong, build again, and run " code { "martd rollback --release" } "." }
         };
-        notices.push(Notice::new(Level::Odd, format!("Rolled back to build {build}"), body));
+        let title = html! { "Rolled back to build " (build) ", " (moment(*since, now)) };
+        notices.push(Notice::new(Level::Odd, title, body));
     } else if !hold.outstanding.is_empty() {
-        outstanding(notices, held, now);
+        outstanding(notices, state, held, now);
     } else if state.held_back().is_some() {
         let body = html! {
             p { (hold.reason) }
-            p.do { "The build before is served. Run a whole " code { "dbt build" } "." }
+            p { (meanwhile(state)) }
+            p.do { "If that does not say what to do, run a whole " code { "dbt build" } "." }
         };
         notices.push(Notice::new(
             Level::Bad,
-            "A build is held: files that it wrote are gone",
+            "A build is held: files that it wrote cannot be had",
             body,
         ));
     }
     pending(notices, held, now);
 }
 
-fn outstanding(notices: &mut Vec<Notice>, Held { hold, since }: &Held, now: Timestamp) {
+/// What is served while a build is held.
+fn meanwhile(state: &State) -> &'static str {
+    match &state.snapshot {
+        None => "Nothing is served.",
+        Some(snapshot) if snapshot.verified => "The last good build is served on.",
+        Some(_) => "What is on disk is served, for no good build was kept.",
+    }
+}
+
+fn outstanding(
+    notices: &mut Vec<Notice>,
+    state: &State,
+    Held { hold, since }: &Held,
+    now: Timestamp,
+) {
     let of = |kind| hold.outstanding.iter().filter(move |node| node.kind() == kind);
     let kinds = [
         (NodeKind::Failed, "node has failed", "nodes have failed"),
@@ -165,11 +182,12 @@ fn outstanding(notices: &mut Vec<Notice>, Held { hold, since }: &Held, now: Time
         }
     };
     let body = html! {
-        p { "The last good build is served on. Held, " (moment(*since, now))
+        p { (meanwhile(state)) " Held, " (moment(*since, now))
             @if let Some(build) = &hold.invocation_id { ": build " code { (build) } } }
         (list(*first))
         @for (kind, title) in kinds { details { summary { (title) } (list(*kind)) } }
         p.do { @match first {
+            NodeKind::Failed if hold.outstanding[0].can_be_cleared() => { (hold.reason) "." }
             NodeKind::Failed => "Fix this and build it again; the next good build is published as a whole.",
             NodeKind::Untested => "Run the tests; when they pass, the build is published as a whole.",
             NodeKind::Skipped => "Build these; when they succeed, the build is published as a whole.",

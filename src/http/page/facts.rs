@@ -209,8 +209,9 @@ impl<'s> View<'s> {
                 h2 #events-title { "What happened" }
                 @if self.events.is_empty() { p { "Nothing has happened since martd was started." } } @else {
                     (charts::history(&self.events, self.now))
-                    ol.events { @for event in self.events.iter().take(EVENTS) {
-                        li { (moment(event.at, self.now)) " " span { (told(event)) } }
+                    @let told = self.events.iter().filter_map(|event| Some((event.at, told(event)?)));
+                    ol.events { @for (at, told) in told.take(EVENTS) {
+                        li { (moment(at, self.now)) " " span { (told) } }
                     } }
                 }
             }
@@ -259,9 +260,10 @@ fn short(id: &str) -> String {
     id.chars().take(8).collect()
 }
 
-fn told(event: &Event) -> String {
+/// What happened in words, if it is worth any: that a record came which changed no mart is not.
+fn told(event: &Event) -> Option<String> {
     let text = |key: &str| event.data[key].as_str().unwrap_or_default().to_owned();
-    match event.kind {
+    Some(match event.kind {
         "snapshot" => {
             let names: Vec<&str> = event.data["changed"]
                 .as_array()
@@ -280,7 +282,7 @@ fn told(event: &Event) -> String {
                 None => String::new(),
             };
             let what = match (names.is_empty(), removed.is_empty()) {
-                (true, true) => "no mart changed".to_owned(),
+                (true, true) => return None,
                 (true, false) => removed,
                 (false, true) => format!("{}{more}", names.join(", ")),
                 (false, false) => format!("{}{more}; {removed}", names.join(", ")),
@@ -295,5 +297,5 @@ fn told(event: &Event) -> String {
         "recovered" => format!("{} can be read again", text("file")),
         "removed" => format!("{}, which was rejected, is gone", text("file")),
         other => other.to_owned(),
-    }
+    })
 }
