@@ -10,7 +10,7 @@
 
 use serde_json::{Map, Value};
 
-use super::patterns::{extracting, matching, similar};
+use super::patterns::{extracting, items, matching, similar};
 use super::{Rejection, ValidatedStatement, Validator, postgres, spelling, to_char};
 
 /// Nodes that expressions may copy into each other, all together.
@@ -50,7 +50,8 @@ impl Validator {
     /// Validates what a client of PostgreSQL's asks, of marts or of the catalog. What cannot be parsed is left to
     /// others to explain.
     pub(super) fn validate_postgres(&self, sql: &str) -> Result<ValidatedStatement, Rejection> {
-        let text = spelling::respell(&postgres::respell(sql));
+        let plain = postgres::respell(sql);
+        let text = spelling::respell(&plain);
         let mut tree = match self.parse(&text) {
             Ok(tree) => tree,
             Err(rejection @ (Rejection::OutOfMemory | Rejection::Failed(_))) => {
@@ -59,6 +60,9 @@ impl Validator {
             Err(_) => return self.validate_anew(sql),
         };
         if postgres::asks_catalog(&tree)? {
+            if text != plain {
+                tree = self.parse(&plain)?; // the catalog's tables are asked in DuckDB's words
+            }
             postgres::rewrite(&mut tree);
             let text = self.unparse(&tree).map_err(|error| match error {
                 Rejection::Failed(message) => Rejection::Catalog(format!(
@@ -462,32 +466,6 @@ fn literal(value: &Value) -> Option<&str> {
     match value["class"].as_str()? {
         "CONSTANT" => value["value"]["value"].as_str(),
         "CAST" if value["cast_type"]["id"] == "VARCHAR" => literal(&value["child"]),
-        _ => None,
-    }
-}
-
-/// The items of a list that is written out.
-fn items(list: &Value) -> Option<Vec<Value>> {
-    match list["class"].as_str()? {
-        "OPERATOR" if list["type"] == "ARRAY_CONSTRUCTOR" => list["children"].as_array().cloned(),
-        "CAST" if list["cast_type"]["id"] == "LIST" => items(&list["child"]),
-        "CONSTANT" => {
-            let text = list["value"]["value"].as_str()?.trim();
-            let text = text.strip_prefix('{')?.strip_suffix('}')?;
-            if text.contains(['"', '\\', '{']) || text.to_ascii_lowercase().contains("null") {
-                return None;
-            }
-            let item = |item: &str| {
-                let mut value = list.clone();
-                value["value"]["value"] = item.trim().into();
-                value
-            };
-            Some(if text.trim().is_empty() {
-                Vec::new()
-            } else {
-                text.split(',').map(item).collect()
-            })
-        }
         _ => None,
     }
 }

@@ -58,6 +58,9 @@ fn only_what_is_postgresqls_is_written_anew() {
     assert_eq!((clock.moment, clock.cacheable), (Some(3), false));
     assert_eq!(clock.parameters, ["1", "2"]);
     assert!(validator.validate("SELECT to_char(x, 'YYYY') FROM mart.a").is_err(), "over HTTP");
+    let of_catalog = "SELECT 1 FROM pg_class WHERE relname LIKE ANY (ARRAY['a'])";
+    let refused = validator.validate_as(Dialect::Postgres, of_catalog);
+    assert!(matches!(refused, Err(Rejection::Syntax { .. })), "{refused:?}");
 }
 
 #[test]

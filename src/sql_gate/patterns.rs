@@ -1,5 +1,7 @@
 //! PostgreSQL's regular expressions and `SIMILAR TO`, as expressions of DuckDB's over `_1` and `_2`.
 
+use serde_json::Value;
+
 /// A regular expression that is PostgreSQL's: what DuckDB reads in another way is refused; what it cannot read
 /// is an error of its own.
 pub(super) fn matching(pattern: Option<&str>, template: &str) -> Result<String, String> {
@@ -59,4 +61,30 @@ pub(super) fn similar(pattern: Option<&str>) -> Result<String, String> {
         read
     });
     Ok(format!("regexp_full_match(_1, '{}', 's')", read.replace('\'', "''")))
+}
+
+/// The items of a list that is written out.
+pub(super) fn items(list: &Value) -> Option<Vec<Value>> {
+    match list["class"].as_str()? {
+        "OPERATOR" if list["type"] == "ARRAY_CONSTRUCTOR" => list["children"].as_array().cloned(),
+        "CAST" if list["cast_type"]["id"] == "LIST" => items(&list["child"]),
+        "CONSTANT" => {
+            let text = list["value"]["value"].as_str()?.trim();
+            let text = text.strip_prefix('{')?.strip_suffix('}')?;
+            if text.contains(['"', '\\', '{']) || text.to_ascii_lowercase().contains("null") {
+                return None;
+            }
+            let item = |item: &str| {
+                let mut value = list.clone();
+                value["value"]["value"] = item.trim().into();
+                value
+            };
+            Some(if text.trim().is_empty() {
+                Vec::new()
+            } else {
+                text.split(',').map(item).collect()
+            })
+        }
+        _ => None,
+    }
 }
