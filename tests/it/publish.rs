@@ -370,6 +370,14 @@ fn models_that_martd_does_not_serve_are_named() {
             "{said}"
         );
     }
+    // A table of that name stays in the database, whoever has written the file.
+    let stage = Stage::new();
+    stage.dbt_ran("1.11", "build.json", |_, manifest| {
+        manifest["nodes"]["model.shop.a_table"] = json!({
+            "resource_type": "model", "alias": "orders", "config": {"materialized": "table"},
+        });
+    });
+    assert_eq!(stage.publish_dbt(&[]).0.code, 0);
     // Two models in one file are an error.
     let stage = Stage::new();
     let location = stage.file("customers");
