@@ -6,6 +6,7 @@ use serde_json::Value;
 /// is an error of its own.
 pub(super) fn matching(pattern: Option<&str>, template: &str) -> Result<String, String> {
     let other = ["\\b", "\\B", "(?", "***"];
+    let pattern = pattern.map(|pattern| pattern.replace("(?:", "("));
     match pattern.and_then(|pattern| other.iter().find(|other| pattern.contains(**other))) {
         Some(other) => {
             Err(format!("{other:?} in a regular expression means another thing to PostgreSQL"))
@@ -25,7 +26,7 @@ pub(super) fn extracting(pattern: &str) -> Result<String, String> {
             b'\\' => at += 1,
             b'[' => in_class = true,
             b']' => in_class = false,
-            b'(' if !in_class => groups += 1,
+            b'(' if !in_class => groups += usize::from(!bytes[at..].starts_with(b"(?:")),
             b'|' if !in_class => return Err("substring with alternatives is not served".to_owned()),
             b'?' if !in_class && at > 0 && matches!(bytes[at - 1], b'*' | b'+' | b'?' | b'}') => {
                 return Err("substring with a pattern that is not greedy is not served".to_owned());

@@ -56,7 +56,7 @@ class Statements:
         return f"to_char({self.number()}, {self.literal(pattern)})"
 
     def expression(self):
-        parts = ["a", "b", "c", "[0-9]", "[a-c]", "[^a]", ".", " ", "-", "\\d", "\\.", "1", "é", "(a)", "(b1)", "(ab|c)", "X"]
+        parts = ["a", "b", "c", "[0-9]", "[a-c]", "[^a]", ".", " ", "-", "\\d", "\\.", "1", "é", "(a)", "(b1)", "(?:b1)", "(ab|c)", "X"]
         pieces = [self.pick(parts) + self.pick(["", "", "", "*", "+", "?", "{2}"]) for _ in range(self.random.randint(1, 4))]
         return self.literal(self.pick(["", "^"]) + "".join(pieces) + self.pick(["", "$"]))
 
