@@ -45,6 +45,11 @@ impl Records {
         Ok(Self { dir, all, has_first_edition })
     }
 
+    /// All that are good.
+    pub(super) fn all(&self) -> &[Record] {
+        &self.all
+    }
+
     /// What they come to.
     pub(super) fn fold(&self) -> Option<Ledger> {
         ledger::fold(&self.all)

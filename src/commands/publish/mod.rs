@@ -3,6 +3,7 @@
 mod dbt;
 mod hashing;
 mod report;
+mod upload;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use super::records::Records;
 use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, Record, Status};
 use crate::mart_dir::MartDir;
+use crate::mirror::StoreArgs;
 use crate::scan::OpenDir;
 use crate::settings::Time;
 use dbt::Artifacts;
@@ -62,6 +64,17 @@ pub struct PublishArgs {
     /// Fold old records into few; by itself vouches for no file
     #[arg(long)]
     compact: bool,
+
+    /// Then send what is recorded to an object store, files first: s3://BUCKET/PREFIX
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+
+    /// With --to: record nothing, and send what is recorded already
+    #[arg(long, requires = "to", conflicts_with_all = ["marts", "dbt_target", "build", "fail", "clear", "compact"])]
+    recorded: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
 
     /// Wait until it is served
     #[arg(long)]
@@ -124,7 +137,7 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
         }
     };
     let mut report = PublishReport::default();
-    if !only_compacts(&args) {
+    if !only_compacts(&args) && !args.recorded {
         let plan = match plan(&args, &mart_dir, &open, records.fold().as_ref()) {
             Ok(plan) => plan,
             Err(problem) => return complain(&problem, EXIT_USAGE),
@@ -146,6 +159,17 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     }
     if let Some(ledger) = records.fold() {
         report.outstanding = ledger.outstanding;
+    }
+    if let Some(url) = &args.to {
+        match upload::run(url, &args.store, &open, records.all()) {
+            Ok(uploaded) => report.uploaded = Some(uploaded),
+            Err(upload::Failure::Usage(problem)) => return complain(&problem, EXIT_USAGE),
+            Err(upload::Failure::Other(problem)) => {
+                print(&report.text());
+                let again = "what is recorded here can be sent again with --recorded";
+                return complain(&format!("{problem}; {again}"), EXIT_NO);
+            }
+        }
     }
     print(&report.text());
     match (report.code(), report.build, wait_for) {
