@@ -7,7 +7,7 @@ use super::access::Sizes;
 use crate::catalog::{Held, Publishing, Snapshot, Source, State};
 use crate::ledger::{Ledger, Status};
 use crate::marts::build::{ReportColumn, TableKind};
-use crate::mirror::{Failure, MirrorStatus};
+use crate::mirror::{MirrorFailure, MirrorStatus};
 use crate::pin::PinKind;
 use crate::scan::Fault;
 use crate::scan::Remark;
@@ -50,7 +50,7 @@ struct MirrorDocument<'s> {
     bytes_behind: u64,
     seconds_behind: Option<u64>,
     silent: bool,
-    error: Option<&'s Failure>,
+    error: Option<&'s MirrorFailure>,
 }
 
 impl<'s> MirrorDocument<'s> {

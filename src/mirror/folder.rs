@@ -16,7 +16,7 @@ use tempfile::NamedTempFile;
 
 use super::OWN_DIRECTORY;
 use super::object::{Object, ObjectKind, ObjectVersion, directory, kind, record_of};
-use super::plan::{LocalFile, Mirrored, MirroredObject, Records};
+use super::plan::{LocalFile, Mirrored, MirroredObject, MirroredRecords};
 use super::status::{MirrorStatus, STATUS_FILE};
 use crate::digest::{Digest, Hasher};
 use crate::ledger::{self, FIRST_EDITION, MAX_BYTES, Record};
@@ -127,7 +127,7 @@ pub(super) struct Folder {
     saved: Option<State>,
     /// Files of other programs.
     foreign: BTreeMap<String, ForeignFile>,
-    records: Records,
+    records: MirroredRecords,
     _lock: File,
 }
 
@@ -175,7 +175,7 @@ impl Folder {
             state,
             saved,
             foreign: BTreeMap::new(),
-            records: Records::new(),
+            records: MirroredRecords::new(),
             _lock: lock,
         };
         let paths: Vec<String> = folder.state.objects.keys().cloned().collect();
@@ -195,7 +195,7 @@ impl Folder {
     }
 
     /// The records among it.
-    pub(super) fn records(&self) -> &Records {
+    pub(super) fn records(&self) -> &MirroredRecords {
         &self.records
     }
 

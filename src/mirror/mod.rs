@@ -31,7 +31,7 @@ mod upload;
 
 pub use settings::{Addressing, StoreArgs};
 pub(crate) use status::STATUS_FILE;
-pub use status::{Behind, Failure, MirrorStatus};
+pub use status::{Behind, MirrorFailure, MirrorStatus};
 
 #[cfg(feature = "object-store")]
 pub use bucket::{Bucket, BucketError};
@@ -52,6 +52,6 @@ pub struct Uploaded {
     pub files: usize,
     /// Their size.
     pub bytes: u64,
-    /// Records.
+    /// MirroredRecords.
     pub records: usize,
 }

@@ -17,7 +17,7 @@ pub type Listing = BTreeMap<String, ObjectVersion>;
 /// What was mirrored, by path.
 pub type Mirrored = BTreeMap<String, MirroredObject>;
 /// The records that are in the directory, by build.
-pub type Records = BTreeMap<String, Record>;
+pub type MirroredRecords = BTreeMap<String, Record>;
 
 /// An object whose file the mirror has written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,16 +51,16 @@ pub enum LocalFile {
 
 /// What is to be downloaded.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ObjectChanges {
     /// Marts and parts.
     pub data: Vec<Object>,
-    /// Records.
+    /// MirroredRecords.
     pub records: Vec<Object>,
     /// Files of other programs that stand in the way.
     pub foreign: Vec<String>,
 }
 
-impl Changes {
+impl ObjectChanges {
     /// All of it.
     pub fn all(&self) -> impl Iterator<Item = &Object> {
         self.data.iter().chain(&self.records)
@@ -74,8 +74,8 @@ pub fn changes(
     mirrored: &Mirrored,
     local: impl Fn(&str) -> LocalFile,
     may_be: impl Fn(&str, &ObjectVersion) -> bool,
-) -> Changes {
-    let mut changes = Changes::default();
+) -> ObjectChanges {
+    let mut changes = ObjectChanges::default();
     for (path, version) in listing {
         let known = mirrored.get(path).and_then(|known| known.version.as_ref());
         let is_there = known.is_some_and(|known| known.is_same_content_as(version));
@@ -100,7 +100,7 @@ pub fn changes(
 /// How many of the new records, which are in the order in which they are folded, may be written: as many as
 /// name nothing that is not here. `here` says whether a path has had a content, which is when `serve` has it.
 pub fn ready(
-    records: &Records,
+    records: &MirroredRecords,
     new: &[Record],
     here: impl Fn(&str, &Digest) -> bool,
 ) -> (usize, Option<Missing>) {
@@ -124,7 +124,7 @@ pub struct Missing {
 }
 
 fn missing(
-    records: &Records,
+    records: &MirroredRecords,
     new: &[Record],
     here: impl Fn(&str, &Digest) -> bool,
 ) -> Option<Missing> {
@@ -151,7 +151,11 @@ pub struct Removals {
 /// Says what becomes of files whose objects are gone. A store that has lost everything, or is losing it,
 /// does not empty the directory: what the records name stays, and so do records that no other one
 /// replaces; and without records nothing is removed when nothing is listed at all.
-pub fn removals(listing: &Listing, mirrored: &Mirrored, records: &Records) -> Removals {
+pub fn removals(listing: &Listing, mirrored: &Mirrored, records: &MirroredRecords) -> Removals {
+    let mut gone = mirrored.keys().filter(|path| !listing.contains_key(*path)).peekable();
+    if gone.peek().is_none() {
+        return Removals::default();
+    }
     let ledger = ledger::fold(records.values());
     let is_kept = |path: &str| match kind(path) {
         _ if listing.is_empty() => true,
@@ -164,7 +168,7 @@ pub fn removals(listing: &Listing, mirrored: &Mirrored, records: &Records) -> Re
         Some(ObjectKind::Success) | None => false,
     };
     let mut removals = Removals::default();
-    for path in mirrored.keys().filter(|path| !listing.contains_key(*path)) {
+    for path in gone {
         let list = if is_kept(path) { &mut removals.keep } else { &mut removals.remove };
         list.push(path.clone());
     }
@@ -242,7 +246,7 @@ mod tests {
         record
     }
 
-    fn records(all: &[Record]) -> Records {
+    fn records(all: &[Record]) -> MirroredRecords {
         all.iter().map(|record| (record.build.id.clone(), record.clone())).collect()
     }
 
@@ -295,7 +299,7 @@ mod tests {
         };
         let first = record("b1", 1, &[("a.parquet", "a1"), ("b.parquet", "b1")]);
         let second = record("b2", 2, &[("a.parquet", "a2")]);
-        let none = Records::new();
+        let none = MirroredRecords::new();
         let missing = |build: &str, path: &str| {
             Some(Missing { build: build.to_owned(), path: path.to_owned() })
         };
@@ -326,7 +330,7 @@ mod tests {
         let mut second = record("b2", 2, &[("b.parquet", "b2")]);
         second.nodes = Some(["b".to_owned()].into());
         let here = |path: &str, _: &Digest| path == "b.parquet";
-        assert_eq!(ready(&Records::new(), &[first, second], here), (2, None));
+        assert_eq!(ready(&MirroredRecords::new(), &[first, second], here), (2, None));
     }
 
     #[test]
@@ -339,7 +343,7 @@ mod tests {
         let half = gone(&[("z.parquet", "z")]);
         assert_eq!(half.remove, ["b.parquet"]);
         assert_eq!(half.keep, ["_builds/b1.json", "a.parquet"]);
-        let without = removals(&listing(&[("z.parquet", "z")]), &known, &Records::new());
+        let without = removals(&listing(&[("z.parquet", "z")]), &known, &MirroredRecords::new());
         assert_eq!(without.remove, ["a.parquet", "b.parquet"]);
     }
 

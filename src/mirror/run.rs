@@ -12,8 +12,8 @@ use tracing::{info, warn};
 use super::bucket::{Bucket, BucketError};
 use super::folder::{Download, Folder, FolderError, record_in};
 use super::object::{Object, ObjectKind, directory, kind};
-use super::plan::{self, Changes, Listing, Missing};
-use super::status::{Behind, Failure, MirrorStatus};
+use super::plan::{self, Listing, Missing, ObjectChanges};
+use super::status::{Behind, MirrorFailure, MirrorStatus};
 use crate::scan::SUCCESS;
 
 /// Objects that are downloaded at once.
@@ -173,7 +173,7 @@ impl Mirror {
                     );
                 }
                 let since = before.map_or_else(Timestamp::now, |before| before.since);
-                Some(Failure { reason, object, since })
+                Some(MirrorFailure { reason, object, since })
             }
             None if round == Round::Equal => {
                 if before.is_some() {
@@ -200,7 +200,7 @@ impl Mirror {
         for path in listing.keys().chain(&known) {
             self.folder.look(path)?;
         }
-        let Changes { data, records, foreign } = plan::changes(
+        let ObjectChanges { data, records, foreign } = plan::changes(
             &listing,
             self.folder.mirrored(),
             |path| self.folder.seen(path),
@@ -215,7 +215,7 @@ impl Mirror {
 
         let asked = data.len() + records.len();
         let mut written = self.write(data, &mut troubles).await?;
-        // Records are small; what they name has been asked for before they were.
+        // MirroredRecords are small; what they name has been asked for before they were.
         let downloads = self.download(records, &mut troubles).await;
         let (good, missing) = self.choose(downloads);
         let (count, refused) = self.folder.install(good)?;

@@ -30,7 +30,7 @@ pub struct MirrorStatus {
     /// What is not here yet, as far as it knows.
     pub behind: Behind,
     /// Why that is so, where something is wrong.
-    pub error: Option<Failure>,
+    pub error: Option<MirrorFailure>,
 }
 
 /// What a mirror has yet to do.
@@ -44,7 +44,7 @@ pub struct Behind {
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct MirrorFailure {
     /// What, and what to do.
     pub reason: String,
     /// The object that it is about, if it is about one.
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(well.seconds_behind(at(60)), Some(60));
         let behind = MirrorStatus { behind: Behind { objects: 1, bytes: 5 }, ..status() };
         assert_eq!(behind.seconds_behind(at(2)), Some(2));
-        let failure = Failure { reason: "no".to_owned(), object: None, since: at(0) };
+        let failure = MirrorFailure { reason: "no".to_owned(), object: None, since: at(0) };
         let failed = MirrorStatus { error: Some(failure), checked_at: at(7), ..status() };
         assert_eq!(failed.seconds_behind(at(8)), Some(8));
         let never = MirrorStatus { succeeded_at: None, ..status() };

@@ -47,19 +47,18 @@ pub async fn upload(
     new.sort_by(|one, other| {
         (one.build.finished_at, &one.build.id).cmp(&(other.build.finished_at, &other.build.id))
     });
+    // What a later record replaces is nowhere any more, and nobody asks for it.
     let ledger = ledger::fold(records);
-    let in_force: BTreeSet<&str> = ledger
+    let in_force: Vec<&File> =
+        ledger.iter().flat_map(|ledger| &ledger.models).flat_map(|model| &model.files).collect();
+    let named: BTreeSet<&str> = new
         .iter()
-        .flat_map(|ledger| &ledger.models)
-        .flat_map(|model| &model.files)
+        .flat_map(|record| &record.marts)
+        .flat_map(|mart| &mart.files)
         .map(|file| file.path.as_str())
         .collect();
-    let mut seen = BTreeSet::new();
-    // Of a path that several name, the last has what is there.
-    let named = new.iter().rev().flat_map(|record| &record.marts).flat_map(|mart| &mart.files);
-    let files: Vec<&File> = named
-        .filter(|file| in_force.contains(file.path.as_str()) && seen.insert(file.path.as_str()))
-        .collect();
+    let files: Vec<&File> =
+        in_force.into_iter().filter(|file| named.contains(file.path.as_str())).collect();
     begin(files.iter().map(|file| file.bytes).sum());
     let sends = files.into_iter().map(|file| {
         let is_listed = listing.get(&file.path).is_some_and(|listed| listed.size == file.bytes);

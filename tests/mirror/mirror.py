@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq  # noqa: E402
 from martd import Martd, Question  # noqa: E402
 from store import BUCKET, Store  # noqa: E402
 
-PROGRAM = os.environ.get("MARTD_BIN", "target/debug/martd")
+ROOT = Path(__file__).parents[2]
+PROGRAM = os.environ.get("MARTD_BIN", str(ROOT / "target/debug/martd"))
 MARTS = [f"m{number}" for number in range(8)]
 ROWS = 100
 WITHIN_S = 60.0
@@ -60,11 +61,16 @@ class Mirror:
     """A running mirror; killed when the `with` ends."""
 
     def __init__(
-        self, endpoint: str, prefix: str, directory: Path, credentials: Mapping[str, str] = {}
+        self,
+        endpoint: str,
+        prefix: str,
+        directory: Path,
+        credentials: Mapping[str, str] = {},
+        under: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.log: list[dict[str, Any]] = []
-        command = [PROGRAM, "mirror", url(prefix), "--dir", str(directory), "--interval", INTERVAL]
+        command = [*under, PROGRAM, "mirror", url(prefix), "--dir", str(directory), "--interval", INTERVAL]
         self._process = subprocess.Popen(
             command + store_flags(endpoint), env=environment(credentials), stderr=subprocess.PIPE, text=True
         )

@@ -163,8 +163,8 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     if let Some(url) = &args.to {
         match upload::run(url, &args.store, &open, records.all()) {
             Ok(uploaded) => report.uploaded = Some(uploaded),
-            Err(upload::Failure::Usage(problem)) => return complain(&problem, EXIT_USAGE),
-            Err(upload::Failure::Other(problem)) => {
+            Err(upload::UploadFailure::Usage(problem)) => return complain(&problem, EXIT_USAGE),
+            Err(upload::UploadFailure::Other(problem)) => {
                 print(&report.text());
                 let again = "what is recorded here can be sent again with --recorded";
                 return complain(&format!("{problem}; {again}"), EXIT_NO);

@@ -5,7 +5,7 @@ use crate::mirror::{StoreArgs, Uploaded};
 use crate::scan::OpenDir;
 
 /// Why that did not work.
-pub(super) enum Failure {
+pub(super) enum UploadFailure {
     /// A setting is wrong.
     Usage(String),
     /// An object could not be sent.
@@ -14,8 +14,13 @@ pub(super) enum Failure {
 }
 
 #[cfg(not(feature = "object-store"))]
-pub(super) fn run(_: &str, _: &StoreArgs, _: &OpenDir, _: &[Record]) -> Result<Uploaded, Failure> {
-    Err(Failure::Usage(crate::commands::mirror::LACKING.to_owned()))
+pub(super) fn run(
+    _: &str,
+    _: &StoreArgs,
+    _: &OpenDir,
+    _: &[Record],
+) -> Result<Uploaded, UploadFailure> {
+    Err(UploadFailure::Usage(crate::commands::mirror::LACKING.to_owned()))
 }
 
 #[cfg(feature = "object-store")]
@@ -24,17 +29,18 @@ pub(super) fn run(
     store: &StoreArgs,
     dir: &OpenDir,
     records: &[Record],
-) -> Result<Uploaded, Failure> {
+) -> Result<Uploaded, UploadFailure> {
     use std::io::IsTerminal;
 
     use indicatif::{ProgressBar, ProgressStyle};
 
     use crate::mirror::{self, Bucket};
 
-    let bucket = Bucket::open(url, store).map_err(|error| Failure::Usage(error.to_string()))?;
+    let bucket =
+        Bucket::open(url, store).map_err(|error| UploadFailure::Usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
-        runtime.map_err(|error| Failure::Other(format!("threads cannot be had: {error}")))?;
+        runtime.map_err(|error| UploadFailure::Other(format!("threads cannot be had: {error}")))?;
     let bar = match std::io::stderr().is_terminal() {
         true => ProgressBar::new(0),
         false => ProgressBar::hidden(),
@@ -44,5 +50,5 @@ pub(super) fn run(
     let (begin, sent) = (|bytes| bar.set_length(bytes), |bytes| bar.inc(bytes));
     let outcome = runtime.block_on(mirror::upload(&bucket, dir, records, begin, sent));
     bar.finish_and_clear();
-    outcome.map_err(|error| Failure::Other(error.to_string()))
+    outcome.map_err(|error| UploadFailure::Other(error.to_string()))
 }
