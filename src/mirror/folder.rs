@@ -457,3 +457,6 @@ fn digest(path: &Path) -> io::Result<Digest> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
