@@ -6,14 +6,16 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, BackoffConfig, Certificate, ClientOptions, GetOptions, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, RetryConfig, WriteMultipart,
+    PutMode, RetryConfig,
 };
+
+use tokio::io::AsyncWriteExt;
 
 use super::credentials::FileCredentials;
 use super::object::{Object, ObjectVersion, kind};
@@ -25,6 +27,8 @@ use crate::digest::{Digest, Hasher};
 const PART_BYTES: u64 = 16 << 20;
 /// Of one object, in S3.
 const MOST_PARTS: u64 = 10_000;
+/// A file is read in pieces of this size.
+const READ_BYTES: u64 = 1 << 20;
 /// Parts of one object that are sent at once.
 const PARTS_AT_ONCE: usize = 4;
 /// What the store says nothing for, of what it has begun to answer.
@@ -38,7 +42,7 @@ const SHA256: &str = "sha256";
 /// A prefix of a bucket.
 #[derive(Debug)]
 pub struct Bucket {
-    store: AmazonS3,
+    store: Arc<AmazonS3>,
     prefix: Path,
     url: String,
 }
@@ -127,7 +131,7 @@ impl Bucket {
                 false => endpoint.clone(),
             });
         }
-        let store = builder.build().map_err(wrong)?;
+        let store = Arc::new(builder.build().map_err(wrong)?);
         let prefix = Path::parse(prefix).map_err(|error| wrong(error.into()))?;
         Ok(Self { store, prefix, url: url.trim_end_matches('/').to_owned() })
     }
@@ -226,47 +230,37 @@ impl Bucket {
         (size, sha256): (u64, Digest),
         sent: impl Fn(u64),
     ) -> Result<(), BucketError> {
-        let key = self.key(path)?;
-        let changed = || BucketError::Content("the file has changed; publish it again".to_owned());
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::Metadata(SHA256.into()), sha256.to_string().into());
-        let part_bytes = PART_BYTES.max(size.div_ceil(MOST_PARTS));
-        let mut hasher = Hasher::default();
-        if size <= PART_BYTES {
-            let content = read_part(&mut from, size + 1)?;
-            hasher.update(&content);
-            if hasher.finish() != sha256 {
-                return Err(changed());
+        let part_bytes = PART_BYTES.max(size.div_ceil(MOST_PARTS)) as usize;
+        let store = Arc::clone(&self.store) as Arc<dyn ObjectStore>;
+        let mut writer = BufWriter::with_capacity(store, self.key(path)?, part_bytes)
+            .with_max_concurrency(PARTS_AT_ONCE)
+            .with_attributes(attributes);
+        let write = async {
+            let mut hasher = Hasher::default();
+            loop {
+                let mut part = Vec::new();
+                from.by_ref().take(READ_BYTES).read_to_end(&mut part)?;
+                if part.is_empty() {
+                    let changed = || "the file has changed; publish it again".to_owned();
+                    let is_it = hasher.finish() == sha256;
+                    return if is_it { Ok(()) } else { Err(BucketError::Content(changed())) };
+                }
+                hasher.update(&part);
+                sent(part.len() as u64);
+                writer.put(part.into()).await?;
             }
-            let options = PutOptions { attributes, ..PutOptions::default() };
-            self.store.put_opts(&key, content.into(), options).await?;
-            sent(size);
-            return Ok(());
-        }
-        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
-        let upload = self.store.put_multipart_opts(&key, options).await?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, part_bytes as usize);
-        let outcome = loop {
-            let part = read_part(&mut from, part_bytes)?;
-            if part.is_empty() {
-                break Ok(());
-            }
-            hasher.update(&part);
-            let length = part.len() as u64;
-            if let Err(error) = upload.wait_for_capacity(PARTS_AT_ONCE).await {
-                break Err(error.into());
-            }
-            upload.put(part);
-            sent(length);
         };
-        match outcome.and_then(|()| if hasher.finish() == sha256 { Ok(()) } else { Err(changed()) })
-        {
-            Ok(()) => upload.finish().await.map(drop).map_err(Into::into),
-            Err(error) => {
-                let _ = upload.abort().await; // what is left the bucket's own rules remove
-                Err(error)
-            }
+        if let Err(error) = write.await {
+            let _ = writer.abort().await; // what is left the bucket's own rules remove
+            return Err(error);
         }
+        let finished = writer.shutdown().await;
+        finished.map_err(|error| match error.downcast::<object_store::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => error.into(),
+        })
     }
 
     /// Writes an object where there is none.
@@ -275,17 +269,12 @@ impl Bucket {
     /// [`BucketError::Exists`], and when the store fails.
     pub async fn create(&self, path: &str, content: Vec<u8>) -> Result<(), BucketError> {
         let key = self.key(path)?;
-        match self.store.put_opts(&key, content.clone().into(), PutMode::Create.into()).await {
+        match self.store.put_opts(&key, content.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(()),
             Err(
                 object_store::Error::AlreadyExists { .. }
                 | object_store::Error::Precondition { .. },
             ) => Err(BucketError::Exists),
-            // Of a store that knows no conditions; the listing said that there is none.
-            Err(
-                object_store::Error::NotImplemented { .. }
-                | object_store::Error::NotSupported { .. },
-            ) => Ok(self.store.put(&key, content.into()).await.map(drop)?),
             Err(error) => Err(error.into()),
         }
     }
@@ -297,12 +286,6 @@ impl Bucket {
         };
         Ok(Path::parse(whole).map_err(object_store::Error::from)?)
     }
-}
-
-fn read_part(from: &mut impl Read, most: u64) -> io::Result<Bytes> {
-    let mut part = Vec::new();
-    from.take(most).read_to_end(&mut part)?;
-    Ok(part.into())
 }
 
 impl From<object_store::Error> for BucketError {

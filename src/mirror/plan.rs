@@ -1,13 +1,14 @@
 //! What a mirror writes and removes, in which order, and what it leaves alone. Nothing here reads a file, a
 //! clock or the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::object::{Object, ObjectKind, ObjectVersion, directory, kind, record_of};
 use crate::digest::Digest;
 use crate::ledger::{self, FIRST_EDITION, Ledger, Record};
+use crate::scan::SUCCESS;
 
 /// Contents of a path that are remembered: as many versions as `serve` stages.
 pub const REMEMBERED_VERSIONS: usize = 3;
@@ -182,22 +183,33 @@ fn names(ledger: &Ledger, path: &str) -> bool {
     })
 }
 
-/// Which directories of parts are complete in the store, by their `_SUCCESS`: it is as new as all parts. Those
-/// are complete here when all of these are here.
-pub fn complete(listing: &Listing) -> BTreeSet<&str> {
-    let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
-    let of = |wanted| listing.iter().filter(move |(path, _)| kind(path) == Some(wanted));
-    for (path, version) in of(ObjectKind::Data) {
-        if let Some(mart) = directory(path) {
-            let newest = newest.entry(mart).or_insert(version.modified_ms);
-            *newest = version.modified_ms.max(*newest);
+/// The directories of parts that are complete in the store: their `_SUCCESS` is as new as all parts. With each, that mark,
+/// and whether all of the parts are here, and no others.
+pub fn complete<'l>(
+    listing: &'l Listing,
+    mirrored: &Mirrored,
+) -> BTreeMap<&'l str, (&'l ObjectVersion, bool)> {
+    let is_part = |path: &str, mart: &str| {
+        directory(path) == Some(mart) && kind(path) == Some(ObjectKind::Data)
+    };
+    let marks = listing.iter().filter(|(path, _)| path.ends_with(SUCCESS));
+    let marks = marks.filter(|(path, _)| kind(path) == Some(ObjectKind::Success));
+    let marks = marks.filter_map(|(path, mark)| Some((directory(path)?, mark)));
+    let complete = marks.filter_map(|(mart, mark)| {
+        let mut parts = listing.iter().filter(|(path, _)| is_part(path, mart)).peekable();
+        parts.peek()?;
+        let mut is_here =
+            mirrored.keys().all(|path| !is_part(path, mart) || listing.contains_key(path));
+        for (path, version) in parts {
+            if version.modified_ms > mark.modified_ms {
+                return None;
+            }
+            let known = mirrored.get(path).and_then(|known| known.version.as_ref());
+            is_here &= known.is_some_and(|known| known.is_same_content_as(version));
         }
-    }
-    let seals = of(ObjectKind::Success).filter_map(|(path, seal)| {
-        let mart = directory(path)?;
-        newest.get(mart).is_some_and(|newest| *newest <= seal.modified_ms).then_some(mart)
+        Some((mart, (mark, is_here)))
     });
-    seals.collect()
+    complete.collect()
 }
 
 #[cfg(test)]
@@ -370,7 +382,19 @@ mod tests {
         ] {
             objects.insert(path.to_owned(), version("e", modified_ms));
         }
-        assert_eq!(complete(&objects), BTreeSet::from(["done"]));
+        let complete = |mirrored: &[(&str, &str)]| -> Vec<(String, bool)> {
+            let mirrored = super::tests::mirrored(mirrored);
+            let complete = super::complete(&objects, &mirrored);
+            complete.into_iter().map(|(mart, (_, is_here))| (mart.to_owned(), is_here)).collect()
+        };
+        let done = |is_here| vec![("done".to_owned(), is_here)];
+        assert_eq!(complete(&[]), done(false));
+        assert_eq!(complete(&[("done/day=1/a.parquet", "e")]), done(true));
+        assert_eq!(complete(&[("done/day=1/a.parquet", "old")]), done(false));
+        assert_eq!(
+            complete(&[("done/day=1/a.parquet", "e"), ("done/b.parquet", "e")]),
+            done(false)
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::bucket::{Bucket, BucketError};
 use super::folder::{Download, Folder, FolderError, record_in};
-use super::object::{Object, ObjectKind, directory, kind};
+use super::object::Object;
 use super::plan::{self, Listing, Missing, ObjectChanges};
 use super::status::{Behind, MirrorFailure, MirrorStatus};
 use crate::scan::SUCCESS;
@@ -340,42 +340,21 @@ impl Mirror {
         if listing.is_empty() {
             return Ok(()); // as nothing is removed then
         }
-        let complete = plan::complete(listing);
-        let mirrored = self.folder.mirrored();
-        let is_here = |path: &str, version: &super::object::ObjectVersion| {
-            let known = mirrored.get(path).and_then(|known| known.version.as_ref());
-            known.is_some_and(|known| known.is_same_content_as(version))
-        };
-        let parts = |mart: &str| {
-            let mart = mart.to_owned();
-            move |path: &str| kind(path) == Some(ObjectKind::Data) && directory(path) == Some(&mart)
-        };
-        let (mut seal, mut unseal) = (Vec::new(), Vec::new());
-        for (path, version) in
-            listing.iter().filter(|(path, _)| kind(path) == Some(ObjectKind::Success))
-        {
-            let mart = directory(path).expect("it is in a directory");
-            let is_part = parts(mart);
-            let mut listed = listing.iter().filter(|(path, _)| is_part(path));
-            let all_here = listed.all(|(path, version)| is_here(path, version));
-            let no_other = mirrored.keys().all(|path| !is_part(path) || listing.contains_key(path));
-            if !complete.contains(mart) {
-                unseal.push(mart.to_owned());
-            } else if all_here && no_other {
-                let known = mirrored.get(path).and_then(|known| known.version.as_ref());
-                if known != Some(version) || self.folder.seen(path) != super::plan::LocalFile::Own {
-                    seal.push((mart.to_owned(), version.clone()));
-                }
-            }
-        }
-        let left = mirrored.keys().filter_map(|path| path.strip_suffix(SUCCESS)?.strip_suffix('/'));
-        let left = left.filter(|mart| !complete.contains(mart)).map(str::to_owned);
-        unseal.extend(left);
-        for mart in unseal {
+        let complete = plan::complete(listing, self.folder.mirrored());
+        let marked = self.folder.mirrored().keys();
+        let marked = marked.filter_map(|path| path.strip_suffix(SUCCESS)?.strip_suffix('/'));
+        let left = marked.filter(|mart| !complete.contains_key(mart));
+        for mart in left.map(str::to_owned).collect::<Vec<_>>() {
             self.folder.unseal(&mart)?;
         }
-        for (mart, version) in seal {
-            self.folder.seal(&mart, &version)?;
+        for (mart, (mark, is_here)) in complete {
+            let path = format!("{mart}/{SUCCESS}");
+            let known = self.folder.mirrored().get(&path);
+            let is_marked = known.is_some_and(|known| known.version.as_ref() == Some(mark))
+                && self.folder.seen(&path) == plan::LocalFile::Own;
+            if is_here && !is_marked {
+                self.folder.seal(mart, mark)?;
+            }
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ from mirror import INTERVAL, MARTS, ROOT, Mirror, Project, environment, once, se
 from martd import Martd
 from store import Store
 
-BUILDS = int(os.environ.get("BUILDS", "30"))
+BUILDS = int(os.environ.get("BUILDS", "25"))
 SEED = int(os.environ.get("SEED", "2026"))
 # How long the endpoint is gone.
 GONE_S = float(os.environ.get("GONE", "6"))
