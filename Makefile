@@ -19,6 +19,9 @@ HOST_ARCH := $(shell uname -m)
 ARCH ?= $(HOST_ARCH)
 TRIPLE := $(ARCH)-unknown-linux-gnu
 IS_CROSS := $(if $(filter-out $(HOST_ARCH),$(ARCH)),yes)
+# What released binaries have beyond the smallest one, which `make run` builds.
+FEATURES ?= object-store
+CARGO_FEATURES = $(addprefix --features ,$(FEATURES))
 MARTD ?= $(TARGET_DIR)/$(if $(IS_CROSS),$(TRIPLE)/)release/martd
 VENV := .venv
 PYTHON_TEST := MARTD_BIN=$(TARGET_DIR)/debug/martd $(CURDIR)/$(VENV)/bin/python
@@ -67,9 +70,11 @@ help: ## Show this help
 	@echo
 	@echo "Variables: PARQUET_DIR, LISTEN, VARS (dbt vars, e.g. VARS='{transactions: 100000}')," \
 		"TARGET (of dbt: embedded or postgres)," \
-		"SOAK (how long, e.g. SOAK=10m), TIME (of fuzz), SEED (of both, as a run printed it), DIR (of foreign)"
+		"SOAK (how long, e.g. SOAK=10m), TIME (of fuzz), SEED (of both, as a run printed it), DIR (of foreign)," \
+		"FEATURES (of martd: object-store or nothing)"
 
 .PHONY: run
+run: FEATURES :=
 run: build $(LEDGER) ## Build martd, make marts with dbt, and serve them
 	@scripts/run $(MARTD) $(LISTEN)
 
@@ -77,9 +82,9 @@ run: build $(LEDGER) ## Build martd, make marts with dbt, and serve them
 build: $(DUCKDB) need-cargo $(if $(IS_CROSS),need-cross,need-cc) $(LICENSES) ## Build target/release/martd
 	@echo "==> building martd, about five minutes on two cores the first time"
 ifdef IS_CROSS
-	CARGO_TARGET_$(shell echo $(TRIPLE) | tr a-z- A-Z_)_LINKER=$(ARCH)-linux-gnu-gcc $(RELEASE) build --release --locked --target $(TRIPLE)
+	CARGO_TARGET_$(shell echo $(TRIPLE) | tr a-z- A-Z_)_LINKER=$(ARCH)-linux-gnu-gcc $(RELEASE) build --release --locked $(CARGO_FEATURES) --target $(TRIPLE)
 else
-	$(RELEASE) build --release --locked
+	$(RELEASE) build --release --locked $(CARGO_FEATURES)
 endif
 
 $(LICENSES): Cargo.lock licenses/duckdb.txt scripts/third-party-licenses | need-cargo
@@ -136,14 +141,16 @@ endif
 	install -m 0644 dbt/package/dbt_project.yml "$(ROOT)$(DBT_PACKAGE)"
 	install -m 0644 dbt/package/macros/*.sql "$(ROOT)$(DBT_PACKAGE)/macros"
 	install -d "$(ROOT)$(DOC)/docs" && install -m 0644 docs/* "$(ROOT)$(DOC)/docs"
-	sed 's#/usr/local/bin/martd#$(if $(FLAT),/usr/local,$(PREFIX))/bin/martd#' systemd/martd.service > "$(ROOT)$(UNIT)/martd.service"
+	for unit in martd martd-mirror; do \
+		sed 's#/usr/local/bin/martd#$(if $(FLAT),/usr/local,$(PREFIX))/bin/martd#' systemd/$$unit.service \
+			> "$(ROOT)$(UNIT)/$$unit.service"; done
 	install -m 0644 systemd/martd.socket "$(ROOT)$(UNIT)"
 ifdef FLAT
-	install -m 0644 systemd/martd.env systemd/martd.sysusers "$(ROOT)$(UNIT)"
+	install -m 0644 systemd/martd.env systemd/martd-mirror.env systemd/martd.sysusers "$(ROOT)$(UNIT)"
 else
 	install -D -m 0644 systemd/martd.sysusers "$(ROOT)$(PREFIX)/lib/sysusers.d/martd.conf"
-	[ -e "$(ROOT)/etc/martd/martd.env" ] || \
-		install -D -m 0644 systemd/martd.env "$(ROOT)/etc/martd/martd.env"
+	for env in martd martd-mirror; do [ -e "$(ROOT)/etc/martd/$$env.env" ] || \
+		install -D -m 0644 systemd/$$env.env "$(ROOT)/etc/martd/$$env.env"; done
 endif
 
 .PHONY: dbt
@@ -190,26 +197,28 @@ $(LEDGER): $(DBT_PACKAGES) $(DBT_SOURCES)
 .PHONY: check
 check: $(DUCKDB) need-cargo need-cc ## Format, lints and documentation
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --document-private-items --quiet
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check; \
 		else echo "cargo deny is not installed: skipped (cargo install cargo-deny)"; fi
 	@if cargo machete --version >/dev/null 2>&1; then cargo machete; \
 		else echo "cargo machete is not installed: skipped (cargo install cargo-machete)"; fi
 
 .PHONY: test
-test: check test-rust test-docs test-dbt test-client test-backend test-answers test-foreign test-compose test-kubernetes ## Run everything that can be tested here
+test: check test-rust test-docs test-dbt test-client test-backend test-answers test-foreign test-compose test-kubernetes test-mirror ## Run everything that can be tested here
 
 .PHONY: test-rust
 test-rust: $(DUCKDB) $(VENV)/ready need-cargo need-cc
 	@if cargo nextest --version >/dev/null 2>&1; \
-		then cargo nextest run --locked --no-fail-fast; else cargo test --locked --no-fail-fast; fi
+		then cargo nextest run --locked $(CARGO_FEATURES) --no-fail-fast; \
+		else cargo test --locked $(CARGO_FEATURES) --no-fail-fast; fi
 
 # The sqllogictest files are a part of test-rust, and run here too for who asks for the answers alone.
 ANSWERS := cd tests/answers && $(PYTHON_TEST) -m
 .PHONY: test-answers
 test-answers: test-martd ## Check answers against DuckDB: files of statements, TPC-H, ClickBench, SSB, random ones
-	cargo test --locked --test answers
+	cargo test --locked $(CARGO_FEATURES) --test answers
 	cd tests/answers && $(CURDIR)/$(VENV)/bin/python -m mypy
 	$(ANSWERS) compare --scale 0.01
 	$(ANSWERS) fuzz --seed 2026 --time 60s --restart
@@ -246,12 +255,12 @@ foreign: test-martd ## Serve the Parquet files below DIR, and compare with what 
 
 .PHONY: screenshots
 screenshots: $(DUCKDB) $(VENV)/ready need-cargo need-cc ## Take the pictures of the status page in docs/ anew
-	SCREENSHOTS=1 cargo test --locked --test it -- page::
+	SCREENSHOTS=1 cargo test --locked $(CARGO_FEATURES) --test it -- page::
 
 # The tests in Python start the martd of test-rust's profile.
 .PHONY: test-martd
 test-martd: $(DUCKDB) $(VENV)/ready need-cargo need-cc
-	cargo build --locked --bin martd
+	cargo build --locked $(CARGO_FEATURES) --bin martd
 
 .PHONY: test-dbt
 test-dbt: test-martd
@@ -286,13 +295,25 @@ test-compose: $(VENV)/ready
 test-kubernetes: $(VENV)/ready ## Check deploy/kubernetes against the published schemas and the documents
 	cd tests/kubernetes && $(CURDIR)/$(VENV)/bin/python -m unittest
 
+# Against a real store. BUILDS is how many are published, GONE how many seconds the store is gone.
+MIRROR := cd tests/mirror && $(PYTHON_TEST) -W ignore::ResourceWarning -m unittest
+.PHONY: test-mirror
+test-mirror: test-martd
+	cd tests/mirror && $(CURDIR)/$(VENV)/bin/python -m mypy
+	$(MIRROR)
+
+.PHONY: mirror-soak
+mirror-soak: test-martd ## Publish BUILDS=500 to an object store that two martd mirror; prints figures
+	cd tests/mirror && BUILDS=$(or $(BUILDS),500) GONE=$(or $(GONE),60) SEED=$(or $(SEED),$$RANDOM) \
+		$(PYTHON_TEST) -W ignore::ResourceWarning -m unittest test_mirror.Histories test_mirror.Failures
+
 .PHONY: test-containers
 test-containers: test-martd $(LICENSES) ## Build the images and run docker-compose.yml for real (as root, at most 15 minutes)
 	$(VENV)/bin/python tests/containers/live.py $(if $(IF_CHANGED),--if-changed) $(TARGET_DIR)/debug/martd $(LICENSES)
 
 .PHONY: soak
 soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK=2m; prints figures
-	SOAK=$(SOAK) TEST_SEED=$(or $(SEED),$$RANDOM) $(RELEASE) test --release --locked --test it -- --exact --nocapture \
+	SOAK=$(SOAK) TEST_SEED=$(or $(SEED),$$RANDOM) $(RELEASE) test --release --locked $(CARGO_FEATURES) --test it -- --exact --nocapture \
 		history::every_answer_comes_from_one_state_that_writers_finished
 
 # What martd is compared with lives in an environment of its own. Data that is there is used again.
@@ -303,7 +324,7 @@ BENCH_REPORT := $(if $(QUICK),$(BENCH)/QUICK.md,$(if $(ONLY),$(BENCH)/$(ONLY).md
 
 .PHONY: bench
 bench: build need-wrk $(BENCH)/venv/ready $(BENCH_DATA) ## Compare with other servers and DuckDB itself (QUICK=1: a first look; ONLY=tpch: one part)
-	$(RELEASE) build --release --locked --example in_process
+	$(RELEASE) build --release --locked $(CARGO_FEATURES) --example in_process
 	$(BENCH)/venv/bin/python benches/compare --data $(BENCH)/data \
 		--martd $(MARTD) --in-process $(TARGET_DIR)/release/examples/in_process \
 		$(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) --output $(BENCH_REPORT)

@@ -17,6 +17,7 @@ use crate::ledger::Ledger;
 use crate::legacy::Trouble;
 use crate::marts::build::{BuiltTable, ReportColumn};
 use crate::metrics::Counted;
+use crate::mirror::MirrorStatus;
 use crate::publish::{Hold, Target, Version};
 use crate::scan::{Fault, Remark};
 use crate::watch::WatchMode;
@@ -190,6 +191,8 @@ pub struct State {
     pub directory: Option<String>,
     /// Why nothing is made from the legacy file, while something should be.
     pub legacy: Option<Trouble>,
+    /// What a mirror says that writes into the directory, if one does.
+    pub mirror: Option<MirrorStatus>,
     /// How changes are noticed.
     pub watch: WatchMode,
     /// Why changes are noticed by polling although inotify was asked for.
@@ -224,12 +227,12 @@ impl State {
             state.snapshot.iter().chain(retained).map(Arc::as_ptr).collect()
         };
         let Self { publishing, held, rejected, landing, ignored, building, .. } = self;
-        let Self { directory, legacy, watch, watch_degraded, .. } = self;
+        let Self { directory, legacy, mirror, watch, watch_degraded, .. } = self;
         snapshots(self) == snapshots(other)
             && self.snapshot.is_some() == other.snapshot.is_some()
             && (publishing, held, rejected) == (&other.publishing, &other.held, &other.rejected)
             && (landing, ignored, building) == (&other.landing, &other.ignored, &other.building)
-            && (directory, legacy) == (&other.directory, &other.legacy)
+            && (directory, legacy, mirror) == (&other.directory, &other.legacy, &other.mirror)
             && (watch, watch_degraded) == (&other.watch, &other.watch_degraded)
     }
 
@@ -270,6 +273,7 @@ impl Default for Catalog {
             building: (0, 0),
             directory: Some("the mart directory has not been read yet".to_owned()),
             legacy: None,
+            mirror: None,
             watch: WatchMode::Poll,
             watch_degraded: None,
         };

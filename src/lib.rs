@@ -14,11 +14,12 @@
 //! - [`engine`] answers SQL over one snapshot in a process that may die, with [`duck`] and [`encode`];
 //! - [`http`] serves the answers on the sockets of [`listen`], in a process that gave up its rights in
 //!   [`sandbox`], and tells its [`service`] manager how it is;
+//! - [`mirror`] fills the directory from an object store, in a process of its own;
 //! - [`pg`] gives the same answers over the PostgreSQL protocol;
 //! - [`metrics`] is what all of them count, and [`commands`] what can be typed.
 //!
 //! No module but `watch` names notify, none but `duck` names DuckDB's C API, none but `http` names hyper,
-//! none but `pg` names pgwire.
+//! none but `pg` names pgwire, none but `mirror` names object_store.
 
 pub mod settings;
 pub mod config;
@@ -45,6 +46,7 @@ pub mod engine;
 pub mod encode;
 pub mod http;
 pub mod pg;
+pub mod mirror;
 pub mod metrics;
 pub mod listen;
 pub mod sandbox;

@@ -21,11 +21,14 @@ use serde::Serialize;
 
 use crate::ledger::{FIRST_EDITION, RECORDS};
 
+pub(crate) use parts::SUCCESS;
 pub use parts::{Directory, MOST_PARTS};
 use stat::{StatError, is_within, real_path, stat_at};
 
 /// Of the files that may be marts.
 pub(crate) const EXTENSION: &str = ".parquet";
+/// What a mirror says of itself ([`crate::mirror`]); no mart.
+pub(crate) const MIRROR_STATUS: &str = "_mirror.json";
 /// Clocks of local file systems tick every 4 to 10 ms: two writes that are further apart differ in their
 /// times.
 pub const CLOCK_TICK: Duration = Duration::from_millis(20);
@@ -423,7 +426,7 @@ pub fn both_are_there(mart: &str) -> String {
 enum Name<'n> {
     Mart(&'n str),
     Ignored(&'static str),
-    /// Not worth a line: the ledger, and hidden files that do not look like marts.
+    /// Not worth a line: the ledger, what a mirror says, and hidden files that do not look like marts.
     Unlisted,
     /// A mart if it is a directory.
     Other,
@@ -432,13 +435,17 @@ enum Name<'n> {
 fn classify(name: &str) -> Name<'_> {
     let Some(stem) = name.strip_suffix(EXTENSION) else {
         let of_ledger = [FIRST_EDITION, RECORDS].contains(&name.trim_start_matches("tmp_"));
-        return if of_ledger || name.starts_with('.') { Name::Unlisted } else { Name::Other };
+        return if of_ledger || name == MIRROR_STATUS || name.starts_with('.') {
+            Name::Unlisted
+        } else {
+            Name::Other
+        };
     };
     hidden(name).map_or(Name::Mart(stem), Name::Ignored)
 }
 
 /// Why an entry of this name is never served.
-fn hidden(name: &str) -> Option<&'static str> {
+pub(crate) fn hidden(name: &str) -> Option<&'static str> {
     if name.starts_with('.') {
         Some("is hidden (its name starts with a dot)")
     } else if name.starts_with("tmp_") {

@@ -97,6 +97,7 @@ fn what_only_one_module_may_name_no_other_does() {
         ("duckdb::ffi", &["duck/"]),
         ("hyper::", &["http/"]),
         ("pgwire::", &["pg/"]),
+        ("object_store::", &["mirror/"]),
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = vec![root.clone()];

@@ -39,14 +39,16 @@ fn help_and_default(arg: &Arg) -> (String, String) {
 fn row(arg: &Arg) -> String {
     let variable = arg.get_env().map(|name| format!("`{}`<br>", name.to_string_lossy()));
     let flag = arg.get_long().expect("it is a flag");
-    let value = arg.get_value_names().map_or("", |names| names[0].as_str());
+    let takes_value = arg.get_action().takes_values();
+    let value = arg.get_value_names().filter(|_| takes_value);
+    let value = value.map_or(String::new(), |names| format!(" {}", names[0]));
     let (mut help, default) = help_and_default(arg);
-    for choice in arg.get_possible_values() {
+    for choice in arg.get_possible_values().into_iter().filter(|_| takes_value) {
         let meaning = choice.get_help().map(|text| format!(": {text}")).unwrap_or_default();
         write!(help, "<br>`{}`{meaning}", choice.get_name()).expect("a String takes all");
     }
     let variable = variable.unwrap_or_default();
-    format!("| {variable}`--{flag} {value}` | {default} | {help} |\n")
+    format!("| {variable}`--{flag}{value}` | {default} | {help} |\n")
 }
 
 fn table(title: &str, flags: impl Iterator<Item = String>) -> String {
@@ -75,7 +77,11 @@ fn generated() -> String {
     }
     let asks = ["server", "token"];
     let of_clients = flags(command("query")).filter(|f| asks.contains(&f.get_long().expect("one")));
-    text + &table("For `martd query`, `freshness` and `wait`", of_clients.map(row))
+    text += &table("For `martd query`, `freshness` and `wait`", of_clients.map(row));
+    let (of_mirror, of_store): (Vec<&Arg>, Vec<&Arg>) =
+        flags(command("mirror")).partition(|flag| flag.get_help_heading().is_none());
+    text += &table("For `martd mirror`", of_mirror.into_iter().map(row));
+    text + &table("For `martd mirror` and `martd publish --to`", of_store.into_iter().map(row))
 }
 
 #[test]
@@ -100,7 +106,7 @@ fn documents() -> Vec<PathBuf> {
 
 /// The names of martd's variables in a text.
 fn variables(text: &str) -> BTreeSet<&str> {
-    text.split(|c: char| !c.is_ascii_uppercase() && c != '_')
+    text.split(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_')
         .filter(|word| word.starts_with("MARTD_") && !word.ends_with('_'))
         .collect()
 }

@@ -6,6 +6,7 @@ mod check_dbt;
 mod freshness;
 mod healthcheck;
 mod init;
+mod mirror;
 mod publish;
 mod query;
 mod records;
@@ -89,6 +90,11 @@ pub enum Command {
     ///
     /// Exit code: 0 it is, 1 it is held, 3 neither in time
     Wait(wait::WaitArgs),
+    /// Keep PARQUET_DIR/mart equal to a prefix of an object store, beside `serve`
+    ///
+    /// Exit code: 0 ended by a signal; with --once 0 it is equal, 1 it is not, as standard error says; 2
+    /// wrong usage
+    Mirror(Box<mirror::MirrorArgs>),
     /// Ask /readyz, for containers
     ///
     /// Exit code: 0 ready, 1 not, or no answer
@@ -143,6 +149,7 @@ impl Cli {
             Some(Command::Publish(args)) => publish::run(*args),
             Some(Command::Rollback(args)) => rollback::run(args),
             Some(Command::Wait(args)) => asking(wait::run(args)),
+            Some(Command::Mirror(args)) => mirror::run(*args),
             Some(Command::Healthcheck(args)) => asking(healthcheck::run(args)),
             Some(Command::Bootstrap(args)) => bootstrap::run(&args),
             Some(Command::Init(args)) => init::run(&args),

@@ -52,6 +52,11 @@ impl Records {
         self.all.iter().find(|record| record.build.id == build)
     }
 
+    /// All that are good.
+    pub(super) fn all(&self) -> &[Record] {
+        &self.all
+    }
+
     /// What they come to.
     pub(super) fn fold(&self) -> Option<Ledger> {
         ledger::fold(&self.all)

@@ -48,9 +48,11 @@ fn filter(wanted: &str) -> Result<EnvFilter, String> {
             return Err(format!("RUST_LOG: {directive:?} is not a level; {RIGHT}"));
         }
     }
-    // notify has a line for each folder that is deleted.
+    // notify has a line for each folder that is deleted, object_store for each retry; what a mirror cannot
+    // do it says itself.
+    const USUAL: &str = "info,notify=warn,object_store=warn,rustls_platform_verifier=off";
     let usual = directives.clone().next().is_none();
-    EnvFilter::try_new(if usual { "info,notify=warn" } else { wanted })
+    EnvFilter::try_new(if usual { USUAL } else { wanted })
         .map_err(|_| format!("RUST_LOG: {wanted:?} is wrong; {RIGHT}"))
 }
 

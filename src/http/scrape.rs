@@ -257,6 +257,17 @@ fn directory(facts: &mut Facts, state: &State) {
     facts.add("martd_watch_degraded", help, truth(state.watch_degraded.is_some()));
     let retained = state.retained.len();
     facts.add_count("martd_snapshots_retained", "Replaced snapshots that can be read", retained);
+    if let Some(mirror) = &state.mirror {
+        let help = "When the mart directory was last equal to what it mirrors";
+        let succeeded = mirror.succeeded_at.map(seconds);
+        facts.add("martd_mirror_success_timestamp_seconds", help, succeeded);
+        let help = "Objects that the mirror has not written yet";
+        facts.add("martd_mirror_objects_behind", help, mirror.behind.objects as f64);
+        let help =
+            "Whether the mirror fails, or has not been heard of; /v1/snapshot has the reason";
+        let fails = mirror.error.is_some() || mirror.is_silent(Timestamp::now());
+        facts.add("martd_mirror_failing", help, truth(fails));
+    }
 }
 
 fn load(facts: &mut Facts, app: &App) {

@@ -7,6 +7,7 @@ use super::access::Sizes;
 use crate::catalog::{Held, Publishing, Snapshot, Source, State};
 use crate::ledger::{Ledger, Status};
 use crate::marts::build::{ReportColumn, TableKind};
+use crate::mirror::{MirrorFailure, MirrorStatus};
 use crate::pin::PinKind;
 use crate::scan::Fault;
 use crate::scan::Remark;
@@ -34,6 +35,39 @@ pub(super) struct SnapshotDocument<'s> {
     directory: Option<&'s str>,
     /// Why the legacy file is not served, where it should be.
     legacy: Option<String>,
+    mirror: Option<MirrorDocument<'s>>,
+}
+
+/// The mirror that fills the directory.
+#[derive(Debug, Serialize)]
+struct MirrorDocument<'s> {
+    source: &'s str,
+    checked_at: Timestamp,
+    succeeded_at: Option<Timestamp>,
+    objects: u64,
+    bytes: u64,
+    objects_behind: u64,
+    bytes_behind: u64,
+    seconds_behind: Option<u64>,
+    silent: bool,
+    error: Option<&'s MirrorFailure>,
+}
+
+impl<'s> MirrorDocument<'s> {
+    fn of(status: &'s MirrorStatus, now: Timestamp) -> Self {
+        Self {
+            source: &status.source,
+            checked_at: status.checked_at,
+            succeeded_at: status.succeeded_at,
+            objects: status.objects,
+            bytes: status.bytes,
+            objects_behind: status.behind.objects,
+            bytes_behind: status.behind.bytes,
+            seconds_behind: status.seconds_behind(now),
+            silent: status.is_silent(now),
+            error: status.error.as_ref(),
+        }
+    }
 }
 
 /// The build that a snapshot shows.
@@ -95,6 +129,10 @@ impl<'s> SnapshotDocument<'s> {
             watch_degraded: state.watch_degraded.as_deref(),
             directory: state.directory.as_deref(),
             legacy: state.legacy.as_ref().map(ToString::to_string),
+            mirror: state
+                .mirror
+                .as_ref()
+                .map(|status| MirrorDocument::of(status, Timestamp::now())),
         }
     }
 }

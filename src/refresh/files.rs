@@ -4,7 +4,7 @@
 //! changed, not what exists.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,10 @@ use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::mart_pin::MartPin;
 use crate::marts::build::{BuildResult, FileRejection};
+use crate::mirror::{MirrorStatus, STATUS_FILE};
 use crate::pin::Budget;
 use crate::publish::{Staged, Target, Version};
-use crate::scan::{Candidate, DirId, Fault, Found, OpenDir, Remark};
+use crate::scan::{Candidate, DirId, Fault, Found, Identity, OpenDir, Remark};
 use crate::watch;
 
 /// When to try again what failed for a reason that is not the file's, for example for want of
@@ -31,6 +32,9 @@ pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const SCAN_INTERVAL: Duration = Duration::from_millis(2);
 /// …and listing a directory of many parts takes at most this part of a processor.
 const LISTING_SHARE: u32 = 4;
+
+/// No mirror says more of itself.
+const MIRROR_STATUS_BYTES: u64 = 64 << 10;
 
 /// All files, and the ledger.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub(super) struct Files {
     misnamed: Vec<Fault>,
     /// The marts of which nothing can be known, and why.
     unseen: BTreeMap<String, String>,
+    /// What a mirror says, and the file that says it.
+    mirror: Option<(Identity, MirrorStatus)>,
     last_scan: Instant,
     /// How long the last scan took to list what is there.
     listing: Duration,
@@ -74,6 +80,7 @@ impl Files {
             ignored: Vec::new(),
             misnamed: Vec::new(),
             unseen: BTreeMap::new(),
+            mirror: None,
             last_scan: Instant::now(),
             listing: Duration::ZERO,
         }
@@ -105,6 +112,7 @@ impl Files {
         self.replaced_by_empty = None;
         self.ignored = scan.ignored;
         self.note_misnamed(scan.rejected);
+        self.note_mirror(dir);
 
         let tick = watch::clock_tick(dir);
         let mut sweep = Sweep::default();
@@ -127,6 +135,24 @@ impl Files {
             soonest(&mut sweep.look_again, entry.look_again(now));
         }
         Ok(sweep)
+    }
+
+    fn note_mirror(&mut self, dir: &OpenDir) {
+        let found = dir.identity(STATUS_FILE);
+        if self.mirror.as_ref().map(|(known, _)| *known) == found {
+            return;
+        }
+        let read = |identity: Identity| {
+            let file = dir.open_file(STATUS_FILE).ok()?;
+            let status = serde_json::from_reader(file.take(MIRROR_STATUS_BYTES)).ok()?;
+            Some((identity, status))
+        };
+        self.mirror = found.and_then(read);
+    }
+
+    /// What a mirror says of itself that writes into the directory.
+    pub(super) fn mirror(&self) -> Option<&MirrorStatus> {
+        self.mirror.as_ref().map(|(_, status)| status)
     }
 
     /// When the directory may be scanned again, whatever happens in it.

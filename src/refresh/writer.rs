@@ -477,6 +477,7 @@ impl Writer {
             building: (self.building.len(), self.files.good_count()),
             directory: self.directory.clone(),
             legacy: self.legacy.as_ref().and_then(|legacy| legacy.trouble().cloned()),
+            mirror: self.files.mirror().cloned(),
             watch: self.watch.mode(),
             watch_degraded: self.watch.degraded().map(str::to_owned),
         });

@@ -9,7 +9,7 @@ use rustix::fs::Dir;
 use super::*;
 
 /// The empty file that writers put into a directory when it is complete.
-const SUCCESS: &str = "_SUCCESS";
+pub(crate) const SUCCESS: &str = "_SUCCESS";
 /// The most parts of a mart.
 pub const MOST_PARTS: usize = 1_000;
 /// More is not looked at, nor deeper: links can lead in circles.

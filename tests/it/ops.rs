@@ -1,6 +1,7 @@
 //! `ops/`: the alert rules do what they say, and ask for what a running martd has.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,6 +57,41 @@ fn metrics(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
+/// What a mirror says that has failed.
+const MIRROR: &str = r#"{"source": "s3://b/p", "interval_seconds": 5, "checked_at": "2026-11-28T06:00:09Z",
+    "succeeded_at": "2026-11-28T06:00:00Z", "objects": 2, "bytes": 9, "behind": {"objects": 1, "bytes": 5},
+    "error": {"reason": "the store is not reached: refused", "object": null, "since": "2026-11-28T06:00:05Z"}}"#;
+
+#[test]
+fn what_a_mirror_says_is_shown() {
+    let root = Root::new();
+    Writer::new().land(&root, "a", "SELECT 1 AS x");
+    fs::write(root.mart("_mirror.json"), MIRROR).expect("write");
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let snapshot = martd.snapshot();
+    let mirror = &snapshot["mirror"];
+    assert_eq!(mirror["source"], "s3://b/p");
+    assert_eq!(mirror["error"]["reason"], "the store is not reached: refused");
+    assert_eq!(mirror["objects_behind"], 1);
+    assert!(mirror["seconds_behind"].as_u64().expect("a number") > 1, "{mirror}");
+    assert_eq!(snapshot["ignored"], Json::Array(Vec::new()), "it is not listed as a stray file");
+    let scrape = Scrape::of(&martd);
+    assert_eq!(scrape.get("martd_mirror_failing"), Some(1.0));
+    assert_eq!(scrape.get("martd_mirror_objects_behind"), Some(1.0));
+    // Told anew, and no more.
+    let well = MIRROR.replace("2026-11-28T06:00:09Z", "2999-01-01T00:00:00Z");
+    let (head, _) = well.split_once(", \"behind\"").expect("a part");
+    let well = format!("{head}, \"behind\": {{\"objects\": 0, \"bytes\": 0}}, \"error\": null}}");
+    let temporary = root.mart("tmp_mirror");
+    fs::write(&temporary, well).expect("write");
+    fs::rename(&temporary, root.mart("_mirror.json")).expect("rename");
+    martd.wait_snapshot("the news", |now| now["mirror"]["error"].is_null());
+    assert_eq!(martd.snapshot()["mirror"]["seconds_behind"], 0);
+    fs::remove_file(root.mart("_mirror.json")).expect("remove");
+    martd.wait_snapshot("no mirror", |now| now["mirror"].is_null());
+}
+
 fn expressions<'j>(json: &'j Json, into: &mut Vec<&'j str>) {
     match json {
         Json::Object(members) => {
@@ -77,6 +113,7 @@ fn every_metric_in_rules_and_dashboard_is_one_that_martd_has() {
     writer.land_stamped(&root, "a", "SELECT 1 AS x", Some("one"));
     project.built("a", "one");
     project.write_ledger(&root, "one");
+    fs::write(root.mart("_mirror.json"), MIRROR).expect("write");
     let martd = Martd::start(root.path());
     martd.wait_ready();
     wait_for("the build's metrics", || {

@@ -89,6 +89,9 @@ fn an_installed_martd_runs_with_the_library_beside_it_alone() {
     let read = |path: &str| fs::read_to_string(root.join(path)).expect("installed");
     let unit = read("opt/martd/lib/systemd/system/martd.service");
     assert!(unit.contains("ExecStart=/opt/martd/bin/martd serve"), "{unit}");
+    let unit = read("opt/martd/lib/systemd/system/martd-mirror.service");
+    assert!(unit.contains("ExecStart=/opt/martd/bin/martd mirror"), "{unit}");
+    assert!(read("etc/martd/martd-mirror.env").contains("MARTD_MIRROR_URL=s3://"));
     assert!(read("opt/martd/share/doc/martd/LICENSE").contains("MIT"));
     assert!(read("opt/martd/share/zsh/site-functions/_martd").contains("parquet-dir"));
     // Installed again, settings stay as the operator has them.
@@ -114,7 +117,13 @@ fn the_tarball_runs_from_any_directory() {
     let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
     let version = env!("CARGO_PKG_VERSION");
     assert!(name.starts_with(&format!("martd-{version}-linux-")), "{name}");
-    for file in ["libduckdb.so", "LICENSE", "README.md", "systemd/martd.service"] {
+    for file in [
+        "libduckdb.so",
+        "LICENSE",
+        "README.md",
+        "systemd/martd.service",
+        "systemd/martd-mirror.env",
+    ] {
         assert!(folder.join(file).exists(), "{file} is missing");
     }
     serves(&folder.join("martd"));

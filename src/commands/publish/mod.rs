@@ -3,6 +3,7 @@
 mod dbt;
 mod hashing;
 mod report;
+mod upload;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,11 +20,13 @@ use super::{
 use crate::digest::Digest;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, REFUSED, Record, Status};
 use crate::mart_dir::MartDir;
+use crate::mirror::StoreArgs;
 use crate::scan::OpenDir;
 use crate::settings::Time;
 use dbt::Artifacts;
 pub(super) use dbt::Project;
 use report::PublishReport;
+use upload::Destination;
 
 /// What to do when there is no mart directory.
 pub(super) const NAME_IT: &str = "name PARQUET_DIR with --dir";
@@ -65,6 +68,17 @@ pub struct PublishArgs {
     /// Fold old records into few; by itself vouches for no file
     #[arg(long)]
     compact: bool,
+
+    /// Then send what is recorded to an object store, files first: s3://BUCKET/PREFIX
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+
+    /// With --to: record nothing, and send what is recorded already
+    #[arg(long, requires = "to", conflicts_with_all = ["marts", "dbt_target", "build", "fail", "clear", "compact"])]
+    recorded: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
 
     /// Wait until it is served
     #[arg(long)]
@@ -116,6 +130,11 @@ struct Unserved {
 
 pub(super) fn run(args: PublishArgs) -> ExitCode {
     let (compacts, wait_for) = (args.compact, args.wait.then_some(args.timeout));
+    let to = args.to.as_ref().map(|url| Destination::open(url, &args.store));
+    let destination = match to.transpose() {
+        Ok(destination) => destination,
+        Err(problem) => return complain(&problem, EXIT_USAGE),
+    };
     let dir = MartDir::either(&args.parquet_dir);
     let mart_dir = dir.path().to_owned();
     let read = dir.open().and_then(|open| Ok((Records::read(&mart_dir, &open)?, open)));
@@ -124,7 +143,7 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
         Err(error) => return complain(&unreadable(&dir, &error, NAME_IT), EXIT_NO),
     };
     let mut report = PublishReport::default();
-    if !only_compacts(&args) {
+    if !only_compacts(&args) && !args.recorded {
         let plan = match plan(&args, &mart_dir, &open, records.fold().as_ref()) {
             Ok(plan) => plan,
             Err(problem) => return complain(&problem, EXIT_USAGE),
@@ -146,6 +165,16 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     }
     if let Some(ledger) = records.fold() {
         report.outstanding = ledger.outstanding;
+    }
+    if let Some(destination) = destination {
+        match destination.send(&open, records.all()) {
+            Ok(uploaded) => report.uploaded = Some(uploaded),
+            Err(problem) => {
+                print(&report.text());
+                let again = "what is recorded here can be sent again with --recorded";
+                return complain(&format!("{problem}; {again}"), EXIT_NO);
+            }
+        }
     }
     print(&report.text());
     match (report.code(), report.build, wait_for) {

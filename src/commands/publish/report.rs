@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{EXIT_NO, EXIT_WARN, Unserved};
 use crate::commands::table::{Cell, TextTable, Tone, colours};
 use crate::ledger::{File, Outstanding};
+use crate::mirror::Uploaded;
 
 /// What a command did.
 #[derive(Default)]
@@ -29,6 +30,8 @@ pub(super) struct PublishReport {
     pub(super) outstanding: Vec<Outstanding>,
     /// How many records there are fewer.
     pub(super) compacted: Option<usize>,
+    /// What was sent to an object store.
+    pub(super) uploaded: Option<Uploaded>,
 }
 
 impl PublishReport {
@@ -44,7 +47,7 @@ impl PublishReport {
     pub(super) fn code(&self) -> ExitCode {
         match (self.refused.is_empty(), self.vouched.is_empty() && self.ran == 0) {
             (false, _) => EXIT_NO.into(),
-            (true, true) if self.compacted.is_none() => EXIT_WARN.into(),
+            (true, true) if self.compacted.is_none() && self.uploaded.is_none() => EXIT_WARN.into(),
             _ => ExitCode::SUCCESS,
         }
     }
@@ -70,6 +73,9 @@ impl PublishReport {
             "not_served": unserved.map(|node| json!({"id": node.id, "reason": node.reason})).collect::<Vec<_>>(),
             "outstanding": self.outstanding,
             "compacted": self.compacted,
+            "uploaded": self.uploaded.map(|sent| json!({
+                "files": sent.files, "bytes": sent.bytes, "records": sent.records,
+            })),
         })
     }
 
@@ -109,6 +115,10 @@ impl PublishReport {
         }
         if let Some(fewer) = self.compacted {
             text.push_str(&format!("{fewer} records fewer\n"));
+        }
+        if let Some(Uploaded { files, bytes, records }) = self.uploaded {
+            let size = ByteSize::b(bytes);
+            text.push_str(&format!("sent: {files} files ({size}) and {records} records\n"));
         }
         text
     }

@@ -85,6 +85,7 @@ pub(super) fn notices(
         };
         notices.push(Notice::new(Level::Bad, "The mart directory cannot be read", body));
     }
+    mirror(&mut notices, state, now);
     replaced(&mut notices, engine, now);
     hold(&mut notices, state, now);
     if state.snapshot.as_ref().is_some_and(|snapshot| !snapshot.verified) {
@@ -102,6 +103,30 @@ pub(super) fn notices(
     }
     notices.sort_by_key(|notice| notice.level);
     notices
+}
+
+fn mirror(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
+    let Some(mirror) = &state.mirror else { return };
+    let equal = html! {
+        @match mirror.succeeded_at {
+            Some(time) => { "It was equal to " code { (mirror.source) } " " (moment(time, now)) "." }
+            None => { "It has not been equal to " code { (mirror.source) } " yet." }
+        }
+    };
+    if mirror.is_silent(now) {
+        let body = html! {
+            p { "It was heard of " (moment(mirror.checked_at, now)) ". " (equal) }
+            p.do { "What is here is served. Start " code { "martd mirror" } " again." }
+        };
+        notices.push(Notice::new(Level::Bad, "The mirror is silent", body));
+    } else if let Some(failure) = &mirror.error {
+        let body = html! {
+            p { (failure.reason) " (" (moment(failure.since, now)) ")" }
+            p { (equal) }
+            p.do { "What is here is served. The mirror tries again by itself." }
+        };
+        notices.push(Notice::new(Level::Bad, "The mirror fails", body));
+    }
 }
 
 fn replaced(notices: &mut Vec<Notice>, engine: &EngineStatus, now: Timestamp) {

@@ -136,6 +136,16 @@ impl<'s> View<'s> {
                             ", the one before " (last.reason.name()) " " (moment(last.at, self.now))
                         }
                     }))
+                    @if let Some(mirror) = &state.mirror {
+                        (fact("Mirrors", html! {
+                            code { (mirror.source) }
+                            @match (mirror.behind.objects, mirror.succeeded_at) {
+                                (0, Some(time)) => { ", equal to it " (moment(time, now)) }
+                                (0, None) => {}
+                                (objects, _) => { ", " (number(objects)) " objects behind" }
+                            }
+                        }))
+                    }
                     (fact("Watched by", html! {
                         (match state.watch { WatchMode::Inotify => "inotify", WatchMode::Poll => "polling" })
                     }))

@@ -1,0 +1,128 @@
+//! `martd mirror`: the life of a mirror.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{EXIT_USAGE, complain};
+use crate::mirror::StoreArgs;
+use crate::settings::Time;
+
+/// What `mirror` needs.
+#[derive(Debug, Args)]
+pub struct MirrorArgs {
+    /// What is mirrored: s3://BUCKET/PREFIX, which holds what PARQUET_DIR/mart is to hold
+    #[arg(env = "MARTD_MIRROR_URL", value_name = "URL")]
+    url: String,
+
+    /// The directory above `mart`, which is made where it is not there
+    #[arg(long = "dir", env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
+    parquet_dir: PathBuf,
+
+    /// How often the bucket is listed
+    #[arg(long, env = "MARTD_MIRROR_INTERVAL", value_name = "TIME", default_value = "5s")]
+    interval: Time,
+
+    /// Make the directory equal to the bucket once, and end
+    #[arg(long)]
+    once: bool,
+
+    /// Replace files that other programs have written
+    #[arg(long)]
+    overwrite: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[cfg(not(feature = "object-store"))]
+pub(super) fn run(_: MirrorArgs) -> ExitCode {
+    complain(LACKING, EXIT_USAGE)
+}
+
+/// What a build without the feature says.
+#[cfg(not(feature = "object-store"))]
+pub(super) const LACKING: &str = "this build of martd has no object storage; releases, images and wheels have, \
+                                  and what `make build` or `cargo build --features object-store` makes";
+
+#[cfg(feature = "object-store")]
+pub(super) fn run(args: MirrorArgs) -> ExitCode {
+    use super::{EXIT_NO, start};
+    use crate::mart_dir::MartDir;
+    use crate::mirror::{Bucket, FolderError, Mirror, MirrorSettings};
+
+    if let Err(problem) = start::log() {
+        return complain(&problem, EXIT_USAGE);
+    }
+    let bucket = match Bucket::open(&args.url, &args.store) {
+        Ok(bucket) => bucket,
+        Err(error) => return complain(&error.to_string(), EXIT_USAGE),
+    };
+    let settings = MirrorSettings {
+        dir: MartDir::new(args.parquet_dir).path().to_owned(),
+        interval: args.interval.duration(),
+        overwrites: args.overwrite,
+    };
+    let mirror = match Mirror::open(bucket, &settings) {
+        Ok(mirror) => mirror,
+        Err(error @ FolderError::OtherSource { .. }) => {
+            return complain(&error.to_string(), EXIT_USAGE);
+        }
+        Err(error) => return complain(&error.to_string(), EXIT_NO),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) if args.once => runtime.block_on(once(mirror)),
+        Ok(runtime) => runtime.block_on(go_on(mirror, &settings)),
+        Err(error) => complain(&format!("threads cannot be had: {error}"), EXIT_NO),
+    }
+}
+
+/// Tries again while the bucket changes.
+#[cfg(feature = "object-store")]
+async fn once(mut mirror: crate::mirror::Mirror) -> ExitCode {
+    use super::EXIT_NO;
+    use crate::mirror::Round;
+
+    const TRIES: usize = 10;
+    for _ in 0..TRIES {
+        match mirror.round().await {
+            Round::Equal => return ExitCode::SUCCESS,
+            Round::Changed => {}
+            Round::Failed => break,
+        }
+    }
+    let reason = mirror.status().error.as_ref().map(|failure| failure.reason.clone());
+    let reason = reason.unwrap_or_else(|| "the bucket changes all the time".to_owned());
+    complain(&reason, EXIT_NO)
+}
+
+#[cfg(feature = "object-store")]
+async fn go_on(
+    mut mirror: crate::mirror::Mirror,
+    settings: &crate::mirror::MirrorSettings,
+) -> ExitCode {
+    use tracing::info;
+
+    use super::EXIT_NO;
+    use crate::service;
+    use crate::signal::{self, Ask};
+
+    let mut asks = match signal::listen() {
+        Ok(asks) => asks,
+        Err(error) => return complain(&format!("signals: {error}"), EXIT_NO),
+    };
+    let directory = settings.dir.display();
+    info!(source = mirror.status().source, %directory, version = env!("CARGO_PKG_VERSION"), "mirroring");
+    service::ready();
+    loop {
+        tokio::select! {
+            never = mirror.run() => match never {},
+            ask = asks.recv() => if ask != Some(Ask::Reload) {
+                info!("stopped");
+                return ExitCode::SUCCESS;
+            },
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The mirror's rounds: list, compare, download, write, remove, tell.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use super::bucket::{Bucket, BucketError};
+use super::folder::{Download, Folder, FolderError, record_in};
+use super::object::Object;
+use super::plan::{self, Listing, Missing, ObjectChanges};
+use super::status::{Behind, MirrorFailure, MirrorStatus};
+use crate::scan::SUCCESS;
+
+/// Objects that are downloaded at once.
+const AT_ONCE: usize = 8;
+/// How often `serve` is told of long downloads.
+const TELL_INTERVAL: Duration = Duration::from_secs(2);
+/// How soon a bucket is listed again that changed while it was mirrored, and how often in a row.
+const SOON: Duration = Duration::from_millis(100);
+const SOON_AT_MOST: u32 = 20;
+/// The longest pause after failures, unless the interval is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a mirror needs to know beside the bucket.
+#[derive(Debug, Clone)]
+pub struct MirrorSettings {
+    /// The mart directory.
+    pub dir: PathBuf,
+    /// How often it looks.
+    pub interval: Duration,
+    /// Whether files of other programs are replaced.
+    pub overwrites: bool,
+}
+
+/// A mirror of a bucket's prefix.
+#[derive(Debug)]
+pub struct Mirror {
+    bucket: Bucket,
+    folder: Folder,
+    interval: Duration,
+    status: MirrorStatus,
+    /// Rounds in a row in which the store failed.
+    failures: u32,
+    /// Rounds in a row after which the directory was not equal, and nothing failed.
+    changes: u32,
+    /// What the last round missed: when it does so again, it is no matter of a moment.
+    missed: Option<Missing>,
+}
+
+/// What is wrong, of one round.
+struct Trouble {
+    object: Option<String>,
+    reason: String,
+    /// Whether the store does not answer as it should, and should be left in peace.
+    is_of_store: bool,
+}
+
+impl Trouble {
+    fn new(object: impl Into<Option<String>>, reason: impl ToString) -> Self {
+        Self { object: object.into(), reason: reason.to_string(), is_of_store: false }
+    }
+
+    fn of_store(object: Option<String>, error: BucketError) -> Self {
+        let reason = match &object {
+            Some(path) => format!("{path}: {error}"),
+            None => error.to_string(),
+        };
+        Self { object, reason, is_of_store: matches!(error, BucketError::Store(_)) }
+    }
+}
+
+impl From<FolderError> for Trouble {
+    fn from(error: FolderError) -> Self {
+        Self::new(None, error)
+    }
+}
+
+/// How a round ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Round {
+    /// The directory is equal to the bucket.
+    Equal,
+    /// The bucket changed meanwhile.
+    Changed,
+    /// Something is wrong; [`Mirror::status`] says what.
+    Failed,
+}
+
+impl Mirror {
+    /// Opens the directory. The bucket is not asked yet.
+    ///
+    /// # Errors
+    /// When another mirror has the directory, or it cannot be used.
+    pub fn open(bucket: Bucket, settings: &MirrorSettings) -> Result<Self, FolderError> {
+        let folder = Folder::open(&settings.dir, bucket.url(), settings.overwrites)?;
+        let status = MirrorStatus {
+            source: bucket.url().to_owned(),
+            interval_seconds: settings.interval.as_secs_f64(),
+            checked_at: Timestamp::now(),
+            succeeded_at: None,
+            objects: 0,
+            bytes: 0,
+            behind: Behind::default(),
+            error: None,
+        };
+        let interval = settings.interval;
+        Ok(Self { bucket, folder, interval, status, failures: 0, changes: 0, missed: None })
+    }
+
+    /// How it is.
+    pub fn status(&self) -> &MirrorStatus {
+        &self.status
+    }
+
+    /// Goes round until it is dropped; then it has left nothing half done.
+    pub async fn run(&mut self) -> Infallible {
+        loop {
+            let round = self.round().await;
+            self.changes = if round == Round::Changed { self.changes + 1 } else { 0 };
+            tokio::time::sleep(self.pause(round)).await;
+        }
+    }
+
+    fn pause(&self, round: Round) -> Duration {
+        match round {
+            Round::Changed if self.changes <= SOON_AT_MOST => self.interval.min(SOON),
+            Round::Failed if self.failures > 0 => {
+                let longest = LONGEST_PAUSE.max(self.interval);
+                let pause = self.interval.saturating_mul(1 << self.failures.min(16)).min(longest);
+                pause.mul_f64(0.5 + jitter() / 2.0) // many mirrors do not come back at once
+            }
+            _ => self.interval,
+        }
+    }
+
+    /// Makes the directory equal to the bucket, as far as it can.
+    pub async fn round(&mut self) -> Round {
+        let outcome = self.mirror().await;
+        let saved = self.folder.save();
+        let (round, trouble) = match (outcome, saved) {
+            (Ok(is_equal), Ok(())) => (if is_equal { Round::Equal } else { Round::Changed }, None),
+            (Err(trouble), _) => (Round::Failed, Some(trouble)),
+            (_, Err(error)) => (Round::Failed, Some(error.into())),
+        };
+        self.note(round, trouble);
+        self.tell();
+        round
+    }
+
+    /// Takes note of how a round ended, and logs what is new of it.
+    fn note(&mut self, round: Round, trouble: Option<Trouble>) {
+        if round == Round::Equal {
+            self.status.succeeded_at = Some(Timestamp::now());
+            self.status.behind = Behind::default();
+        }
+        let before = self.status.error.take();
+        self.failures = match &trouble {
+            Some(Trouble { is_of_store: true, .. }) => self.failures + 1,
+            _ => 0,
+        };
+        self.status.error = match trouble {
+            Some(Trouble { object, reason, .. }) => {
+                let is_news = before.as_ref().is_none_or(|before| before.reason != reason);
+                if is_news {
+                    warn!(
+                        source = self.bucket.url(),
+                        object, reason, "what is here is left as it is"
+                    );
+                }
+                let since = before.map_or_else(Timestamp::now, |before| before.since);
+                Some(MirrorFailure { reason, object, since })
+            }
+            None if round == Round::Equal => {
+                if before.is_some() {
+                    info!(source = self.bucket.url(), "mirroring again");
+                }
+                None
+            }
+            None => before,
+        };
+    }
+
+    fn tell(&mut self) {
+        self.status.checked_at = Timestamp::now();
+        (self.status.objects, self.status.bytes) = self.folder.size();
+        if let Err(error) = self.folder.tell(&self.status) {
+            warn!(reason = error.to_string(), "serve is not told how the mirror is");
+        }
+    }
+
+    /// One round: whether the directory is equal to the listing.
+    async fn mirror(&mut self) -> Result<bool, Trouble> {
+        let listing = self.bucket.list().await.map_err(|error| Trouble::of_store(None, error))?;
+        let known: Vec<String> = self.folder.mirrored().keys().cloned().collect();
+        for path in listing.keys().chain(&known) {
+            self.folder.look(path)?;
+        }
+        let ObjectChanges { data, records, foreign } = plan::changes(
+            &listing,
+            self.folder.mirrored(),
+            |path| self.folder.seen(path),
+            |path, version| self.folder.may_be(path, version),
+        );
+        let mut troubles = Vec::new();
+        if let Some(path) = foreign.first() {
+            troubles.push(Trouble::new(path.clone(), FolderError::Foreign(path.clone())));
+        }
+        let bytes = data.iter().chain(&records).map(|object| object.version.size).sum();
+        self.status.behind = Behind { objects: (data.len() + records.len()) as u64, bytes };
+
+        let asked = data.len() + records.len();
+        let mut written = self.write(data, &mut troubles).await?;
+        // MirroredRecords are small; what they name has been asked for before they were.
+        let downloads = self.download(records, &mut troubles).await;
+        let (good, missing) = self.choose(downloads);
+        let (count, refused) = self.folder.install(good)?;
+        written += count;
+        troubles.extend(refused.into_iter().map(Trouble::from));
+        if let Some(Missing { build, path }) = &missing
+            && self.missed == missing
+        {
+            let reason = format!(
+                "the record of build {build} names bytes of {path} that the bucket does not have; build again"
+            );
+            troubles.push(Trouble::new(path.clone(), reason));
+        }
+        self.missed = missing;
+        let mut is_equal = written == asked && troubles.is_empty() && self.missed.is_none();
+        if is_equal {
+            is_equal &= self.remove(&listing, &mut troubles)?;
+        }
+        self.mark_complete(&listing)?;
+        if written > 0 {
+            info!(source = self.bucket.url(), objects = written, of = asked, "mirrored");
+        }
+        troubles.into_iter().next().map_or(Ok(is_equal), Err)
+    }
+
+    /// Downloads marts and parts, and puts them into their places together.
+    async fn write(
+        &mut self,
+        objects: Vec<Object>,
+        troubles: &mut Vec<Trouble>,
+    ) -> Result<usize, Trouble> {
+        let downloads = self.download(objects, troubles).await;
+        let (count, refused) = self.folder.install(downloads)?;
+        troubles.extend(refused.into_iter().map(Trouble::from));
+        Ok(count)
+    }
+
+    /// Downloads what can be; tells `serve` of it now and then.
+    async fn download(
+        &mut self,
+        objects: Vec<Object>,
+        troubles: &mut Vec<Trouble>,
+    ) -> Vec<Download> {
+        let mut done = Vec::new();
+        if objects.is_empty() {
+            return done;
+        }
+        let Self { bucket, folder, status, .. } = self;
+        let downloads = objects.into_iter().map(|object| fetch(bucket, folder, object));
+        let mut downloads = futures_util::stream::iter(downloads).buffer_unordered(AT_ONCE);
+        let mut tick = tokio::time::interval(TELL_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.reset();
+        loop {
+            let next = tokio::select! {
+                next = downloads.next() => next,
+                _ = tick.tick() => {
+                    status.checked_at = Timestamp::now();
+                    let _ = folder.tell(status); // the end of the round tells of failures
+                    continue;
+                }
+            };
+            match next {
+                Some(Ok(download)) => {
+                    status.behind.bytes -= download.object.version.size.min(status.behind.bytes);
+                    status.behind.objects -= 1.min(status.behind.objects);
+                    done.push(download);
+                }
+                Some(Err((_, BucketError::Changed))) => {} // the next listing tells
+                Some(Err((path, error))) => troubles.push(Trouble::of_store(Some(path), error)),
+                None => return done,
+            }
+        }
+    }
+
+    /// The records that may be written: those whose files have been here, in the order in which they are folded, and
+    /// what is no record that counts, for `serve` to tell.
+    fn choose(&self, downloads: Vec<Download>) -> (Vec<Download>, Option<Missing>) {
+        let (mut good, mut new) = (Vec::new(), Vec::new());
+        for mut download in downloads {
+            match record_in(&mut download) {
+                Some(record) => new.push((record, download)),
+                None => good.push(download),
+            }
+        }
+        new.sort_by(|(one, _), (other, _)| {
+            let key = |build: &crate::ledger::Build| (build.finished_at, build.id.clone());
+            key(&one.build).cmp(&key(&other.build))
+        });
+        let (records, downloads): (Vec<_>, Vec<_>) = new.into_iter().unzip();
+        let has_had = |path: &str, content: &_| self.folder.has_had(path, content);
+        let (count, missing) = plan::ready(self.folder.records(), &records, has_had);
+        good.extend(downloads.into_iter().take(count));
+        (good, missing)
+    }
+
+    /// Removes what has left the bucket. Returns whether nothing is kept that has left.
+    fn remove(&mut self, listing: &Listing, troubles: &mut Vec<Trouble>) -> Result<bool, Trouble> {
+        let removals = plan::removals(listing, self.folder.mirrored(), self.folder.records());
+        for path in &removals.remove {
+            self.folder.remove(path)?;
+        }
+        if !removals.remove.is_empty() {
+            info!(source = self.bucket.url(), objects = removals.remove.len(), "removed");
+        }
+        let Some(first) = removals.keep.first() else { return Ok(true) };
+        let count = removals.keep.len();
+        let reason = if listing.is_empty() {
+            format!("the bucket lists nothing here; what was mirrored ({count} objects) is kept")
+        } else {
+            format!(
+                "{count} objects are gone from the bucket and kept, {first} first: records name them, or no \
+                 other record replaces them; publish again, or begin with an empty directory"
+            )
+        };
+        troubles.push(Trouble::new(first.clone(), reason));
+        Ok(false)
+    }
+
+    /// Marks directories of parts that are complete in the bucket and here.
+    fn mark_complete(&mut self, listing: &Listing) -> Result<(), Trouble> {
+        if listing.is_empty() {
+            return Ok(()); // as nothing is removed then
+        }
+        let complete = plan::complete(listing, self.folder.mirrored());
+        let marked = self.folder.mirrored().keys();
+        let marked = marked.filter_map(|path| path.strip_suffix(SUCCESS)?.strip_suffix('/'));
+        let left = marked.filter(|mart| !complete.contains_key(mart));
+        for mart in left.map(str::to_owned).collect::<Vec<_>>() {
+            self.folder.unseal(&mart)?;
+        }
+        for (mart, (mark, is_here)) in complete {
+            let path = format!("{mart}/{SUCCESS}");
+            let known = self.folder.mirrored().get(&path);
+            let is_marked = known.is_some_and(|known| known.version.as_ref() == Some(mark))
+                && self.folder.seen(&path) == plan::LocalFile::Own;
+            if is_here && !is_marked {
+                self.folder.seal(mart, mark)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn fetch(
+    bucket: &Bucket,
+    folder: &Folder,
+    object: Object,
+) -> Result<Download, (String, BucketError)> {
+    let get = async {
+        let mut file = folder.temporary()?;
+        let digest = bucket.get(&object, file.as_file_mut()).await?;
+        file.as_file().sync_all()?;
+        Ok((file, digest))
+    };
+    match get.await {
+        Ok((file, digest)) => Ok(Download { object, file, digest }),
+        Err(error) => Err((object.path, error)),
+    }
+}
+
+/// Between 0 and 1.
+fn jitter() -> f64 {
+    let mut drawn = [0; 2];
+    // Without, nothing is wrong but that mirrors may come back together.
+    let _ = rustix::rand::getrandom(&mut drawn, rustix::rand::GetRandomFlags::empty());
+    f64::from(u16::from_le_bytes(drawn)) / f64::from(u16::MAX)
+}
