@@ -538,6 +538,16 @@ class Uploads(Case):
         sent = (project.marts / "large.parquet").read_bytes()
         self.assertEqual((self.marts / "large.parquet").read_bytes(), sent)
 
+    def test_wrong_usage_records_nothing(self) -> None:
+        project = self.project()
+        project.write(1)
+        for wrong in ("https://bucket/marts", "s3://"):
+            command = [*project.command("--build", "build-00001")]
+            command[command.index("--to") + 1] = wrong
+            done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+            self.assertEqual((done.returncode, "write it as s3://BUCKET/PREFIX" in done.stderr), (2, True))
+        self.assertFalse((project.marts / "_builds").exists())
+
     def test_an_error_names_the_object(self) -> None:
         project = self.project()
         build = project.write(1)

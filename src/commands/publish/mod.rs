@@ -23,6 +23,7 @@ use crate::settings::Time;
 use dbt::Artifacts;
 pub(super) use dbt::Project;
 use report::PublishReport;
+use upload::Destination;
 
 /// The status of a mart whose file was refused, until it is vouched for.
 const REFUSED: &str = "refused";
@@ -126,6 +127,11 @@ struct Unserved {
 
 pub(super) fn run(args: PublishArgs) -> ExitCode {
     let (compacts, wait_for) = (args.compact, args.wait.then_some(args.timeout));
+    let to = args.to.as_ref().map(|url| Destination::open(url, &args.store));
+    let destination = match to.transpose() {
+        Ok(destination) => destination,
+        Err(problem) => return complain(&problem, EXIT_USAGE),
+    };
     let dir = MartDir::either(&args.parquet_dir);
     let mart_dir = dir.path().to_owned();
     let read = dir.open().and_then(|open| Ok((open, Records::read(&mart_dir)?)));
@@ -160,11 +166,10 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     if let Some(ledger) = records.fold() {
         report.outstanding = ledger.outstanding;
     }
-    if let Some(url) = &args.to {
-        match upload::run(url, &args.store, &open, records.all()) {
+    if let Some(destination) = destination {
+        match destination.send(&open, records.all()) {
             Ok(uploaded) => report.uploaded = Some(uploaded),
-            Err(upload::UploadFailure::Usage(problem)) => return complain(&problem, EXIT_USAGE),
-            Err(upload::UploadFailure::Other(problem)) => {
+            Err(problem) => {
                 print(&report.text());
                 let again = "what is recorded here can be sent again with --recorded";
                 return complain(&format!("{problem}; {again}"), EXIT_NO);
