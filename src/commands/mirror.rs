@@ -55,6 +55,7 @@ pub(super) fn run(args: MirrorArgs) -> ExitCode {
     if let Err(problem) = start::log() {
         return complain(&problem, EXIT_USAGE);
     }
+    start::warn_of_unknown_variables();
     let bucket = match Bucket::open(&args.url, &args.store) {
         Ok(bucket) => bucket,
         Err(error) => return complain(&error.to_string(), EXIT_USAGE),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 // A heading of `--help`.
@@ -24,7 +25,7 @@ pub struct StoreArgs {
     pub addressing: Addressing,
 
     /// Talk to the store without TLS
-    #[arg(long, help_heading = STORE, env = "MARTD_S3_ALLOW_HTTP")]
+    #[arg(long, help_heading = STORE, env = "MARTD_S3_ALLOW_HTTP", value_parser = BoolishValueParser::new())]
     pub allow_http: bool,
 
     /// PEM file of authorities to trust beside the system's
