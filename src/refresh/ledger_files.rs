@@ -57,7 +57,10 @@ impl LedgerFiles {
         let mut look_again = None;
         let mut seen: Vec<(String, Identity)> = Vec::new();
         seen.extend(dir.identity(FIRST_EDITION).map(|found| (FIRST_EDITION.to_owned(), found)));
-        if let Err(error) = self.list(dir, tick, &mut seen) {
+        let listed = self.list(dir, tick, &mut seen);
+        // Otherwise the records are those that are known.
+        let is_new_list = matches!(listed, Ok(true));
+        if let Err(error) = listed {
             self.unreadable.get_or_insert_with(|| {
                 let reason = format!("cannot be read, so its last records stay in force: {error}");
                 warn!(file = RECORDS, reason);
@@ -73,8 +76,8 @@ impl LedgerFiles {
         }
         let many = self.files.len();
         self.files.retain(|path, known| {
-            let is_kept = seen.iter().any(|(seen, _)| seen == path)
-                || path != FIRST_EDITION && (self.listed.is_some() || self.unreadable.is_some());
+            let is_kept =
+                seen.iter().any(|(seen, _)| seen == path) || path != FIRST_EDITION && !is_new_list;
             let gone = (!is_kept).then(|| known.gone.unwrap_or(now));
             known.gone = gone;
             gone.is_none_or(|gone| now.duration_since(gone) < GONE_FOR)
@@ -90,25 +93,25 @@ impl LedgerFiles {
         (changed && self.fold(), look_again)
     }
 
-    /// Lists the records, unless nothing in their directory can have changed.
+    /// Lists the records, unless nothing in their directory can have changed. Returns whether it did.
     fn list(
         &mut self,
         dir: &OpenDir,
         tick: Duration,
         seen: &mut Vec<(String, Identity)>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let records = match dir.open_dir(RECORDS) {
             Ok(records) => records,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.listed = None;
-                return Ok(());
+                return Ok(true);
             }
             Err(error) => return Err(error),
         };
         let identity = Identity::of_open(records.as_fd())?;
         let of_records = || self.files.iter().filter(|(path, _)| *path != FIRST_EDITION);
         if self.listed == Some(identity) && of_records().all(|(_, known)| known.is_quiet()) {
-            return Ok(());
+            return Ok(false);
         }
         self.listed = None;
         for name in records.names()? {
@@ -119,7 +122,7 @@ impl LedgerFiles {
         if !identity.is_young(Timestamp::now(), tick) {
             self.listed = Some(identity);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads a file unless it is known. Returns whether that is news.

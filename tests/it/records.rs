@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
 use crate::events::Listener;
-use crate::harness::{Martd, Root, names, run};
+use crate::harness::{Martd, Root, names, run, wait_for};
 use crate::writers::{Records, Writer, put};
 
 struct Stage {
@@ -243,6 +243,24 @@ fn a_record_that_does_not_fit_is_rejected_and_changes_nothing() {
     }
     stage.record("two", &["a"], json!({}));
     wait_build(&martd, "two");
+    martd.wait_snapshot("no fault", |s| s["rejected"] == json!([]));
+}
+
+#[test]
+fn a_record_that_goes_is_missed_however_late_martd_looks() {
+    let (stage, martd) = Stage::with_a_build();
+    let path = stage.root.mart("_builds/two.json");
+    put(path.clone(), b"{\"version\": 2");
+    martd.wait_snapshot("the fault", |s| s["rejected"].as_array().is_some_and(|r| r.len() == 1));
+    martd.signal(rustix::process::Signal::STOP);
+    fs::remove_file(path).expect("remove");
+    // Until the directory does not look as if it had changed a moment ago.
+    let builds = || fs::metadata(stage.root.mart("_builds")).and_then(|found| found.modified());
+    wait_for("an old directory", || {
+        let age = builds().expect("it is there").elapsed().unwrap_or_default();
+        (age > std::time::Duration::from_millis(200)).then_some(())
+    });
+    martd.signal(rustix::process::Signal::CONT);
     martd.wait_snapshot("no fault", |s| s["rejected"] == json!([]));
 }
 
