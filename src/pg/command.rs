@@ -21,8 +21,9 @@ pub(super) enum SessionCommand {
     Close(Option<String>),
     /// `DEALLOCATE name`; all without one.
     Deallocate(Option<String>),
-    /// `DECLARE name CURSOR FOR …`, and the byte at which its query begins.
-    Declare(String, usize),
+    /// `DECLARE name CURSOR FOR …`, the byte at which its query begins, and
+    /// whether it is `WITH HOLD`.
+    Declare(String, usize, bool),
     /// `FETCH count FROM name`: the rows, and the cursor.
     Fetch(u64, String),
     /// `MOVE count FROM name`
@@ -93,13 +94,12 @@ pub(super) fn of(sql: &str) -> SessionCommand {
             match lower.iter().position(|word| *word == "for") {
                 Some(at) if words.len() > at + 1 => {
                     let options = &lower[2..at];
-                    if options.contains(&"binary") || options.ends_with(&["with", "hold"]) {
-                        let option =
-                            if options.contains(&"binary") { "BINARY" } else { "WITH HOLD" };
-                        return SessionCommand::NotServed(format!("DECLARE … {option}"));
+                    if options.contains(&"binary") {
+                        return SessionCommand::NotServed("DECLARE … BINARY".to_owned());
                     }
+                    let holds = options.ends_with(&["with", "hold"]);
                     let query = words[at + 1].as_ptr() as usize - sql.as_ptr() as usize;
-                    SessionCommand::Declare(name(words[1]), query)
+                    SessionCommand::Declare(name(words[1]), query, holds)
                 }
                 _ => SessionCommand::Query,
             }
@@ -201,7 +201,10 @@ mod tests {
                 SessionCommand::Show("transaction_isolation".to_owned()),
             ),
             ("SHOW TABLES", SessionCommand::Query),
-            ("DECLARE \"a B\" CURSOR FOR select 1", SessionCommand::Declare("a B".to_owned(), 25)),
+            (
+                "DECLARE \"a B\" CURSOR FOR select 1",
+                SessionCommand::Declare("a B".to_owned(), 25, false),
+            ),
             ("FETCH FORWARD 100 FROM \"a B\"", SessionCommand::Fetch(100, "a B".to_owned())),
             (
                 "fetch backward 1 from x",
@@ -209,10 +212,7 @@ mod tests {
                     "FETCH BACKWARD 1, as cursors only go forward,".to_owned(),
                 ),
             ),
-            (
-                "declare c cursor with hold for x",
-                SessionCommand::NotServed("DECLARE … WITH HOLD".to_owned()),
-            ),
+            ("declare c cursor with hold for x", SessionCommand::Declare("c".to_owned(), 31, true)),
             ("SELECT 1", SessionCommand::Query),
         ] {
             assert_eq!(of(sql), expected, "{sql}");

@@ -111,7 +111,7 @@ impl PgSession {
     ) -> Result<Result<(), PgError>, ConnectionEnd> {
         let sql = match statement.command {
             SessionCommand::Query => &statement.sql,
-            SessionCommand::Declare(_, start) => &statement.sql[start..],
+            SessionCommand::Declare(_, start, _) => &statement.sql[start..],
             _ => return Ok(Ok(())),
         };
         if statement.described.initialized() {

@@ -46,7 +46,7 @@ use tracing::{debug, warn};
 use crate::http::{App, PgClient};
 use crate::listen::{self, Socket};
 use error::PgError;
-use places::{Place, Places};
+use places::{PgPlace, PgPlaces};
 use session::PgSession;
 pub use settings::{PgArgs, PgSettings};
 pub use tls::Tls;
@@ -68,7 +68,7 @@ struct Shared(Arc<Inner>);
 struct Inner {
     app: App,
     connections: Arc<Semaphore>,
-    places: Places,
+    places: PgPlaces,
     room: Arc<Semaphore>,
     next: AtomicI32,
     /// The clients that can cancel, by their number and secret.
@@ -92,7 +92,7 @@ impl PgServer {
         listen::set_nonblocking(&sockets)?;
         let shared = Shared(Arc::new(Inner {
             connections: Arc::new(Semaphore::new(app.max_connections() + NEWCOMERS)),
-            places: Places::new(app.max_connections()),
+            places: PgPlaces::new(app.max_connections()),
             room: Arc::new(Semaphore::new(
                 usize::try_from(settings.waiting_bytes)
                     .unwrap_or(usize::MAX)
@@ -221,7 +221,7 @@ impl Shared {
         &self,
         wire: &mut Wire,
         address: Option<IpAddr>,
-        place: &Place,
+        place: &PgPlace,
     ) -> Result<Option<(PgClient, BTreeMap<String, String>, (i32, i32))>, ConnectionEnd> {
         let is_local = address.is_none_or(|address| address.is_loopback());
         let mut is_encrypted = false;

@@ -13,15 +13,15 @@ const SILENT_FOR: Duration = Duration::from_secs(1);
 
 /// The connections that are open, the oldest first.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct PgPlaces {
     /// Of clients that are known.
     most: usize,
-    open: Mutex<Vec<Weak<Place>>>,
+    open: Mutex<Vec<Weak<PgPlace>>>,
 }
 
 /// That of one connection.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PgPlace {
     came: Instant,
     held: Mutex<Held>,
     /// It has to give way.
@@ -36,14 +36,14 @@ struct Held {
     idle: Option<Instant>,
 }
 
-impl Places {
+impl PgPlaces {
     pub(super) fn new(most: usize) -> Self {
         Self { most, open: Mutex::default() }
     }
 
     /// The place of a connection whose client is not known yet.
-    pub(super) fn newcomer(&self) -> Arc<Place> {
-        let place = Arc::new(Place {
+    pub(super) fn newcomer(&self) -> Arc<PgPlace> {
+        let place = Arc::new(PgPlace {
             came: Instant::now(),
             held: Mutex::default(),
             leave: CancellationToken::new(),
@@ -64,7 +64,7 @@ impl Places {
 
     /// The client is known. When all places are taken, whoever has the most gives one up that is idle, if
     /// that is more than this one has. Whether there is a place.
-    pub(super) fn enter(&self, place: &Place, client: Principal) -> bool {
+    pub(super) fn enter(&self, place: &PgPlace, client: Principal) -> bool {
         let known: Vec<_> = self
             .staying()
             .into_iter()
@@ -87,14 +87,14 @@ impl Places {
         true
     }
 
-    fn staying(&self) -> Vec<(Arc<Place>, Held)> {
+    fn staying(&self) -> Vec<(Arc<PgPlace>, Held)> {
         let places = lock(&self.open).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
         let staying = places.into_iter().filter(|place| !place.leave.is_cancelled());
         staying.map(|place| (Arc::clone(&place), *lock(&place.held))).collect()
     }
 }
 
-impl Place {
+impl PgPlace {
     /// Whether it waits for its client, outside of a transaction.
     pub(super) fn is_idle(&self, is_idle: bool) {
         lock(&self.held).idle = is_idle.then(Instant::now);

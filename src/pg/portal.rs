@@ -140,7 +140,7 @@ impl PgSession {
         }
         let statement = Arc::clone(&portal.statement);
         let start =
-            if let SessionCommand::Declare(_, start) = statement.command { start } else { 0 };
+            if let SessionCommand::Declare(_, start, _) = statement.command { start } else { 0 };
         let (parameters, binary) = (portal.parameters.clone(), portal.binary.clone());
         let binary_codes = binary.len();
         let client = self.client.clone();

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::command::{self, SessionCommand};
 use super::error::PgError;
-use super::places::Place;
+use super::places::PgPlace;
 use super::portal::{Portal, Prepared};
 use super::types::TEXT;
 use super::wire::{ConnectionEnd, Wire};
@@ -40,7 +40,7 @@ pub(super) struct PgSession {
     pub(super) wire: Wire,
     pub(super) client: PgClient,
     pub(super) room: Arc<Semaphore>,
-    place: Arc<Place>,
+    place: Arc<PgPlace>,
     ending: CancellationToken,
     settings: BTreeMap<String, String>,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
@@ -61,7 +61,7 @@ impl PgSession {
         room: Arc<Semaphore>,
         ending: CancellationToken,
         settings: BTreeMap<String, String>,
-        place: Arc<Place>,
+        place: Arc<PgPlace>,
     ) -> Self {
         Self {
             wire,
@@ -335,12 +335,15 @@ impl PgSession {
                 self.statements.clear();
                 "DEALLOCATE ALL"
             }
-            SessionCommand::Declare(cursor, _) => {
+            SessionCommand::Declare(cursor, _, holds) => {
                 if self.transaction == TransactionStatus::Idle {
-                    return Ok(Err(PgError::new(
-                        "25P01",
-                        "a cursor needs a transaction: BEGIN first",
-                    )));
+                    return Ok(Err(match holds {
+                        true => PgError::new(
+                            "0A000",
+                            "WITH HOLD ends with its transaction: BEGIN first",
+                        ),
+                        false => PgError::new("25P01", "a cursor needs a transaction: BEGIN first"),
+                    }));
                 }
                 if self.portals.contains_key(cursor) {
                     let message = format!("there is a cursor {cursor:?} already");

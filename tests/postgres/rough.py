@@ -371,7 +371,7 @@ def cursors_go_forward_alone():
         same(outcome(answer), [f"{sql.split()[0]} {count}", "T"], sql)
     for sql, state in [
         ("FETCH PRIOR c", "0A000"), ("FETCH BACKWARD 1 FROM c", "0A000"), ("FETCH -1 c", "0A000"), ("FETCH FIRST FROM c", "0A000"),
-        ("FETCH ABSOLUTE 2 c", "0A000"), ("MOVE BACKWARD ALL IN c", "0A000"), ("DECLARE d CURSOR WITH HOLD FOR SELECT 1", "0A000"),
+        ("FETCH ABSOLUTE 2 c", "0A000"), ("MOVE BACKWARD ALL IN c", "0A000"),
         ("DECLARE d BINARY CURSOR FOR SELECT 1", "0A000"), ("DECLARE c CURSOR FOR SELECT 1", "42P03"), ("FETCH d", "34000"),
     ]:
         same(raw.tags(f"SAVEPOINT a; {sql}"), ["SAVEPOINT", state, "E"], sql)
@@ -379,6 +379,8 @@ def cursors_go_forward_alone():
     same(raw.tags("DECLARE d CURSOR WITHOUT HOLD FOR SELECT 1; FETCH d"), ["DECLARE CURSOR", "FETCH 1", "T"])
     same(raw.tags("DECLARE hold CURSOR FOR SELECT 1"), ["DECLARE CURSOR", "T"])
     same(raw.tags("COMMIT"), ["COMMIT", "I"])
+    same(raw.tags("DECLARE e CURSOR WITH HOLD FOR SELECT 1"), ["0A000", "I"])
+    same(raw.tags("DECLARE e CURSOR FOR SELECT 1"), ["25P01", "I"])
     same(raw.tags("SET statement_timeout = '5s'"), ["SET", "I"])
     same(values(raw.ask("SHOW statement_timeout")), ["60000ms"], "what holds")
 
