@@ -91,7 +91,7 @@ def outcome(answer):
         if kind == b"C":
             told.append(body[:-1].decode())
         elif kind == b"E":
-            told.append(dict((field[:1], field[1:]) for field in body.split(b"\0") if field)[b"C"].decode())
+            told.append({field[:1]: field[1:] for field in body.split(b"\0") if field}[b"C"].decode())
         elif kind == b"Z":
             told.append(body.decode())
     return told
@@ -284,14 +284,13 @@ def savepoints_recover_a_transaction():
     same(raw.tags("COMMIT"), ["ROLLBACK", "I"])
     same(raw.tags("BEGIN; SAVEPOINT a; COMMIT; BEGIN"), ["BEGIN", "SAVEPOINT", "COMMIT", "BEGIN", "T"])
     same(raw.tags("ROLLBACK TO a"), ["3B001", "E"])
-    with psycopg.connect(DSN) as connection:
-        with connection.transaction():
-            try:
-                with connection.transaction():
-                    connection.execute("SELECT nothing")
-            except psycopg.errors.UndefinedColumn:
-                pass
-            same(connection.execute("SELECT 1").fetchone(), (1,))
+    with psycopg.connect(DSN) as connection, connection.transaction():
+        try:
+            with connection.transaction():
+                connection.execute("SELECT nothing")
+        except psycopg.errors.UndefinedColumn:
+            pass
+        same(connection.execute("SELECT 1").fetchone(), (1,))
 
     async def nested():
         connection = await asyncpg.connect(host="127.0.0.1", port=PORT, user="anyone", database="martd")
@@ -409,7 +408,7 @@ failed = 0
 for function in CHECKS:
     try:
         function()
-    except Exception:
+    except Exception:  # noqa: BLE001, whatever it is
         failed += 1
         print(f"{function.__name__}:\n{traceback.format_exc(limit=-2)}", file=sys.stderr)
 sys.exit(f"{failed} of {len(CHECKS)} failed" if failed else 0)
