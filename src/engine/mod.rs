@@ -24,6 +24,7 @@ mod database;
 mod freshness;
 mod introspection;
 mod isolation;
+mod describe;
 mod lease;
 mod pg_catalog;
 mod process;
@@ -40,7 +41,8 @@ use rustix::process::Resource;
 
 pub use lease::{Lease, Table};
 pub use protocol::{
-    Description, End, Parameters, ProcessSettings, QueryError, QueryJob, StartError, dialect,
+    Description, End, Parameters, ProcessSettings, QueryError, QueryJob, StartError, UNTYPED,
+    dialect,
 };
 pub use quarantine::Principal;
 pub use scope::{Scope, Scoping};

@@ -265,6 +265,9 @@ pub(super) enum Blame {
     Victim,
 }
 
+/// How it is said that a parameter has no type, and that the statement does not tell it.
+pub const UNTYPED: &str = "could not determine data type of parameter";
+
 /// Why a statement was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum QueryError {

@@ -2,19 +2,16 @@
 
 use std::time::Instant;
 
-use super::protocol::{
-    Blame, Description, End, PART_BYTES, Parameters, QueryError, QueryJob, StatementFailure,
-};
+use super::protocol::{Blame, End, PART_BYTES, Parameters, QueryError, QueryJob, StatementFailure};
 use super::scope::Scope;
 use super::snapshot::{EngineSnapshot, Pooled};
 use crate::duck::{
-    self, DuckError, ErrorKind, Interrupt, ResultColumn, Rows, Statement, TypeName, Value,
-    quote_identifier,
+    self, DuckError, ErrorKind, Interrupt, ResultColumn, Rows, Statement, Value, quote_identifier,
 };
 use crate::encode::postgres::Form;
 use crate::encode::{Compressor, EncodeError, Encoder, Summary};
 use crate::hooks;
-use crate::sql_gate::{self, Asks, Dialect, Rejection, ValidatedStatement, Validator};
+use crate::sql_gate::{Asks, Dialect, Rejection, ValidatedStatement};
 
 /// An answer up to this size is sent as a whole, and can be kept or made again. A larger one is
 /// streamed.
@@ -94,7 +91,11 @@ fn answer(
 }
 
 /// A connection to what a statement asks.
-fn connection(snapshot: &EngineSnapshot, asks: Asks, scope: &Scope) -> Result<Pooled, DuckError> {
+pub(super) fn connection(
+    snapshot: &EngineSnapshot,
+    asks: Asks,
+    scope: &Scope,
+) -> Result<Pooled, DuckError> {
     match asks {
         Asks::Marts => snapshot.connection(scope),
         Asks::Catalog => snapshot.catalog_connection(scope),
@@ -103,7 +104,10 @@ fn connection(snapshot: &EngineSnapshot, asks: Asks, scope: &Scope) -> Result<Po
 
 /// What the catalog does not know is no fault of the statement's. Where in its text it is nobody can say
 /// if DuckDB was given another.
-fn explain_of(statement: &ValidatedStatement, failure: StatementFailure) -> StatementFailure {
+pub(super) fn explain_of(
+    statement: &ValidatedStatement,
+    failure: StatementFailure,
+) -> StatementFailure {
     let is_other = statement.dialect == Dialect::Postgres && statement.redirected.is_some();
     match failure.error {
         QueryError::Sql { message, .. } if statement.asks == Asks::Catalog => {
@@ -122,64 +126,6 @@ fn explain_of(statement: &ValidatedStatement, failure: StatementFailure) -> Stat
         }
         _ => failure,
     }
-}
-
-/// Says what parameters and columns a statement has. Where it does not determine them, a parameter is of
-/// the type that is said here, or a text.
-///
-/// # Errors
-/// As of [`answer_with_room`].
-pub(super) fn describe(
-    validator: &Validator,
-    snapshot: &EngineSnapshot,
-    sql: &str,
-    types: &[Option<TypeName>],
-    scope: &Scope,
-    sink: &mut impl Sink,
-) -> Result<Description, StatementFailure> {
-    let statement = validator.validate_as(Dialect::Postgres, sql).map_err(explain_rejection)?;
-    let asks = statement.asks;
-    let explain = |error: DuckError| explain_of(&statement, explain(sql, &error));
-    let mut pooled = connection(snapshot, asks, scope).map_err(explain)?;
-    sink.begin(pooled.connection.interrupt_handle())?;
-    let mut describe = |sql: &str| {
-        let statement = validator.validate_as(Dialect::Postgres, sql).map_err(explain_rejection)?;
-        snapshot.check(&statement)?;
-        let text = statement.redirected.as_deref().unwrap_or(sql);
-        let prepared = pooled.prepare(text).map_err(explain)?.statement;
-        let mut parameters = Vec::new();
-        for (name, ty) in prepared.parameter_names().iter().zip(prepared.parameter_types()) {
-            let number: usize = name.parse().map_err(|_| {
-                QueryError::Parameter(format!("parameter ${name} is named; number it: $1"))
-            })?;
-            if Some(number) == statement.moment {
-                continue;
-            }
-            parameters.resize(parameters.len().max(number), None);
-            parameters[number - 1] = ty;
-        }
-        let (columns, asks) = (prepared.columns(), statement.asks);
-        Ok::<_, StatementFailure>(Description { parameters, columns, asks })
-    };
-    let mut described = describe(sql)?;
-    let is_open = described.parameters.iter().any(Option::is_none)
-        || described.columns.iter().any(|column| column.ty.unsupported().is_some());
-    if types.iter().any(Option::is_some) || is_open {
-        let said = |index: usize| types.get(index).cloned().flatten();
-        let names =
-            described.parameters.iter().enumerate().map(|(index, ty)| match (said(index), ty) {
-                (Some(ty), _) => Some(ty.as_str().to_owned()),
-                (None, Some(_)) => None,
-                (None, None) => Some("VARCHAR".to_owned()),
-            });
-        let names: Vec<Option<String>> = names.collect();
-        described.columns = describe(&sql_gate::cast_parameters(sql, &names))?.columns;
-    }
-    check_types(&described.columns)?;
-    if asks == Asks::Marts {
-        snapshot.give_back(pooled);
-    }
-    Ok(described)
 }
 
 /// Fetches, encodes and compresses, and sends all but the last part.
@@ -243,7 +189,7 @@ fn write(
     Ok((End { coding, truncated, rows }, last))
 }
 
-fn check_types(columns: &[ResultColumn]) -> Result<(), QueryError> {
+pub(super) fn check_types(columns: &[ResultColumn]) -> Result<(), QueryError> {
     let found = columns.iter().find_map(|column| Some((&column.name, column.ty.unsupported()?)));
     let Some((name, ty)) = found else { return Ok(()) };
     let name = quote_identifier(name);

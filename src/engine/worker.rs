@@ -336,7 +336,14 @@ impl Engine {
             SlotTask::Describe { snapshot, sql, types, scope } => self
                 .snapshot(*snapshot)
                 .and_then(|snapshot| {
-                    session::describe(&self.validator, &snapshot, sql, types, scope, answers)
+                    super::describe::describe(
+                        &self.validator,
+                        &snapshot,
+                        sql,
+                        types,
+                        scope,
+                        answers,
+                    )
                 })
                 .map(|description| (Response::Described(description), Vec::new())),
             SlotTask::Newest { snapshot, mart, column } => self

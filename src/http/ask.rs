@@ -23,7 +23,7 @@ use super::{App, Timeouts};
 use crate::catalog::Snapshot;
 use crate::duck::TypeName;
 use crate::encode::Format;
-use crate::engine::{Description, Parameters, Scope};
+use crate::engine::{Description, Parameters, Principal, Scope};
 use crate::metrics::Outcome;
 
 /// Why something was not answered.
@@ -64,6 +64,11 @@ impl App {
         usize::try_from(self.settings().max_body_bytes).unwrap_or(usize::MAX)
     }
 
+    /// The longest that a statement may take.
+    pub fn query_timeout(&self) -> Duration {
+        self.settings().query_timeout
+    }
+
     /// How long clients may take.
     pub fn timeouts(&self) -> Timeouts {
         self.settings().timeouts
@@ -98,12 +103,14 @@ impl PgClient {
         Self { app: app.clone(), token, reads, address, running: Arc::default() }
     }
 
-    /// Whether this client may ask at all. Asked again with each statement: tokens come and go.
+    /// Who this client is, a token or an address, if it may ask at all. Asked again with each statement:
+    /// tokens come and go.
     ///
     /// # Errors
-    /// Why not.
-    pub fn admitted(&self) -> Result<(), Failure> {
-        self.rights().map(drop).map_err(Failure)
+    /// Why it may not.
+    pub fn admitted(&self) -> Result<Principal, Failure> {
+        let (caller, _) = self.rights().map_err(Failure)?;
+        Ok(caller.principal(&Scope::AllRows))
     }
 
     fn rights(&self) -> Result<(Caller, Scope), Problem> {

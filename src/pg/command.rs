@@ -21,10 +21,20 @@ pub(super) enum SessionCommand {
     Close(Option<String>),
     /// `DEALLOCATE name`; all without one.
     Deallocate(Option<String>),
-    /// `DECLARE name CURSOR FOR …`, and the byte at which its query begins.
-    Declare(String, usize),
+    /// `DECLARE name CURSOR FOR …`, the byte at which its query begins, and
+    /// whether it is `WITH HOLD`.
+    Declare(String, usize, bool),
     /// `FETCH count FROM name`: the rows, and the cursor.
     Fetch(u64, String),
+    /// `MOVE count FROM name`
+    Move(u64, String),
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
+    /// `DISCARD`, and of what.
+    Discard(&'static str),
+    /// PostgreSQL has it and martd has not.
+    NotServed(String),
     /// Has nothing to do here: answered by its tag.
     Nothing(&'static str),
 }
@@ -38,11 +48,14 @@ pub(super) fn of(sql: &str) -> SessionCommand {
         [] => SessionCommand::Empty,
         ["begin", ..] | ["start", "transaction", ..] => SessionCommand::Begin,
         ["commit" | "end", ..] => SessionCommand::Commit,
-        ["rollback", "to", ..] => SessionCommand::Nothing("ROLLBACK"),
-        ["rollback", "work" | "transaction", "to", ..] => SessionCommand::Nothing("ROLLBACK"),
+        ["rollback", "to", .., _] | ["rollback", "work" | "transaction", "to", .., _] => {
+            SessionCommand::RollbackTo(name(words[words.len() - 1]))
+        }
         ["rollback" | "abort", ..] => SessionCommand::Rollback,
-        ["savepoint", ..] => SessionCommand::Nothing("SAVEPOINT"),
-        ["release", ..] => SessionCommand::Nothing("RELEASE"),
+        ["savepoint", _] => SessionCommand::Savepoint(name(words[1])),
+        ["release", _] | ["release", "savepoint", _] => {
+            SessionCommand::Release(name(words[words.len() - 1]))
+        }
         ["set", "session", "characteristics", ..] | ["set", "transaction", ..] => {
             SessionCommand::Nothing("SET")
         }
@@ -65,7 +78,10 @@ pub(super) fn of(sql: &str) -> SessionCommand {
         ["show", name] if !matches!(*name, "tables" | "databases" | "schemas") => {
             SessionCommand::Show((*name).to_owned())
         }
-        ["discard", ..] => SessionCommand::Nothing("DISCARD ALL"),
+        ["discard", "all"] => SessionCommand::Discard("ALL"),
+        ["discard", "plans"] => SessionCommand::Discard("PLANS"),
+        ["discard", "sequences"] => SessionCommand::Discard("SEQUENCES"),
+        ["discard", "temp" | "temporary"] => SessionCommand::Discard("TEMP"),
         ["unlisten", ..] => SessionCommand::Nothing("UNLISTEN"),
         ["close", "all"] => SessionCommand::Close(None),
         ["close", _] => SessionCommand::Close(Some(name(words[1]))),
@@ -77,17 +93,29 @@ pub(super) fn of(sql: &str) -> SessionCommand {
         ["declare", _, rest @ ..] if rest.contains(&"cursor") => {
             match lower.iter().position(|word| *word == "for") {
                 Some(at) if words.len() > at + 1 => {
+                    let options = &lower[2..at];
+                    if options.contains(&"binary") {
+                        return SessionCommand::NotServed("DECLARE … BINARY".to_owned());
+                    }
+                    let holds = options.ends_with(&["with", "hold"]);
                     let query = words[at + 1].as_ptr() as usize - sql.as_ptr() as usize;
-                    SessionCommand::Declare(name(words[1]), query)
+                    SessionCommand::Declare(name(words[1]), query, holds)
                 }
                 _ => SessionCommand::Query,
             }
         }
-        ["fetch", how @ .., "from" | "in", _] => match rows(how) {
-            Some(rows) => SessionCommand::Fetch(rows, name(words[words.len() - 1])),
-            None => SessionCommand::Query,
-        },
-        ["fetch", _] => SessionCommand::Fetch(1, name(words[1])),
+        [verb @ ("fetch" | "move"), how @ .., _] => {
+            let how = how.strip_suffix(&["from"]).or(how.strip_suffix(&["in"])).unwrap_or(how);
+            let cursor = name(words[words.len() - 1]);
+            match rows(how) {
+                Some(rows) if *verb == "fetch" => SessionCommand::Fetch(rows, cursor),
+                Some(rows) => SessionCommand::Move(rows, cursor),
+                None => {
+                    let what = format!("{verb} {}", how.join(" ")).to_ascii_uppercase();
+                    SessionCommand::NotServed(format!("{what}, as cursors only go forward,"))
+                }
+            }
+        }
         _ => SessionCommand::Query,
     }
 }
@@ -97,7 +125,7 @@ fn rows(how: &[&str]) -> Option<u64> {
     match how {
         [] | ["next"] | ["forward"] => Some(1),
         ["all"] | ["forward", "all"] => Some(u64::MAX),
-        [count] | ["forward", count] => count.parse().ok(),
+        [count] | ["forward", count] => count.parse().ok().filter(|count| *count > 0),
         _ => None,
     }
 }
@@ -133,8 +161,19 @@ pub(super) fn tag(command: &SessionCommand) -> &'static str {
         SessionCommand::Deallocate(None) => "DEALLOCATE ALL",
         SessionCommand::Deallocate(_) => "DEALLOCATE",
         SessionCommand::Declare(..) => "DECLARE CURSOR",
+        SessionCommand::Savepoint(_) => "SAVEPOINT",
+        SessionCommand::Release(_) => "RELEASE",
+        SessionCommand::RollbackTo(_) => "ROLLBACK",
+        SessionCommand::Discard("PLANS") => "DISCARD PLANS",
+        SessionCommand::Discard("SEQUENCES") => "DISCARD SEQUENCES",
+        SessionCommand::Discard("TEMP") => "DISCARD TEMP",
+        SessionCommand::Discard(_) => "DISCARD ALL",
+        SessionCommand::Move(..) => "MOVE",
         SessionCommand::Nothing(tag) => tag,
-        SessionCommand::Empty | SessionCommand::Query | SessionCommand::Fetch(..) => "SELECT",
+        SessionCommand::NotServed(_)
+        | SessionCommand::Empty
+        | SessionCommand::Query
+        | SessionCommand::Fetch(..) => "SELECT",
     }
 }
 
@@ -148,7 +187,12 @@ mod tests {
         for (sql, expected) in [
             (" -- nothing\n", SessionCommand::Empty),
             ("BEGIN ISOLATION LEVEL REPEATABLE READ", SessionCommand::Begin),
-            ("rollback to savepoint x", SessionCommand::Nothing("ROLLBACK")),
+            ("rollback to savepoint X", SessionCommand::RollbackTo("x".to_owned())),
+            ("release \"X\"", SessionCommand::Release("X".to_owned())),
+            ("fetch c", SessionCommand::Fetch(1, "c".to_owned())),
+            ("fetch all c", SessionCommand::Fetch(u64::MAX, "c".to_owned())),
+            ("fetch forward 3 in c", SessionCommand::Fetch(3, "c".to_owned())),
+            ("move 2 c", SessionCommand::Move(2, "c".to_owned())),
             ("SET extra_float_digits = 3", set("extra_float_digits", "3")),
             ("set session statement_timeout TO '5s'", set("statement_timeout", "5s")),
             ("SET TIME ZONE 'UTC'", set("timezone", "UTC")),
@@ -157,9 +201,18 @@ mod tests {
                 SessionCommand::Show("transaction_isolation".to_owned()),
             ),
             ("SHOW TABLES", SessionCommand::Query),
-            ("DECLARE \"a B\" CURSOR FOR select 1", SessionCommand::Declare("a B".to_owned(), 25)),
+            (
+                "DECLARE \"a B\" CURSOR FOR select 1",
+                SessionCommand::Declare("a B".to_owned(), 25, false),
+            ),
             ("FETCH FORWARD 100 FROM \"a B\"", SessionCommand::Fetch(100, "a B".to_owned())),
-            ("fetch backward 1 from x", SessionCommand::Query),
+            (
+                "fetch backward 1 from x",
+                SessionCommand::NotServed(
+                    "FETCH BACKWARD 1, as cursors only go forward,".to_owned(),
+                ),
+            ),
+            ("declare c cursor with hold for x", SessionCommand::Declare("c".to_owned(), 31, true)),
             ("SELECT 1", SessionCommand::Query),
         ] {
             assert_eq!(of(sql), expected, "{sql}");

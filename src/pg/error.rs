@@ -3,6 +3,7 @@
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::ErrorResponse;
 
+use crate::engine::UNTYPED;
 use crate::http::Failure;
 
 /// An error that a client is told.
@@ -55,6 +56,7 @@ impl From<Failure> for PgError {
             "statement-not-allowed" | "catalog-unknown" => "0A000",
             "function-not-allowed" | "scope-required" => "42501",
             "unauthorized" => "28P01",
+            "bad-request" if detail.contains(UNTYPED) => "42P18",
             "bad-request" => "22023",
             "query-timeout" => "57014",
             "answer-too-large" => "54000",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pgwire::messages::PgWireBackendMessage as Out;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{Bind, BindComplete, Parse, ParseComplete};
@@ -10,7 +11,7 @@ use super::command::SessionCommand;
 use super::error::PgError;
 use super::portal::{Described, Parameter, Portal, Prepared};
 use super::session::{PgSession, no_such, one_text};
-use super::types::{self, TEXT};
+use super::types::{self, TEXT, UNKNOWN};
 use super::wire::ConnectionEnd;
 use crate::encode::postgres::{self, Form};
 use crate::sql_gate::{self, Asks};
@@ -20,7 +21,9 @@ const MOST_NAMES: usize = 1_000;
 
 impl PgSession {
     pub(super) fn parse(&mut self, parse: Parse) -> Result<(), (PgError, String)> {
-        let Parse { name, query, type_oids, .. } = parse;
+        let Parse { name, query, mut type_oids, .. } = parse;
+        // What is of type unknown has none.
+        type_oids.iter_mut().filter(|oid| **oid == UNKNOWN).for_each(|oid| *oid = 0);
         let name = name.unwrap_or_default();
         if sql_gate::split(&query).len() > 1 {
             let message = "a prepared statement is one; send several as a simple query";
@@ -46,19 +49,31 @@ impl PgSession {
         let Some(statement) = self.statements.get(&name).cloned() else {
             return Ok(Err((no_such("prepared statement", &name, "26000"), String::new())));
         };
-        let formats = bind.parameter_format_codes;
+        let (formats, count) = (bind.parameter_format_codes, bind.parameters.len());
+        let results = bind.result_column_format_codes;
+        if let Some(code) = formats.iter().chain(&results).find(|code| !matches!(code, 0 | 1)) {
+            let error =
+                PgError::new("08P01", format!("there is no format {code}: text is 0, binary 1"));
+            return Ok(Err((error, String::new())));
+        }
+        if formats.len() > 1 && formats.len() != count {
+            let message = format!("{} formats for {count} parameters", formats.len());
+            return Ok(Err((PgError::new("08P01", message), String::new())));
+        }
         let binary = |place: usize| match formats[..] {
             [all] => all == 1,
             _ => formats.get(place) == Some(&1),
         };
         let declared = |place: usize| statement.declared.get(place).copied().unwrap_or(0);
-        let count = bind.parameters.len();
-        // Of what is binary the type must be known, and of what may be an array.
-        let is_open = |place: usize| {
-            let bytes = bind.parameters[place].as_deref().unwrap_or_default();
-            binary(place) || bytes.starts_with(b"{") && bytes.ends_with(b"}")
+        // Of what is binary the type must be known, and of a text that may be an array.
+        let is_array = |place: usize, bytes: Option<&Bytes>| {
+            let text = bytes.map(|bytes| bytes.trim_ascii()).unwrap_or_default();
+            !binary(place) && types::is_text(declared(place)) && text.starts_with(b"{")
         };
-        if (0..count).any(|place| declared(place) == 0 && is_open(place))
+        let is_open = |(place, bytes): (usize, &Option<Bytes>)| {
+            declared(place) == 0 && binary(place) || is_array(place, bytes.as_ref())
+        };
+        if bind.parameters.iter().enumerate().any(is_open)
             && let Err(error) = self.described(&statement).await?
         {
             return Ok(Err((error, statement.sql.clone())));
@@ -67,9 +82,12 @@ impl PgSession {
         let mut parameters = Vec::with_capacity(count);
         for (place, bytes) in bind.parameters.into_iter().enumerate() {
             let said = known.and_then(|known| known.parameters.get(place));
-            let (oid, ty) = match (declared(place), said) {
-                (0, Some(said)) => (said.oid, said.ty.clone()),
-                (oid, _) => (oid, types::type_name(oid)),
+            let array = said.filter(|_| is_array(place, bytes.as_ref()));
+            let (oid, ty) = match (declared(place), said, array.and_then(|said| said.found.clone()))
+            {
+                (_, _, Some((oid, ty))) if types::is_list(oid) => (oid, ty),
+                (0, Some(said), _) => (said.oid, said.ty.clone()),
+                (oid, ..) => (oid, types::type_name(oid)),
             };
             match types::value(oid, ty.as_ref(), binary(place), bytes) {
                 Ok(value) => parameters.push(value),
@@ -80,7 +98,7 @@ impl PgSession {
         if self.portals.len() >= MOST_NAMES {
             return Ok(Err((PgError::new("53400", "too many portals"), String::new())));
         }
-        let binary = bind.result_column_format_codes.iter().map(|code| *code == 1).collect();
+        let binary = results.iter().map(|code| *code == 1).collect();
         self.portals.insert(portal, Portal::new(statement, parameters, binary));
         self.wire.push(Out::BindComplete(BindComplete::new()));
         Ok(Ok(()))
@@ -93,7 +111,7 @@ impl PgSession {
     ) -> Result<Result<(), PgError>, ConnectionEnd> {
         let sql = match statement.command {
             SessionCommand::Query => &statement.sql,
-            SessionCommand::Declare(_, start) => &statement.sql[start..],
+            SessionCommand::Declare(_, start, _) => &statement.sql[start..],
             _ => return Ok(Ok(())),
         };
         if statement.described.initialized() {
@@ -112,14 +130,14 @@ impl PgSession {
         };
         let oids = description.asks == Asks::Catalog;
         let parameters = description.parameters.into_iter().enumerate().map(|(place, ty)| {
-            match (statement.declared.get(place).copied().unwrap_or(0), ty) {
-                (0, Some(ty)) => {
-                    let oid = postgres::sent_as(&ty, oids).oid;
-                    Parameter { oid, ty: ty.to_string().parse().ok() }
-                }
-                (0, None) => Parameter { oid: TEXT, ty: None },
-                (oid, _) => Parameter { oid, ty: types::type_name(oid) },
-            }
+            let found =
+                ty.map(|ty| (postgres::sent_as(&ty, oids).oid, ty.to_string().parse().ok()));
+            let (oid, ty) = match (statement.declared.get(place).copied().unwrap_or(0), &found) {
+                (0, Some(found)) => found.clone(),
+                (0, None) => (TEXT, None),
+                (oid, _) => (oid, types::type_name(oid)),
+            };
+            Parameter { oid, ty, found }
         });
         let parameters = parameters.collect();
         let described = Described { parameters, columns: description.columns, oids };

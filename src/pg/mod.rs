@@ -2,6 +2,7 @@
 //!
 //! [`PgServer`] accepts connections, learns who comes and lets them cancel; [`session`] is the life of one,
 //! with [`extended`];
+//! [`places`] says who gives way when there are too many, [`portal`] what is prepared, [`shape`] what is a message,
 //! [`wire`] its bytes, [`rows`] what it is sent, [`types`] what it sends, [`command`] the statements about
 //! itself, [`PgSettings`] where it is served, [`error`] how it is told what went wrong. PgRows are encoded by the engine
 //! ([`crate::encode::postgres`]); who may ask what is decided by [`crate::http::PgClient`].
@@ -12,10 +13,12 @@
 mod command;
 mod error;
 mod extended;
+mod places;
 mod portal;
 mod rows;
 mod session;
 mod settings;
+mod shape;
 mod tls;
 mod types;
 mod wire;
@@ -29,13 +32,13 @@ use std::time::Duration;
 
 use pgwire::messages::response::{GssEncResponse, SslResponse};
 use pgwire::messages::startup::{
-    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
+    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey, Startup,
 };
 use pgwire::messages::{
     PgWireBackendMessage as Out, PgWireFrontendMessage as In, SslNegotiationMetaMessage as Ssl,
 };
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -43,6 +46,7 @@ use tracing::{debug, warn};
 use crate::http::{App, PgClient};
 use crate::listen::{self, Socket};
 use error::PgError;
+use places::{PgPlace, PgPlaces};
 use session::PgSession;
 pub use settings::{PgArgs, PgSettings};
 pub use tls::Tls;
@@ -52,6 +56,10 @@ use wire::{ConnectionEnd, Io, Wire};
 const SERVER_VERSION: &str = concat!("13.0 (martd ", env!("CARGO_PKG_VERSION"), ")");
 /// How long to wait after an accept failed, for example for lack of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Connections beyond the limit, of clients that are about to say who they are, or whom they cancel.
+const NEWCOMERS: usize = 16;
+/// How often one of them gives way while others wait.
+const MAKE_ROOM_EVERY: Duration = Duration::from_millis(20);
 
 /// What all connections share. A clone is a pointer.
 #[derive(Clone)]
@@ -60,6 +68,7 @@ struct Shared(Arc<Inner>);
 struct Inner {
     app: App,
     connections: Arc<Semaphore>,
+    places: PgPlaces,
     room: Arc<Semaphore>,
     next: AtomicI32,
     /// The clients that can cancel, by their number and secret.
@@ -82,7 +91,8 @@ impl PgServer {
     pub fn new(sockets: Vec<Socket>, app: App, settings: PgSettings) -> io::Result<Self> {
         listen::set_nonblocking(&sockets)?;
         let shared = Shared(Arc::new(Inner {
-            connections: Arc::new(Semaphore::new(app.max_connections())),
+            connections: Arc::new(Semaphore::new(app.max_connections() + NEWCOMERS)),
+            places: PgPlaces::new(app.max_connections()),
             room: Arc::new(Semaphore::new(
                 usize::try_from(settings.waiting_bytes)
                     .unwrap_or(usize::MAX)
@@ -106,7 +116,7 @@ impl PgServer {
         shutdown.await;
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         shared.0.ending.cancel();
-        let all = u32::try_from(shared.0.app.max_connections()).unwrap_or(u32::MAX);
+        let all = u32::try_from(shared.0.app.max_connections() + NEWCOMERS).unwrap_or(u32::MAX);
         let _ = shared.0.connections.acquire_many(all).await; // never closed
     }
 }
@@ -121,11 +131,12 @@ impl Shared {
                     Err(error) => return failed(&error),
                 };
                 loop {
+                    let permit = self.room_for_one().await;
                     match listener.accept().await {
                         Ok((stream, peer)) => {
                             let _ = stream.set_nodelay(true); // only slower without
                             let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
-                            self.serve(stream, Some(peer.ip().to_canonical()));
+                            self.serve(stream, Some(peer.ip().to_canonical()), permit);
                         }
                         Err(error) => {
                             failed(&error);
@@ -140,8 +151,9 @@ impl Shared {
                     Err(error) => return failed(&error),
                 };
                 loop {
+                    let permit = self.room_for_one().await;
                     match listener.accept().await {
-                        Ok((stream, _)) => self.serve(stream, None),
+                        Ok((stream, _)) => self.serve(stream, None, permit),
                         Err(error) => {
                             failed(&error);
                             sleep(ACCEPT_BACKOFF).await;
@@ -152,22 +164,41 @@ impl Shared {
         }
     }
 
-    fn serve(&self, stream: impl Io + 'static, address: Option<IpAddr>) {
+    /// Taken before a connection is accepted: those beyond the limit wait in the kernel's backlog.
+    async fn room_for_one(&self) -> OwnedSemaphorePermit {
+        loop {
+            let permit = Arc::clone(&self.0.connections).acquire_owned();
+            if let Ok(permit) = timeout(MAKE_ROOM_EVERY, permit).await {
+                return permit.expect("never closed");
+            }
+            self.0.places.make_room();
+        }
+    }
+
+    fn serve(
+        &self,
+        stream: impl Io + 'static,
+        address: Option<IpAddr>,
+        permit: OwnedSemaphorePermit,
+    ) {
         let shared = self.clone();
+        let place = shared.0.places.newcomer();
         tokio::spawn(async move {
+            let _permit = permit;
             let timeouts = shared.0.app.timeouts();
             let mut wire = Wire::new(stream, shared.0.app.max_body_bytes(), timeouts.stall);
-            let Ok(_place) = Arc::clone(&shared.0.connections).try_acquire_owned() else {
-                let error = PgError::fatal("53300", "too many connections (MARTD_MAX_CONNECTIONS)");
-                wire.push(error.response("", 0));
-                let _ = wire.flush().await; // it may be gone
-                return;
+            let started = timeout(timeouts.header, shared.start(&mut wire, address, &place));
+            let started = tokio::select! {
+                started = started => started,
+                () = place.leave.cancelled() => {
+                    debug!("a client that had not said who it is made room for another");
+                    return;
+                }
             };
-            let started = timeout(timeouts.header, shared.start(&mut wire, address)).await;
             match started {
                 Ok(Ok(Some((client, settings, key)))) => {
                     let (room, ending) = (Arc::clone(&shared.0.room), shared.0.ending.clone());
-                    PgSession::new(wire, client, room, ending, settings).run().await;
+                    PgSession::new(wire, client, room, ending, settings, place).run().await;
                     shared.clients().remove(&key);
                 }
                 Ok(Err(ConnectionEnd::Fatal(error))) => {
@@ -190,11 +221,12 @@ impl Shared {
         &self,
         wire: &mut Wire,
         address: Option<IpAddr>,
+        place: &PgPlace,
     ) -> Result<Option<(PgClient, BTreeMap<String, String>, (i32, i32))>, ConnectionEnd> {
         let is_local = address.is_none_or(|address| address.is_loopback());
         let mut is_encrypted = false;
         let startup = loop {
-            match wire.receive().await? {
+            match readable(wire).await? {
                 In::SslNegotiation(Ssl::PostgresSsl(_)) => match &self.0.tls {
                     Some(tls) if !is_encrypted => {
                         wire.push(Out::SslResponse(SslResponse::Accept));
@@ -226,9 +258,10 @@ impl Shared {
             return Err(ConnectionEnd::Fatal(PgError::fatal("28000", message)));
         }
         let parameters = startup.parameters;
-        if startup.protocol_number_minor > 0 {
-            let unknown = parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned();
-            let answer = NegotiateProtocolVersion::new(0, unknown.collect());
+        let unknown = parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned();
+        let unknown: Vec<String> = unknown.collect();
+        if startup.protocol_number_minor > 0 || !unknown.is_empty() {
+            let answer = NegotiateProtocolVersion::new(Startup::PROTOCOL_VERSION_3_0, unknown);
             wire.push(Out::NegotiateProtocolVersion(answer));
         }
         let user = parameters.get("user").cloned().unwrap_or_default();
@@ -236,7 +269,7 @@ impl Shared {
         let token = match app.asks_for_tokens() {
             true => {
                 wire.push(Out::Authentication(Authentication::CleartextPassword));
-                let In::PasswordMessageFamily(message) = wire.receive().await? else {
+                let In::PasswordMessageFamily(message) = readable(wire).await? else {
                     return Err(ConnectionEnd::Fatal(PgError::fatal(
                         "08P01",
                         "a password was expected",
@@ -252,9 +285,15 @@ impl Shared {
         };
         let client = PgClient::new(app, token, user, address);
         let admitted = client.admitted();
-        admitted.map_err(|failure| ConnectionEnd::Fatal(PgError::from(failure).into_fatal()))?;
+        let principal = admitted
+            .map_err(|failure| ConnectionEnd::Fatal(PgError::from(failure).into_fatal()))?;
+        if !self.0.places.enter(place, principal) {
+            let message =
+                "too many connections (MARTD_MAX_CONNECTIONS), and none is idle of who has more";
+            return Err(ConnectionEnd::Fatal(PgError::fatal("53300", message)));
+        }
         wire.push(Out::Authentication(Authentication::Ok));
-        let settings = settings(app.time_zone(), parameters);
+        let settings = settings(app, parameters);
         const REPORTED: [&str; 9] = [
             "server_version",
             "server_encoding",
@@ -286,8 +325,16 @@ impl Shared {
     }
 }
 
+/// The next message of a client that is not known yet.
+async fn readable(wire: &mut Wire) -> Result<In, ConnectionEnd> {
+    match wire.receive().await? {
+        (message, None) => Ok(message),
+        (_, Some(wrong)) => Err(ConnectionEnd::Fatal(wrong.into_fatal())),
+    }
+}
+
 /// What SHOW answers.
-fn settings(time_zone: &str, given: BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn settings(app: &App, given: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut settings: BTreeMap<String, String> = [
         ("server_version", SERVER_VERSION),
         ("server_version_num", "130000"),
@@ -295,7 +342,8 @@ fn settings(time_zone: &str, given: BTreeMap<String, String>) -> BTreeMap<String
         ("client_encoding", "UTF8"),
         ("datestyle", "ISO, YMD"),
         ("intervalstyle", "postgres"),
-        ("timezone", time_zone),
+        ("timezone", app.time_zone()),
+        ("statement_timeout", format!("{}ms", app.query_timeout().as_millis()).as_str()),
         ("integer_datetimes", "on"),
         ("standard_conforming_strings", "on"),
         ("transaction_isolation", "repeatable read"),

@@ -3,10 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pgwire::messages::PgWireBackendMessage as Out;
+use pgwire::messages::data::NoData;
+use pgwire::messages::extendedquery::PortalSuspended;
+use pgwire::messages::response::TransactionStatus;
 
 use super::command::{self, SessionCommand};
+use super::error::PgError;
 use super::rows::PgRows;
+use super::session::{PgSession, no_such, one_text};
+use super::wire::ConnectionEnd;
 use crate::duck::{ResultColumn, TypeName, Value};
+use crate::encode::postgres;
+use crate::engine::Parameters;
 
 /// A statement that was parsed.
 pub(super) struct Prepared {
@@ -27,6 +36,8 @@ pub(super) struct Described {
 pub(super) struct Parameter {
     pub(super) oid: u32,
     pub(super) ty: Option<TypeName>,
+    /// What the statement makes of it, whatever the client has declared.
+    pub(super) found: Option<(u32, Option<TypeName>)>,
 }
 
 /// A statement with its values, and its rows once they are asked for.
@@ -38,6 +49,8 @@ pub(super) struct Portal {
     /// The description of its rows, which a client is told again with each `FETCH`.
     pub(super) head: Bytes,
     pub(super) ended: bool,
+    /// How many savepoints there were when it was made.
+    pub(super) depth: usize,
 }
 
 impl Prepared {
@@ -49,6 +62,172 @@ impl Prepared {
 
 impl Portal {
     pub(super) fn new(statement: Arc<Prepared>, parameters: Vec<Value>, binary: Vec<bool>) -> Self {
-        Self { statement, parameters, binary, rows: None, head: Bytes::new(), ended: false }
+        Self {
+            statement,
+            parameters,
+            binary,
+            rows: None,
+            head: Bytes::new(),
+            ended: false,
+            depth: 0,
+        }
     }
+}
+
+impl PgSession {
+    pub(super) async fn describe_portal(
+        &mut self,
+        name: &str,
+    ) -> Result<Result<(), (PgError, String)>, ConnectionEnd> {
+        let Some(portal) = self.portals.get(name) else {
+            return Ok(Err((no_such("portal", name, "34000"), String::new())));
+        };
+        if !portal.head.is_empty() {
+            let head = portal.head.clone();
+            self.wire.push_bytes(&head).await?;
+            return Ok(Ok(()));
+        }
+        let statement = Arc::clone(&portal.statement);
+        if gives_rows(&statement.command) {
+            let outcome = self.describe_portal_if_rows(name).await?;
+            return Ok(outcome.map_err(|error| (error, statement.sql.clone())));
+        }
+        self.wire.push(Out::NoData(NoData::new()));
+        Ok(Ok(()))
+    }
+
+    /// Sends the description of a portal's rows, if it gives any. The statement runs from here on.
+    pub(super) async fn describe_portal_if_rows(
+        &mut self,
+        name: &str,
+    ) -> Result<Result<(), PgError>, ConnectionEnd> {
+        let Some(portal) = self.portals.get(name) else {
+            return Ok(Err(no_such("portal", name, "34000")));
+        };
+        match portal.statement.command.clone() {
+            SessionCommand::Show(name) => self.wire.push(one_text(&name)),
+            SessionCommand::Fetch(_, cursor) => return self.push_head(&cursor).await,
+            SessionCommand::Query => return self.push_head(name).await,
+            _ => {}
+        }
+        Ok(Ok(()))
+    }
+
+    async fn push_head(&mut self, name: &str) -> Result<Result<(), PgError>, ConnectionEnd> {
+        if let Err(error) = self.open(name).await? {
+            return Ok(Err(error));
+        }
+        let head = self.portals.get(name).map(|portal| portal.head.clone());
+        self.wire.push_bytes(&head.unwrap_or_default()).await?;
+        Ok(Ok(()))
+    }
+
+    /// Runs a portal's statement, unless it runs already.
+    pub(super) async fn open(&mut self, name: &str) -> Result<Result<(), PgError>, ConnectionEnd> {
+        if self.transaction == TransactionStatus::Error {
+            return Ok(Err(PgError::new("25P02", "the transaction has failed; end it first")));
+        }
+        let snapshot = match self.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Ok(Err(error)),
+        };
+        let moment = self.moment();
+        let Some(portal) = self.portals.get_mut(name) else {
+            return Ok(Err(no_such("cursor", name, "34000")));
+        };
+        if portal.rows.is_some() || portal.ended {
+            return Ok(Ok(()));
+        }
+        let statement = Arc::clone(&portal.statement);
+        let start =
+            if let SessionCommand::Declare(_, start, _) = statement.command { start } else { 0 };
+        let (parameters, binary) = (portal.parameters.clone(), portal.binary.clone());
+        let binary_codes = binary.len();
+        let client = self.client.clone();
+        let rows = async {
+            let parameters = Parameters::Positional(parameters);
+            let sql = (&statement.sql[start..], moment);
+            let answer = client.ask(&snapshot, sql, parameters, binary).await?;
+            let rows = PgRows::of(answer, &client).await?;
+            let types = rows.types();
+            if binary_codes > 1 && binary_codes != types.len() {
+                let message = format!("{binary_codes} formats for {} columns", types.len());
+                return Err(PgError::new("08P01", message));
+            }
+            // A client that was told what comes reads it so.
+            if let Some(Described { columns, oids, .. }) = statement.described.get()
+                && types
+                    != columns
+                        .iter()
+                        .map(|c| postgres::sent_as(&c.ty, *oids).oid)
+                        .collect::<Vec<_>>()
+            {
+                return Err(PgError::new("0A000", "cached plan must not change result type"));
+            }
+            Ok(rows)
+        };
+        let rows: Result<PgRows, PgError> = self.wire.unless_gone(rows).await?;
+        match rows {
+            Ok(rows) => {
+                portal.head = rows.head.clone();
+                portal.rows = Some(rows);
+                Ok(Ok(()))
+            }
+            Err(mut error) => {
+                error.position = error.position.map(|at| at + start);
+                Ok(Err(error))
+            }
+        }
+    }
+
+    /// Sends rows of a portal; what is left waits until it is asked for.
+    pub(super) async fn send_rows(
+        &mut self,
+        name: &str,
+        most: u64,
+        tag: &str,
+    ) -> Result<Result<(), PgError>, ConnectionEnd> {
+        if let Err(error) = self.open(name).await? {
+            return Ok(Err(error));
+        }
+        let Some(portal) = self.portals.get_mut(name) else {
+            return Ok(Err(no_such("portal", name, "34000")));
+        };
+        let mut count = 0;
+        while count < most {
+            let Some(rows) = &mut portal.rows else { break };
+            match self.wire.unless_gone(rows.next(most - count, &self.client)).await? {
+                Ok(Some((bytes, rows))) => {
+                    count += rows;
+                    if tag != "MOVE" {
+                        self.wire.push_bytes(&bytes).await?;
+                    }
+                }
+                Ok(None) => {
+                    portal.rows = None;
+                    portal.ended = true;
+                }
+                Err(error) => {
+                    portal.rows = None;
+                    portal.ended = true;
+                    return Ok(Err(error));
+                }
+            }
+        }
+        if let Some(rows) = &mut portal.rows {
+            if let Err(error) = rows.suspend(&self.room, &self.client) {
+                return Ok(Err(error));
+            }
+            if tag == "SELECT" {
+                self.wire.push(Out::PortalSuspended(PortalSuspended::new()));
+                return Ok(Ok(()));
+            }
+        }
+        self.complete(format!("{tag} {count}"));
+        Ok(Ok(()))
+    }
+}
+
+fn gives_rows(command: &SessionCommand) -> bool {
+    matches!(command, SessionCommand::Query | SessionCommand::Show(_) | SessionCommand::Fetch(..))
 }

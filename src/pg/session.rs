@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use bytes::BytesMut;
 use pgwire::messages::PgWireBackendMessage as Out;
 use pgwire::messages::PgWireFrontendMessage as In;
-use pgwire::messages::data::{DataRow, FieldDescription, NoData, RowDescription};
-use pgwire::messages::extendedquery::{CloseComplete, Execute, PortalSuspended};
+use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
+use pgwire::messages::extendedquery::{CloseComplete, Execute};
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus,
 };
@@ -20,13 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::command::{self, SessionCommand};
 use super::error::PgError;
-use super::portal::{Described, Portal, Prepared};
-use super::rows::PgRows;
+use super::places::PgPlace;
+use super::portal::{Portal, Prepared};
 use super::types::TEXT;
 use super::wire::{ConnectionEnd, Wire};
 use crate::catalog::Snapshot;
-use crate::encode::postgres;
-use crate::engine::Parameters;
 use crate::hooks;
 use crate::http::PgClient;
 use crate::sql_gate;
@@ -34,16 +32,22 @@ use crate::sql_gate;
 /// A transaction keeps a snapshot, so one in which nothing happens for so long is ended.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
 
+/// Of a transaction.
+const MOST_SAVEPOINTS: usize = 1_000;
+
 /// A connection whose client is known.
 pub(super) struct PgSession {
     pub(super) wire: Wire,
     pub(super) client: PgClient,
-    room: Arc<Semaphore>,
+    pub(super) room: Arc<Semaphore>,
+    place: Arc<PgPlace>,
     ending: CancellationToken,
     settings: BTreeMap<String, String>,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
     pub(super) portals: HashMap<String, Portal>,
-    transaction: TransactionStatus,
+    pub(super) transaction: TransactionStatus,
+    /// Of the transaction, the oldest first.
+    savepoints: Vec<String>,
     /// What the transaction reads, or the statements up to the next `Sync`…
     snapshot: Option<Arc<Snapshot>>,
     /// …and when it began.
@@ -57,16 +61,19 @@ impl PgSession {
         room: Arc<Semaphore>,
         ending: CancellationToken,
         settings: BTreeMap<String, String>,
+        place: Arc<PgPlace>,
     ) -> Self {
         Self {
             wire,
             client,
             room,
+            place,
             ending,
             settings,
             statements: HashMap::new(),
             portals: HashMap::new(),
             transaction: TransactionStatus::Idle,
+            savepoints: Vec::new(),
             snapshot: None,
             moment: None,
         }
@@ -86,7 +93,17 @@ impl PgSession {
         // After an error of the extended protocol, what comes before the next Sync is passed over.
         let mut skipping = false;
         loop {
-            let message = self.receive().await?;
+            let (message, wrong) = self.receive().await?;
+            if let Some(wrong) = wrong {
+                if !skipping {
+                    self.fail(&wrong, "", 0);
+                    match message {
+                        In::Query(_) => self.ready(),
+                        _ => skipping = true,
+                    }
+                }
+                continue;
+            }
             let outcome = match message {
                 In::Terminate(_) => return Ok(()),
                 In::Sync(_) => {
@@ -137,19 +154,28 @@ impl PgSession {
         }
     }
 
-    async fn receive(&mut self) -> Result<In, ConnectionEnd> {
+    async fn receive(&mut self) -> Result<(In, Option<PgError>), ConnectionEnd> {
         let in_transaction = self.transaction != TransactionStatus::Idle;
         let idle = hooks::shortened("idle", IDLE_IN_TRANSACTION);
         let patience = if in_transaction { idle } else { Duration::MAX };
-        tokio::select! {
+        let may_leave = !in_transaction && self.snapshot.is_none();
+        self.place.is_idle(may_leave);
+        let received = tokio::select! {
             received = timeout(patience, self.wire.receive()) => received.unwrap_or_else(|_| {
                 let message = "the transaction was idle for 60 s";
                 Err(ConnectionEnd::Fatal(PgError::fatal("25P03", message)))
             }),
+            () = self.place.leave.cancelled(), if may_leave => {
+                let message = "the connection was idle, and another client has none \
+                               (MARTD_MAX_CONNECTIONS)";
+                Err(ConnectionEnd::Fatal(PgError::fatal("57P05", message)))
+            }
             () = self.ending.cancelled() => {
                 Err(ConnectionEnd::Fatal(PgError::fatal("57P01", "martd is stopping")))
             }
-        }
+        };
+        self.place.is_idle(false);
+        received
     }
 
     fn fail(&mut self, error: &PgError, sql: &str, start: usize) {
@@ -176,7 +202,7 @@ impl PgSession {
     }
 
     /// When the transaction began, in microseconds since 1970.
-    fn moment(&mut self) -> i64 {
+    pub(super) fn moment(&mut self) -> i64 {
         let moment = *self.moment.get_or_insert_with(SystemTime::now);
         let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
@@ -203,105 +229,6 @@ impl PgSession {
         Ok(Ok(()))
     }
 
-    async fn describe_portal(
-        &mut self,
-        name: &str,
-    ) -> Result<Result<(), (PgError, String)>, ConnectionEnd> {
-        let Some(portal) = self.portals.get(name) else {
-            return Ok(Err((no_such("portal", name, "34000"), String::new())));
-        };
-        if !portal.head.is_empty() {
-            let head = portal.head.clone();
-            self.wire.push_bytes(&head).await?;
-            return Ok(Ok(()));
-        }
-        let statement = Arc::clone(&portal.statement);
-        if gives_rows(&statement.command) {
-            let outcome = self.describe_portal_if_rows(name).await?;
-            return Ok(outcome.map_err(|error| (error, statement.sql.clone())));
-        }
-        self.wire.push(Out::NoData(NoData::new()));
-        Ok(Ok(()))
-    }
-
-    /// Sends the description of a portal's rows, if it gives any. The statement runs from here on.
-    async fn describe_portal_if_rows(
-        &mut self,
-        name: &str,
-    ) -> Result<Result<(), PgError>, ConnectionEnd> {
-        let Some(portal) = self.portals.get(name) else {
-            return Ok(Err(no_such("portal", name, "34000")));
-        };
-        match portal.statement.command.clone() {
-            SessionCommand::Show(name) => self.wire.push(one_text(&name)),
-            SessionCommand::Fetch(_, cursor) => return self.push_head(&cursor).await,
-            SessionCommand::Query => return self.push_head(name).await,
-            _ => {}
-        }
-        Ok(Ok(()))
-    }
-
-    async fn push_head(&mut self, name: &str) -> Result<Result<(), PgError>, ConnectionEnd> {
-        if let Err(error) = self.open(name).await? {
-            return Ok(Err(error));
-        }
-        let head = self.portals.get(name).map(|portal| portal.head.clone());
-        self.wire.push_bytes(&head.unwrap_or_default()).await?;
-        Ok(Ok(()))
-    }
-
-    /// Runs a portal's statement, unless it runs already.
-    async fn open(&mut self, name: &str) -> Result<Result<(), PgError>, ConnectionEnd> {
-        if self.transaction == TransactionStatus::Error {
-            return Ok(Err(PgError::new("25P02", "the transaction has failed; end it first")));
-        }
-        let snapshot = match self.snapshot() {
-            Ok(snapshot) => snapshot,
-            Err(error) => return Ok(Err(error)),
-        };
-        let moment = self.moment();
-        let Some(portal) = self.portals.get_mut(name) else {
-            return Ok(Err(no_such("cursor", name, "34000")));
-        };
-        if portal.rows.is_some() || portal.ended {
-            return Ok(Ok(()));
-        }
-        let statement = Arc::clone(&portal.statement);
-        let start =
-            if let SessionCommand::Declare(_, start) = statement.command { start } else { 0 };
-        let (parameters, binary) = (portal.parameters.clone(), portal.binary.clone());
-        let client = self.client.clone();
-        let rows = async {
-            let parameters = Parameters::Positional(parameters);
-            let sql = (&statement.sql[start..], moment);
-            let answer = client.ask(&snapshot, sql, parameters, binary).await?;
-            let rows = PgRows::of(answer, &client).await?;
-            // A client that was told what comes reads it so.
-            if let Some(Described { columns, oids, .. }) = statement.described.get()
-                && rows.types()
-                    != columns
-                        .iter()
-                        .map(|c| postgres::sent_as(&c.ty, *oids).oid)
-                        .collect::<Vec<_>>()
-            {
-                return Err(PgError::new("0A000", "cached plan must not change result type"));
-            }
-            Ok(rows)
-        };
-        let rows: Result<PgRows, PgError> = self.wire.unless_gone(rows).await?;
-        match rows {
-            Ok(rows) => {
-                portal.head = rows.head.clone();
-                portal.rows = Some(rows);
-                Ok(Ok(()))
-            }
-            Err(mut error) => {
-                error.position = error.position.map(|at| at + start);
-                Ok(Err(error))
-            }
-        }
-    }
-
     async fn execute(
         &mut self,
         execute: Execute,
@@ -323,13 +250,23 @@ impl PgSession {
         };
         let command = portal.statement.command.clone();
         let failed = self.transaction == TransactionStatus::Error;
-        if failed && !matches!(command, SessionCommand::Commit | SessionCommand::Rollback) {
+        let ends = matches!(
+            command,
+            SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::RollbackTo(_)
+        );
+        if failed && !ends {
             return Ok(Err(PgError::new("25P02", "the transaction has failed; end it first")));
         }
         let tag = match &command {
             SessionCommand::Query => return self.send_rows(name, most, "SELECT").await,
             SessionCommand::Fetch(count, cursor) => {
                 return self.send_rows(cursor, *count, "FETCH").await;
+            }
+            SessionCommand::Move(count, cursor) => {
+                return self.send_rows(cursor, *count, "MOVE").await;
+            }
+            SessionCommand::NotServed(what) => {
+                return Ok(Err(PgError::new("0A000", format!("{what} is not served"))));
             }
             SessionCommand::Empty => {
                 self.wire.push(Out::EmptyQueryResponse(EmptyQueryResponse::new()));
@@ -343,8 +280,25 @@ impl PgSession {
             SessionCommand::Commit | SessionCommand::Rollback => {
                 self.transaction = TransactionStatus::Idle;
                 (self.snapshot, self.moment) = (None, None);
+                self.savepoints.clear();
                 if failed { "ROLLBACK" } else { command::tag(&command) }
             }
+            SessionCommand::Savepoint(_)
+            | SessionCommand::Release(_)
+            | SessionCommand::RollbackTo(_) => match self.savepoint(&command) {
+                Ok(()) => command::tag(&command),
+                Err(error) => return Ok(Err(error)),
+            },
+            SessionCommand::Discard("ALL") => {
+                if self.transaction != TransactionStatus::Idle {
+                    let message = "DISCARD ALL cannot run in a transaction";
+                    return Ok(Err(PgError::new("25001", message)));
+                }
+                self.statements.clear();
+                self.portals.clear();
+                command::tag(&command)
+            }
+            SessionCommand::Discard(_) => command::tag(&command),
             SessionCommand::Set(name, value) => {
                 self.set(name, value);
                 "SET"
@@ -381,20 +335,29 @@ impl PgSession {
                 self.statements.clear();
                 "DEALLOCATE ALL"
             }
-            SessionCommand::Declare(cursor, _) => {
+            SessionCommand::Declare(cursor, _, holds) => {
                 if self.transaction == TransactionStatus::Idle {
-                    return Ok(Err(PgError::new(
-                        "25P01",
-                        "a cursor needs a transaction: BEGIN first",
-                    )));
+                    return Ok(Err(match holds {
+                        true => PgError::new(
+                            "0A000",
+                            "WITH HOLD ends with its transaction: BEGIN first",
+                        ),
+                        false => PgError::new("25P01", "a cursor needs a transaction: BEGIN first"),
+                    }));
+                }
+                if self.portals.contains_key(cursor) {
+                    let message = format!("there is a cursor {cursor:?} already");
+                    return Ok(Err(PgError::new("42P03", message)));
                 }
                 let Some(portal) = self.portals.remove(name) else {
                     return Ok(Err(no_such("portal", name, "34000")));
                 };
                 let cursor = cursor.clone();
-                let portal = Portal { binary: Vec::new(), ..portal };
+                let depth = self.savepoints.len();
+                let portal = Portal { binary: Vec::new(), depth, ..portal };
                 self.portals.insert(cursor.clone(), portal);
                 if let Err(error) = self.open(&cursor).await? {
+                    self.portals.remove(&cursor);
                     return Ok(Err(error));
                 }
                 "DECLARE CURSOR"
@@ -405,13 +368,43 @@ impl PgSession {
         Ok(Ok(()))
     }
 
-    fn complete(&mut self, tag: String) {
+    /// As a transaction only reads, there is nothing to undo but its failure and its cursors.
+    fn savepoint(&mut self, command: &SessionCommand) -> Result<(), PgError> {
+        if self.transaction == TransactionStatus::Idle {
+            return Err(PgError::new("25P01", "a savepoint needs a transaction: BEGIN first"));
+        }
+        let found = |name: &String| {
+            let at = self.savepoints.iter().rposition(|savepoint| savepoint == name);
+            at.ok_or_else(|| no_such("savepoint", name, "3B001"))
+        };
+        match command {
+            SessionCommand::Savepoint(_) if self.savepoints.len() >= MOST_SAVEPOINTS => {
+                return Err(PgError::new("53400", "too many savepoints"));
+            }
+            SessionCommand::Savepoint(name) => self.savepoints.push(name.clone()),
+            SessionCommand::Release(name) => {
+                let at = found(name)?;
+                self.savepoints.truncate(at);
+                self.portals.values_mut().for_each(|portal| portal.depth = portal.depth.min(at));
+            }
+            SessionCommand::RollbackTo(name) => {
+                let at = found(name)?;
+                self.savepoints.truncate(at + 1);
+                self.portals.retain(|_, portal| portal.depth <= at);
+                self.transaction = TransactionStatus::Transaction;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn complete(&mut self, tag: String) {
         self.wire.push(Out::CommandComplete(CommandComplete::new(tag)));
     }
 
     fn set(&mut self, name: &str, value: &str) {
         // What changes an answer here is not a session's to change; clients set the rest out of habit.
-        if matches!(name, "application_name" | "extra_float_digits" | "statement_timeout") {
+        if matches!(name, "application_name" | "extra_float_digits") {
             self.settings.insert(name.to_owned(), value.to_owned());
         }
         if name == "application_name" {
@@ -419,55 +412,6 @@ impl PgSession {
             self.wire.push(Out::ParameterStatus(status));
         }
     }
-
-    /// Sends rows of a portal; what is left waits until it is asked for.
-    async fn send_rows(
-        &mut self,
-        name: &str,
-        most: u64,
-        tag: &str,
-    ) -> Result<Result<(), PgError>, ConnectionEnd> {
-        if let Err(error) = self.open(name).await? {
-            return Ok(Err(error));
-        }
-        let Some(portal) = self.portals.get_mut(name) else {
-            return Ok(Err(no_such("portal", name, "34000")));
-        };
-        let mut count = 0;
-        while count < most {
-            let Some(rows) = &mut portal.rows else { break };
-            match self.wire.unless_gone(rows.next(most - count, &self.client)).await? {
-                Ok(Some((bytes, rows))) => {
-                    count += rows;
-                    self.wire.push_bytes(&bytes).await?;
-                }
-                Ok(None) => {
-                    portal.rows = None;
-                    portal.ended = true;
-                }
-                Err(error) => {
-                    portal.rows = None;
-                    portal.ended = true;
-                    return Ok(Err(error));
-                }
-            }
-        }
-        if let Some(rows) = &mut portal.rows {
-            if let Err(error) = rows.suspend(&self.room, &self.client) {
-                return Ok(Err(error));
-            }
-            if tag == "SELECT" {
-                self.wire.push(Out::PortalSuspended(PortalSuspended::new()));
-                return Ok(Ok(()));
-            }
-        }
-        self.complete(format!("{tag} {count}"));
-        Ok(Ok(()))
-    }
-}
-
-fn gives_rows(command: &SessionCommand) -> bool {
-    matches!(command, SessionCommand::Query | SessionCommand::Show(_) | SessionCommand::Fetch(..))
 }
 
 pub(super) fn no_such(what: &str, name: &str, state: &'static str) -> PgError {

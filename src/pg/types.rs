@@ -3,15 +3,28 @@
 use std::fmt::Write as _;
 
 use bytes::{Buf, Bytes};
+use jiff::ToSpan;
 use jiff::civil::{Date, date};
-use jiff::{SignedDuration, ToSpan};
 
 use super::error::PgError;
 use crate::duck::{ElementType, TypeName, Value};
 
 /// A text, or a value of a type that nobody said.
 pub(super) const TEXT: u32 = 25;
+/// The type of what has none.
+pub(super) const UNKNOWN: u32 = 705;
 const NUMERIC: u32 = 1700;
+const JSON: u32 = 114;
+
+/// Whether a value of a type that a client declares is text, and may be an array that is written out.
+pub(super) fn is_text(oid: u32) -> bool {
+    matches!(oid, 0 | TEXT | UNKNOWN | 1042 | 1043)
+}
+
+/// Whether a type is one of arrays, or of arrays of those, which are sent as JSON.
+pub(super) fn is_list(oid: u32) -> bool {
+    element(oid).is_some() || oid == JSON
+}
 
 /// DuckDB's name of the type of a parameter that the client declares; none for texts.
 pub(super) fn type_name(oid: u32) -> Option<TypeName> {
@@ -36,6 +49,8 @@ fn scalar(oid: u32) -> Option<&'static str> {
         1114 => "TIMESTAMP",
         1184 => "TIMESTAMPTZ",
         1186 => "INTERVAL",
+        1266 => "TIMETZ",
+        1560 | 1562 => "BIT",
         NUMERIC => "DECIMAL(38,10)",
         2950 => "UUID",
         _ => return None,
@@ -60,6 +75,9 @@ fn element(oid: u32) -> Option<u32> {
         1185 => 1184,
         1187 => 1186,
         1231 => NUMERIC,
+        1270 => 1266,
+        1561 => 1560,
+        1563 => 1562,
         2951 => 2950,
         _ => return None,
     })
@@ -73,6 +91,15 @@ pub(super) fn value(
     bytes: Option<Bytes>,
 ) -> Result<Value, PgError> {
     let Some(bytes) = bytes else { return Ok(Value::Null) };
+    if !binary
+        && let Some(scalar) = ty.filter(|ty| ty.as_str().ends_with("[]"))
+        && let Some((list, depth)) = nested(utf8(&bytes)?)
+    {
+        let scalar = scalar.as_str().trim_end_matches("[]");
+        let ty = format!("{scalar}{}", "[]".repeat(depth)).parse();
+        let ty = ty.map_err(|_| PgError::new("22P02", "a list of lists is malformed"))?;
+        return Ok(Value::Varchar(list).typed(ty));
+    }
     let wrong = || PgError::new("22P03", format!("a parameter of type {oid} is malformed"));
     let untyped = match element(oid) {
         Some(element) => {
@@ -134,14 +161,18 @@ fn text(oid: u32, binary: bool, bytes: Bytes) -> Result<String, PgError> {
     if !binary {
         return Ok(utf8(&bytes)?.to_owned());
     }
+    let malformed = || PgError::new("22P03", format!("a binary value of type {oid} is malformed"));
+    if size(oid).is_some_and(|size| size != bytes.len()) {
+        return Err(malformed());
+    }
     let unknown = || PgError::new("0A000", format!("a binary parameter of type {oid}"));
     match oid {
-        16 | 20 | 21 | 23 | 26 | 700 | 701 | 1082 | 1083 | 1114 | 1184 | 1186 | NUMERIC | 2950 => {
-            of_binary(oid, bytes).ok_or_else(|| {
-                PgError::new("22P03", format!("a binary value of type {oid} is malformed"))
-            })
+        1082 | 1114 | 1184 => moment(oid, bytes)
+            .ok_or_else(|| PgError::new("22008", "a date or time is out of DuckDB's range")),
+        16 | 20 | 21 | 23 | 26 | 700 | 701 | 1083 | 1186 | 1266 | 1560 | 1562 | NUMERIC | 2950 => {
+            of_binary(oid, bytes).ok_or_else(malformed)
         }
-        0 | 18 | 19 | TEXT | 114 | 705 | 1042 | 1043 => Ok(utf8(&bytes)?.to_owned()),
+        0 | 18 | 19 | TEXT | JSON | UNKNOWN | 1042 | 1043 => Ok(utf8(&bytes)?.to_owned()),
         3802 => Ok(utf8(bytes.get(1..).unwrap_or_default())?.to_owned()), // after its version
         _ => Err(unknown()),
     }
@@ -156,33 +187,85 @@ fn of_binary(oid: u32, mut bytes: Bytes) -> Option<String> {
         20 => bytes.try_get_i64().ok()?.to_string(),
         700 => bytes.try_get_f32().ok()?.to_string(),
         701 => bytes.try_get_f64().ok()?.to_string(),
-        1082 => match bytes.try_get_i32().ok()? {
-            i32::MAX => "infinity".to_owned(),
-            i32::MIN => "-infinity".to_owned(),
-            days => epoch().checked_add(days.days()).ok()?.to_string(),
-        },
         1083 => time(bytes.try_get_i64().ok()?),
-        1114 | 1184 => match bytes.try_get_i64().ok()? {
-            i64::MAX => "infinity".to_owned(),
-            i64::MIN => "-infinity".to_owned(),
-            micros => {
-                let midnight = epoch().at(0, 0, 0, 0);
-                let time = midnight.checked_add(SignedDuration::from_micros(micros)).ok()?;
-                format!("{time}{}", if oid == 1184 { "+00" } else { "" })
-            }
-        },
         1186 => {
             let micros = bytes.try_get_i64().ok()?;
             let (days, months) = (bytes.try_get_i32().ok()?, bytes.try_get_i32().ok()?);
             format!("{months} months {days} days {micros} microseconds")
+        }
+        1266 => {
+            let (time, west) = (time(bytes.try_get_i64().ok()?), bytes.try_get_i32().ok()?);
+            let (sign, offset) = (if west > 0 { '-' } else { '+' }, west.unsigned_abs());
+            let (hours, minutes) = (offset / 3600, offset / 60 % 60);
+            format!("{time}{sign}{hours:02}:{minutes:02}:{:02}", offset % 60)
+        }
+        1560 | 1562 => {
+            let count = usize::try_from(bytes.try_get_i32().ok()?).ok()?;
+            if count.div_ceil(8) != bytes.len() {
+                return None;
+            }
+            let bit = |at: usize| if bytes[at / 8] >> (7 - at % 8) & 1 == 1 { '1' } else { '0' };
+            (0..count).map(bit).collect()
         }
         2950 => uuid::Uuid::from_slice(&bytes).ok()?.to_string(),
         _ => numeric(bytes)?,
     })
 }
 
-fn epoch() -> Date {
-    date(2000, 1, 1)
+/// The bytes of a value of a type whose values are all as long.
+fn size(oid: u32) -> Option<usize> {
+    Some(match oid {
+        16 => 1,
+        21 => 2,
+        23 | 26 | 700 | 1082 => 4,
+        20 | 701 | 1083 | 1114 | 1184 => 8,
+        1266 => 12,
+        1186 | 2950 => 16,
+        _ => return None,
+    })
+}
+
+/// A date or timestamp, if DuckDB has it. PostgreSQL counts from the year 2000, DuckDB from 1970, and both are
+/// infinite at the ends of their numbers.
+fn moment(oid: u32, mut bytes: Bytes) -> Option<String> {
+    const DAYS_TO_2000: i32 = 10_957;
+    const MICROS_PER_DAY: i64 = 86_400_000_000;
+    /// DuckDB's first timestamp is the beginning of a day.
+    const FIRST: i64 = -(i64::MAX / MICROS_PER_DAY) * MICROS_PER_DAY;
+    if oid == 1082 {
+        return match bytes.try_get_i32().ok()? {
+            i32::MAX => Some("infinity".to_owned()),
+            i32::MIN => Some("-infinity".to_owned()),
+            days => {
+                let (ad, bc) = day(days);
+                days.checked_add(DAYS_TO_2000)
+                    .filter(|days| days.unsigned_abs() < i32::MAX as u32)?;
+                Some(ad + bc)
+            }
+        };
+    }
+    match bytes.try_get_i64().ok()? {
+        i64::MAX => Some("infinity".to_owned()),
+        i64::MIN => Some("-infinity".to_owned()),
+        micros => {
+            let since_1970 = micros.checked_add(i64::from(DAYS_TO_2000) * MICROS_PER_DAY)?;
+            (FIRST..i64::MAX).contains(&since_1970).then_some(())?;
+            let (ad, bc) = day(i32::try_from(micros.div_euclid(MICROS_PER_DAY)).ok()?);
+            let zone = if oid == 1184 { "+00" } else { "" };
+            Some(format!("{ad}{bc} {}{zone}", time(micros.rem_euclid(MICROS_PER_DAY))))
+        }
+    }
+}
+
+/// The day so many days after the first of 2000, and what stands behind it before Christ. After 400 years the
+/// calendar begins again.
+fn day(days: i32) -> (String, &'static str) {
+    const DAYS_IN_ERA: i32 = 146_097;
+    let in_era = date(2000, 1, 1).checked_add(days.rem_euclid(DAYS_IN_ERA).days());
+    let in_era = in_era.unwrap_or(Date::MAX); // never: it is a day of these 400 years
+    let year = i32::from(in_era.year()) + 400 * days.div_euclid(DAYS_IN_ERA);
+    let (year, bc) = if year > 0 { (year, "") } else { (1 - year, " (BC)") };
+    (format!("{year:04}-{:02}-{:02}", in_era.month(), in_era.day()), bc)
 }
 
 fn time(micros: i64) -> String {
@@ -207,7 +290,7 @@ fn numeric(mut bytes: Bytes) -> Option<String> {
         return None; // more than DuckDB has digits for
     }
     let groups: Option<Vec<u16>> = (0..count).map(|_| bytes.try_get_u16().ok()).collect();
-    let groups = groups?;
+    let groups = groups.filter(|_| bytes.is_empty())?;
     let group = |place: i32| {
         let index = usize::try_from(weight - place).ok();
         index.and_then(|index| groups.get(index)).copied().unwrap_or(0)
@@ -238,13 +321,23 @@ fn binary_array(mut bytes: Bytes) -> Option<Vec<Option<Bytes>>> {
     if dimensions != 1 || count > bytes.len() {
         return None;
     }
-    (0..count)
+    let items: Option<Vec<_>> = (0..count)
         .map(|_| match usize::try_from(bytes.try_get_i32().ok()?) {
             Ok(length) if length <= bytes.len() => Some(Some(bytes.split_to(length))),
             Ok(_) => None,
             Err(_) => Some(None),
         })
-        .collect()
+        .collect();
+    items.filter(|_| bytes.is_empty())
+}
+
+/// Lists of lists of what needs no quotes, as DuckDB writes them, and how deep they are.
+fn nested(text: &str) -> Option<(String, usize)> {
+    let text = text.trim();
+    let depth = text.bytes().take_while(|byte| *byte == b'{').count();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"{},.+- :".contains(&byte);
+    (depth > 1 && text.bytes().all(is_plain))
+        .then(|| (text.replace('{', "[").replace('}', "]"), depth))
 }
 
 /// `{a,"b, c",NULL}`

@@ -1,7 +1,6 @@
 //! The bytes of a connection: whole messages in, a buffer of messages out.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_io_timeout::TimeoutStream;
 
 use super::error::PgError;
+use super::shape::{self, Shape};
 use super::tls::Tls;
 
 /// The largest message before a client is known.
@@ -82,8 +82,11 @@ impl Wire {
         self.context.awaiting_startup = false;
     }
 
-    /// The next message. What is to be sent is sent before it is waited for.
-    pub(super) async fn receive(&mut self) -> Result<PgWireFrontendMessage, ConnectionEnd> {
+    /// The next message, and what is wrong with its texts. What is to be sent is sent before it is waited
+    /// for.
+    pub(super) async fn receive(
+        &mut self,
+    ) -> Result<(PgWireFrontendMessage, Option<PgError>), ConnectionEnd> {
         loop {
             if let Some(length) = self.next_length()? {
                 let frame = self.input.split_to(length);
@@ -109,22 +112,28 @@ impl Wire {
         Ok(Some(typed + length).filter(|length| self.input.len() >= *length))
     }
 
-    fn decode(&mut self, frame: BytesMut) -> Result<PgWireFrontendMessage, ConnectionEnd> {
+    fn decode(
+        &mut self,
+        frame: BytesMut,
+    ) -> Result<(PgWireFrontendMessage, Option<PgError>), ConnectionEnd> {
+        let kind = (!self.context.awaiting_startup).then(|| frame[0]);
+        let head = 4 + usize::from(kind.is_some());
+        let wrong = match shape::of(kind, &frame[head..]) {
+            Shape::Whole => None,
+            Shape::NotUtf8 => Some(PgError::new("22021", "a text of the message is not UTF-8")),
+            Shape::Broken => return Err(not_understood()),
+        };
         let mut message = self.decode_as_is(frame.clone())?;
         if let PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::None) = message {
             self.context.awaiting_ssl = false;
             message = self.decode_as_is(frame)?;
         }
-        Ok(message)
+        Ok((message, wrong))
     }
 
     fn decode_as_is(&self, mut frame: BytesMut) -> Result<PgWireFrontendMessage, ConnectionEnd> {
-        // The decoder takes what stands in a message at its word, and panics where that is not there.
-        let decode = || PgWireFrontendMessage::decode(&mut frame, &self.context);
-        match catch_unwind(AssertUnwindSafe(decode)) {
-            Ok(Ok(Some(message))) => Ok(message),
-            _ => Err(ConnectionEnd::Fatal(PgError::fatal("08P01", "a message is not understood"))),
-        }
+        let message = PgWireFrontendMessage::decode(&mut frame, &self.context);
+        message.ok().flatten().ok_or_else(not_understood)
     }
 
     /// What `work` comes to, unless the client leaves before.
@@ -174,4 +183,8 @@ impl Wire {
         }
         Ok(self.io.flush().await?)
     }
+}
+
+fn not_understood() -> ConnectionEnd {
+    ConnectionEnd::Fatal(PgError::fatal("08P01", "a message is not understood"))
 }

@@ -148,21 +148,21 @@ pub fn words(sql: &str) -> Vec<&str> {
     tokens(sql).unwrap_or_default().into_iter().map(|token| token.text).collect()
 }
 
-/// The text with `CAST($1 AS type)` in the place of `$1` for each parameter that has a type here.
-pub fn cast_parameters(sql: &str, types: &[Option<String>]) -> String {
+/// The text with another in the place of each parameter that has one here.
+pub fn replace_parameters(sql: &str, texts: &[Option<String>]) -> String {
     let tokens = tokens(sql).unwrap_or_default();
-    let (mut cast, mut copied) = (String::with_capacity(sql.len()), 0);
+    let (mut replaced, mut copied) = (String::with_capacity(sql.len()), 0);
     for (dollar, number) in tokens.iter().zip(tokens.iter().skip(1)) {
         let adjacent = dollar.is_symbol(b'$') && number.at == dollar.at + 1;
         let place = number.text.parse::<usize>().ok().filter(|_| adjacent);
-        if let Some(ty) = place.and_then(|place| types.get(place.checked_sub(1)?)?.as_ref()) {
-            cast.push_str(&sql[copied..dollar.at]);
-            cast.push_str(&format!("CAST(${} AS {ty})", number.text));
+        if let Some(text) = place.and_then(|place| texts.get(place.checked_sub(1)?)?.as_ref()) {
+            replaced.push_str(&sql[copied..dollar.at]);
+            replaced.push_str(text);
             copied = number.at + number.text.len();
         }
     }
-    cast.push_str(&sql[copied..]);
-    cast
+    replaced.push_str(&sql[copied..]);
+    replaced
 }
 
 /// Every byte over 0x7f is a letter to DuckDB's lexer.

@@ -62,7 +62,7 @@ mod tree;
 mod walk;
 
 pub use introspection::{SCHEMA as INTROSPECTION_SCHEMA, TABLES as INTROSPECTION_TABLES};
-pub use lexer::{cast_parameters, split, words};
+pub use lexer::{replace_parameters, split, words};
 pub use postgres::PG_CATALOG;
 pub use tables::looks_like_a_file;
 

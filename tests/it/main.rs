@@ -57,6 +57,7 @@ mod pg_catalog;
 mod pg_dialect;
 mod pg_hostile;
 mod pg_raw;
+mod pg_rough;
 mod poison;
 mod postgres;
 mod publish;
