@@ -127,7 +127,8 @@ impl Snapshot {
         self.vouching().map_or(&[], |ledger| &ledger.heads)
     }
 
-    fn vouching(&self) -> Option<&Ledger> {
+    /// The ledger whose last build it shows; none where it shows no build whole.
+    pub fn vouching(&self) -> Option<&Ledger> {
         self.ledger.as_deref().filter(|_| self.verified)
     }
 
@@ -189,6 +190,8 @@ pub struct State {
     pub ignored: Vec<Remark>,
     /// Why the directory cannot be read, when it cannot.
     pub directory: Option<String>,
+    /// Why a snapshot of what is there cannot be opened, when it cannot.
+    pub unopened: Option<String>,
     /// Why nothing is made from the legacy file, while something should be.
     pub legacy: Option<Trouble>,
     /// What a mirror says that writes into the directory, if one does.
@@ -227,19 +230,23 @@ impl State {
             state.snapshot.iter().chain(retained).map(Arc::as_ptr).collect()
         };
         let Self { publishing, held, rejected, landing, ignored, building, .. } = self;
-        let Self { directory, legacy, mirror, watch, watch_degraded, .. } = self;
+        let Self { directory, unopened, legacy, mirror, watch, watch_degraded, .. } = self;
         snapshots(self) == snapshots(other)
             && self.snapshot.is_some() == other.snapshot.is_some()
             && (publishing, held, rejected) == (&other.publishing, &other.held, &other.rejected)
             && (landing, ignored, building) == (&other.landing, &other.ignored, &other.building)
-            && (directory, legacy, mirror) == (&other.directory, &other.legacy, &other.mirror)
+            && (directory, unopened) == (&other.directory, &other.unopened)
+            && (legacy, mirror) == (&other.legacy, &other.mirror)
             && (watch, watch_degraded) == (&other.watch, &other.watch_degraded)
     }
 
     /// Whether the work of a build is served: of the last one that vouches, or one before it.
     pub fn serves_build(&self, build: &str) -> bool {
         let ledger = self.snapshot.as_ref().and_then(|snapshot| snapshot.vouching());
-        ledger.is_some_and(|ledger| ledger.builds.iter().any(|known| known == build))
+        let overtaken = self.held.iter().flat_map(|held| &held.hold.overtaken);
+        let is_overtaken = overtaken.into_iter().any(|overtaken| overtaken == build);
+        !is_overtaken
+            && ledger.is_some_and(|ledger| ledger.builds.iter().any(|known| known == build))
     }
 
     /// The current or a retained snapshot with this id.
@@ -272,6 +279,7 @@ impl Default for Catalog {
             ignored: Vec::new(),
             building: (0, 0),
             directory: Some("the mart directory has not been read yet".to_owned()),
+            unopened: None,
             legacy: None,
             mirror: None,
             watch: WatchMode::Poll,

@@ -17,6 +17,7 @@ use crate::mart_dir::MartDir;
 use crate::pg;
 use crate::refresh;
 use crate::settings::{Count, Fallback, Landlock, SCHEMAS, ServeArgs, SourceArgs, Switch, Time};
+use crate::sql_gate::is_system_schema;
 
 /// A place in the queue costs a request's text; clients of a dashboard come several at once.
 const LEAST_QUEUE: usize = 32;
@@ -96,24 +97,32 @@ impl ServeArgs {
             return Err(wrong("MARTD_MEMORY", problem));
         }
         let schemas = self.schemas.unwrap_or_else(|| SCHEMAS.map(str::to_owned).to_vec());
-        check_names("MARTD_SCHEMAS", &schemas)?;
-        check_names("MARTD_REQUIRE", &self.require)?;
+        let schemas = names("MARTD_SCHEMAS", &schemas)?;
+        if let Some(schema) = schemas.iter().find(|schema| !can_hold_marts(schema)) {
+            let problem = format!(
+                "{schema:?} cannot be a schema of marts; name one that is not DuckDB's own, without dots and \
+                 quotation marks"
+            );
+            return Err(wrong("MARTD_SCHEMAS", problem));
+        }
+        let require = names("MARTD_REQUIRE", &self.require)?;
         let queries = self.queries.map_or(processors, Count::get);
         let threads = self.threads.map_or(processors, Count::get);
-        check_names("MARTD_UNSCOPED", &self.unscoped)?;
-        check_names("MARTD_HOSTS", &self.hosts)?;
-        if let Some(host) = self.hosts.iter().find(|host| host.contains(['/', ':'])) {
+        let unscoped = names("MARTD_UNSCOPED", &self.unscoped)?;
+        let hosts = names("MARTD_HOSTS", &self.hosts)?;
+        if let Some(host) = hosts.iter().find(|host| host.contains(['/', ':'])) {
             let problem = format!("{host:?} is not a name alone; write it as app.example.org");
             return Err(wrong("MARTD_HOSTS", problem));
         }
-        if let Some(origin) = self.cors_origins.iter().find(|origin| !is_origin(origin)) {
+        let origins = names("MARTD_CORS_ORIGINS", &self.cors_origins)?;
+        if let Some(origin) = origins.iter().find(|origin| !is_origin(origin)) {
             let problem =
                 format!("{origin:?} is not an origin; write it as https://app.example.org");
             return Err(wrong("MARTD_CORS_ORIGINS", problem));
         }
         let scoping = match self.scope_column {
-            Some(column) => Some(engine::Scoping { column, unscoped: self.unscoped }),
-            None if self.unscoped.is_empty() => None,
+            Some(column) => Some(engine::Scoping { column, unscoped }),
+            None if unscoped.is_empty() => None,
             None => {
                 let problem = format!("has no use without {}", flag::of("MARTD_SCOPE_COLUMN"));
                 return Err(wrong("MARTD_UNSCOPED", problem));
@@ -167,7 +176,7 @@ impl ServeArgs {
                 scoping,
                 time_zone: self.timezone,
                 cache_bytes,
-                require: self.require,
+                require,
                 max_age,
                 queries,
                 queue: self.queue.unwrap_or_else(|| (2 * queries).max(LEAST_QUEUE)),
@@ -183,7 +192,7 @@ impl ServeArgs {
                     stall: self.stall_timeout.duration(),
                 },
                 log_sql: self.log_sql == Switch::On,
-                doors: http::Doors { hosts: self.hosts, origins: self.cors_origins },
+                doors: http::Doors { hosts, origins },
             },
         })
     }
@@ -227,11 +236,18 @@ fn is_origin(text: &str) -> bool {
     })
 }
 
-fn check_names(setting: &'static str, names: &[String]) -> Result<(), ConfigError> {
-    if names.iter().any(|name| name.trim().is_empty()) {
-        let list = names.join(",");
+/// Whether clients can name marts by a schema as they write it.
+fn can_hold_marts(schema: &str) -> bool {
+    !is_system_schema(schema) && !schema.contains(['.', '"'])
+}
+
+/// The names of a list, without the spaces around commas.
+fn names(setting: &'static str, list: &[String]) -> Result<Vec<String>, ConfigError> {
+    let names: Vec<String> = list.iter().map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        let list = list.join(",");
         let problem = format!("{list:?} has an empty name; separate names by single commas");
         return Err(wrong(setting, problem));
     }
-    Ok(())
+    Ok(names)
 }

@@ -162,7 +162,7 @@ fn published(before: Option<&Snapshot>, after: &Snapshot) -> Json {
         "generation": after.generation,
         "source": after.source,
         "published_at": after.published_at,
-        "build": after.ledger.as_ref().map(|ledger| &ledger.invocation_id),
+        "build": after.vouching().map(|ledger| &ledger.invocation_id),
         "verified": after.verified,
         "marts": after.marts.len(),
         "changed_marts": changed.len(),

@@ -4,16 +4,29 @@
 use std::io::{self, Read};
 
 use crate::ledger::{self, FIRST_EDITION, RECORDS, Record, RecordError};
-use crate::scan::OpenDir;
+use crate::scan::{Identity, OpenDir};
 
-/// Whether a name is a record's. Writers use names that begin with a dot or `tmp_` until they are done.
-pub(crate) fn is_record(name: &str) -> bool {
-    name.ends_with(".json") && !name.starts_with('.') && !name.starts_with("tmp_")
+/// What is in the directory of records under names of records, by its path in the mart directory. Writers use names
+/// that begin with a dot or `tmp_` until they are done.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(crate) fn list(records: &OpenDir) -> io::Result<Vec<(String, Identity)>> {
+    let names = records.names()?;
+    let is_record = |name: &&str| {
+        name.ends_with(".json") && !name.starts_with('.') && !name.starts_with("tmp_")
+    };
+    let names = names.iter().filter_map(|name| name.to_str()).filter(is_record);
+    let found = |name| Some((format!("{RECORDS}/{name}"), records.entry(name)?));
+    Ok(names.filter_map(found).collect())
 }
 
 /// Why a file of the ledger is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
+    /// It was there a moment ago, if at all.
+    #[error("is gone")]
+    Gone,
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     #[error("is larger than {} MiB", ledger::MAX_BYTES >> 20)]
@@ -30,7 +43,12 @@ pub(crate) enum LoadError {
 /// # Errors
 /// Why what it says does not count.
 pub(crate) fn load(dir: &OpenDir, path: &str, last: Option<&Record>) -> Result<Record, LoadError> {
-    let file = dir.open_file(path)?;
+    let is_gone =
+        |error: &io::Error| error.kind() == io::ErrorKind::NotFound && dir.entry(path).is_none();
+    let file = dir.open_file(path).map_err(|error| match is_gone(&error) {
+        true => LoadError::Gone,
+        false => LoadError::Read(error),
+    })?;
     let mut text = Vec::new();
     file.take(ledger::MAX_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > ledger::MAX_BYTES {

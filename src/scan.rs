@@ -158,6 +158,8 @@ pub struct Scan {
     pub ignored: Vec<Remark>,
     /// Files whose names keep them from being served, and those that cannot be looked at.
     pub rejected: Vec<Remark>,
+    /// The marts whose names differ in case alone from a candidate's, and that one's.
+    pub same_names: BTreeMap<String, String>,
     /// The marts that are there and of which nothing can be known, and why.
     pub unseen: BTreeMap<String, String>,
 }
@@ -225,6 +227,12 @@ impl OpenDir {
     /// What a regular file of the directory is now, if there is one of this name.
     pub fn identity(&self, file_name: &str) -> Option<Identity> {
         self.stat(file_name).ok().map(|stat| Identity::of(&stat))
+    }
+
+    /// What an entry of the directory is now, whatever it is: of a link to a regular file, that file.
+    pub fn entry(&self, name: &str) -> Option<Identity> {
+        let own = || rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+        self.identity(name).or_else(|| own().map(|stat| Identity::of(&stat)))
     }
 
     /// Opens a directory in this one.
@@ -330,9 +338,9 @@ impl OpenDir {
         scan.candidates.retain(|candidate| {
             let first = &folded[&candidate.name.to_ascii_lowercase()];
             if *first != candidate.name {
-                let reason =
-                    format!("its name differs from {first} in case alone; rename one of the two");
+                let reason = differs_in_case(first);
                 scan.rejected.push(Remark { file: candidate.file_name(), reason });
+                scan.same_names.insert(candidate.name.clone(), first.clone());
             }
             *first == candidate.name
         });
@@ -421,6 +429,11 @@ impl Scan {
 pub fn both_are_there(mart: &str) -> String {
     let (file, directory) = (file_name(mart, false), file_name(mart, true));
     format!("{file} and {directory} are both there: remove the one that is not written any more")
+}
+
+/// What is wrong with a mart whose name is another's but for the case of letters.
+pub fn differs_in_case(other: &str) -> String {
+    format!("its name differs from {other} in case alone; rename one of the two")
 }
 
 enum Name<'n> {

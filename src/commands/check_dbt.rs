@@ -51,10 +51,7 @@ pub(super) fn run(target: &Path, dir: &MartDir) -> ExitCode {
     for problem in &doubles {
         text.push_str(&format!("{problem}\n"));
     }
-    let has_records = || {
-        let records = dir.open().and_then(|open| Records::read(mart_dir, &open));
-        records.is_ok_and(|records| records.fold().is_some())
-    };
+    let has_records = || Records::open(dir).is_ok_and(|(records, _)| records.fold().is_some());
     let is_recorded = project.uses_package() || has_records();
     if !is_recorded {
         text.push_str(NO_PACKAGE);

@@ -234,6 +234,11 @@ fn complain(problem: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Says what goes wrong although the command goes on.
+fn warn(problem: &str) {
+    eprintln!("martd: {}", printable::lines(problem));
+}
+
 /// Writes to standard output. Whoever reads it may have seen enough (`| head`).
 fn print(text: &str) {
     use std::io::Write as _;

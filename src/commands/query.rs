@@ -19,7 +19,7 @@ pub struct QueryArgs {
 
     /// A parameter, in the order of the statement's `?`, or by name as NAME=VALUE; a VALUE is JSON, or
     /// else text
-    #[arg(short, long = "param", value_name = "VALUE")]
+    #[arg(short, long = "param", value_name = "VALUE", allow_hyphen_values = true)]
     params: Vec<String>,
 
     /// How the answer is written [default: table on a terminal, else csv]

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use jiff::Timestamp;
 
-use super::publish::{NAME_IT, new_id};
+use super::publish::new_id;
 use super::records::Records;
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, EXIT_USAGE, ServerArgs, asking, complain, print, unreadable, wait};
+use super::{EXIT_NO, EXIT_USAGE, ServerArgs, asking, complain, print, wait};
 use crate::ledger::{Build, Ledger, Record};
 use crate::mart_dir::MartDir;
 use crate::settings::Time;
@@ -48,28 +49,32 @@ pub struct RollbackArgs {
 
 pub(super) fn run(args: RollbackArgs) -> ExitCode {
     let dir = MartDir::either(args.parquet_dir);
-    let read = dir.open().and_then(|open| Records::read(dir.path(), &open));
-    let mut records = match read {
-        Ok(records) => records,
-        Err(error) => return complain(&unreadable(&dir, &error, NAME_IT), EXIT_NO),
+    let mut records = match Records::open(&dir) {
+        Ok((records, _)) => records,
+        Err(problem) => return complain(&problem, EXIT_NO),
     };
     let Some(ledger) = records.fold() else {
         return complain(&format!("{} has no records", dir.path().display()), EXIT_NO);
     };
+    let now = records.end_after_all(Timestamp::now());
     if args.build.is_none() && !args.release {
-        print(&list(&records, &ledger));
+        print(&list(&records, &ledger, now.unwrap_or(Timestamp::MAX)));
         return ExitCode::SUCCESS;
     }
+    let now = match now {
+        Ok(now) => now,
+        Err(problem) => return complain(&problem, EXIT_NO),
+    };
     let record = match args.build.as_deref() {
-        Some(start) => to(start, &records, &ledger),
-        None => release(&ledger),
+        Some(start) => to(start, &records, &ledger, now),
+        None => release(&ledger, now),
     };
     let record = match record {
         Ok(record) => record,
         Err(problem) => return complain(&problem, EXIT_USAGE),
     };
     let build = record.rollback.clone();
-    if let Err(error) = records.write(record) {
+    if let Err(error) = records.write(&record) {
         return complain(&format!("the record cannot be written: {error}"), EXIT_NO);
     }
     let newest = ledger.invocation_id;
@@ -92,7 +97,7 @@ pub(super) fn run(args: RollbackArgs) -> ExitCode {
 }
 
 /// The record that rolls back to the build whose id begins so.
-fn to(start: &str, records: &Records, ledger: &Ledger) -> Result<Record, String> {
+fn to(start: &str, records: &Records, ledger: &Ledger, now: Timestamp) -> Result<Record, String> {
     let begins = || ledger.builds.iter().rev().filter(|build| build.starts_with(start));
     let exact = ledger.builds.iter().find(|build| *build == start);
     let build = match (exact, begins().count()) {
@@ -111,7 +116,7 @@ fn to(start: &str, records: &Records, ledger: &Ledger) -> Result<Record, String>
             return Err(format!("{start} may be each of {}; write more of it", all.join(", ")));
         }
     };
-    let mut record = Record::new(Build::now(new_id("rollback"), "martd rollback"));
+    let mut record = Record::new(at(now, new_id("rollback")));
     record.rollback = Some(build.clone());
     let earlier = records.fold_with(&record).and_then(|ledger| ledger.rollback?.ledger);
     let Some(earlier) = earlier else {
@@ -127,22 +132,27 @@ fn to(start: &str, records: &Records, ledger: &Ledger) -> Result<Record, String>
     }
 }
 
-fn release(ledger: &Ledger) -> Result<Record, String> {
+fn release(ledger: &Ledger, now: Timestamp) -> Result<Record, String> {
     if ledger.rollback.is_none() {
         return Err("no rollback is in force".to_owned());
     }
-    let mut record = Record::new(Build::now(new_id("release"), "martd rollback"));
+    let mut record = Record::new(at(now, new_id("release")));
     record.release = true;
     Ok(record)
 }
 
+fn at(now: Timestamp, id: String) -> Build {
+    let build = Build::now(id, "martd rollback");
+    Build { finished_at: now.max(build.started_at), ..build }
+}
+
 /// The newest builds, and which of them could be served again.
-fn list(records: &Records, ledger: &Ledger) -> String {
+fn list(records: &Records, ledger: &Ledger, now: Timestamp) -> String {
     let mut table =
         TextTable::new([("build", false), ("ended", false), ("by", false), ("", false)]);
     let known = ledger.builds.iter().rev().filter_map(|id| records.of_build(id));
     for Record { build, .. } in known.take(LISTED) {
-        let state = match to(&build.id, records, ledger) {
+        let state = match to(&build.id, records, ledger, now) {
             Err(problem) => Cell::remark(&problem),
             Ok(_) if build.id == ledger.invocation_id => Cell::new("the newest", Tone::Good),
             Ok(_) => Cell::new("can be served again", Tone::Plain),

@@ -103,7 +103,7 @@ impl<'s> FreshnessDocument<'s> {
             last_refresh,
             age_seconds: last_refresh.map(|time| seconds_between(time, now)),
             status: overall(snapshot, &results),
-            build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(BuildDocument::of),
+            build: snapshot.and_then(Snapshot::vouching).map(BuildDocument::of),
             held: state.held_back(),
             building: state.under_way(),
             results,

@@ -78,8 +78,12 @@ fn readiness(app: &App, state: &State) -> Vec<Check> {
 
 /// Why there is no snapshot: what is being waited for, and what cannot be served meanwhile.
 pub(crate) fn why_nothing(state: &State) -> String {
-    let mut reasons = vec![match (&state.directory, &state.held, state.building) {
-        (Some(problem), _, _) => problem.clone(),
+    let unopened = state.unopened.as_ref();
+    let unopened = unopened
+        .map(|reason| format!("the marts cannot be opened, which is tried again: {reason}"));
+    let problem = state.directory.clone().or(unopened);
+    let mut reasons = vec![match (problem, &state.held, state.building) {
+        (Some(problem), _, _) => problem,
         (None, Some(held), _) if held.hold.outstanding.is_empty() => held.hold.reason.clone(),
         (None, Some(held), _) => format!("a build is held: {}", held.hold.reason),
         (None, None, (0, _)) => "no Parquet file has landed yet".to_owned(),
@@ -120,4 +124,19 @@ fn report(checks: Vec<Check>, verbose: bool) -> Result<Response<BoxBody>, Proble
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+
+    #[test]
+    fn a_snapshot_that_cannot_be_opened_is_not_a_file_that_has_not_landed() {
+        let state = State { directory: None, ..State::clone(&Catalog::default().load()) };
+        assert_eq!(why_nothing(&state), "no Parquet file has landed yet");
+        let state = State { unopened: Some("out of memory".to_owned()), ..state };
+        let reason = "the marts cannot be opened, which is tried again: out of memory";
+        assert_eq!(why_nothing(&state), reason);
+    }
 }

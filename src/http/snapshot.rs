@@ -116,7 +116,7 @@ impl<'s> SnapshotDocument<'s> {
             source: state.source(),
             publishing: state.publishing,
             published_at: snapshot.map(|snapshot| snapshot.published_at),
-            build: snapshot.and_then(|snapshot| snapshot.ledger.as_deref()).map(BuildDocument::of),
+            build: snapshot.and_then(Snapshot::vouching).map(BuildDocument::of),
             verified: snapshot.is_some_and(|snapshot| snapshot.verified),
             held: state.held_back(),
             building: state.under_way(),

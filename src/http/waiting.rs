@@ -72,6 +72,14 @@ fn standing(state: &State, build: &str) -> Standing {
     if state.serves_build(build) {
         return Standing::Published;
     }
+    let hold = state.held.as_ref().map(|held| &held.hold);
+    if let Some(hold) = hold.filter(|hold| hold.overtaken.iter().any(|known| known == build)) {
+        return Standing::Held(format!(
+            "{}; that record ends later than the one of build {build}, so the clock of a writer may be wrong: \
+             set it right, and publish again",
+            hold.reason
+        ));
+    }
     let held = state.held_back().map(|held| &held.hold);
     let is_its = |hold: &&Hold| hold.builds.iter().any(|known| known == build);
     match held.filter(is_its) {

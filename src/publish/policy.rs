@@ -63,6 +63,9 @@ pub struct Hold {
     /// Whether a file that a finished build wrote cannot be had.
     #[serde(skip)]
     pub is_incomplete: bool,
+    /// Builds whose files are there and not served: another record that counts as newer names other bytes.
+    #[serde(skip)]
+    pub overtaken: Vec<String>,
 }
 
 impl Hold {

@@ -20,7 +20,7 @@ use crate::mart_pin::MartPin;
 use crate::marts::build::{BuildResult, FileRejection};
 use crate::mirror::{MirrorStatus, STATUS_FILE};
 use crate::pin::Budget;
-use crate::publish::{Staged, Target, Version};
+use crate::publish::{Hold, Staged, Target, Version};
 use crate::scan::{Candidate, DirId, Fault, Found, Identity, OpenDir, Remark};
 use crate::watch;
 
@@ -98,7 +98,15 @@ impl Files {
         enter: impl FnMut(&str, &OpenDir),
     ) -> io::Result<Sweep> {
         self.last_scan = now;
-        let mut scan = dir.scan(|name| self.entries.contains_key(name), enter)?;
+        let tick = watch::clock_tick(dir);
+        let mut sweep = Sweep::default();
+        if self.dir.is_none() {
+            sweep.changed = self.ledger.look(dir, tick, now).0; // it says which marts are no newcomers
+        }
+        let recorded = self.ledger.in_force();
+        let is_recorded = |name: &str| recorded.is_some_and(|ledger| ledger.names(name));
+        let is_known = |name: &str| self.entries.contains_key(name) || is_recorded(name);
+        let mut scan = dir.scan(is_known, enter)?;
         // A file system that was unmounted leaves an empty directory of another identity behind.
         let known = self.entries.values().any(|entry| entry.gone.is_none());
         if self.dir.is_some_and(|last| last != dir.id()) && scan.candidates.is_empty() && known {
@@ -114,8 +122,6 @@ impl Files {
         self.note_misnamed(scan.rejected);
         self.note_mirror(dir);
 
-        let tick = watch::clock_tick(dir);
-        let mut sweep = Sweep::default();
         // The ledger first: what it names was on disk before it was, so it is read below.
         let (changed, look_again) = self.ledger.look(dir, tick, now);
         sweep.changed |= changed;
@@ -168,6 +174,27 @@ impl Files {
     /// The ledger in force.
     pub(super) fn ledger(&self) -> Option<&Arc<Ledger>> {
         self.ledger.in_force()
+    }
+
+    /// The builds whose files are pending although they are on record: see [`Hold::overtaken`].
+    pub(super) fn overtaken(&self, hold: &Hold, served: Option<&Target>) -> Vec<String> {
+        let serves = |version: &Version| {
+            let mart = served.and_then(|served| served.marts.get(&version.name));
+            mart.is_some_and(|mart| mart.version.pin.hash() == version.pin.hash())
+        };
+        let newest = self.entries.values().filter_map(|entry| entry.newest.as_ref());
+        let is_pending = |version: &&Arc<Version>| {
+            let file = version.file_name();
+            hold.pending.iter().any(|pending| pending.file == file) && !serves(version)
+        };
+        let pending: Vec<_> = newest.filter(is_pending).collect();
+        if pending.is_empty() {
+            return Vec::new();
+        }
+        self.ledger.builds_of(|model| {
+            let is_it = |version: &&Arc<Version>| version.name == model.name;
+            pending.iter().copied().find(is_it).is_some_and(|own| own.is_made_of(&model.files))
+        })
     }
 
     /// The last versions of each mart.

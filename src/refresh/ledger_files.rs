@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use super::entry::GONE_FOR;
 use super::files::{RETRY_INTERVAL, soonest};
-use crate::ledger::{self, FIRST_EDITION, Ledger, RECORDS, Record};
-use crate::record_files::{LoadError, is_record, load};
+use crate::ledger::{self, FIRST_EDITION, Ledger, Model, RECORDS, Record};
+use crate::record_files::{self, LoadError, load};
 use crate::scan::{Fault, Identity, OpenDir};
 
 /// From here on each new record costs noticeably more than the one before.
@@ -32,7 +32,8 @@ pub(super) struct LedgerFiles {
 #[derive(Debug)]
 struct Known {
     identity: Identity,
-    settled: bool,
+    /// When to read it again although it seems to be what it was.
+    read_again: Option<Duration>,
     /// The last content that was good.
     record: Option<Record>,
     fault: Option<Fault>,
@@ -41,7 +42,7 @@ struct Known {
 
 impl Known {
     fn is_quiet(&self) -> bool {
-        self.settled && self.fault.is_none() && self.gone.is_none()
+        self.read_again.is_none() && self.fault.is_none() && self.gone.is_none()
     }
 }
 
@@ -56,11 +57,9 @@ impl LedgerFiles {
     ) -> (bool, Option<Duration>) {
         let mut look_again = None;
         let mut seen: Vec<(String, Identity)> = Vec::new();
-        seen.extend(dir.identity(FIRST_EDITION).map(|found| (FIRST_EDITION.to_owned(), found)));
-        let listed = self.list(dir, tick, &mut seen);
-        // Otherwise the records are those that are known.
-        let is_new_list = matches!(listed, Ok(true));
-        if let Err(error) = listed {
+        seen.extend(dir.entry(FIRST_EDITION).map(|found| (FIRST_EDITION.to_owned(), found)));
+        let listed = self.list(dir, tick);
+        if let Err(error) = &listed {
             self.unreadable.get_or_insert_with(|| {
                 let reason = format!("cannot be read, so its last records stay in force: {error}");
                 warn!(file = RECORDS, reason);
@@ -70,6 +69,9 @@ impl LedgerFiles {
         } else {
             self.unreadable = None;
         }
+        let listed = listed.ok().flatten();
+        let is_listed = listed.is_some();
+        seen.extend(listed.into_iter().flatten());
         let mut changed = false;
         for (path, identity) in &seen {
             changed |= self.read(dir, path, *identity, tick);
@@ -77,7 +79,7 @@ impl LedgerFiles {
         let many = self.files.len();
         self.files.retain(|path, known| {
             let is_kept =
-                seen.iter().any(|(seen, _)| seen == path) || path != FIRST_EDITION && !is_new_list;
+                seen.iter().any(|(seen, _)| seen == path) || path != FIRST_EDITION && !is_listed;
             let gone = (!is_kept).then(|| known.gone.unwrap_or(now));
             known.gone = gone;
             gone.is_none_or(|gone| now.duration_since(gone) < GONE_FOR)
@@ -88,55 +90,54 @@ impl LedgerFiles {
         }
         for known in self.files.values() {
             let gone = known.gone.map(|gone| (gone + GONE_FOR).saturating_duration_since(now));
-            soonest(&mut look_again, gone.or((!known.settled).then_some(tick)));
+            soonest(&mut look_again, gone.or(known.read_again));
         }
         (changed && self.fold(), look_again)
     }
 
-    /// Lists the records, unless nothing in their directory can have changed. Returns whether it did.
+    /// The records that are there; `None` when nothing in their directory can have changed.
     fn list(
         &mut self,
         dir: &OpenDir,
         tick: Duration,
-        seen: &mut Vec<(String, Identity)>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Vec<(String, Identity)>>> {
         let records = match dir.open_dir(RECORDS) {
             Ok(records) => records,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.listed = None;
-                return Ok(true);
+                return Ok(Some(Vec::new()));
             }
             Err(error) => return Err(error),
         };
         let identity = Identity::of_open(records.as_fd())?;
         let of_records = || self.files.iter().filter(|(path, _)| *path != FIRST_EDITION);
         if self.listed == Some(identity) && of_records().all(|(_, known)| known.is_quiet()) {
-            return Ok(false);
+            return Ok(None);
         }
         self.listed = None;
-        for name in records.names()? {
-            let Some(name) = name.to_str().filter(|name| is_record(name)) else { continue };
-            let found = records.identity(name);
-            seen.extend(found.map(|found| (format!("{RECORDS}/{name}"), found)));
-        }
+        let listed = record_files::list(&records)?;
         if !identity.is_young(Timestamp::now(), tick) {
             self.listed = Some(identity);
         }
-        Ok(true)
+        Ok(Some(listed))
     }
 
     /// Reads a file unless it is known. Returns whether that is news.
     fn read(&mut self, dir: &OpenDir, path: &str, identity: Identity, tick: Duration) -> bool {
         let known = self.files.get(path);
-        if known.is_some_and(|known| known.identity == identity && known.settled) {
+        let is_known = |known: &Known| known.identity == identity && known.read_again.is_none();
+        if known.is_some_and(is_known) {
             return false;
         }
         let last = known.and_then(|known| known.record.as_ref());
         let outcome = load(dir, path, last);
-        let mut settled = !identity.is_young(Timestamp::now(), tick);
+        let mut read_again = identity.is_young(Timestamp::now(), tick).then_some(tick);
+        if matches!(outcome, Err(LoadError::Gone)) {
+            return false; // the next look does not see it
+        }
         let known = self.files.entry(path.to_owned()).or_insert_with(|| Known {
             identity,
-            settled,
+            read_again,
             record: None,
             fault: None,
             gone: None,
@@ -150,7 +151,9 @@ impl LedgerFiles {
             }
             Err(error) => {
                 // What could not be read may be read later although the file stays as it is.
-                settled &= !matches!(error, LoadError::Read(_));
+                if matches!(error, LoadError::Read(_)) {
+                    read_again.get_or_insert(RETRY_INTERVAL);
+                }
                 let reason = error.to_string();
                 if known.fault.as_ref().is_none_or(|fault| fault.reason != reason) {
                     warn!(file = path, reason, "what the ledger said before stays in force");
@@ -159,7 +162,7 @@ impl LedgerFiles {
                 }
             }
         }
-        (known.identity, known.settled) = (identity, settled);
+        (known.identity, known.read_again) = (identity, read_again);
         changed
     }
 
@@ -181,6 +184,13 @@ impl LedgerFiles {
     /// What the records come to.
     pub(super) fn in_force(&self) -> Option<&Arc<Ledger>> {
         self.in_force.as_ref()
+    }
+
+    /// The builds whose records name a mart as `is_theirs` knows it.
+    pub(super) fn builds_of(&self, is_theirs: impl Fn(&Model) -> bool) -> Vec<String> {
+        let records = self.files.values().filter_map(|known| known.record.as_ref());
+        let theirs = records.filter(|record| record.marts.iter().any(&is_theirs));
+        theirs.map(|record| record.build.id.clone()).collect()
     }
 
     /// What keeps files of the ledger from being in force.

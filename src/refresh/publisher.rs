@@ -23,6 +23,7 @@ use crate::marts::build::{BuiltLegacyTable, BuiltTable, Pool};
 use crate::metrics::Metrics;
 use crate::publish::{Chosen, Target, Version};
 use crate::scan::Remark;
+use crate::sql_gate::is_system_schema;
 use crate::state::StateDir;
 
 /// Hands targets to the thread. The thread ends when this is dropped.
@@ -245,7 +246,7 @@ fn engine_table(name: &str, model: Option<&Model>, table: Arc<BuiltTable>) -> Ta
     });
     Table {
         name: name.to_owned(),
-        schema: model.and_then(|model| model.schema.clone()),
+        schema: model.and_then(|model| model.schema.clone()).filter(|own| !is_system_schema(own)),
         columns: report.columns.clone(),
         is_empty: false,
         description: model.and_then(|model| model.description.clone()).unwrap_or_default(),

@@ -68,6 +68,8 @@ pub(super) struct Writer {
     retention: Retention,
     held: Option<Held>,
     directory: Option<String>,
+    /// Why the last snapshot could not be opened.
+    unopened: Option<String>,
     kept: Kept,
     /// Whether the log says that no records decide.
     told_of_files: bool,
@@ -110,6 +112,7 @@ impl Writer {
             current: None,
             held: None,
             directory: None,
+            unopened: None,
             kept: Kept::default(),
             told_of_files: false,
         }
@@ -284,6 +287,7 @@ impl Writer {
 
     fn follow(&mut self, decision: Decision, now: Instant) {
         self.note_held(decision.held);
+        self.unopened.take_if(|_| decision.target.is_none());
         if let Some(target) = decision.target {
             let served = self.current.as_ref().map(|snapshot| &snapshot.target);
             if served.is_some_and(|served| served.same_as(&target)) {
@@ -371,7 +375,9 @@ impl Writer {
     }
 
     fn note_held(&mut self, hold: Option<Hold>) {
-        let before = self.held.take();
+        let (before, served) = (self.held.take(), self.current.as_ref().map(|s| &s.target));
+        let overtaken = |hold: &Hold| self.files.overtaken(hold, served);
+        let hold = hold.map(|hold| Hold { overtaken: overtaken(&hold), ..hold });
         self.held = hold.map(|hold| Held::after(before, hold));
     }
 
@@ -421,6 +427,7 @@ impl Writer {
             Err(reason) => {
                 // Nothing is lost: the last snapshot stays, and this is tried again.
                 error!(reason, "a snapshot could not be opened");
+                self.unopened = Some(reason);
                 self.metrics.publish_failed();
                 self.retry = Some(Instant::now() + RETRY_INTERVAL);
             }
@@ -437,7 +444,7 @@ impl Writer {
             generation = snapshot.generation,
             snapshot = snapshot.id,
             source = snapshot.source.name(),
-            build = snapshot.ledger.as_ref().map(|ledger| ledger.invocation_id.as_str()),
+            build = snapshot.vouching().map(|ledger| ledger.invocation_id.as_str()),
             verified = snapshot.verified,
             marts = snapshot.marts.len(),
             changed = changes.marts.join(","),
@@ -452,6 +459,7 @@ impl Writer {
                  docs/ledger.md tells how to publish whole builds"
             );
         }
+        self.unopened = None;
         self.files.forget_older_than(&snapshot.target);
         let served = self.current.as_ref().and_then(|current| current.ledger.as_ref());
         if served != snapshot.ledger.as_ref() {
@@ -476,6 +484,7 @@ impl Writer {
             ignored: self.files.ignored().iter().chain(left_out).cloned().collect(),
             building: (self.building.len(), self.files.good_count()),
             directory: self.directory.clone(),
+            unopened: self.unopened.clone(),
             legacy: self.legacy.as_ref().and_then(|legacy| legacy.trouble().cloned()),
             mirror: self.files.mirror().cloned(),
             watch: self.watch.mode(),

@@ -64,6 +64,7 @@ mod walk;
 pub use introspection::{SCHEMA as INTROSPECTION_SCHEMA, TABLES as INTROSPECTION_TABLES};
 pub use lexer::{replace_parameters, split, words};
 pub use postgres::PG_CATALOG;
+pub(crate) use tables::is_system_schema;
 pub use tables::looks_like_a_file;
 
 /// How DuckDB's errors begin when there is no memory left.

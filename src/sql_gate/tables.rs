@@ -237,11 +237,17 @@ const SYSTEM_VIEWS: &str = "
 ";
 
 /// Whether a name can only be DuckDB's own catalog, or could be taken for it.
+/// Whether a schema is DuckDB's own, in whatever case: no mart can be named by it.
+pub(crate) fn is_system_schema(name: &str) -> bool {
+    const OWN: [&str; 4] = ["information_schema", "pg_catalog", "system", "temp"];
+    OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
 fn is_system(table: &TableName) -> bool {
-    let schema = table.schema.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let schema = table.schema.as_deref().unwrap_or_default();
     let name = table.name.to_ascii_lowercase();
-    match schema.as_str() {
-        "information_schema" | "pg_catalog" | "system" | "temp" => true,
+    match schema.to_ascii_lowercase().as_str() {
+        _ if is_system_schema(schema) => true,
         "" | "main" | "memory" => SYSTEM_VIEWS.split_whitespace().any(|view| view == name),
         _ => false,
     }

@@ -193,7 +193,7 @@ fn query_prints_tables_for_people_and_data_for_programs() {
     let by_name = "SELECT name FROM mart.a WHERE n = $n AND name IN (SELECT unnest($names))";
     let named = ask(&[by_name, "-p", "n=2", "-p", "names=[\"name 2\"]"]);
     assert_eq!((named.code, named.out.as_str()), (0, "name\nname 2\n"), "{named:?}");
-    assert_eq!(ask(&["SELECT ? + ? AS n", "-p", "40", "-p", "2"]).out, "n\n42\n");
+    assert_eq!(ask(&["SELECT ? + ? AS n", "-p", "47", "-p", "-5"]).out, "n\n42\n");
     // A stream of many parts comes whole, with its end.
     let many = "SELECT a.n, i FROM mart.a a, range(100000) t(i)";
     let streamed = ask(&[many, "--limit", "200000"]);

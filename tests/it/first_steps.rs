@@ -37,6 +37,22 @@ fn refused(path: &Path, settings: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn schemas_that_no_mart_can_have_are_a_wrong_setting() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    put(dir.path().join("a.parquet"), &parquet(1));
+    for schemas in ["pg_catalog", "mart,TEMP", "information_schema", "system", "main.x", "\"mart\""]
+    {
+        // A martd that does not mind goes on to what is wrong besides.
+        let settings = [("MARTD_SCHEMAS", schemas), ("MARTD_TOKEN_FILE", "/nowhere/tokens")];
+        let said = refused(dir.path(), &settings);
+        assert!(said.contains("MARTD_SCHEMAS") && said.contains("cannot be a schema"), "{said}");
+    }
+    let martd = serve(dir.path(), &[("MARTD_SCHEMAS", " own , main"), ("MARTD_REQUIRE", " a ")]);
+    martd.wait_ready();
+    assert_eq!(martd.query("SELECT a.x + b.x FROM own.a, main.a b").value(), 2);
+}
+
+#[test]
 fn serve_takes_a_directory_of_parquet_files() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     put(dir.path().join("a.parquet"), &parquet(1));

@@ -14,6 +14,7 @@ mod namespace;
 mod writers;
 mod proc;
 
+mod at_once;
 mod building;
 mod cache;
 mod cancel;

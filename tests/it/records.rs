@@ -207,6 +207,17 @@ fn two_projects_share_a_directory_but_no_mart() {
 }
 
 #[test]
+fn a_schema_of_duckdbs_own_does_not_keep_a_build_from_being_served() {
+    let (mut stage, martd) = Stage::with_a_build();
+    stage.write(&["a", "b"], "two");
+    let mut marts = stage.records.of_files(&stage.root, &["a", "b"]);
+    (marts[0]["schema"], marts[1]["schema"]) = (json!("temp"), json!("Information_Schema"));
+    stage.record("two", &[], json!({"marts": marts}));
+    wait_build(&martd, "two");
+    assert_eq!(served(&martd), both("two"));
+}
+
+#[test]
 fn equal_bytes_of_a_new_build_are_told_at_once() {
     let (mut stage, martd) = Stage::with_a_build();
     let before = martd.snapshot();
@@ -262,6 +273,20 @@ fn a_record_that_goes_is_missed_however_late_martd_looks() {
     });
     martd.signal(rustix::process::Signal::CONT);
     martd.wait_snapshot("no fault", |s| s["rejected"] == json!([]));
+}
+
+#[test]
+fn a_record_that_is_removed_is_not_in_force_any_more() {
+    let (mut stage, martd) = Stage::with_a_build();
+    put(stage.root.mart("_builds/half.json"), b"{");
+    stage.record("bad", &[], json!({"results": [{"id": "check", "status": "error"}]}));
+    wait_held(&martd, "check has failed");
+    for name in ["half", "bad"] {
+        fs::remove_file(stage.root.mart(&format!("_builds/{name}.json"))).expect("remove");
+    }
+    let snapshot = martd.wait_snapshot("its end", |s| s["held"].is_null());
+    assert_eq!(snapshot["rejected"], json!([]), "what is gone for two seconds does not come back");
+    assert_eq!(snapshot["build"]["invocation_id"], "one");
 }
 
 #[test]

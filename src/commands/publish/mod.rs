@@ -6,6 +6,7 @@ mod report;
 mod upload;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,22 +15,18 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::records::Records;
-use super::{
-    EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, unreadable, wait,
-};
+use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
 use crate::digest::Digest;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, REFUSED, Record, Status};
 use crate::mart_dir::MartDir;
 use crate::mirror::StoreArgs;
-use crate::scan::OpenDir;
+use crate::scan::{OpenDir, Scan, differs_in_case};
 use crate::settings::Time;
 use dbt::Artifacts;
 pub(super) use dbt::Project;
 use report::PublishReport;
 use upload::Destination;
 
-/// What to do when there is no mart directory.
-pub(super) const NAME_IT: &str = "name PARQUET_DIR with --dir";
 /// Builds whose records are never compacted.
 const KEEP_RECORDS: usize = 10;
 
@@ -137,10 +134,9 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     };
     let dir = MartDir::either(&args.parquet_dir);
     let mart_dir = dir.path().to_owned();
-    let read = dir.open().and_then(|open| Ok((Records::read(&mart_dir, &open)?, open)));
-    let (mut records, open) = match read {
+    let (mut records, open) = match Records::open(&dir) {
         Ok(read) => read,
-        Err(error) => return complain(&unreadable(&dir, &error, NAME_IT), EXIT_NO),
+        Err(problem) => return complain(&problem, EXIT_NO),
     };
     let mut report = PublishReport::default();
     if !only_compacts(&args) && !args.recorded {
@@ -158,7 +154,7 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
                 "_build.json is a ledger of the first edition; remove it before you compact";
             return complain(problem, EXIT_USAGE);
         }
-        match records.compact(KEEP_RECORDS, &new_id("compact")) {
+        match records.compact(&open, KEEP_RECORDS, &new_id("compact")) {
             Ok(fewer) => report.compacted = Some(fewer),
             Err(error) => return complain(&format!("compacting failed: {error}"), EXIT_NO),
         }
@@ -252,10 +248,9 @@ fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Resu
     if names.is_empty() && !has_no_nodes(args) {
         return Ok(plan); // it vouches for no file
     }
-    let scan = open.scan(|_| false, |_, _| {});
-    let scan = scan.map_err(|error| format!("the mart directory cannot be read: {error}"))?;
+    let scan = scan(open, ledger)?;
     let mut there: Vec<String> = scan.candidates.into_iter().map(|found| found.name).collect();
-    there.extend(scan.unseen.into_keys()); // which is said below
+    there.extend(scan.unseen.into_keys().chain(scan.same_names.into_keys())); // which is said below
     there.retain(|name| !is_of_others(name));
     // A file may have gone; a name that nobody knows is a slip of the hand, and would hold everything.
     let is_known = |name: &String| there.contains(name) || models.clone().any(|m| m.name == *name);
@@ -275,6 +270,13 @@ fn as_it_is(args: &PublishArgs, open: &OpenDir, ledger: Option<&Ledger>) -> Resu
     Ok(plan)
 }
 
+/// What is there, as a martd sees it that starts now.
+fn scan(open: &OpenDir, ledger: Option<&Ledger>) -> Result<Scan, String> {
+    let is_known = |name: &str| ledger.is_some_and(|ledger| ledger.names(name));
+    let scan = open.scan(is_known, |_, _| {});
+    scan.map_err(|error| format!("the mart directory cannot be read: {error}"))
+}
+
 /// Looks at the files, and writes the record.
 fn publish(
     mut plan: Plan,
@@ -286,6 +288,15 @@ fn publish(
     let before = records.of_build(&id).cloned();
     if before.is_none() && records.path(&id).exists() {
         return Err(format!("build {id} has a record already, which is not good; remove it"));
+    }
+    if before.is_none() {
+        plan.build.finished_at = records.end_after_all(plan.build.finished_at)?;
+    }
+    let same_names = scan(dir, records.fold().as_ref())?.same_names;
+    let claimed = plan.claims.iter().map(|claim| &claim.model.name);
+    if let Some((name, other)) = claimed.filter_map(|name| same_names.get_key_value(name)).next() {
+        let problem = differs_in_case(other);
+        return Err(format!("nothing is recorded: {name}: {problem}, and publish again"));
     }
     let outcomes = hashing::look(&plan.claims, &id, dir)?;
     let mut marts = Vec::new();
@@ -316,21 +327,29 @@ fn publish(
     record.check().map_err(|problem| format!("nothing is recorded: {problem}"))?;
     report.unserved = plan.unserved;
     report.ran = record.results.len();
-    if let Some(before) = before {
-        if !says_the_same(&before, &record) {
-            return Err(format!(
-                "build {id} is recorded already, with other files or results, and records are never changed; \
-                 build again"
-            ));
+    report.build = Some(id.clone());
+    if before.is_none() {
+        match records.write(&record) {
+            Ok(path) => {
+                report.record = Some(path);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {} // another command was faster
+            Err(error) => return Err(format!("the record cannot be written: {error}")),
         }
-        (report.build, report.record) = (Some(id.clone()), Some(records.path(&id)));
-        report.already = true;
-        return Ok(());
     }
-    report.build = Some(id);
-    let path =
-        records.write(record).map_err(|error| format!("the record cannot be written: {error}"))?;
-    report.record = Some(path);
+    let before = match before {
+        Some(before) => before,
+        None => records.load(dir, &id).cloned().map_err(|error| format!("build {id}: {error}"))?,
+    };
+    if !says_the_same(&before, &record) {
+        return Err(format!(
+            "build {id} is recorded already, with other files or results, and records are never changed; \
+             build again"
+        ));
+    }
+    report.record = Some(records.path(&id));
+    report.already = true;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::attention::notices;
 use super::{charts, moment, number};
-use crate::catalog::{Publishing, Source, State};
+use crate::catalog::{Publishing, Snapshot, Source, State};
 use crate::engine::EngineStatus;
 use crate::events::Event;
 use crate::http::access::Sizes;
@@ -106,7 +106,7 @@ impl<'s> View<'s> {
                     } @else {
                         (fact("Snapshot", html! { "none yet" }))
                     }
-                    @if let Some(ledger) = snapshot.and_then(|snapshot| snapshot.ledger.as_ref()) {
+                    @if let Some(ledger) = snapshot.and_then(Snapshot::vouching) {
                         (fact("Build", html! {
                             code title=(ledger.invocation_id) { (short(&ledger.invocation_id)) } " "
                             (if ledger.status == ledger::Status::Success { "succeeded" } else { "ended with errors" })
