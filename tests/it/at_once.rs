@@ -105,8 +105,11 @@ fn what_is_no_record_is_named_and_blocks_nobody() {
     std::os::unix::fs::symlink("nowhere", builds.join("link.json")).expect("symlink");
     assert!(Command::new("mkfifo").arg(builds.join("fifo.json")).status().expect("runs").success());
     fs::write(builds.join("half.json"), "{").expect("write");
-    let all =
-        ["d.json is no regular file", "fifo.json is no regular file", "half.json does not parse"];
+    let all = [
+        "d.json cannot be read: is no regular file",
+        "fifo.json cannot be read: is no regular file",
+        "half.json does not parse",
+    ];
     let all: Vec<_> = all.into_iter().chain(["link.json cannot be read: No such file"]).collect();
 
     stage.write(&["a"], "two");

@@ -65,11 +65,6 @@ def port(container, name):
     return found[0]
 
 
-def is_documented(container):
-    """The mirror is, once it is in this tree."""
-    return command(container) != "mirror" or (ROOT / "src/mirror").is_dir()
-
-
 def probes(container):
     return [probe for name, probe in container.items() if name.endswith("Probe")]
 
@@ -129,16 +124,15 @@ class Settings(unittest.TestCase):
         for form, _, container in containers():
             known = SETTINGS if image(container) == "martd" else CLIENT
             names = set(re.findall(r"`(\w+)`", known))
-            if command(container) == "mirror" and is_documented(container):
+            if command(container) == "mirror":
                 # What is named by place has no flag, and is no setting of the document's.
                 names |= set(re.findall(r'arg\(env = "(\w+)"', (ROOT / "src/commands/mirror.rs").read_text()))
-            if is_documented(container):
-                self.assertLessEqual(set(environment(container)), names, f"{form}: {container['name']}")
+            self.assertLessEqual(set(environment(container)), names, f"{form}: {container['name']}")
 
     def test_every_command_is_one_of_martds(self):
         commands = set(re.findall(r"^\| `martd (\w+)", OPERATIONS, re.M))
         for form, _, container in containers():
-            if image(container) == "martd" and is_documented(container):
+            if image(container) == "martd":
                 self.assertIn(command(container), commands, form)
 
     def test_images_and_users_are_those_of_the_repository(self):

@@ -285,9 +285,10 @@ fn publish(
     report: &mut PublishReport,
 ) -> Result<(), String> {
     let id = plan.build.id.clone();
-    let before = records.of_build(&id).cloned();
+    let mut before = records.of_build(&id).cloned();
     if before.is_none() && records.path(&id).exists() {
-        return Err(format!("build {id} has a record already, which is not good; remove it"));
+        let problem = |error| format!("build {id} has a record already, which {error}; remove it");
+        before = Some(records.load(dir, &id).cloned().map_err(problem)?);
     }
     if before.is_none() {
         plan.build.finished_at = records.end_after_all(plan.build.finished_at)?;
