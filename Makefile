@@ -314,7 +314,7 @@ test-containers: test-martd $(LICENSES) ## Build the images and run docker-compo
 .PHONY: soak
 soak: $(DUCKDB) need-cargo need-cc ## Writers and readers of every kind for SOAK=2m; prints figures
 	SOAK=$(SOAK) TEST_SEED=$(or $(SEED),$$RANDOM) $(RELEASE) test --release --locked $(CARGO_FEATURES) --test it -- --exact --nocapture \
-		history::every_answer_comes_from_one_state_that_writers_finished
+		history::every_answer_is_one_state_that_writers_finished
 
 # What martd is compared with lives in an environment of its own. Data that is there is used again.
 BENCH := $(TARGET_DIR)/bench

@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_is_too_slow_learns_how_much_it_missed() {
+    fn a_slow_reader_learns_how_many_events_it_missed() {
         let events = Events::default();
         assert_eq!((events.after(0, 9).missed, events.after(0, 9).events.len()), (0, 0));
         for number in 0..1_000 {

@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_attached_by_its_stem_unless_that_means_something_else() {
+    fn a_file_is_attached_by_its_stem_if_that_is_free() {
         let schemas = ["mart".to_owned(), "main_mart".to_owned()];
         let name = |path: &str| catalog_name(Path::new(path), &schemas);
         assert_eq!(name("/data/analytics.duckdb"), "analytics");

@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_of_all_groups_counts_wherever_it_stands() {
+    fn the_lowest_limit_of_all_groups_counts() {
         for (what, groups, mounts, files, memory, processors) in cases() {
             let root = tempfile::tempdir().expect("a temporary directory");
             let write = |path: &str, text: &str| {

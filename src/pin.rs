@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_copy_keeps_its_bytes_when_the_file_is_rewritten_in_place() {
+    fn a_sealed_copy_outlives_a_rewrite_in_place() {
         let original = file(b"old");
         let pin = Pin::new(open(&original), &Budget::new(10)).expect("pin");
         std::fs::write(original.path(), b"new").expect("rewrite");
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_budget_the_file_is_held_and_a_rewrite_is_noticed() {
+    fn a_file_over_the_budget_is_held_and_watched() {
         let budget = Budget::new(4);
         let first = Pin::new(open(&file(b"abc")), &budget).expect("pin");
         let original = file(b"def");
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn another_look_at_a_file_tells_whether_it_has_the_bytes_that_were_pinned() {
+    fn a_second_look_tells_if_the_pinned_bytes_changed() {
         let (original, budget) = (file(b"def"), Budget::new(3));
         let pin = Pin::new(open(&original), &budget).expect("pin");
         assert!(pin.is_of(open(&original)).expect("readable"));
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_stamped_while_it_is_read_is_being_written() {
+    fn a_file_stamped_while_read_is_being_written() {
         let original = file(b"def");
         let before = Identity::of_open(original.as_file()).expect("stat");
         let stamp = |_: &[u8], _| {

@@ -179,7 +179,7 @@ class Location(InProject):
         self.assertIn("run make manifest", loaded["error"])
         self.assertFalse((self.space.project / "target").exists())
 
-    def test_one_run_at_a_time_and_none_where_it_was_asked_for(self):
+    def test_one_run_at_a_time_and_none_where_asked_for(self):
         self.space.dbt("parse")
         queue = self.python(QUEUE, str(self.space.project / "orchestration/workspace.yaml"))
         waiting, taken = "QUEUED", "STARTING"
@@ -187,7 +187,7 @@ class Location(InProject):
         self.assertFalse(queue["telemetry"])
 
 
-    def test_a_run_that_was_interrupted_does_not_block_the_next(self):
+    def test_an_interrupted_run_does_not_block_the_next(self):
         self.space.dbt("parse")
         home = self.space.root / "interrupted"
         home.mkdir()

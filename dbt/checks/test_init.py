@@ -12,7 +12,7 @@ from shop import HERE, PACKAGE, Shop, documented_lines
 
 
 class Init(unittest.TestCase):
-    def test_a_stock_project_is_served_with_the_lines_that_are_documented(self):
+    def test_a_stock_project_needs_the_documented_lines(self):
         shop = Shop(Path(tempfile.mkdtemp(prefix="martd-shop-")))
         self.addCleanup(shutil.rmtree, shop.root)
         shutil.copytree(HERE / "shop", shop.project)

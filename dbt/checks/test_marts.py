@@ -97,7 +97,7 @@ class Marts(unittest.TestCase):
             """).fetchall()
             self.assertEqual(difference, [], name)
 
-    def test_one_mart_alone_in_an_empty_place_and_another_seed(self):
+    def test_one_mart_builds_alone_and_from_another_seed(self):
         alone = self.first.copy()
         shutil.rmtree(alone.marts.parent)
         alone.dbt("run", "--select", "fct_monthly_trends", seed=2)

@@ -20,7 +20,7 @@ class PhaseOne(unittest.TestCase):
         cls.space.env = {"DUCKDB_PATH": OLD_FILE}
         cls.space.dbt("build", marts_as="table")
 
-    def test_the_old_file_and_the_parquet_files_are_the_same(self):
+    def test_the_old_file_equals_the_parquet_files(self):
         external = self.space.copy()
         external.env = {}
         external.dbt("build")
@@ -72,7 +72,7 @@ class PhaseOne(unittest.TestCase):
 
 
 class FromPostgresToMartd(unittest.TestCase):
-    def test_rows_that_change_are_served_after_the_next_build(self):
+    def test_changed_rows_are_served_after_the_next_build(self):
         space = Workspace.new(type(self), transactions=300)
         directory = tempfile.mkdtemp(prefix="martd-pg-")
         self.addCleanup(shutil.rmtree, directory)

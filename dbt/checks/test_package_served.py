@@ -66,7 +66,7 @@ class Served(unittest.TestCase):
         self.shop.dbt("run", variables={"martd_untested": "publish"})
         self.assert_served()
 
-    def test_a_run_without_data_and_a_failed_model_are_held(self):
+    def test_a_run_without_data_or_that_failed_is_held(self):
         before = self.amounts()
         self.shop.dbt("build", "--empty")
         self.held()

@@ -46,7 +46,7 @@ class Postgres(unittest.TestCase):
                 self.assertTrue(rows)
                 self.assertEqual(rows, theirs.fetchall())
 
-    def test_a_writer_in_the_middle_never_gives_a_torn_copy(self):
+    def test_a_writer_at_work_never_gives_a_torn_copy(self):
         """The copy stands still at `tags`, after `accounts` and before `goals`, while a transaction changes both."""
         psql = self.server.psql
         psql("""
@@ -102,7 +102,7 @@ class Postgres(unittest.TestCase):
         self.assertNotIn("SET TRANSACTION SNAPSHOT", said)
         self.assertNotIn("WHERE ctid", said)
 
-    def test_rollback_reason_partial_builds_on_an_ephemeral_database(self):
+    def test_rollback_reason_partial_builds(self):
         """One of four reasons why the first attempt was rolled back: a mart could not be built without the database before."""
         space = self.space.copy()
         for path in ("", "../build.duckdb"):

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_json_where_they_parse_and_text_where_not() {
+    fn parameters_are_json_if_they_parse_or_else_text() {
         let of = |given: &[&str]| {
             params(&given.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
         };

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn each_byte_is_escaped_if_it_has_to_be_wherever_it_stands() {
+    fn each_byte_that_needs_escaping_is_escaped() {
         for length in 1..20 {
             for place in 0..length {
                 for byte in 0..=u8::MAX {

@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_before_the_epoch_count_forwards_in_their_day() {
+    fn timestamps_before_1970_count_forwards_in_their_day() {
         let micros = text(|out| timestamp::<MICROS>(out, -1).expect("finite"));
         assert_eq!(micros, "1969-12-31T23:59:59.999999");
         let millis = text(|out| timestamp::<MILLIS>(out, 1_500).expect("finite"));

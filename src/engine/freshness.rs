@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_time_has_a_newest_value_whatever_the_session_time_zone() {
+    fn every_kind_of_time_has_a_newest_value() {
         for (select, expected) in [
             ("unnest(['2026-01-01'::DATE, '2026-02-01', NULL]) AS at", "2026-02-01T00:00:00Z"),
             ("'2026-02-01 10:00:00.5'::TIMESTAMP AS at", "2026-02-01T10:00:00.5Z"),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_value_there_is_none_and_without_a_column_the_reason() {
+    fn a_column_without_values_or_missing_has_no_newest() {
         for nothing in
             ["NULL::DATE AS at", "1 AS x, NULL::DATE AS at", "'infinity'::TIMESTAMP AS at"]
         {

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_quarantined_for_its_principal_and_not_for_others() {
+    fn a_statement_is_quarantined_for_its_principal_alone() {
         let (quarantine, now) = (Quarantine::default(), Instant::now());
         quarantine.note(culprit("ann", "a"), 1, true, now);
         let check = |principal, statement, at| quarantine.check(&culprit(principal, statement), at);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_that_cost_three_engines_within_a_minute_waits_for_a_minute() {
+    fn a_principal_that_cost_three_engines_must_wait() {
         let (quarantine, now) = (Quarantine::default(), Instant::now());
         let check = |at| quarantine.check(&culprit("ann", "other"), at);
         let seconds = Duration::from_secs;

@@ -166,7 +166,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_predicate_is_applied_before_any_expression_of_the_client() {
+    fn the_scope_filters_before_the_clients_expressions() {
         for (ty, value) in VALUES {
             let connection = connect(ty, value);
             let plan =
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_has_its_rows_and_no_value_or_a_wrong_one_has_none() {
+    fn a_scope_has_its_rows_and_a_wrong_value_none() {
         for (ty, value) in VALUES {
             let connection = connect(ty, value);
             let count = |connection: &Connection| {

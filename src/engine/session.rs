@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_answer_is_the_same_in_parts_as_a_small_one_is_whole() {
+    fn an_answer_is_the_same_in_parts_and_whole() {
         let snapshot =
             open(&[("a", "SELECT range AS x, repeat('x', 1000) AS y FROM range(20000)")]);
         for sql in ["SELECT x FROM mart.a ORDER BY x", "SELECT x, y FROM mart.a ORDER BY x"] {
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_that_bring_duckdb_down_are_culprits_and_others_beside_them_victims() {
+    fn only_the_statement_that_ends_duckdb_is_blamed() {
         let snapshot = open(&[("t", "SELECT range AS id FROM range(100)")]);
         let run = |sql: &str, keep: bool| {
             let mut statement = validate(sql);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kept_statements_hold_is_given_up_for_one_that_needs_it() {
+    fn kept_statements_give_their_memory_to_others() {
         let snapshot = open(&[("t", "SELECT range AS id FROM range(100000)")]);
         let run = |sql: &str| {
             let mut parts = Parts(Vec::new());

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_beside_each_other_have_their_own_marts_under_every_schema() {
+    fn each_snapshot_has_its_own_marts_under_every_schema() {
         let database = database();
         let one = open_in(&database, &[("a", "SELECT 1::BIGINT AS x")], None);
         let two = open_in(&database, &[("a", "SELECT 2::BIGINT AS x")], None);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_sees_the_rows_of_its_scope_and_an_unscoped_mart_as_a_whole() {
+    fn a_connection_sees_the_rows_of_its_scope_alone() {
         let scoping = Scoping { column: "u".to_owned(), unscoped: vec!["all".to_owned()] };
         let marts = [
             ("own", "SELECT range::BIGINT AS x, range % 3 AS U FROM range(9)"),
@@ -401,7 +401,7 @@ mod tests {
 
     /// The database with no validator before it, as if a statement had got around that.
     #[test]
-    fn the_locked_database_alone_reads_its_tables_and_nothing_else() {
+    fn a_locked_database_reads_nothing_but_its_tables() {
         let snapshot = open(&[("a", "SELECT 42::BIGINT AS x")]);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let written = dir.path().join("written").display().to_string();
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_detached_and_statements_that_run_keep_it() {
+    fn a_dropped_table_stays_for_running_statements() {
         let database = database();
         let count = |database: &Arc<LockedDatabase>| {
             let connection = database.connect().unwrap();

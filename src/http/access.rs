@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_a_scope_is_still_asked_for_and_all_rows_are_refused() {
+    fn a_scope_is_required_without_tokens_too() {
         let anyone = |pairs: &[(&'static str, &str)]| {
             let headers = headers(pairs);
             Caller::identify(None, &headers, None).expect("anyone").scope(Some("u"), &headers).ok()
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_wrong_says_where_without_showing_what() {
+    fn an_error_in_a_tokens_file_shows_no_token() {
         let problem = tokens("good\nsecret oops\n").expect_err("wrong");
         assert!(problem.contains("line 2: a scope is") && !problem.contains("oops"), "{problem}");
         assert!(tokens("# nothing\n\n").expect_err("empty").contains("has no token"));

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mart_is_judged_by_the_strictest_rule_that_it_breaks() {
+    fn a_mart_has_the_status_of_its_worst_broken_rule() {
         let rule = Criteria { warn_after: hours(1), error_after: hours(2) };
         assert_eq!(rule.judge(Some(3_600.0)), FreshnessStatus::Pass);
         assert_eq!(rule.judge(Some(3_601.0)), FreshnessStatus::Warn);

@@ -132,7 +132,7 @@ mod tests {
     use crate::catalog::Catalog;
 
     #[test]
-    fn a_snapshot_that_cannot_be_opened_is_not_a_file_that_has_not_landed() {
+    fn an_unreadable_snapshot_is_not_called_missing_files() {
         let state = State { directory: None, ..State::clone(&Catalog::default().load()) };
         assert_eq!(why_nothing(&state), "no Parquet file has landed yet");
         let state = State { unopened: Some("out of memory".to_owned()), ..state };

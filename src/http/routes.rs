@@ -381,7 +381,7 @@ mod tests {
     use serde_json::Value as Json;
 
     #[test]
-    fn the_description_has_every_route_with_its_methods_and_no_other() {
+    fn openapi_has_every_route_and_no_other() {
         let description: Json = serde_json::from_str(OPENAPI).expect("JSON");
         let mut described = Vec::new();
         for (path, operations) in description["paths"].as_object().expect("paths") {

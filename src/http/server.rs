@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_connection_that_stays_those_that_are_gone_do_not_pile_up() {
+    fn closed_connections_do_not_pile_up() {
         let (stays, silent) = (newcomer(true), newcomer(false));
         let mut newcomers = VecDeque::from([Arc::downgrade(&stays)]);
         newcomers.extend((0..1_000).map(|_| Arc::downgrade(&newcomer(true))));

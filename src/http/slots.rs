@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_no_slot_gets_one_while_another_has_them_all() {
+    async fn a_client_without_slots_gets_one_of_a_greedy_one() {
         let slots = Slots::new(2, 4, metrics());
         let soon = || Instant::now() + Duration::from_millis(20);
         let (greedy, other) = (principal("greedy"), principal("other"));

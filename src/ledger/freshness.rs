@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_that_does_not_parse_is_named_and_its_other_parts_hold() {
+    fn a_bad_part_of_a_rule_is_named_and_the_rest_counts() {
         let read = |text: &str| FreshnessRule::read(&serde_json::from_str(text).expect("JSON"));
         let broken = read(
             r#"{"warn_after": {"count": "1", "period": "hour"}, "loaded_at_field": ["x"],

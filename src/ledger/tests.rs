@@ -53,7 +53,7 @@ fn at(second: u32) -> Timestamp {
 }
 
 #[test]
-fn a_node_holds_until_it_succeeds_or_leaves_its_project() {
+fn a_node_holds_until_it_succeeds_or_is_removed() {
     let failed = record("1", 1, json!({"results": [result("test.p.t", "fail")]}));
     let other = record("2", 2, json!({"results": [result("model.p.a", "success")]}));
     assert_eq!(outstanding(&[failed.clone(), other.clone()]), ["test.p.t fail"]);
@@ -73,7 +73,7 @@ fn a_node_holds_until_it_succeeds_or_leaves_its_project() {
 }
 
 #[test]
-fn a_hook_counts_for_its_run_and_a_unit_test_until_its_model_is_built() {
+fn a_hook_counts_for_its_run_a_unit_test_till_a_build() {
     let failed = record(
         "1",
         1,
@@ -95,7 +95,7 @@ fn a_hook_counts_for_its_run_and_a_unit_test_until_its_model_is_built() {
 }
 
 #[test]
-fn a_mart_that_was_built_after_its_tests_ran_is_not_tested() {
+fn a_mart_built_after_its_tests_ran_is_not_tested() {
     let built = |id, second, tests: &[&str], ran: &[&str]| {
         let results: Vec<Json> = ran.iter().map(|test| result(test, "pass")).collect();
         record(id, second, json!({"marts": [mart("a", 1, tests)], "results": results}))
@@ -153,7 +153,7 @@ fn runs_that_overlap_are_folded_by_when_they_ended() {
 }
 
 #[test]
-fn two_projects_hold_each_other_but_leave_each_other_alone() {
+fn two_projects_of_one_ledger_keep_their_own_tests() {
     let p = record(
         "1",
         1,
@@ -185,7 +185,7 @@ fn two_projects_hold_each_other_but_leave_each_other_alone() {
 }
 
 #[test]
-fn a_mart_that_left_its_project_is_known_until_another_has_it() {
+fn a_mart_without_a_project_stays_until_taken_over() {
     let built = record("1", 1, json!({"marts": [mart("a", 1, &[]), mart("b", 1, &[])]}));
     let without = record("2", 2, json!({"nodes": ["model.p.b"]}));
     let ledger = fold([&built, &without]).expect("a ledger");
@@ -205,7 +205,7 @@ fn a_mart_that_left_its_project_is_known_until_another_has_it() {
 }
 
 #[test]
-fn a_rollback_asks_for_what_had_been_until_it_is_released() {
+fn a_rollback_counts_until_it_is_released() {
     let one = record("1", 1, json!({"marts": [mart("a", 1, &[])]}));
     let two = record("2", 2, json!({"marts": [mart("a", 2, &[])]}));
     let back = record("back", 3, json!({"rollback": "1"}));
@@ -253,7 +253,7 @@ fn who_knows_the_heads_knows_all_that_counts() {
 }
 
 #[test]
-fn the_first_editions_ledger_is_a_record_that_stands_for_those_before_it() {
+fn a_ledger_of_the_first_edition_is_one_record() {
     let text = br#"{"build": {
         "invocation_id": "i2", "started_at": "2026-01-31T06:00:00Z",
         "finished_at": "2026-01-31T06:00:09.5Z", "status": "error", "new_key": {"a": 1},
@@ -292,7 +292,7 @@ fn the_first_editions_ledger_is_a_record_that_stands_for_those_before_it() {
 }
 
 #[test]
-fn a_record_that_says_what_cannot_be_is_refused_with_the_reason() {
+fn an_impossible_record_is_refused_with_the_reason() {
     let base = json!({"version": 2, "build": {"id": "b", "started_at": "2026-01-31T06:00:00Z",
         "finished_at": "2026-01-31T06:00:00Z", "status": "success"}, "unknown": 1});
     let refused = |change: &dyn Fn(&mut Json)| {
@@ -372,7 +372,7 @@ fn any_records() -> impl Strategy<Value = Vec<Record>> {
 
 proptest! {
     #[test]
-    fn the_order_in_which_records_are_found_does_not_matter(
+    fn the_order_of_finding_records_does_not_matter(
         (records, shuffled) in any_records().prop_flat_map(|r| (Just(r.clone()), Just(r).prop_shuffle())),
     ) {
         prop_assert_eq!(fold(&records), fold(&shuffled));

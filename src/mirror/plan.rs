@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_loses_all_does_not_empty_the_directory() {
+    fn an_emptied_store_does_not_empty_the_directory() {
         let known = mirrored(&[("_builds/b1.json", "r"), ("a.parquet", "a"), ("b.parquet", "b")]);
         let records = records(&[record("b1", 1, &[("a.parquet", "a")])]);
         let gone = |left: &[(&str, &str)]| removals(&listing(left), &known, &records);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_complete_when_its_mark_is_the_newest() {
+    fn a_directory_is_complete_if_its_mark_is_newest() {
         let mut objects = Listing::new();
         for (path, modified_ms) in [
             ("done/day=1/a.parquet", 5),

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_is_behind_when_it_is_silent_fails_or_writes() {
+    fn a_silent_failing_or_writing_mirror_is_behind() {
         let at = |seconds: i64| Timestamp::from_second(1_000 + seconds).expect("a time");
         let well = status();
         assert_eq!(well.seconds_behind(at(20)), Some(0));

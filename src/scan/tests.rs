@@ -7,7 +7,7 @@ fn names(scan: &Scan) -> Vec<&str> {
 }
 
 #[test]
-fn links_inside_the_root_are_followed_and_others_are_not() {
+fn only_links_inside_the_root_are_followed() {
     let outside = tempfile::tempdir().expect("temporary directory");
     std::fs::write(outside.path().join("secret.parquet"), "x").expect("write");
     let root = tempfile::tempdir().expect("temporary directory");
@@ -36,7 +36,7 @@ fn links_inside_the_root_are_followed_and_others_are_not() {
 }
 
 #[test]
-fn of_names_that_differ_in_case_alone_the_second_is_rejected() {
+fn the_second_of_names_equal_but_for_case_is_rejected() {
     let root = tempfile::tempdir().expect("temporary directory");
     let mart = root.path().join("mart");
     std::fs::create_dir(&mart).expect("mkdir");
@@ -61,7 +61,7 @@ fn of_names_that_differ_in_case_alone_the_second_is_rejected() {
 }
 
 #[test]
-fn a_file_is_young_while_a_coarse_clock_could_hide_a_rewrite() {
+fn a_file_is_young_while_its_clock_may_hide_a_rewrite() {
     let file = tempfile::NamedTempFile::new().expect("temporary file");
     let identity = Identity::of_open(file.as_file()).expect("stat");
     let written = identity.modified();
@@ -72,7 +72,7 @@ fn a_file_is_young_while_a_coarse_clock_could_hide_a_rewrite() {
 }
 
 #[test]
-fn the_parts_of_a_directory_are_its_parquet_files_at_any_depth() {
+fn parts_are_parquet_files_at_any_depth() {
     let outside = tempfile::tempdir().expect("temporary directory");
     std::fs::write(outside.path().join("secret.parquet"), "x").expect("write");
     let root = tempfile::tempdir().expect("temporary directory");

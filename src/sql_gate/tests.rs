@@ -345,7 +345,7 @@ fn results_survive_serialization() {
 }
 
 #[test]
-fn what_asks_the_catalog_is_given_that_of_its_snapshot() {
+fn catalog_queries_see_the_catalog_of_their_snapshot() {
     let validator = Validator::new().unwrap();
     let found = validator
         .validate(

@@ -101,7 +101,7 @@ class RollbackReasons(unittest.TestCase):
         for name in others:
             self.assertNotIn(LEGACY, SERVICES[name]["environment"]["DUCKDB_PATH"], f"{name} names a file that it does not have")
 
-    def test_a_webserver_that_runs_dbt_behind_a_read_only_mount(self):
+    def test_a_webserver_runs_no_dbt_on_a_read_only_mount(self):
         webserver = SERVICES["dagster-webserver"]
         self.assertTrue(mount("dagster-webserver", "./data/parquet")[1], "it only looks")
         self.assertNotIn("command", webserver)
@@ -120,11 +120,11 @@ class Starting(unittest.TestCase):
         self.assertEqual(SERVICES["backend"]["depends_on"], {"martd": {"condition": "service_healthy"}})
         self.assertEqual(SERVICES["martd"]["healthcheck"]["test"], ["CMD", "/usr/local/bin/martd", "healthcheck"])
 
-    def test_martd_is_ready_with_the_first_whole_build_and_not_before(self):
+    def test_martd_is_ready_with_the_first_whole_build(self):
         environment = SERVICES["martd"]["environment"]
         self.assertEqual((environment["MARTD_PUBLISH"], environment["MARTD_UNVERIFIED"]), ("build", "refuse"))
 
-    def test_health_checks_cost_little_and_are_known_to_old_engines(self):
+    def test_health_checks_are_cheap_also_on_old_engines(self):
         seconds = lambda text: int(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
         for name, service in SERVICES.items():
             check = service.get("healthcheck", {})
@@ -135,12 +135,12 @@ class Starting(unittest.TestCase):
             for word, rest in instructions(path):
                 self.assertFalse(word == "HEALTHCHECK" and "--start-interval" in rest, path)
 
-    def test_a_webserver_that_has_not_loaded_its_code_is_not_healthy(self):
+    def test_a_webserver_without_its_code_is_not_healthy(self):
         test = SERVICES["dagster-webserver"]["healthcheck"]["test"]
         self.assertEqual(test[:2], ["CMD", "python"])
         self.assertTrue((ROOT / "dbt" / test[2]).is_file(), test)
 
-    def test_a_daemon_reports_interrupted_runs_before_it_starts(self):
+    def test_a_starting_daemon_reports_interrupted_runs(self):
         [command] = [rest for stage in stages("dbt/Dockerfile") for word, rest in stage if word == "CMD" and "daemon" in rest]
         self.assertIn("exec python -m orchestration.start_daemon", command)
         self.assertTrue((ROOT / "dbt/orchestration/start_daemon.py").is_file())
@@ -165,7 +165,7 @@ class Starting(unittest.TestCase):
 
 
 class LockedDown(unittest.TestCase):
-    def test_everything_of_ours_is_read_only_without_capabilities(self):
+    def test_our_images_are_read_only_without_capabilities(self):
         for name in OURS:
             service = SERVICES[name]
             self.assertIs(service["read_only"], True, name)
@@ -215,7 +215,7 @@ class Memory(unittest.TestCase):
 
 
 class Files(unittest.TestCase):
-    def test_compose_files_makes_what_is_mounted_and_keeps_what_is_there(self):
+    def test_compose_files_makes_and_keeps_what_is_mounted(self):
         with tempfile.TemporaryDirectory() as directory:
             run = lambda: subprocess.run([ROOT / "scripts/compose-files", directory], check=True, capture_output=True)
             run()
@@ -244,13 +244,13 @@ class Dockerfiles(unittest.TestCase):
         self.assertEqual(ran, ["duckdb", "build", "install", "state-dir"])
         self.assertLessEqual(set(ran), targets)
 
-    def test_no_other_path_has_the_folder_of_the_build_in_it(self):
+    def test_no_other_path_has_the_build_folder_in_it(self):
         # `make install` looks for that folder in the binary, which names files of Rust's library and of crates.
         [folder] = [rest for word, rest in stages("Dockerfile")[1] if word == "WORKDIR"]
         for path in ("/rustc/0a1b2c/library/std/src/sys/time.rs", "/crates/index.crates.io-0a1b/h2-0.1/src/lib.rs", "/lib/x86_64-linux-gnu"):
             self.assertNotIn(folder, path)
 
-    def test_the_last_stage_of_martd_has_no_shell_and_no_root(self):
+    def test_the_last_stage_of_martd_has_no_shell_or_root(self):
         last = stages("Dockerfile")[-1]
         self.assertRegex(last[0][1], r"^gcr\.io/distroless/cc-debian12:nonroot$")
         self.assertNotIn("RUN", [word for word, _ in last])
@@ -261,14 +261,14 @@ class Dockerfiles(unittest.TestCase):
         [check] = [rest for word, rest in last if word == "HEALTHCHECK"]
         self.assertTrue(check.endswith('CMD ["/usr/local/bin/martd", "healthcheck"]'), check)
 
-    def test_what_the_stages_copy_from_the_repository_is_there(self):
+    def test_what_the_stages_copy_is_in_the_repository(self):
         for path, context in (("Dockerfile", "."), ("dbt/Dockerfile", "dbt"), ("examples/backend/Dockerfile", ".")):
             for word, rest in instructions(path):
                 if word == "COPY" and "--from" not in rest:
                     for source in rest.split()[:-1]:
                         self.assertTrue((ROOT / context / source).exists(), f"{path}: {source}")
 
-    def test_install_puts_what_the_last_stage_copies_where_it_looks(self):
+    def test_install_puts_files_where_the_last_stage_looks(self):
         copied = [rest.split()[-2] for word, rest in stages("Dockerfile")[-1] if word == "COPY"]
         with tempfile.TemporaryDirectory() as directory:
             fake = Path(directory) / "martd"

@@ -245,7 +245,7 @@ def a_run_whose_daemon_was_killed_blocks_no_other(compose):
     succeed(compose)
 
 
-def what_is_damaged_is_rejected_and_the_build_served_on(compose):
+def a_damaged_file_leaves_the_build_served(compose):
     before = compose.snapshot()
     (compose.tree / "data/parquet/mart/fct_transactions.parquet").write_bytes(b"PAR1 no, it is not PAR1")
     wait_for("its rejection", lambda: compose.snapshot()["rejected"], 60)
@@ -276,7 +276,7 @@ def a_killed_martd_leaves_nothing_and_comes_back(compose):
     assert not set(old) & set(martd_processes())
 
 
-def a_killed_engine_is_replaced_and_the_container_stays(compose):
+def a_killed_engine_leaves_the_container_running(compose):
     state = compose.state("martd")
     engines = [pid for pid in martd_processes() if b"\0engine\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert engines, martd_processes()
@@ -337,10 +337,10 @@ STEPS = [
     a_token_is_asked_for_and_the_gate_is_shut,
     a_user_sees_its_own_rows_through_the_backend,
     a_run_whose_daemon_was_killed_blocks_no_other,
-    what_is_damaged_is_rejected_and_the_build_served_on,
+    a_damaged_file_leaves_the_build_served,
     a_restart_keeps_the_state,
     a_killed_martd_leaves_nothing_and_comes_back,
-    a_killed_engine_is_replaced_and_the_container_stays,
+    a_killed_engine_leaves_the_container_running,
     without_martd_the_backend_says_so,
     the_next_build_heals_it,
     all_stop_in_time,

@@ -143,7 +143,7 @@ fn what_is_no_record_is_named_and_blocks_nobody() {
 }
 
 #[test]
-fn a_command_counts_after_a_record_of_a_clock_that_is_ahead() {
+fn a_command_counts_after_a_record_from_the_future() {
     let stage = Stage::new();
     stage.write(&["a"], "one");
     stage.publish(&["--build", "one"]);
@@ -181,7 +181,7 @@ fn a_command_counts_after_a_record_of_a_clock_that_is_ahead() {
 }
 
 #[test]
-fn a_build_whose_files_another_record_overtakes_is_not_served() {
+fn a_build_overtaken_by_another_record_is_not_served() {
     let stage = Stage::new();
     stage.write(&["a"], "one");
     stage.publish(&["--build", "one"]);
@@ -217,7 +217,7 @@ fn unverified_files_are_of_no_build() {
 }
 
 #[test]
-fn a_newcomer_whose_name_differs_in_case_is_not_vouched_for() {
+fn a_new_file_in_another_case_is_not_vouched_for() {
     let stage = Stage::new();
     stage.write(&["sales"], "one");
     stage.publish(&["--build", "one"]);

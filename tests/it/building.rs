@@ -152,7 +152,7 @@ fn content_that_is_known_is_not_built_again() {
 }
 
 #[test]
-fn tables_are_built_as_files_land_and_not_when_their_build_ends() {
+fn tables_are_built_before_their_build_ends() {
     let root = Root::new();
     let writer = Writer::new();
     let mut project = Project::default();
@@ -183,7 +183,7 @@ fn tables_are_built_as_files_land_and_not_when_their_build_ends() {
 }
 
 #[test]
-fn a_build_whose_files_were_overwritten_is_served_from_its_tables() {
+fn an_overwritten_build_is_served_from_its_tables() {
     let root = Root::new();
     let writer = Writer::new();
     let mut project = Project::default();

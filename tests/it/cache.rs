@@ -23,7 +23,7 @@ fn cache_status(answer: &Answer) -> &str {
 }
 
 #[test]
-fn a_repeated_query_is_answered_without_duckdb_until_the_snapshot_changes() {
+fn a_repeated_query_is_answered_from_the_cache() {
     let (root, writer, martd) = martd(&[]);
     let first = martd.get(COUNT);
     assert_eq!((cache_status(&first), first.value()), ("martd; fwd=miss", json!(10)));
@@ -59,7 +59,7 @@ fn a_tag_that_still_holds_is_answered_with_304() {
 }
 
 #[test]
-fn everything_that_an_answer_depends_on_tells_it_apart() {
+fn the_cache_key_has_all_that_an_answer_depends_on() {
     let (_root, _writer, martd) = martd(&[]);
     let tag = |body: serde_json::Value| martd.post(&body).header("etag").to_owned();
     let sql = "SELECT x FROM mart.a WHERE x > $1";

@@ -100,7 +100,7 @@ fn delete_stops_the_statement_and_tells_its_client() {
 
 /// Nothing in DuckDB looks at an interrupt while it writes a large number down, for ten seconds here.
 #[test]
-fn a_statement_that_cannot_be_stopped_costs_its_engine_and_not_its_slot() {
+fn a_statement_that_does_not_stop_costs_its_engine() {
     let (_root, martd) = martd();
     let before = engine(martd.pid());
     let sql = "SELECT length((repeat('9', 330000 * x)::BIGNUM)::VARCHAR) FROM mart.a";
@@ -168,7 +168,7 @@ fn nobody_cancels_the_query_of_another_token() {
 }
 
 #[test]
-fn cancelling_one_of_two_who_wait_for_the_same_query_leaves_the_other() {
+fn a_cancel_leaves_another_client_of_the_same_query() {
     let (_root, martd) = martd();
     let sql = "SELECT count(*) AS n FROM range(3000) a(i), range(3000) b(i), range(30) WHERE a.i * b.i % 7 = 3";
     thread::scope(|scope| {

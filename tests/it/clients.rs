@@ -163,7 +163,7 @@ fn readers_that_stop_reading_are_left() {
 const IDLE_AT_LEAST: usize = 500;
 
 #[test]
-fn five_thousand_idle_connections_take_512_places_and_give_them_back() {
+fn five_thousand_idle_connections_are_limited_to_512() {
     let (_root, martd) = start(&[("MARTD_HEADER_TIMEOUT", "60s")]);
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -164,7 +164,7 @@ fn commands_that_find_no_directory_say_how_to_name_it() {
 }
 
 #[test]
-fn query_prints_tables_for_people_and_data_for_programs() {
+fn query_prints_tables_or_data_for_programs() {
     let root = Root::new();
     let writer = Writer::new();
     let sql = "SELECT i AS n, 'name ' || i AS name, 1.50::DECIMAL(9,2) AS price FROM range(3) t(i)";
@@ -298,7 +298,7 @@ fn healthcheck_asks_where_this_martd_listens() {
 }
 
 #[test]
-fn bootstrap_creates_what_is_missing_and_says_what_it_may_not() {
+fn bootstrap_makes_what_it_can_and_says_the_rest() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let parquet = root.path().join("data/parquet");
     let legacy = root.path().join("legacy/analytics.duckdb");

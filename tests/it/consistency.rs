@@ -43,7 +43,7 @@ fn ask_until(martd: &Martd, sql: &str, done: &AtomicBool) -> Vec<u64> {
 }
 
 #[test]
-fn builds_without_a_pause_are_published_whole_and_in_order() {
+fn builds_without_a_pause_are_whole_and_in_order() {
     let root = Root::new();
     let writer = Writer::new();
     let mut project = Project::default();

@@ -292,7 +292,7 @@ fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<(), String>> {
 }
 
 #[test]
-fn no_damage_kills_martd_or_is_served_where_it_can_be_told() {
+fn no_damaged_file_kills_martd_or_is_served() {
     let started = Instant::now();
     let mut random = Rng::with_seed(seed());
     let bench = Bench::new();

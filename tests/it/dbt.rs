@@ -125,7 +125,7 @@ fn full_builds_are_published_also_after_dbt_parse() {
 }
 
 #[test]
-fn a_partial_build_on_an_empty_database_leaves_the_other_marts_as_they_are() {
+fn a_partial_build_leaves_the_other_marts_alone() {
     let project = Project::new();
     let first = project.good(&["build"]);
     let martd = Martd::start(project.root.path());
@@ -140,7 +140,7 @@ fn a_partial_build_on_an_empty_database_leaves_the_other_marts_as_they_are() {
 }
 
 #[test]
-fn a_failing_data_test_holds_until_what_failed_is_built_again() {
+fn a_failed_data_test_holds_until_it_is_built_again() {
     let project = Project::new();
     let good = project.good(&["build"]);
     let martd = Martd::start(project.root.path());
@@ -166,7 +166,7 @@ fn a_failing_data_test_holds_until_what_failed_is_built_again() {
 }
 
 #[test]
-fn an_empty_model_has_no_rows_and_a_dropped_one_is_an_orphan() {
+fn an_empty_model_is_served_a_dropped_one_orphaned() {
     let project = Project::new();
     let goals = project.file("models/3_mart/fct_goal_progress.sql");
     let text = std::fs::read_to_string(&goals).expect("read");

@@ -139,7 +139,7 @@ fn attack(browser: &Browser, target: &str) -> Json {
 }
 
 #[test]
-fn in_a_browser_another_site_neither_reads_nor_runs_anything() {
+fn another_site_in_a_browser_reads_and_runs_nothing() {
     let (_root, martd) = martd(&[]);
     let Some(browser) = Browser::open(DESKTOP) else { return };
     let (here, there) =

@@ -65,7 +65,7 @@ fn starts(reason: &str) -> String {
 }
 
 #[test]
-fn whoever_makes_engines_fail_is_told_so_and_others_are_answered() {
+fn a_client_that_breaks_engines_is_told_so() {
     if !cfg!(debug_assertions) {
         return println!("SKIPPED: a release build has no faults to switch on");
     }
@@ -102,7 +102,7 @@ fn whoever_makes_engines_fail_is_told_so_and_others_are_answered() {
 }
 
 #[test]
-fn a_client_whose_statements_hang_in_all_slots_holds_up_nobody() {
+fn a_client_that_hangs_all_slots_holds_up_nobody() {
     let tokens = Tokens::new(2);
     let (_root, martd) = start(&tokens, &[("MARTD_QUERIES", "2")]);
     // It costs two engines. That it does so by four statements does not make them three.
@@ -175,7 +175,7 @@ fn while_all_slots_hang_martd_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn while_all_slots_hang_a_second_signal_ends_martd_at_once() {
+fn a_second_signal_ends_a_hanging_martd_at_once() {
     let tokens = Tokens::new(3);
     let work = tempfile::tempdir().expect("a temporary directory");
     let (_root, mut martd) = wedged(&tokens, work.path(), 600_000);
@@ -187,7 +187,7 @@ fn while_all_slots_hang_a_second_signal_ends_martd_at_once() {
 }
 
 #[test]
-fn a_front_that_is_killed_leaves_no_process_and_no_file() {
+fn a_killed_front_leaves_no_process_and_no_file() {
     let dir = || tempfile::tempdir().expect("a temporary directory");
     let (work, state, scratch) = (dir(), dir(), dir());
     let path = |dir: &tempfile::TempDir| dir.path().to_str().expect("UTF-8").to_owned();
@@ -253,7 +253,7 @@ fn an_engine_that_stands_still_is_replaced() {
 }
 
 #[test]
-fn joins_whose_plans_fail_when_they_are_kept_are_answered_each_time() {
+fn a_join_whose_plan_fails_when_kept_is_answered() {
     let (tokens, right) = (Tokens::new(2), ROWS - 7);
     let (_root, martd) = start(&tokens, &[]);
     let one = "SELECT count(*) AS n FROM mart.n a ASOF JOIN mart.n b ON a.g = b.g AND a.i > b.i";
@@ -316,7 +316,7 @@ fn a_client_does_not_choose_the_kind_of_its_error() {
 }
 
 #[test]
-fn a_killed_engine_changes_no_answer_and_mixes_no_scopes() {
+fn a_killed_engine_changes_no_answer_and_no_scope() {
     for cache in ["0", "16MiB"] {
         ask_for_scopes_and_kill(cache);
     }
@@ -370,7 +370,7 @@ fn ask_for_scopes_and_kill(cache: &str) {
 }
 
 #[test]
-fn an_answer_that_had_begun_is_broken_off_when_its_engine_is_killed() {
+fn an_answer_breaks_off_when_its_engine_is_killed() {
     let tokens = Tokens::new(1);
     let (_root, martd) = start(&tokens, &[("MARTD_QUERY_TIMEOUT", "10m")]);
     let sql = "SELECT i, repeat('x', 1000) AS x FROM range(5000000) t(i)";

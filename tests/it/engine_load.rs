@@ -236,7 +236,7 @@ fn fatal(number: usize) -> String {
 }
 
 #[test]
-fn whatever_one_client_sends_eight_others_have_right_answers() {
+fn one_hostile_client_leaves_eight_others_answered() {
     if !cfg!(debug_assertions) {
         return println!("SKIPPED: a release build has no faults to switch on");
     }
@@ -303,7 +303,7 @@ fn whatever_one_client_sends_eight_others_have_right_answers() {
 }
 
 #[test]
-fn while_engines_are_killed_eight_clients_have_right_answers() {
+fn eight_clients_are_answered_while_engines_die() {
     let stage = Stage::new();
     let before = stage.level();
     let kills = setting("MARTD_TEST_ENGINE_KILLS", 5);

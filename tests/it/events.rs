@@ -138,7 +138,7 @@ fn what_happens_is_told_in_order_and_can_be_resumed() {
 }
 
 #[test]
-fn a_running_build_is_no_failure_and_a_removal_no_change() {
+fn a_running_build_or_a_removal_is_no_failure() {
     let (root, writer, mut project) = (Root::new(), Writer::new(), Project::default());
     writer.land_stamped(&root, "a", "SELECT 1 AS x", Some("one"));
     writer.land(&root, "rates", "SELECT 1 AS x");
@@ -179,7 +179,7 @@ fn a_running_build_is_no_failure_and_a_removal_no_change() {
 }
 
 #[test]
-fn listeners_take_connections_and_no_slots_and_only_so_many() {
+fn listeners_take_no_slots_and_are_limited() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS x");
     let settings = [("MARTD_MAX_CONNECTIONS", "8"), ("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "0")];
@@ -199,7 +199,7 @@ fn listeners_take_connections_and_no_slots_and_only_so_many() {
 }
 
 #[test]
-fn listening_needs_a_token_where_all_does_and_ends_when_martd_stops() {
+fn listening_needs_a_token_and_ends_with_martd() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS x");
     let tokens = root.path().join("tokens");

@@ -32,7 +32,7 @@ fn land_many(root: &Root, many: usize) {
 }
 
 #[test]
-fn out_of_descriptors_some_marts_are_served_and_all_once_there_are_more() {
+fn out_of_descriptors_some_marts_are_served() {
     let root = Root::new();
     let martd = Martd::start(root.path());
     let limit = |most: &str| {
@@ -72,7 +72,7 @@ fn a_copy_that_the_kernel_refuses_is_held_instead() {
 }
 
 #[test]
-fn where_executable_memory_files_are_forbidden_marts_are_copied_still() {
+fn marts_are_copied_without_executable_memory_files() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS x");
     let words = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
@@ -120,7 +120,7 @@ fn a_file_that_a_full_disk_cut_short_is_never_served() {
 }
 
 #[test]
-fn with_a_full_state_directory_martd_serves_on_and_keeps_the_last_snapshot_that_fitted() {
+fn a_full_state_directory_keeps_the_last_snapshot() {
     let Some(namespace) = Namespace::new() else { return };
     let root = Root::new();
     let state = tempfile::tempdir().expect("a temporary directory");
@@ -161,7 +161,7 @@ fn with_a_full_state_directory_martd_serves_on_and_keeps_the_last_snapshot_that_
 }
 
 #[test]
-fn without_permission_the_last_good_version_is_served_until_it_is_given() {
+fn a_file_without_permission_is_served_as_it_was() {
     // root may read everything, unless that capability is taken from it.
     let without_it = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"];
     let launcher: &[&str] = if rustix::process::geteuid().is_root() { &without_it } else { &[] };

@@ -18,7 +18,7 @@ fn reasons(list: &Json) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn what_is_no_mart_is_listed_with_its_reason_and_the_others_are_served() {
+fn a_file_that_is_no_mart_is_listed_with_its_reason() {
     let root = Root::new();
     let writer = Writer::new();
     let bytes = writer.parquet("SELECT 42 AS x", None);
@@ -73,7 +73,7 @@ fn what_is_no_mart_is_listed_with_its_reason_and_the_others_are_served() {
 }
 
 #[test]
-fn a_whole_footer_over_damaged_pages_is_rejected_and_the_last_version_is_served() {
+fn damaged_pages_leave_the_last_version_served() {
     let root = Root::new();
     let writer = Writer::new();
     writer.land(&root, "a", "SELECT 1 AS x");
@@ -94,7 +94,7 @@ fn a_whole_footer_over_damaged_pages_is_rejected_and_the_last_version_is_served(
 }
 
 #[test]
-fn a_good_version_stays_when_a_damaged_one_lands_while_it_is_being_built() {
+fn a_good_version_outlives_a_damaged_one_behind_it() {
     let root = Root::new();
     let writer = Writer::new();
     writer.land(&root, "a", "SELECT 1 AS x");
@@ -119,7 +119,7 @@ fn a_good_version_stays_when_a_damaged_one_lands_while_it_is_being_built() {
 }
 
 #[test]
-fn a_burst_of_eleven_files_is_published_in_one_or_two_snapshots() {
+fn eleven_files_at_once_make_one_or_two_snapshots() {
     let root = Root::new();
     let writer = Writer::new();
     let names: Vec<String> = (0..11).map(|mart| format!("m{mart}")).collect();
@@ -196,7 +196,7 @@ fn one_row_of_nulls_is_an_empty_model_of_dbts_alone() {
 }
 
 #[test]
-fn a_newcomer_does_not_take_the_place_of_its_lower_case() {
+fn a_new_file_in_another_case_replaces_no_mart() {
     let root = Root::new();
     let writer = Writer::new();
     writer.land(&root, "sales", "SELECT 1 AS x");
@@ -274,7 +274,7 @@ fn a_mart_may_have_any_name() {
 }
 
 #[test]
-fn a_removed_file_is_dropped_and_a_moments_absence_is_not() {
+fn a_removed_file_is_dropped_after_a_moment() {
     let root = Root::new();
     let writer = Writer::new();
     writer.land(&root, "a", "SELECT 1 AS x");

@@ -316,7 +316,7 @@ fn init_keeps_what_a_project_has() {
 }
 
 #[test]
-fn init_changes_what_is_written_in_one_line_or_leaves_it() {
+fn init_changes_a_setting_on_one_line_or_leaves_it() {
     let shop = |marts: &str| format!("name: shop\nmodels:\n  shop:\n    marts: {marts}\n");
     let init = |marts: &str| {
         let project =

@@ -236,7 +236,7 @@ fn an_answer_is_never_short_and_complete() {
 }
 
 #[test]
-fn an_answer_that_is_too_large_before_it_began_is_a_problem() {
+fn an_answer_too_large_to_begin_is_a_problem() {
     let (_root, martd) = martd_with(&[("MARTD_MAX_ROWS", "100")]);
     let sql = "SELECT i FROM range(101) t(i)";
     let answer = martd.post_with(&json!({ "sql": sql }), &[("accept", "text/csv")]);
@@ -290,7 +290,7 @@ fn an_error_in_the_middle_of_an_answer_breaks_it_off() {
 }
 
 #[test]
-fn memory_stays_flat_while_ten_million_rows_are_streamed() {
+fn ten_million_rows_are_streamed_in_flat_memory() {
     const ROWS: u64 = 10_000_000;
     const MOST_KIB: u64 = 32 << 10;
     let (_root, martd) =

@@ -71,7 +71,7 @@ fn a_mart_without_a_rule_is_judged_by_the_default() {
 }
 
 #[test]
-fn a_column_that_says_when_a_mart_was_loaded_is_believed_over_the_files_time() {
+fn a_loaded_at_column_counts_over_the_files_time() {
     let rule = |field: &str| json!({"loaded_at_field": field, "warn_after": hours(1), "error_after": hours(48)});
     let fresh = "SELECT now()::TIMESTAMP AS at";
     let marts = [
@@ -126,7 +126,7 @@ fn a_column_that_says_when_a_mart_was_loaded_is_believed_over_the_files_time() {
 }
 
 #[test]
-fn a_rule_that_does_not_parse_is_told_and_takes_nothing_down() {
+fn a_bad_freshness_rule_is_its_marts_problem_alone() {
     let broken = json!({
         "warn_after": {"count": "twelve", "period": "hour"}, "error_after": hours(1),
     });

@@ -87,7 +87,7 @@ fn a_failed_node_holds_until_it_has_succeeded() {
 }
 
 #[test]
-fn a_build_that_was_killed_half_way_holds_and_the_next_good_one_heals() {
+fn a_killed_build_is_held_until_the_next_good_one() {
     let (mut stage, martd) = Stage::new();
     let before = stage.project.clone();
 
@@ -107,7 +107,7 @@ fn a_build_that_was_killed_half_way_holds_and_the_next_good_one_heals() {
 }
 
 #[test]
-fn builds_that_overlap_never_mix_and_the_next_good_one_heals() {
+fn overlapping_builds_never_mix() {
     let (mut stage, martd) = Stage::new();
 
     // x writes a, y writes a and b, x writes b; then both end, x last: its a is not on disk.
@@ -131,7 +131,7 @@ fn builds_that_overlap_never_mix_and_the_next_good_one_heals() {
 }
 
 #[test]
-fn a_build_is_published_although_the_next_has_overwritten_its_files() {
+fn a_build_that_the_next_overwrote_is_published() {
     let (mut stage, martd) = Stage::new();
     stage.write(&["a", "b"], "two");
     let of_two = stage.project.clone();
@@ -151,7 +151,7 @@ fn a_build_is_published_although_the_next_has_overwritten_its_files() {
 }
 
 #[test]
-fn a_model_that_left_the_project_is_an_orphan_and_leaves_freshness() {
+fn a_model_that_left_its_project_is_an_orphan() {
     let (mut stage, martd) = Stage::new();
     stage.project.models.retain(|(name, _)| name != "b");
     stage.write(&["a"], "two");
@@ -164,7 +164,7 @@ fn a_model_that_left_the_project_is_an_orphan_and_leaves_freshness() {
 }
 
 #[test]
-fn files_that_dbt_never_wrote_are_served_as_they_land_also_under_a_hold() {
+fn files_without_dbt_are_served_also_under_a_hold() {
     let (mut stage, martd) = Stage::new();
     stage.project.failed("model.finance.a");
     stage.project.write_ledger(&stage.root, "two");
@@ -179,7 +179,7 @@ fn files_that_dbt_never_wrote_are_served_as_they_land_also_under_a_hold() {
 }
 
 #[test]
-fn after_a_start_under_a_hold_files_are_served_as_unverified() {
+fn a_start_under_a_hold_serves_files_as_unverified() {
     let root = Root::new();
     let mut stage = Stage { root, writer: Writer::new(), project: Project::default() };
     stage.write(&["a", "b"], "one");
@@ -216,7 +216,7 @@ fn after_a_start_under_a_hold_files_are_served_as_unverified() {
 }
 
 #[test]
-fn a_ledger_that_does_not_parse_is_reported_and_changes_nothing() {
+fn a_ledger_that_does_not_parse_changes_nothing() {
     let (mut stage, martd) = Stage::new();
     crate::writers::put(stage.root.mart("_build.json"), b"{\"build\": {");
     let snapshot = martd.wait_snapshot("the report", |s| s["rejected"][0]["file"] == "_build.json");
@@ -230,7 +230,7 @@ fn a_ledger_that_does_not_parse_is_reported_and_changes_nothing() {
 }
 
 #[test]
-fn under_file_every_file_is_served_as_it_lands_whatever_the_ledger_says() {
+fn publishing_by_file_ignores_the_ledger() {
     let (mut stage, _) = Stage::new();
     let martd = Martd::start_with(stage.root.path(), &[("MARTD_PUBLISH", "file")]);
     martd.wait_ready();
@@ -274,7 +274,7 @@ fn those_who_wait_for_a_build_learn_what_became_of_it() {
 }
 
 #[test]
-fn martd_wait_tells_by_its_exit_code_what_became_of_a_build() {
+fn martd_wait_tells_the_fate_of_a_build_by_exit_code() {
     let (mut stage, martd) = Stage::new();
     let wait = |build: &str, timeout: &str| {
         let output = std::process::Command::new(crate::harness::program())

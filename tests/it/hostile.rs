@@ -72,7 +72,7 @@ fn allows(class: &str, status: u16, slug: &str) -> bool {
 }
 
 #[test]
-fn each_hostile_statement_is_refused_or_stopped_and_the_next_query_is_answered() {
+fn hostile_statements_are_refused_or_stopped() {
     let root = Root::new();
     land(&root);
     // Each statement is sent by a client of its own: one whose statements cost engines is not answered

@@ -70,7 +70,7 @@ fn rewrite_under_readers(martd: &Martd, root: &Root, mut read: impl FnMut(Answer
 }
 
 #[test]
-fn of_a_file_rewritten_in_place_readers_see_the_whole_old_or_the_whole_new_one() {
+fn a_file_rewritten_in_place_is_read_whole() {
     let root = Root::new();
     put(root.mart("a.parquet"), &uniform(&Writer::new(), 1));
     let martd = Martd::start(root.path());
@@ -84,7 +84,7 @@ fn of_a_file_rewritten_in_place_readers_see_the_whole_old_or_the_whole_new_one()
 }
 
 #[test]
-fn of_a_held_file_rewritten_in_place_readers_see_whole_versions() {
+fn a_held_file_rewritten_in_place_is_read_whole() {
     let root = Root::new();
     put(root.mart("a.parquet"), &uniform(&Writer::new(), 1));
     let martd = Martd::start_with(root.path(), HELD);
@@ -99,7 +99,7 @@ fn of_a_held_file_rewritten_in_place_readers_see_whole_versions() {
 }
 
 #[test]
-fn a_held_file_that_is_being_rewritten_is_served_as_it_was() {
+fn a_held_file_being_rewritten_is_served_as_it_was() {
     let root = Root::new();
     let writer = Writer::new();
     put(root.mart("a.parquet"), &uniform(&writer, 1));
@@ -119,7 +119,7 @@ fn a_held_file_that_is_being_rewritten_is_served_as_it_was() {
 }
 
 #[test]
-fn copied_and_held_files_are_read_before_and_after_replacement_and_removal() {
+fn a_snapshot_reads_files_that_were_replaced() {
     let root = Root::new();
     let writer = Writer::new();
     let small = writer.parquet("SELECT 1 AS x", None);
@@ -157,7 +157,7 @@ fn copied_and_held_files_are_read_before_and_after_replacement_and_removal() {
 }
 
 #[test]
-fn over_the_budget_the_largest_files_are_held_whatever_their_names() {
+fn the_largest_files_are_held_over_the_budget() {
     let root = Root::new();
     let writer = Writer::new();
     let mut small = 0;
@@ -176,7 +176,7 @@ fn over_the_budget_the_largest_files_are_held_whatever_their_names() {
 }
 
 #[test]
-fn the_budget_counts_all_live_snapshots_and_returns_to_where_it_was() {
+fn the_budget_counts_all_live_snapshots() {
     let root = Root::new();
     let writer = Writer::new();
     put(root.mart("a.parquet"), &uniform(&writer, 1));
@@ -242,7 +242,7 @@ fn stamp(path: &Path, time: SystemTime) {
 }
 
 #[test]
-fn files_from_the_future_and_the_past_are_served_in_the_order_in_which_they_land() {
+fn files_of_any_time_are_served_in_order_of_landing() {
     let root = Root::new();
     put(root.mart("a.parquet"), &parquet(0));
     let martd = Martd::start(root.path());
@@ -260,7 +260,7 @@ fn files_from_the_future_and_the_past_are_served_in_the_order_in_which_they_land
 }
 
 #[test]
-fn copies_that_keep_the_old_time_and_size_are_noticed_in_place_and_by_rename() {
+fn copies_of_the_same_time_and_size_are_noticed() {
     for settings in [&[], HELD] {
         let root = Root::new();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
@@ -279,7 +279,7 @@ fn copies_that_keep_the_old_time_and_size_are_noticed_in_place_and_by_rename() {
 }
 
 #[test]
-fn replacements_of_the_same_size_within_a_second_are_all_noticed() {
+fn each_of_many_replacements_in_a_second_is_noticed() {
     let root = Root::new();
     let versions: Vec<Vec<u8>> = (0..8).map(parquet).collect();
     assert!(versions.iter().all(|bytes| bytes.len() == versions[0].len()));
@@ -292,7 +292,7 @@ fn replacements_of_the_same_size_within_a_second_are_all_noticed() {
 }
 
 #[test]
-fn of_two_rewrites_within_a_tick_of_the_clock_the_second_is_served() {
+fn the_second_rewrite_within_a_clock_tick_is_served() {
     // Since Linux 6.13 most file systems give every write that somebody looked at a time of its own.
     // ramfs has the clock that others had before, and that many have still.
     let Some(namespace) = Namespace::new() else { return };

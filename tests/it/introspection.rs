@@ -70,7 +70,7 @@ fn the_catalog_is_that_of_the_snapshot() {
 }
 
 #[test]
-fn a_scoped_request_learns_of_the_marts_that_it_may_read() {
+fn a_scoped_request_sees_only_the_marts_it_may_read() {
     let root = Root::new();
     land(&root);
     let martd = Martd::start_with(root.path(), &[("MARTD_SCOPE_COLUMN", "user_id")]);

@@ -174,11 +174,11 @@ fn killed_again_and_again(keeps_state: bool) {
 }
 
 #[test]
-fn killed_at_random_moments_martd_is_ready_again_with_what_is_on_disk() {
+fn a_killed_martd_comes_back_with_what_is_on_disk() {
     killed_again_and_again(false);
 }
 
 #[test]
-fn killed_at_random_moments_martd_goes_on_from_its_state_directory() {
+fn a_killed_martd_goes_on_from_its_state_directory() {
     killed_again_and_again(true);
 }

@@ -74,7 +74,7 @@ fn a_copy_under_which_the_file_changed_is_not_served() {
 }
 
 #[test]
-fn an_engine_that_has_failed_over_the_file_is_replaced() {
+fn an_engine_that_fails_over_the_file_is_replaced() {
     if !cfg!(debug_assertions) {
         return println!("SKIPPED: a release build has no faults to switch on");
     }
@@ -180,7 +180,7 @@ fn a_start_with_marts_never_shows_the_legacy_file() {
 }
 
 #[test]
-fn a_mart_that_nobody_stamped_replaces_the_file_at_once() {
+fn an_unstamped_mart_replaces_the_file_at_once() {
     let stage = Stage::new(NUMBERS);
     let martd = stage.start(&[]);
     martd.wait_ready();
@@ -225,7 +225,7 @@ fn turned_off_it_is_not_looked_at() {
 }
 
 #[test]
-fn writers_open_the_file_at_any_time_and_show_when_they_are_done() {
+fn writers_can_open_the_file_at_any_time() {
     let stage = Stage::new(
         "CREATE TABLE main_mart.a AS SELECT 0 AS x;
         CREATE TABLE main_mart.b AS SELECT 0 AS x FROM range(100000)",
@@ -271,7 +271,7 @@ fn writers_open_the_file_at_any_time_and_show_when_they_are_done() {
 }
 
 #[test]
-fn a_file_that_a_writer_has_from_the_start_is_waited_for() {
+fn a_file_locked_from_the_start_is_waited_for() {
     let stage = Stage::new(NUMBERS);
     let writer = stage.open();
     let martd = stage.start(&[]);
@@ -316,7 +316,7 @@ fn the_log_of_a_writer_that_crashed_is_read_as_well() {
 }
 
 #[test]
-fn a_file_over_the_pin_budget_is_read_once_and_left_to_its_writers() {
+fn a_file_over_the_budget_is_left_to_its_writers() {
     let stage = Stage::new("CREATE TABLE main_mart.a AS SELECT i AS x FROM range(300000) t(i)");
     let martd = stage.start(&[("MARTD_PIN_MEMORY", "1KiB")]);
     let first = martd.wait_ready();
@@ -369,7 +369,7 @@ fn files_of_every_duckdb_since_1_0_are_read() {
 }
 
 #[test]
-fn a_damaged_file_is_rejected_and_the_last_good_copy_stays() {
+fn a_damaged_file_leaves_the_last_good_copy_served() {
     let stage = Stage::new(
         "CREATE TABLE main_mart.a AS SELECT i AS x, hash(i) AS h FROM range(200000) t(i)",
     );
@@ -398,7 +398,7 @@ fn a_damaged_file_is_rejected_and_the_last_good_copy_stays() {
 }
 
 #[test]
-fn a_file_without_marts_says_which_schemas_were_looked_for() {
+fn a_file_without_marts_names_the_schemas_asked_for() {
     let stage = Stage::new("CREATE SCHEMA gold; CREATE TABLE gold.a AS SELECT 1 AS x");
     let martd = stage.start(&[]);
     let snapshot = martd.wait_snapshot("the verdict", |s| !s["rejected"][0].is_null());

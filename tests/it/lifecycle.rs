@@ -212,7 +212,7 @@ fn sighup_looks_at_the_directory() {
 }
 
 #[test]
-fn under_load_the_end_loses_no_request_and_readiness_turns_first() {
+fn a_stop_under_load_loses_no_request() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT i AS x FROM range(100000) t(i)");
     let settings = [
@@ -286,7 +286,7 @@ fn one_answer(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn clients_that_never_send_a_request_do_not_hold_up_the_end() {
+fn silent_clients_do_not_hold_up_the_end() {
     let root = Root::new();
     let settings = [("MARTD_DRAIN", "50s"), ("MARTD_HEADER_TIMEOUT", "50s")];
     let mut martd = Martd::start_with(root.path(), &settings);

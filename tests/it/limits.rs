@@ -26,7 +26,7 @@ fn peak_resident(pid: u32) -> u64 {
 }
 
 #[test]
-fn a_statement_that_wants_too_much_memory_gets_507_and_the_next_one_an_answer() {
+fn a_statement_over_its_memory_gets_507_alone() {
     let (_root, martd) = martd(&[("MARTD_MEMORY", "256MiB"), ("MARTD_CACHE", "0")]);
     for sql in [
         "SELECT len(range(200000000)) AS n",
@@ -47,7 +47,7 @@ fn a_statement_that_wants_too_much_memory_gets_507_and_the_next_one_an_answer() 
 }
 
 #[test]
-fn a_thousand_clients_on_two_slots_get_an_answer_or_are_told_when_to_come_again() {
+fn a_thousand_clients_get_an_answer_or_a_retry_time() {
     let settings = [
         ("MARTD_QUERIES", "2"),
         ("MARTD_QUEUE", "4"),
@@ -97,7 +97,7 @@ fn a_thousand_clients_on_two_slots_get_an_answer_or_are_told_when_to_come_again(
 }
 
 #[test]
-fn a_sort_that_memory_has_no_room_for_gets_507_and_nothing_is_spilled() {
+fn a_sort_without_memory_gets_507_and_does_not_spill() {
     let (root, martd) = martd(&[("MARTD_MEMORY", "128MiB")]);
     let sort = json!({
         "sql": "SELECT count(*) FROM (SELECT *, row_number() OVER (ORDER BY hash(a.x, b.i)) AS n
@@ -143,7 +143,7 @@ fn duckdb_has_the_memory_that_martd_memory_says() {
 }
 
 #[test]
-fn more_queries_at_once_than_one_message_has_descriptors() {
+fn more_queries_run_than_a_message_has_descriptors() {
     let (_root, martd) = martd(&[("MARTD_QUERIES", "300")]);
     assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 1000);
 }
@@ -173,7 +173,7 @@ fn what_statements_held_is_there_for_others() {
 }
 
 #[test]
-fn fifty_memory_bombs_leave_as_much_memory_as_there_was() {
+fn fifty_memory_bombs_leave_no_memory_behind() {
     let settings = [
         ("MARTD_MEMORY", "512MiB"),
         ("MARTD_THREADS", "1"),
@@ -198,7 +198,7 @@ fn fifty_memory_bombs_leave_as_much_memory_as_there_was() {
 }
 
 #[test]
-fn statements_that_keep_all_memory_there_is_do_not_take_martd_down() {
+fn statements_that_take_all_memory_do_not_end_martd() {
     let tokens = Tokens::new(9);
     let settings = [
         ("MARTD_MEMORY", "64MiB"),
@@ -245,7 +245,7 @@ fn statements_that_keep_all_memory_there_is_do_not_take_martd_down() {
 }
 
 #[test]
-fn the_threads_of_all_queries_are_there_before_the_first() {
+fn all_query_threads_exist_before_the_first_query() {
     let (_root, few) = martd(&[("MARTD_QUERIES", "2")]);
     let (_root, many) = martd(&[("MARTD_QUERIES", "22")]);
     let threads = |martd: &Martd| {

@@ -34,7 +34,7 @@ fn ask_socket(path: &Path) -> String {
 }
 
 #[test]
-fn a_unix_socket_is_its_groups_and_lives_as_long_as_martd() {
+fn a_unix_socket_is_its_groups_and_ends_with_martd() {
     let root = root();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("martd.sock");
@@ -132,7 +132,7 @@ fn sockets_from_systemd_are_served_by_their_names() {
 }
 
 #[test]
-fn probes_are_answered_for_operators_while_all_connections_are_taken() {
+fn probes_are_answered_with_all_connections_taken() {
     let root = root();
     let tokens = root.path().join("tokens");
     fs::write(&tokens, "s3cret\n").expect("write");
@@ -180,7 +180,7 @@ fn probes_are_answered_for_operators_while_all_connections_are_taken() {
 }
 
 #[test]
-fn probes_are_answered_for_operators_when_descriptors_have_run_out() {
+fn probes_are_answered_without_descriptors() {
     let root = root();
     // No connection that is idle gives its descriptor back while this lasts.
     let settings = [("MARTD_ADMIN_LISTEN", "127.0.0.1:0"), ("MARTD_HEADER_TIMEOUT", "10m")];

@@ -16,7 +16,7 @@ fn line_of(martd: &Martd, id: &str) -> Json {
 }
 
 #[test]
-fn an_answer_is_logged_with_its_snapshot_statement_rows_bytes_and_times() {
+fn an_answer_is_logged_with_its_size_and_times() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT i AS x FROM range(50000) t(i)");
     let martd = Martd::start(root.path());
@@ -59,7 +59,7 @@ fn an_answer_is_logged_with_its_snapshot_statement_rows_bytes_and_times() {
 }
 
 #[test]
-fn statements_are_logged_as_text_when_asked_for_and_parameters_never() {
+fn statements_are_logged_if_asked_parameters_never() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS x");
     let martd = Martd::start_with(root.path(), &[("MARTD_LOG_SQL", "on")]);

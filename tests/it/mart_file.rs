@@ -4,7 +4,7 @@ use crate::harness::{Martd, Root};
 use crate::writers::Writer;
 
 #[test]
-fn the_file_is_served_from_the_pin_whole_and_in_ranges() {
+fn a_marts_file_is_served_whole_and_in_ranges() {
     let (root, writer) = (Root::new(), Writer::new());
     let select = "SELECT i, hash(i) AS h FROM range(200000) t(i)";
     writer.land(&root, "a b", select);
@@ -78,7 +78,7 @@ fn conditions_are_those_of_rfc_9110() {
 }
 
 #[test]
-fn a_query_is_answered_for_the_version_that_is_asked_for() {
+fn a_query_is_answered_for_the_version_asked_for() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS i");
     let martd = Martd::start(root.path());

@@ -26,7 +26,7 @@ fn land(root: &Root) {
 }
 
 #[test]
-fn an_agent_finds_the_tables_and_answers_questions_within_its_scope() {
+fn an_agent_finds_the_tables_of_its_scope() {
     let root = Root::new();
     land(&root);
     let tokens = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -95,7 +95,7 @@ fn send(martd: &Martd, message: &Json, headers: &[(&str, &str)]) -> Answer {
 }
 
 #[test]
-fn what_is_wrong_with_a_message_is_an_error_of_json_rpc() {
+fn a_wrong_message_gets_an_error_of_json_rpc() {
     let root = Root::new();
     land(&root);
     let martd = Martd::start(root.path());
@@ -166,7 +166,7 @@ fn marts_are_listed_with_what_they_mean() {
 }
 
 #[test]
-fn views_over_the_files_of_a_martd_are_made_by_a_duckdb_elsewhere() {
+fn a_duckdb_elsewhere_makes_views_over_the_files() {
     let root = Root::new();
     land(&root);
     Writer::new().land_stamped(&root, "a b's", "SELECT 42 AS x", Some("i1"));

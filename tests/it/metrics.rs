@@ -81,7 +81,7 @@ fn parsed(text: &str, format: &str) -> Vec<Json> {
 }
 
 #[test]
-fn both_formats_parse_and_hold_the_same_whatever_marts_are_called() {
+fn both_metrics_formats_survive_any_mart_name() {
     let (root, writer) = (Root::new(), Writer::new());
     let names = ["plain", "Äpfel und \"Birnen\"", "back\\slash", "two\nlines", "a{b=\"c\"} 1"];
     for name in names {
@@ -132,7 +132,7 @@ fn both_formats_parse_and_hold_the_same_whatever_marts_are_called() {
 }
 
 #[test]
-fn publishing_is_counted_and_a_dropped_mart_disappears() {
+fn metrics_count_publishes_and_forget_dropped_marts() {
     let (root, writer, mut project) = (Root::new(), Writer::new(), Project::default());
     writer.land(&root, "a", "SELECT 1 AS x FROM range(7)");
     writer.land(&root, "b", "SELECT 1 AS x");
@@ -317,7 +317,7 @@ fn ask(martd: &Martd, body: &Json) -> TcpStream {
 }
 
 #[test]
-fn a_query_that_waits_for_a_slot_until_its_time_is_over_is_shed() {
+fn a_query_that_finds_no_slot_in_time_is_shed() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS x");
     let settings = [("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "1")];

@@ -20,7 +20,7 @@ fn read(file: &str) -> String {
 }
 
 #[test]
-fn promtool_accepts_the_rules_and_each_fires_when_it_should() {
+fn promtool_accepts_the_rules_and_each_fires() {
     if Command::new("promtool").arg("--version").output().is_err() {
         eprintln!("skipped: promtool is not installed (Debian has it in the package prometheus)");
         return;
@@ -108,7 +108,7 @@ fn expressions<'j>(json: &'j Json, into: &mut Vec<&'j str>) {
 }
 
 #[test]
-fn every_metric_in_rules_and_dashboard_is_one_that_martd_has() {
+fn rules_and_dashboard_name_only_metrics_that_exist() {
     let (root, writer, mut project) = (Root::new(), Writer::new(), Project::default());
     writer.land_stamped(&root, "a", "SELECT 1 AS x", Some("one"));
     project.built("a", "one");

@@ -74,7 +74,7 @@ fn serves(installed: &Path) {
 }
 
 #[test]
-fn an_installed_martd_runs_with_the_library_beside_it_alone() {
+fn an_installed_martd_needs_only_its_library() {
     let destination = tempfile::tempdir().expect("a temporary directory");
     let root = destination.path();
     let variables = [format!("DESTDIR={}", root.display()), "PREFIX=/opt/martd".to_owned()];
@@ -131,7 +131,7 @@ fn the_tarball_runs_from_any_directory() {
 }
 
 #[test]
-fn the_wheel_installs_and_runs_in_an_empty_environment() {
+fn the_wheel_runs_in_an_empty_environment() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let path = |name: &str| scratch.path().join(name);
     let dist = format!("DIST_DIR={}", path("dist").display());
@@ -171,7 +171,7 @@ fn the_wheel_installs_and_runs_in_an_empty_environment() {
 }
 
 #[test]
-fn a_binary_that_names_a_folder_of_the_build_is_not_installed() {
+fn a_binary_with_a_build_path_is_not_installed() {
     let binary = tempfile::NamedTempFile::new().expect("a temporary file");
     let run_path = "$ORIGIN:$ORIGIN/../lib/martd:/home/me/src/target/duckdb\0";
     let forget = |content: String| {

@@ -56,7 +56,7 @@ fn inspect(browser: &Browser, name: &str) {
 }
 
 #[test]
-fn a_ledger_cannot_make_the_page_or_a_terminal_do_things() {
+fn a_ledger_cannot_control_the_page_or_a_terminal() {
     const WILD: &str = "a\u{1b}[2J\u{0}\u{7}b\u{202e}c\u{9b}d";
     let (root, writer, mut project) = (Root::new(), Writer::new(), Project::default());
     writer.land_stamped(&root, "a", "SELECT 1 AS x", Some("one"));
@@ -81,7 +81,7 @@ fn a_ledger_cannot_make_the_page_or_a_terminal_do_things() {
 }
 
 #[test]
-fn the_facts_are_in_the_document_and_any_name_is_only_a_name() {
+fn the_page_works_without_scripts_and_any_mart_name() {
     let (root, writer) = (Root::new(), Writer::new());
     let name = "<script>alert('x')<\\script> & \"co\"";
     let parquet = writer.parquet("SELECT 1 AS x FROM range(1234)", None);
@@ -192,7 +192,7 @@ fn a_browser_runs_queries_and_marks_what_is_wrong() {
 }
 
 #[test]
-fn a_browser_shows_what_is_stale_held_and_missing_on_top() {
+fn the_page_shows_stale_held_and_missing_on_top() {
     let (root, writer, mut project, martd) = stage(&[]);
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60 * 3_600);
     let file = std::fs::File::options().write(true).open(root.mart("fct_transactions.parquet"));
@@ -237,7 +237,7 @@ fn a_browser_shows_what_is_stale_held_and_missing_on_top() {
 }
 
 #[test]
-fn where_tokens_are_asked_for_the_page_tells_nothing_without_one() {
+fn the_page_shows_nothing_without_a_required_token() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let tokens = dir.path().join("tokens");
     std::fs::write(&tokens, "s3cret id=*\n").expect("write");

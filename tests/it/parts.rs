@@ -78,7 +78,7 @@ fn value(martd: &Martd, sql: &str) -> Json {
 const SUMMARY: &str = "SELECT min(generation) || ' ' || max(generation) || ' ' || count(*) || ' ' || count(DISTINCT day) FROM mart.sales";
 
 #[test]
-fn a_directory_is_a_mart_when_a_record_names_its_parts() {
+fn a_directory_is_a_mart_if_a_record_names_its_parts() {
     let stage = Stage::new();
     stage.write("sales", &sales(1, 3), "day", "");
     fs::create_dir(stage.root.mart("notes")).expect("mkdir");
@@ -272,7 +272,7 @@ fn a_run_that_is_killed_half_way_is_not_served() {
 }
 
 #[test]
-fn builds_of_parts_survive_restarts_and_can_be_rolled_back_to() {
+fn builds_of_parts_survive_restarts_and_rollbacks() {
     let stage = Stage::new();
     let state = tempfile::tempdir().expect("a temporary directory");
     let settings = [("MARTD_STATE_DIR", state.path().to_str().expect("UTF-8"))];
@@ -350,7 +350,7 @@ fn what_hides_a_recorded_mart_is_said_in_the_hold() {
 }
 
 #[test]
-fn an_empty_model_of_parts_is_empty_and_hive_columns_are_scoped() {
+fn an_empty_model_of_parts_has_no_rows() {
     let stage = Stage::new();
     stage.write("empty", "SELECT NULL::INTEGER AS id, NULL::DATE AS day", "day", "");
     stage.write("sales", "SELECT i AS id, i % 3 AS user_id FROM range(30) t(i)", "user_id", "");

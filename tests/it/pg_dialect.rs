@@ -13,7 +13,7 @@ const MARK: &str = "<!-- Generated up to the next mark: UPDATE=1 cargo nextest r
 const END: &str = "<!-- End of what is generated -->\n";
 
 #[test]
-fn what_tools_write_in_postgresqls_dialect_is_answered() {
+fn statements_in_the_postgresql_dialect_are_answered() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres/dialect.sql");
     let text = fs::read_to_string(path).expect("it is there");
     let (head, _) = text.split_once("\n-- @ ").expect("it has a mart");

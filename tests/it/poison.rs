@@ -111,7 +111,7 @@ fn mixed(rng: &mut Rng) -> Vec<Mixed> {
 }
 
 #[test]
-fn of_mixed_files_every_good_one_is_served_and_no_other() {
+fn every_good_file_among_poisoned_ones_is_served() {
     let first = seed();
     for seed in first..first + MIXTURES {
         let mut rng = Rng::with_seed(seed);

@@ -184,7 +184,7 @@ fn a_failed_check_holds_until_it_is_cleared() {
 }
 
 #[test]
-fn what_is_no_whole_file_or_of_another_build_is_refused() {
+fn a_broken_file_or_one_of_another_build_is_refused() {
     let stage = Stage::new();
     fs::write(stage.file("half"), b"PAR1 and then").expect("write");
     stage.writer.land_stamped(&stage.root, "stamped", "SELECT 1 AS x", Some("of-dbt"));
@@ -255,7 +255,7 @@ fn every_dbt_publishes_what_its_build_wrote() {
 }
 
 #[test]
-fn a_run_whose_tests_have_not_run_is_held_for_every_dbt() {
+fn a_run_without_its_tests_is_held_for_every_dbt() {
     for version in DBT {
         let stage = Stage::new();
         stage.dbt_ran(version, "run.json", nothing);
@@ -268,7 +268,7 @@ fn a_run_whose_tests_have_not_run_is_held_for_every_dbt() {
 }
 
 #[test]
-fn a_build_that_failed_holds_and_names_the_failed_test_first() {
+fn a_failed_build_is_held_and_names_its_test_first() {
     for version in DBT {
         let stage = Stage::new();
         stage.dbt_ran(version, "failed.json", nothing);
@@ -302,7 +302,7 @@ fn results_that_say_nothing_of_the_data_are_refused() {
 }
 
 #[test]
-fn a_file_that_changed_after_its_model_ended_is_refused() {
+fn a_file_changed_after_its_model_ended_is_refused() {
     for (shift, said_of_it) in
         [(1, "changed after its model had ended"), (-60_000, "is older than the run")]
     {
@@ -334,7 +334,7 @@ fn what_ran_over_no_rows_does_not_vouch() {
 }
 
 #[test]
-fn a_result_file_with_fewer_nodes_than_ran_does_not_vouch() {
+fn results_with_fewer_nodes_than_ran_do_not_vouch() {
     let stage = Stage::new();
     let whole = stage.dbt_ran("1.11", "build.json", nothing);
     let end = end(result(&whole, "model.shop.orders"));

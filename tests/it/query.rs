@@ -280,7 +280,7 @@ fn rows_are_limited_and_the_cut_is_told() {
 }
 
 #[test]
-fn a_query_that_takes_too_long_is_stopped_and_its_slot_is_free_again() {
+fn a_query_over_its_time_limit_frees_its_slot() {
     let root = Root::new();
     Writer::new().land(&root, "a", "SELECT 1 AS x");
     let martd = Martd::start_with(root.path(), &[("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "0")]);
@@ -294,7 +294,7 @@ fn a_query_that_takes_too_long_is_stopped_and_its_slot_is_free_again() {
 }
 
 #[test]
-fn an_earlier_snapshot_can_be_asked_by_its_id_until_it_is_gone() {
+fn an_earlier_snapshot_can_be_asked_by_its_id() {
     let root = Root::new();
     let writer = Writer::new();
     writer.land(&root, "a", "SELECT 1 AS x");

@@ -60,7 +60,7 @@ fn required_marts_are_waited_for() {
 }
 
 #[test]
-fn a_snapshot_and_freshness_can_be_asked_for_before_there_is_one() {
+fn a_snapshot_can_be_asked_for_before_the_first() {
     let root = Root::new();
     let martd = Martd::start(root.path());
 

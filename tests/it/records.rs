@@ -70,7 +70,7 @@ fn both(text: &str) -> (String, String) {
 }
 
 #[test]
-fn files_are_published_as_they_land_until_a_record_is_there() {
+fn files_go_live_as_they_land_until_a_record_exists() {
     let mut stage = Stage::new();
     stage.write(&["a", "b"], "zero");
     let martd = Martd::start(stage.root.path());
@@ -112,7 +112,7 @@ fn a_new_mart_of_a_killed_writer_is_not_published() {
 }
 
 #[test]
-fn the_failed_node_is_named_first_and_the_skipped_are_counted() {
+fn the_failed_node_comes_before_the_skipped_ones() {
     let (mut stage, martd) = Stage::with_a_build();
     stage.write(&["a"], "two");
     let mut results: Vec<Json> =
@@ -149,7 +149,7 @@ fn a_mart_whose_tests_have_not_run_is_held() {
 }
 
 #[test]
-fn runs_that_overlap_are_published_whole_or_not_at_all() {
+fn overlapping_runs_are_published_whole_or_not_at_all() {
     let (mut stage, martd) = Stage::with_a_build();
     // x writes a and b; before it ends, y overwrites b, and fails.
     stage.write(&["a", "b"], "x");
@@ -176,7 +176,7 @@ fn runs_that_overlap_are_published_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_stamp_that_contradicts_the_record_is_not_vouched_for() {
+fn a_stamp_against_its_record_is_not_vouched_for() {
     let (mut stage, martd) = Stage::with_a_build();
     stage.writer.land_stamped(&stage.root, "a", "SELECT 'y' AS text", Some("y"));
     stage.record("x", &["a"], json!({}));
@@ -207,7 +207,7 @@ fn two_projects_share_a_directory_but_no_mart() {
 }
 
 #[test]
-fn a_schema_of_duckdbs_own_does_not_keep_a_build_from_being_served() {
+fn a_build_with_a_schema_of_duckdbs_own_is_served() {
     let (mut stage, martd) = Stage::with_a_build();
     stage.write(&["a", "b"], "two");
     let mut marts = stage.records.of_files(&stage.root, &["a", "b"]);
@@ -232,7 +232,7 @@ fn equal_bytes_of_a_new_build_are_told_at_once() {
 }
 
 #[test]
-fn a_record_that_does_not_fit_is_rejected_and_changes_nothing() {
+fn a_record_that_does_not_fit_changes_nothing() {
     let (mut stage, martd) = Stage::with_a_build();
     put(stage.root.mart("_builds/two.json"), b"{\"version\": 2");
     put(
@@ -258,7 +258,7 @@ fn a_record_that_does_not_fit_is_rejected_and_changes_nothing() {
 }
 
 #[test]
-fn a_record_that_goes_is_missed_however_late_martd_looks() {
+fn a_removed_record_is_noticed_however_late() {
     let (stage, martd) = Stage::with_a_build();
     let path = stage.root.mart("_builds/two.json");
     put(path.clone(), b"{\"version\": 2");
@@ -317,7 +317,7 @@ fn records_take_over_from_the_first_editions_ledger() {
 }
 
 #[test]
-fn a_rollback_serves_an_earlier_build_until_it_is_released() {
+fn a_rollback_serves_an_earlier_build_until_released() {
     let (mut stage, martd) = Stage::with_a_build();
     let state = tempfile::tempdir().expect("a temporary directory");
     let settings =

@@ -126,7 +126,7 @@ fn a_replica_that_is_behind_waits_for_what_is_asked() {
 }
 
 #[test]
-fn what_cannot_come_is_told_at_once_and_the_rest_in_time() {
+fn a_build_that_cannot_come_is_told_at_once() {
     let stage = Stage::new();
     let settings = [PATIENT[0], PATIENT[1], ("MARTD_RETAIN", "0s")];
     let martd = Martd::start_with(stage.written.path(), &settings);
@@ -154,7 +154,7 @@ fn what_cannot_come_is_told_at_once_and_the_rest_in_time() {
 }
 
 #[test]
-fn those_who_wait_are_few_and_leave_with_their_clients() {
+fn waiting_requests_are_few_and_leave_with_clients() {
     let stage = Stage::new();
     let settings = [PATIENT[0], PATIENT[1], ("MARTD_QUEUE", "1")];
     let martd = Martd::start_with(stage.written.path(), &settings);

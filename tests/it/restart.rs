@@ -68,7 +68,7 @@ fn stop(mut martd: Martd, signal: Signal) {
 }
 
 #[test]
-fn the_last_good_build_is_served_after_a_restart_during_a_hold() {
+fn a_restart_under_a_hold_serves_the_last_good_build() {
     for signal in [Signal::TERM, Signal::KILL] {
         let mut stage = Stage::new();
         stage.build("one");
@@ -97,7 +97,7 @@ fn the_last_good_build_is_served_after_a_restart_during_a_hold() {
 }
 
 #[test]
-fn a_restart_goes_on_with_the_same_snapshot_also_while_the_mart_directory_is_away() {
+fn a_restart_serves_the_same_snapshot() {
     let mut stage = Stage::new();
     stage.build("one");
     let martd = stage.start();
@@ -149,7 +149,7 @@ fn damaged_state_is_ignored_with_a_message() {
 }
 
 #[test]
-fn a_state_directory_that_another_martd_has_is_refused() {
+fn a_state_directory_in_use_is_refused() {
     let stage = Stage::new();
     let _first = stage.start();
     let output = std::process::Command::new(crate::harness::program())

@@ -42,7 +42,7 @@ fn at_rest(martd: &Martd) -> Usage {
 }
 
 #[test]
-fn pins_descriptors_and_memory_return_to_the_baseline_after_the_retention() {
+fn memory_is_given_back_after_the_retention() {
     let root = Root::new();
     let writer = Writer::new();
     land(&root, &writer, 1);

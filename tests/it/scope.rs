@@ -220,7 +220,7 @@ fn no_client_of_postgresql_sees_anothers_rows() {
 }
 
 #[test]
-fn whether_a_statement_fails_does_not_depend_on_rows_that_are_not_seen() {
+fn hidden_rows_do_not_make_a_statement_fail() {
     let (_root, martd) = martd(&[]);
     // Alice's amount fits a TINYINT, Bob's does not; her rows alone are converted.
     for sql in [
@@ -233,7 +233,7 @@ fn whether_a_statement_fails_does_not_depend_on_rows_that_are_not_seen() {
 }
 
 #[test]
-fn tokens_say_who_may_read_which_rows_and_are_reloaded() {
+fn tokens_say_which_rows_to_read_and_are_reloaded() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     fs::write(file.path(), format!("alice {ALICE}\nbackend user_id=*\nreport *\n")).expect("write");
     let path = file.path().to_str().expect("UTF-8");
@@ -271,7 +271,7 @@ fn tokens_say_who_may_read_which_rows_and_are_reloaded() {
 }
 
 #[test]
-fn a_query_is_cancelled_by_the_token_that_asked_it_alone() {
+fn a_query_is_cancelled_only_by_its_own_token() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     fs::write(file.path(), "one user_id=*\ntwo user_id=*\n").expect("write");
     let path = file.path().to_str().expect("UTF-8");

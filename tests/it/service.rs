@@ -62,7 +62,7 @@ impl Manager {
 }
 
 #[test]
-fn the_service_manager_is_told_what_martd_waits_for_and_serves() {
+fn systemd_is_told_what_martd_waits_for_and_serves() {
     let manager = Manager::new();
     let root = Root::new();
     let mut martd = Martd::start_with(root.path(), &[("NOTIFY_SOCKET", manager.path())]);
@@ -126,7 +126,7 @@ fn is_silent(manager: &Manager) -> bool {
 }
 
 #[test]
-fn the_watchdog_is_fed_no_more_when_the_refresh_thread_or_http_is_stuck() {
+fn the_watchdog_fires_when_refresh_or_http_is_stuck() {
     if !cfg!(debug_assertions) {
         return println!("SKIPPED: a release build has no faults to switch on");
     }
@@ -159,7 +159,7 @@ fn the_watchdog_is_fed_no_more_when_the_refresh_thread_or_http_is_stuck() {
 }
 
 #[test]
-fn connections_that_take_all_places_do_not_stop_the_heartbeat() {
+fn a_full_listener_does_not_stop_the_heartbeat() {
     let manager = Manager::new();
     let root = Root::new();
     let settings = [
@@ -225,7 +225,7 @@ fn the_units_are_without_fault_and_hardly_exposed() {
 }
 
 #[test]
-fn martd_does_all_its_work_under_the_units_restrictions() {
+fn martd_works_under_the_units_restrictions() {
     if systemd_analyze(&["syscall-filter"]).is_none() {
         return;
     }

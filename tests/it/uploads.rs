@@ -114,7 +114,7 @@ fn a_body_is_utf_8_and_says_so_or_nothing() {
 }
 
 #[test]
-fn a_client_is_not_told_to_go_on_with_a_body_that_is_too_large() {
+fn a_body_that_is_too_large_is_not_asked_for() {
     let (_root, martd) = martd();
     let expect = |length: usize, lines: &str| {
         let mut stream = TcpStream::connect(&martd.address).expect("martd listens");

@@ -67,7 +67,7 @@ fn serving_one() -> (Root, Martd) {
 }
 
 #[test]
-fn a_directory_that_is_absent_at_the_start_is_served_once_it_is_there() {
+fn a_directory_made_after_the_start_is_served() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let parquet_dir = root.path().join("later");
     let martd = Martd::start(&parquet_dir);
@@ -85,7 +85,7 @@ fn a_directory_that_is_absent_at_the_start_is_served_once_it_is_there() {
 }
 
 #[test]
-fn a_directory_that_is_deleted_and_made_again_is_watched_again() {
+fn a_directory_deleted_and_made_again_is_watched() {
     let (root, martd) = serving_one();
     // Three times, for the file system may or may not give the same inode number out again.
     for value in 2..5 {
@@ -108,7 +108,7 @@ fn a_directory_that_is_deleted_and_made_again_is_watched_again() {
 }
 
 #[test]
-fn a_directory_that_is_renamed_away_and_replaced_is_noticed() {
+fn a_directory_renamed_and_replaced_is_noticed() {
     let (root, martd) = serving_one();
     make_marts(&root.path().join("next"), 2);
     fs::rename(root.mart(""), root.path().join("last")).expect("rename");
@@ -122,7 +122,7 @@ fn a_directory_that_is_renamed_away_and_replaced_is_noticed() {
 }
 
 #[test]
-fn a_parent_that_is_exchanged_is_noticed_although_inotify_does_not_tell() {
+fn an_exchanged_parent_directory_is_noticed() {
     let base = tempfile::tempdir().expect("a temporary directory");
     let parquet_dir = base.path().join("parquet");
     make_marts(&parquet_dir.join("mart"), 1);
@@ -140,7 +140,7 @@ fn a_parent_that_is_exchanged_is_noticed_although_inotify_does_not_tell() {
 }
 
 #[test]
-fn kubernetes_exchanges_the_link_data_and_its_files_change_together() {
+fn kubernetes_exchanges_the_data_link_inside() {
     let root = Root::new();
     for (version, value) in [("..v1", 1), ("..v2", 2)] {
         make_marts(&root.mart(version), value);
@@ -166,7 +166,7 @@ fn kubernetes_exchanges_the_link_data_and_its_files_change_together() {
 }
 
 #[test]
-fn kubernetes_exchanges_the_link_that_the_directory_itself_is_behind() {
+fn kubernetes_exchanges_the_data_link_above() {
     let root = tempfile::tempdir().expect("a temporary directory");
     make_marts(&root.path().join("..v1/mart"), 1);
     make_marts(&root.path().join("..v2/mart"), 2);
@@ -192,7 +192,7 @@ fn exchange_link(link: &Path, target: &str) {
 }
 
 #[test]
-fn a_mart_that_becomes_a_link_out_of_the_root_is_not_followed() {
+fn a_mart_that_links_out_of_the_root_is_not_read() {
     let (root, martd) = serving_one();
     let outside = tempfile::tempdir().expect("a temporary directory");
     make_marts(outside.path(), 666);
@@ -214,7 +214,7 @@ fn a_mart_that_becomes_a_link_out_of_the_root_is_not_followed() {
 }
 
 #[test]
-fn what_is_mounted_over_the_directory_is_served_and_what_was_below_again_after() {
+fn a_mount_over_the_directory_is_served() {
     let Some(namespace) = Namespace::new() else { return };
     let root = Root::new();
     let mart = root.mart("");
@@ -240,7 +240,7 @@ fn what_is_mounted_over_the_directory_is_served_and_what_was_below_again_after()
 }
 
 #[test]
-fn a_file_system_that_is_unmounted_and_mounted_again_is_watched_again() {
+fn a_file_system_unmounted_and_mounted_is_watched() {
     let Some(namespace) = Namespace::new() else { return };
     let root = Root::new();
     let (mart, disk) = (root.mart(""), root.path().join("disk"));
@@ -257,7 +257,7 @@ fn a_file_system_that_is_unmounted_and_mounted_again_is_watched_again() {
 }
 
 #[test]
-fn a_file_system_that_is_mounted_anew_in_an_instant_is_watched_again() {
+fn a_file_system_remounted_at_once_is_watched() {
     let Some(namespace) = Namespace::new() else { return };
     let root = Root::new();
     let mart = root.mart("");
@@ -286,7 +286,7 @@ fn a_file_system_that_is_mounted_anew_in_an_instant_is_watched_again() {
 }
 
 #[test]
-fn a_bind_mount_whose_source_was_deleted_is_served_on_until_it_is_mounted_again() {
+fn a_bind_mount_of_a_deleted_folder_is_served_on() {
     let Some(namespace) = Namespace::new() else { return };
     let root = Root::new();
     let (mart, source) = (root.mart(""), root.path().join("source"));
@@ -309,7 +309,7 @@ fn a_bind_mount_whose_source_was_deleted_is_served_on_until_it_is_mounted_again(
 }
 
 #[test]
-fn behind_a_read_only_bind_mount_of_the_parent_changes_are_noticed() {
+fn changes_behind_a_read_only_mount_are_noticed() {
     let Some(namespace) = Namespace::new() else { return };
     let base = tempfile::tempdir().expect("a temporary directory");
     let (writable, read_only) = (base.path().join("writable"), base.path().join("read-only"));
@@ -359,7 +359,7 @@ fn without_inotify_martd_polls_says_why_and_heals() {
 }
 
 #[test]
-fn without_events_polling_notices_changes_in_every_way() {
+fn polling_notices_every_change_without_events() {
     let root = Root::new();
     make_marts(&root.mart(""), 1);
     let martd = Martd::start_with(root.path(), &[("MARTD_WATCH", "poll")]);
@@ -377,7 +377,7 @@ fn without_events_polling_notices_changes_in_every_way() {
 }
 
 #[test]
-fn when_the_event_queue_overflows_the_directory_is_looked_at() {
+fn an_overflowing_event_queue_causes_a_scan() {
     let (root, martd) = serving_one();
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("inotify");
     let limit: usize = limit.trim().parse().expect("a number");

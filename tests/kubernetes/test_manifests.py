@@ -169,7 +169,7 @@ class Ports(unittest.TestCase):
         for form in FORMS:
             self.assertLessEqual({(form, "martd", "/readyz"), (form, "martd", "/livez")}, probed)
 
-    def test_services_and_policies_lead_to_ports_that_are_open(self):
+    def test_services_and_policies_lead_to_open_ports(self):
         for form, metadata, pod in pods():
             ports = {}
             for container in pod.get("initContainers", []) + pod["containers"]:

@@ -117,7 +117,7 @@ def test_one_text_is_not_a_list_of_parameters(remote):
         remote.execute_query("SELECT $1", "x")
 
 
-def test_the_table_has_every_type_of_duckdb_for_a_scalar():
+def test_the_table_has_every_scalar_type_of_duckdb():
     bound = {duckdb.execute("SELECT typeof($p)", {"p": value}).fetchall()[0][0] for value in VALUES}
     scalars = {name.partition("(")[0] for name in bound if not name.endswith("[]")}
     assert scalars == {

@@ -80,7 +80,7 @@ def ask(client):
     return rows[0]["a"]
 
 
-def test_without_read_your_builds_a_client_goes_back_in_time(replicas):
+def test_without_read_your_builds_a_client_goes_back(replicas):
     replicas.build(2)
     replicas.ahead.wait_for(is_served(2))
     with Client(replicas.url) as client:
@@ -89,7 +89,7 @@ def test_without_read_your_builds_a_client_goes_back_in_time(replicas):
     assert shown != sorted(shown)
 
 
-def test_with_read_your_builds_it_waits_for_the_replica_that_is_behind(replicas):
+def test_with_read_your_builds_it_waits_for_a_replica(replicas):
     replicas.build(2)
     replicas.ahead.wait_for(is_served(2))
     with Client(replicas.url, read_your_builds=True) as client:
@@ -104,7 +104,7 @@ def test_with_read_your_builds_it_waits_for_the_replica_that_is_behind(replicas)
     assert shown[-4:] == [2] * 4
 
 
-def test_what_no_replica_shows_in_time_is_an_error_and_not_older_data(replicas, monkeypatch):
+def test_what_no_replica_shows_in_time_is_an_error(replicas, monkeypatch):
     replicas.build(2)
     replicas.ahead.wait_for(is_served(2))
     with Client(replicas.ahead.url, read_your_builds=True) as client:
@@ -122,7 +122,7 @@ def test_what_no_replica_shows_in_time_is_an_error_and_not_older_data(replicas, 
             assert ask(elsewhere) == 1
 
 
-def test_another_connection_leads_to_a_replica_that_is_not_behind(replicas):
+def test_another_connection_leads_to_a_current_replica(replicas):
     """Also when one is behind for good."""
     with Client(replicas.url, read_your_builds=True, retry=20) as client:
         replicas.build(2)
@@ -132,7 +132,7 @@ def test_another_connection_leads_to_a_replica_that_is_not_behind(replicas):
         assert [ask(client) for _ in range(2)] == [2] * 2
 
 
-def test_no_client_sees_an_older_build_after_a_newer_one(replicas):
+def test_no_client_goes_back_to_an_older_build(replicas):
     """Builds come as fast as they can be written, and to one replica late: whoever asks after somebody has got an
     answer gets none that is older. Of clients without the setting the same is not true."""
     answers = {True: [], False: []}
@@ -188,7 +188,7 @@ def backwards(answers):
     return found
 
 
-def test_builds_take_the_place_of_those_that_their_request_carried():
+def test_a_response_replaces_the_builds_of_its_request():
     kept = Seen()
     kept.answered(kept.builds(), None)
     assert kept.builds() == frozenset()

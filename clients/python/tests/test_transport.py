@@ -104,7 +104,7 @@ def test_an_answer_cut_in_its_head_is_an_error():
                 asked.execute_query("SELECT 1")
 
 
-def test_an_arrow_stream_cut_between_batches_is_an_error():
+def test_an_arrow_stream_cut_at_a_batch_is_an_error():
     """HTTP sees nothing wrong in these; pyarrow takes the second for whole."""
     for body in (ARROW[:-100], ARROW[:-8], ARROW + b"x", b"", b"nonsense"):
         for answer in (whole(body, "Martd-Truncated: false"), stream(body)):
@@ -227,7 +227,7 @@ def test_nobody_there():
         assert asked.check_connection() is False and asked.last_refresh_time() is None
 
 
-def test_a_wrong_token_is_neither_a_connection_nor_a_time():
+def test_a_wrong_token_gives_no_connection_and_no_time():
     with Fake(*[problem("401 Unauthorized", "unauthorized")] * 3) as server, client(server) as asked:
         assert asked.check_connection() is False and asked.last_refresh_time() is None
         with pytest.raises(QueryError, match="about unauthorized"):
@@ -256,7 +256,7 @@ def test_a_kept_connection_that_was_closed_is_replaced():
         assert asked.execute_query("SELECT 1") == ROWS
 
 
-def test_a_new_connection_that_is_closed_is_not_asked_again():
+def test_a_closed_new_connection_is_not_asked_again():
     with Fake(Cut(b""), WHOLE) as server, client(server) as asked:
         with pytest.raises(Unreachable):
             asked.execute_query("SELECT 1")

@@ -54,7 +54,7 @@ def test_an_old_file_with_either_schema(tmp_path, schema):
         assert session.execute_query("SELECT a FROM mart.x", {}) == [{"a": 1}]
 
 
-def test_the_health_check_of_the_image_needs_no_user_and_no_data(tmp_path):
+def test_the_images_health_check_needs_no_user_or_data(tmp_path):
     dockerfile = (Path(__file__).parents[1] / "Dockerfile").read_text()
     (path,) = re.findall(r"HEALTHCHECK .*\n.*urlopen\('http://127\.0\.0\.1:8000(/\w+)'", dockerfile)
     with TestClient(create_app(Settings("duckdb", duckdb_path=tmp_path / "none.duckdb"))) as backend:

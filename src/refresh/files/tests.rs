@@ -20,7 +20,7 @@ fn rejected(reason: &str, lasting: bool) -> BuildResult {
 }
 
 #[test]
-fn a_verdict_that_comes_late_does_not_bring_an_old_version_back() {
+fn a_late_verdict_does_not_bring_back_an_old_version() {
     let root = tempfile::tempdir().expect("a temporary directory");
     std::fs::create_dir(root.path().join("mart")).expect("mkdir");
     let dir = MartDir::new(root.path()).open().expect("open");
@@ -49,7 +49,7 @@ fn a_verdict_that_comes_late_does_not_bring_an_old_version_back() {
 }
 
 #[test]
-fn what_was_rejected_for_a_passing_reason_is_held_and_served_when_its_table_is_built() {
+fn a_file_rejected_in_passing_is_served_when_built() {
     let root = tempfile::tempdir().expect("a temporary directory");
     std::fs::create_dir(root.path().join("mart")).expect("mkdir");
     let dir = MartDir::new(root.path()).open().expect("open");
@@ -72,7 +72,7 @@ fn what_was_rejected_for_a_passing_reason_is_held_and_served_when_its_table_is_b
 }
 
 #[test]
-fn a_file_that_was_young_when_it_was_read_is_read_again_unless_it_is_large() {
+fn a_young_file_is_read_again_unless_it_is_large() {
     let file = tempfile::NamedTempFile::new().expect("temporary file");
     let tick = Duration::from_millis(20);
     let hides = |bytes: u64, began: Duration| {
@@ -87,7 +87,7 @@ fn a_file_that_was_young_when_it_was_read_is_read_again_unless_it_is_large() {
 }
 
 #[test]
-fn a_file_that_is_read_again_and_is_the_same_keeps_its_version() {
+fn a_file_read_again_unchanged_keeps_its_version() {
     let root = tempfile::tempdir().expect("a temporary directory");
     std::fs::create_dir(root.path().join("mart")).expect("mkdir");
     let dir = MartDir::new(root.path()).open().expect("open");
@@ -110,7 +110,7 @@ fn a_file_that_is_read_again_and_is_the_same_keeps_its_version() {
 }
 
 #[test]
-fn a_held_file_whose_time_is_set_while_it_is_built_is_read_again_and_not_rejected() {
+fn a_held_file_touched_while_built_is_read_again() {
     let root = tempfile::tempdir().expect("a temporary directory");
     std::fs::create_dir(root.path().join("mart")).expect("mkdir");
     let dir = MartDir::new(root.path()).open().expect("open");

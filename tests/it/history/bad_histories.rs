@@ -106,7 +106,7 @@ fn a_torn_scan() {
 }
 
 #[test]
-fn a_version_that_was_damaged_or_never_written_or_is_seen_too_early() {
+fn a_version_damaged_unwritten_or_seen_too_early() {
     assert_eq!(after(|h| h.writes[5].fate = Fate::Damaged), []);
     let seen = |version, began| rows("odd", &[("f", version)], began);
     let damaged = |h: &mut History| {
@@ -132,7 +132,7 @@ fn marts_of_two_builds_in_two_answers_of_one_snapshot() {
 }
 
 #[test]
-fn a_build_that_is_seen_before_its_ledger_or_without_one() {
+fn a_build_seen_before_its_ledger_or_without_one() {
     let early = rows("early", &[("a", 2), ("b", 2), ("f", 1)], 11);
     assert_eq!(after(|h| h.answers = vec![early]), [Kind::Mixed]);
     assert_eq!(after(|h| h.vouched.truncate(1)), [Kind::Mixed]);
@@ -154,7 +154,7 @@ fn an_answer_that_is_older_than_one_before_it() {
 }
 
 #[test]
-fn an_older_answer_to_a_question_that_was_asked_before_is_no_step_back() {
+fn an_older_answer_to_an_earlier_question_is_right() {
     let mut slow = rows("one", &[("a", 1), ("b", 1), ("f", 1)], 8);
     slow.ended = at(20);
     assert_eq!(after(|h| h.answers.push(slow)), []);
@@ -193,7 +193,7 @@ fn a_generation_that_goes_back() {
 }
 
 #[test]
-fn an_answer_that_is_older_than_a_build_that_was_waited_for() {
+fn an_answer_older_than_the_build_waited_for() {
     let awaited = Awaited { build: 2, ended: at(13), status: 200 };
     let old = rows("two", &[("a", 1), ("b", 1), ("f", 3)], 14);
     let late = |h: &mut History| {
@@ -224,7 +224,7 @@ fn a_version_that_is_not_seen_in_time() {
 }
 
 #[test]
-fn a_version_that_an_unfinished_one_followed_may_be_lost() {
+fn a_version_before_an_unfinished_one_may_be_lost() {
     let lost = |h: &mut History| {
         h.writes[6].fate = Fate::Killed;
         h.writes[5].fate = Fate::Done(at(6));

@@ -59,7 +59,7 @@ const BUILDS: Plan = Plan {
 };
 
 #[test]
-fn every_answer_comes_from_one_state_that_writers_finished() {
+fn every_answer_is_one_state_that_writers_finished() {
     let soak = std::env::var("SOAK").ok().filter(|time| !time.is_empty());
     let duration = soak.map_or(DURATION, |time| {
         let time: SignedDuration = time.parse().expect("SOAK is a time such as 10m");

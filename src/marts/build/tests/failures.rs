@@ -107,7 +107,7 @@ fn an_older_version_that_waits_is_given_up() {
 }
 
 #[test]
-fn a_version_that_a_snapshot_waits_for_is_not_given_up() {
+fn a_version_a_snapshot_waits_for_is_kept() {
     let stage = Stage::with_script("echo $$ > pid; mv pid started; kill -STOP $$");
     let (pool, outcomes) = stage.start();
     let pins: Vec<_> = (0..3).map(|n| stage.pin(&format!("SELECT {n} AS a"))).collect();

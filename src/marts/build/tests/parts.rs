@@ -51,7 +51,7 @@ fn as_duckdb_reads_it(select: &str, keys: &str) -> String {
 }
 
 #[test]
-fn hive_columns_have_the_values_and_types_that_duckdb_gives_them() {
+fn hive_columns_are_what_duckdb_makes_of_them() {
     for (value, ty) in [
         ("DATE '2024-01-01' + (i % 3)::INTEGER", "DATE"),
         ("'2024-01-0' || (i % 3 + 1) || ' 10'", "VARCHAR"),
@@ -84,7 +84,7 @@ fn hive_columns_have_the_values_and_types_that_duckdb_gives_them() {
 }
 
 #[test]
-fn parts_without_keys_are_one_table_and_all_null_rows_are_told() {
+fn parts_without_keys_are_one_table() {
     let stage = Stage::new();
     let folder = stage.path("mart");
     fs::create_dir_all(folder.join("sub")).expect("mkdir");
