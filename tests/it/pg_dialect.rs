@@ -9,7 +9,7 @@ use crate::pg_raw::Raw;
 use crate::postgres::{python, said, start};
 use crate::writers::Writer;
 
-const MARK: &str = "<!-- Generated up to the next mark: UPDATE=1 cargo nextest run tools_write_in_postgresqls -->\n";
+const MARK: &str = "<!-- Generated up to the next mark: UPDATE=1 cargo nextest run in_the_postgresql_dialect -->\n";
 const END: &str = "<!-- End of what is generated -->\n";
 
 #[test]
