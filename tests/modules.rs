@@ -1,4 +1,5 @@
-//! The crate's modules know each other in one direction: computed from what the sources name.
+//! How the sources are laid out and named: modules know each other in one direction, a name means one thing and is short,
+//! and documents name only tests that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,20 +17,32 @@ fn module(names: &[&str]) -> Option<String> {
     }
 }
 
-fn read(dir: &Path, names: &[&str], graph: &mut Graph) {
-    for entry in fs::read_dir(dir).expect("readable") {
-        let path = entry.expect("readable").path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("UTF-8");
-        let names: Vec<&str> = names.iter().copied().chain([stem]).collect();
+/// The files below `folder` whose names end in `.extension`, each by its path below the repository and with its text.
+fn sources(folder: &str, extension: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = vec![root.join(folder)];
+    let mut found = Vec::new();
+    while let Some(path) = paths.pop() {
         if path.is_dir() {
-            read(&path, &names, graph);
-        } else if path.extension().is_some_and(|extension| extension == "rs")
-            && let Some(own) = module(&names)
-        {
-            let text = fs::read_to_string(&path).expect("UTF-8");
-            graph.entry(own.clone()).or_default().extend(named(&text).filter(|m| *m != own));
+            paths.extend(fs::read_dir(&path).expect("readable").map(|e| e.expect("entry").path()));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            let name = path.strip_prefix(root).expect("below").display().to_string();
+            found.push((name, fs::read_to_string(&path).expect("UTF-8")));
         }
     }
+    assert!(!found.is_empty(), "{folder} has no .{extension} file");
+    found
+}
+
+fn graph() -> Graph {
+    let mut graph = Graph::new();
+    for (path, text) in sources("src", "rs") {
+        let names =
+            path.strip_prefix("src/").expect("below").strip_suffix(".rs").expect("a source");
+        let own = module(&names.split('/').collect::<Vec<_>>()).expect("a name");
+        graph.entry(own.clone()).or_default().extend(named(&text).filter(|m| *m != own));
+    }
+    graph
 }
 
 /// The modules that a source names by `crate::…`, comments left out.
@@ -71,8 +84,7 @@ fn cycle(graph: &Graph) -> Option<Vec<&str>> {
 
 #[test]
 fn no_module_knows_one_that_knows_it() {
-    let mut graph = Graph::new();
-    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &[], &mut graph);
+    let graph = graph();
     for module in ["engine", "duck", "sql_gate", "encode", "marts::build", "http", "refresh"] {
         assert!(graph.contains_key(module), "{module} is not there");
     }
@@ -99,38 +111,23 @@ fn what_only_one_module_may_name_no_other_does() {
         ("pgwire::", &["pg/"]),
         ("object_store::", &["mirror/"]),
     ];
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = vec![root.clone()];
-    while let Some(path) = files.pop() {
-        if path.is_dir() {
-            files.extend(fs::read_dir(&path).expect("readable").map(|e| e.expect("entry").path()));
-            continue;
-        }
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        let name = path.strip_prefix(&root).expect("below").display().to_string();
-        for (words, places) in allowed {
+    for (path, text) in sources("src", "rs") {
+        let name = path.strip_prefix("src/").expect("below");
+        for (words, files) in allowed {
             let names_it = text.lines().any(|line| {
                 let code = line.split("//").next().unwrap_or_default();
                 code.starts_with(&format!("use {words}")) || code.contains(&format!(" {words}"))
             });
-            assert!(!names_it || places.iter().any(|at| name.starts_with(at)), "{name}: {words}");
+            assert!(!names_it || files.iter().any(|at| name.starts_with(at)), "{name}: {words}");
         }
     }
 }
 
 #[test]
 fn a_file_can_be_read_at_a_sitting() {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("readable") {
-            let path = entry.expect("readable").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let lines = fs::read_to_string(&path).expect("UTF-8").lines().count();
-                assert!(lines <= 500, "{} has {lines} lines", path.display());
-            }
-        }
+    for (path, text) in sources("src", "rs") {
+        let lines = text.lines().count();
+        assert!(lines <= 500, "{path} has {lines} lines");
     }
 }
 
@@ -152,18 +149,10 @@ fn a_way_back_is_found() {
 
 #[test]
 fn a_name_of_a_type_means_one_type() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = vec![root.clone()];
     let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    while let Some(path) = files.pop() {
-        if path.is_dir() {
-            files.extend(fs::read_dir(&path).expect("readable").map(|e| e.expect("entry").path()));
-            continue;
-        }
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        let file = path.strip_prefix(&root).expect("below").display().to_string();
+    for (path, text) in sources("src", "rs") {
         for name in text.lines().filter_map(declares) {
-            declared.entry(name.to_owned()).or_default().push(file.clone());
+            declared.entry(name.to_owned()).or_default().push(path.clone());
         }
     }
     assert!(declared.contains_key("Snapshot") && declared.contains_key("QueryJob"));
@@ -180,4 +169,87 @@ fn declares(line: &str) -> Option<&str> {
     let (kind, rest) = rest.split_once(' ')?;
     let is_type = matches!(kind, "struct" | "enum" | "trait" | "type" | "union");
     is_type.then(|| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()).flatten()
+}
+
+/// The names of the functions in a source of Rust or Python.
+fn functions(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(move |c| !is_part(c)).filter(|word| !word.is_empty());
+    let pairs = words.clone().zip(words.skip(1));
+    pairs.filter(|(keyword, _)| ["fn", "def"].contains(keyword)).map(|(_, name)| name)
+}
+
+#[test]
+fn a_functions_name_has_at_most_fifty_characters() {
+    let folders = [("src", "rs"), ("tests", "rs"), ("benches", "rs")].into_iter().chain(
+        ["tests", "benches", "clients/python/tests", "dbt/checks"].map(|folder| (folder, "py")),
+    );
+    for (folder, extension) in folders {
+        for (path, text) in sources(folder, extension) {
+            for name in functions(&text) {
+                assert!(name.len() <= 50, "{path}: {name} has {} characters", name.len());
+            }
+        }
+    }
+    let names = functions("pub fn one() {}\n    async fn two<T>(").collect::<Vec<_>>();
+    assert_eq!(names, ["one", "two"]);
+}
+
+/// The tests that a document cites, as `file::test` (of `tests/it`) or `path/file.ext::test`.
+fn cited(document: &str) -> impl Iterator<Item = (String, &str)> {
+    document.split('`').skip(1).step_by(2).filter_map(|code| {
+        let (file, test) = code.split_once("::")?;
+        let path = if file.contains('/') { file.to_owned() } else { format!("tests/it/{file}.rs") };
+        Some((path, test))
+    })
+}
+
+/// The words by which the commands in a text select tests.
+fn selected(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
+    let commands = text.lines().flat_map(|line| line.split("&&"));
+    let words = commands.flat_map(|command| {
+        let one = command.split_once("nextest run ").and_then(|(_, rest)| rest.split(' ').next());
+        let many = command.split_once("--test it -- ").map(|(_, rest)| rest.split(' '));
+        one.into_iter().chain(many.into_iter().flatten())
+    });
+    let words = words.map(|word| word.split('`').next().unwrap_or_default());
+    words.filter(|word| word.starts_with(|c: char| c.is_alphabetic())).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_selection_of_tests_finds_some() {
+    let mut names = Vec::new();
+    for (path, text) in ["src", "tests"].into_iter().flat_map(|folder| sources(folder, "rs")) {
+        let module = path.trim_start_matches("src/").trim_start_matches("tests/it/");
+        let module = module.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+        names.extend(functions(&text).map(|name| format!("{module}::{name}")));
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| (path.to_owned(), fs::read_to_string(root.join(path)).expect("UTF-8"));
+    let scripts = ["CONTRIBUTING.md", "Makefile", "scripts/fuzz"].map(read);
+    let mut count = 0;
+    for (path, text) in sources("docs", "md").into_iter().chain(scripts) {
+        for word in selected(&text) {
+            assert!(names.iter().any(|name| name.contains(&word)), "{path}: no test is {word}");
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count} found");
+    let words = selected("cargo nextest run a`\n--test it -- --exact b \\\n c && d");
+    assert_eq!(words, ["a", "b", "c"]);
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let text = sources("docs", "md").into_iter().find(|(path, _)| path == "docs/failure-modes.md");
+    let (_, text) = text.expect("the document");
+    for (path, test) in cited(&text) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
+        let source = fs::read_to_string(file).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert!(functions(&source).any(|name| name == test), "no {path}::{test}");
+    }
+    assert!(cited(&text).count() > 100);
+    let few = cited("`kill::a` and `src/b.rs::c`, `d`").collect::<Vec<_>>();
+    assert_eq!(few, [("tests/it/kill.rs".to_owned(), "a"), ("src/b.rs".to_owned(), "c")]);
 }
