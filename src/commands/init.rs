@@ -226,15 +226,16 @@ impl Patch {
 /// The dbt package: installed, in a tarball or a wheel beside the program, or in the sources.
 fn package() -> PathBuf {
     let program = std::env::current_exe().and_then(fs::canonicalize).unwrap_or_default();
-    let places = ["dbt", "../share/martd/dbt", "../../dbt/package"];
-    let mut places = places.iter().map(|place| program.with_file_name("").join(place));
-    let found = places.find(|place| place.join("dbt_project.yml").exists());
-    found.and_then(|place| fs::canonicalize(place).ok()).unwrap_or_else(|| INSTALLED.into())
+    let candidates = ["dbt", "../share/martd/dbt", "../../dbt/package"];
+    let mut candidates =
+        candidates.iter().map(|candidate| program.with_file_name("").join(candidate));
+    let found = candidates.find(|candidate| candidate.join("dbt_project.yml").exists());
+    found.and_then(|candidate| fs::canonicalize(candidate).ok()).unwrap_or_else(|| INSTALLED.into())
 }
 
 /// Whether a line of `packages:` names the package: as it is installed, or in a copy of the sources.
 fn is_package(line: &str) -> bool {
-    ["martd/dbt", "dbt/package"].iter().any(|place| line.trim_end().ends_with(place))
+    ["martd/dbt", "dbt/package"].iter().any(|candidate| line.trim_end().ends_with(candidate))
 }
 
 fn marts_folder(models: &Path) -> Option<String> {

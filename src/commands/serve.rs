@@ -102,8 +102,8 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
     };
     match serve_until_stopped(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Setting(problem)) => complain(&problem, EXIT_USAGE),
-        Err(Failure::Other(reason)) => {
+        Err(StartFailure::Setting(problem)) => complain(&problem, EXIT_USAGE),
+        Err(StartFailure::Other(reason)) => {
             error!("{reason}");
             ExitCode::FAILURE
         }
@@ -111,19 +111,19 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
 }
 
 /// Why martd does not serve.
-enum Failure {
+enum StartFailure {
     /// A setting is wrong.
     Setting(String),
     Other(String),
 }
 
-impl From<String> for Failure {
+impl From<String> for StartFailure {
     fn from(reason: String) -> Self {
         Self::Other(reason)
     }
 }
 
-impl From<StartError> for Failure {
+impl From<StartError> for StartFailure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::TimeZone(_) => Self::Setting(error.to_string()),
@@ -132,7 +132,7 @@ impl From<StartError> for Failure {
     }
 }
 
-fn serve_until_stopped(config: Config) -> Result<(), Failure> {
+fn serve_until_stopped(config: Config) -> Result<(), StartFailure> {
     raise_descriptor_limit()?;
     let sockets =
         Sockets::open(&config.listen, config.admin_listen.as_ref(), config.pg.listen.as_ref())?;
@@ -255,7 +255,7 @@ async fn serve(
     builders: build::BuilderSettings,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
-) -> Result<(), Failure> {
+) -> Result<(), StartFailure> {
     let Sockets { all, admin, postgres, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     tell_limits(&config, &builders);

@@ -21,8 +21,8 @@ pub fn of_caret(sql: &str, message: &str) -> Option<usize> {
     let start: usize = sql.split_inclusive('\n').take(number.checked_sub(1)?).map(str::len).sum();
     let text = sql.get(start..)?.lines().next()?;
     // What is cut at both ends may be there twice; then nobody knows which is meant.
-    let place = text.find(shown)?;
-    (text.rfind(shown) == Some(place)).then_some(start + place + before.len())
+    let found = text.find(shown)?;
+    (text.rfind(shown) == Some(found)).then_some(start + found + before.len())
 }
 
 /// From the Hangul letters on, characters may take two columns; combining ones take none.

@@ -293,7 +293,7 @@ fn is_plain(bytes: &[u8]) -> bool {
     words.iter().for_each(|word| look(*word));
     match bytes.last_chunk::<8>() {
         Some(last) => look(*last),
-        None => look(std::array::from_fn(|place| rest.get(place).copied().unwrap_or(b' '))),
+        None => look(std::array::from_fn(|index| rest.get(index).copied().unwrap_or(b' '))),
     }
     escaped == 0 && (beyond_ascii == 0 || std::str::from_utf8(bytes).is_ok())
 }
@@ -316,10 +316,10 @@ mod tests {
     #[test]
     fn each_byte_that_needs_escaping_is_escaped() {
         for length in 1..20 {
-            for place in 0..length {
+            for index in 0..length {
                 for byte in 0..=u8::MAX {
                     let mut bytes = vec![b'a'; length];
-                    bytes[place] = byte;
+                    bytes[index] = byte;
                     is_right(&bytes);
                 }
             }

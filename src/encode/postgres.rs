@@ -16,36 +16,36 @@ const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 const TIME_TZ_MAX_OFFSET: i32 = 16 * 3600 - 1;
 
 /// PostgreSQL's number of a type, that of arrays of it, and its size (-1 when it varies).
-struct Known(u32, u32, i16);
+struct TypeIds(u32, u32, i16);
 
-fn known(ty: &Type) -> Known {
+fn known(ty: &Type) -> TypeIds {
     match ty {
-        Type::Boolean => Known(16, 1000, 1),
-        Type::TinyInt | Type::UTinyInt | Type::SmallInt => Known(21, 1005, 2),
-        Type::USmallInt | Type::Integer => Known(23, 1007, 4),
-        Type::UInteger | Type::BigInt => Known(20, 1016, 8),
-        Type::Float => Known(700, 1021, 4),
-        Type::Double => Known(701, 1022, 8),
+        Type::Boolean => TypeIds(16, 1000, 1),
+        Type::TinyInt | Type::UTinyInt | Type::SmallInt => TypeIds(21, 1005, 2),
+        Type::USmallInt | Type::Integer => TypeIds(23, 1007, 4),
+        Type::UInteger | Type::BigInt => TypeIds(20, 1016, 8),
+        Type::Float => TypeIds(700, 1021, 4),
+        Type::Double => TypeIds(701, 1022, 8),
         Type::UBigInt | Type::HugeInt | Type::UHugeInt | Type::Bignum | Type::Decimal { .. } => {
-            Known(1700, 1231, -1)
+            TypeIds(1700, 1231, -1)
         }
-        Type::Blob | Type::Geometry => Known(17, 1001, -1),
-        Type::Bit => Known(1562, 1563, -1),
-        Type::Uuid => Known(2950, 2951, 16),
-        Type::Date => Known(1082, 1182, 4),
-        Type::Time | Type::TimeNs => Known(1083, 1183, 8),
-        Type::TimeTz => Known(1266, 1270, 12),
+        Type::Blob | Type::Geometry => TypeIds(17, 1001, -1),
+        Type::Bit => TypeIds(1562, 1563, -1),
+        Type::Uuid => TypeIds(2950, 2951, 16),
+        Type::Date => TypeIds(1082, 1182, 4),
+        Type::Time | Type::TimeNs => TypeIds(1083, 1183, 8),
+        Type::TimeTz => TypeIds(1266, 1270, 12),
         Type::Timestamp | Type::TimestampS | Type::TimestampMs | Type::TimestampNs => {
-            Known(1114, 1115, 8)
+            TypeIds(1114, 1115, 8)
         }
-        Type::TimestampTz => Known(1184, 1185, 8),
-        Type::Interval => Known(1186, 1187, 16),
+        Type::TimestampTz => TypeIds(1184, 1185, 8),
+        Type::Interval => TypeIds(1186, 1187, 16),
         Type::List(child) | Type::Array(child, _) => match known(child) {
-            Known(element, array, _) if array != 0 && element != JSON => Known(array, 0, -1),
-            _ => Known(JSON, 199, -1),
+            TypeIds(element, array, _) if array != 0 && element != JSON => TypeIds(array, 0, -1),
+            _ => TypeIds(JSON, 199, -1),
         },
-        Type::Json | Type::Map(..) | Type::Struct(_) | Type::Union(_) => Known(JSON, 199, -1),
-        Type::Varchar | Type::Enum(_) | Type::Null | Type::Unsupported(_) => Known(25, 1009, -1),
+        Type::Json | Type::Map(..) | Type::Struct(_) | Type::Union(_) => TypeIds(JSON, 199, -1),
+        Type::Varchar | Type::Enum(_) | Type::Null | Type::Unsupported(_) => TypeIds(25, 1009, -1),
     }
 }
 
@@ -62,10 +62,10 @@ pub struct Form<'a> {
 }
 
 /// What values of a type are sent as, where larger integers are numbers of objects.
-fn known_of(ty: &Type, oids: bool) -> Known {
+fn known_of(ty: &Type, oids: bool) -> TypeIds {
     match known(ty) {
-        Known(20, ..) if oids => Known(26, 1028, 4),
-        Known(1016, ..) if oids => Known(1028, 0, -1),
+        TypeIds(20, ..) if oids => TypeIds(26, 1028, 4),
+        TypeIds(1016, ..) if oids => TypeIds(1028, 0, -1),
         other => other,
     }
 }
@@ -83,7 +83,7 @@ pub struct SentAs {
 
 /// As what values of a type are sent; see [`Form::oids`].
 pub fn sent_as(ty: &Type, oids: bool) -> SentAs {
-    let Known(oid, _, size) = known_of(ty, oids);
+    let TypeIds(oid, _, size) = known_of(ty, oids);
     let modifier = match ty {
         Type::Decimal { width, scale } => (i32::from(*width) << 16 | i32::from(*scale)) + 4,
         _ => -1,
@@ -223,8 +223,8 @@ fn write_text(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
             let (child, elements) = elements(ty, vector, row);
             let bare = integer_like(child);
             out.push(b'{');
-            for (place, index) in elements.1.enumerate() {
-                if place > 0 {
+            for (nth, index) in elements.1.enumerate() {
+                if nth > 0 {
                     out.push(b',');
                 }
                 if elements.0.is_null(index) {
@@ -255,7 +255,7 @@ fn write_text(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
 
 /// Whether texts of a type never need quotes in an array.
 fn integer_like(ty: &Type) -> bool {
-    matches!(known(ty), Known(16 | 20 | 21 | 23 | 700 | 701 | 1700, ..))
+    matches!(known(ty), TypeIds(16 | 20 | 21 | 23 | 700 | 701 | 1700, ..))
 }
 
 fn quote(out: &mut Vec<u8>, text: &[u8]) {
@@ -282,7 +282,7 @@ fn float(out: &mut Vec<u8>, number: f64, ty: &Type, vector: &Vector<'_>, row: us
 /// From ISO 8601 to what PostgreSQL writes: a blank for the `T`, an offset for the `Z`, no sign before a
 /// year after 9999, `BC` after one before the first, and microseconds.
 fn respell(out: &mut Vec<u8>, start: usize, ty: &Type) {
-    let has_date = matches!(known(ty), Known(1082 | 1114 | 1184, ..));
+    let has_date = matches!(known(ty), TypeIds(1082 | 1114 | 1184, ..));
     if !has_date && *ty != Type::TimeNs {
         return;
     }
@@ -346,7 +346,7 @@ fn elements<'t, 'v>(
 }
 
 fn write_binary(out: &mut Vec<u8>, ty: &Type, oids: bool, vector: &Vector<'_>, row: usize) {
-    if let (Some(number), Known(_, _, size)) = (integer(ty, vector, row), known_of(ty, oids)) {
+    if let (Some(number), TypeIds(_, _, size)) = (integer(ty, vector, row), known_of(ty, oids)) {
         out.extend_from_slice(&number.to_be_bytes()[8 - size as usize..]);
         return;
     }
@@ -392,7 +392,7 @@ fn write_binary(out: &mut Vec<u8>, ty: &Type, oids: bool, vector: &Vector<'_>, r
             out.extend_from_slice(&(digits.len() as i32).to_be_bytes());
             out.extend(digits.chunks(8).map(|eight| {
                 let bits = (0..8).zip(eight).filter(|(_, digit)| **digit == b'1');
-                bits.fold(0, |byte, (place, _)| byte | 0x80 >> place)
+                bits.fold(0, |byte, (bit, _)| byte | 0x80 >> bit)
             }));
         }
         Type::List(_) | Type::Array(..) if known(ty).0 != JSON => {

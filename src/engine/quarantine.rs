@@ -34,10 +34,10 @@ type EngineId = u32;
 
 /// What is remembered of culprits.
 #[derive(Debug, Default)]
-pub(super) struct Quarantine(Mutex<State>);
+pub(super) struct Quarantine(Mutex<QuarantineState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct QuarantineState {
     until: HashMap<Culprit, Instant>,
     /// When each principal cost engines lately, and which.
     failures: HashMap<Principal, Vec<(Instant, EngineId)>>,
@@ -79,7 +79,7 @@ impl Quarantine {
         now: Instant,
     ) {
         let mut state = self.0.lock();
-        let State { until, failures } = &mut *state;
+        let QuarantineState { until, failures } = &mut *state;
         until.retain(|_, until| *until > now);
         failures.retain(|_, lost| lost.last().is_some_and(|(last, _)| *last + 2 * WINDOW > now));
         if is_quarantined && until.len() < REMEMBERED {

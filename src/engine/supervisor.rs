@@ -87,13 +87,13 @@ pub struct Engine {
 /// Ends the supervisor, and with it all engines.
 #[derive(Debug)]
 struct Supervised {
-    messages: Sender<Message>,
+    messages: Sender<SupervisorMessage>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        let _ = self.messages.send(Message::Stop);
+        let _ = self.messages.send(SupervisorMessage::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -105,7 +105,7 @@ impl Drop for Supervised {
 pub(super) struct EngineShared {
     /// The engine that takes new requests.
     current: watch::Sender<Option<Arc<Process>>>,
-    messages: Sender<Message>,
+    messages: Sender<SupervisorMessage>,
     leases: Mutex<BTreeMap<u64, Weak<Lease>>>,
     numbers: AtomicU64,
     pub(super) quarantine: Quarantine,
@@ -155,7 +155,7 @@ pub struct EngineStatus {
     pub quarantined: usize,
 }
 
-enum Message {
+enum SupervisorMessage {
     Ended(u32),
     Replace(Arc<Process>, StartReason, String),
     Publish(String, Vec<Table>, mpsc::Sender<Result<Arc<Lease>, String>>),
@@ -217,7 +217,7 @@ impl Engine {
     /// For the operator: why it cannot.
     pub fn publish(&self, id: &str, tables: Vec<Table>) -> Result<Arc<Lease>, String> {
         let (sender, outcome) = mpsc::channel();
-        self.shared.post(Message::Publish(id.to_owned(), tables, sender));
+        self.shared.post(SupervisorMessage::Publish(id.to_owned(), tables, sender));
         outcome.recv().map_err(|_| "martd is ending".to_owned())?
     }
 
@@ -239,7 +239,7 @@ impl Engine {
 }
 
 impl EngineShared {
-    fn post(&self, message: Message) {
+    fn post(&self, message: SupervisorMessage) {
         let _ = self.messages.send(message); // the supervisor may have ended with martd
     }
 
@@ -264,7 +264,7 @@ impl EngineShared {
     pub(super) fn replace(&self, process: &Arc<Process>, reason: StartReason, detail: String) {
         if process.retire() {
             self.withdraw(process.pid());
-            self.post(Message::Replace(Arc::clone(process), reason, detail));
+            self.post(SupervisorMessage::Replace(Arc::clone(process), reason, detail));
             process.kill_if_idle();
         }
     }
@@ -281,7 +281,7 @@ impl EngineShared {
         let (known, pid) = mpsc::channel();
         let ended = move || {
             if let Ok(pid) = pid.recv() {
-                let _ = messages.send(Message::Ended(pid)); // martd may be ending
+                let _ = messages.send(SupervisorMessage::Ended(pid)); // martd may be ending
             }
         };
         let process =
@@ -320,14 +320,14 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn run(&mut self, inbox: &Receiver<Message>) {
+    fn run(&mut self, inbox: &Receiver<SupervisorMessage>) {
         loop {
             let wait = match self.next_start {
                 Some((_, due)) => due.saturating_duration_since(Instant::now()),
                 None => Duration::MAX,
             };
             match inbox.recv_timeout(wait) {
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(SupervisorMessage::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(problem) = self.start() {
                         error!(%problem, "an engine cannot be started");
@@ -336,8 +336,8 @@ impl Supervisor {
                         self.pause = (2 * self.pause).min(LONGEST_PAUSE);
                     }
                 }
-                Ok(Message::Ended(pid)) => self.note_end(pid),
-                Ok(Message::Replace(process, reason, detail)) => {
+                Ok(SupervisorMessage::Ended(pid)) => self.note_end(pid),
+                Ok(SupervisorMessage::Replace(process, reason, detail)) => {
                     self.want(reason, detail);
                     if let Some(older) = self.old.replace(process) {
                         older.kill();
@@ -345,7 +345,7 @@ impl Supervisor {
                     let old = self.old.as_ref().map(Arc::downgrade);
                     self.shared.history.lock().old = old.unwrap_or_default();
                 }
-                Ok(Message::Publish(id, tables, reply)) => {
+                Ok(SupervisorMessage::Publish(id, tables, reply)) => {
                     let _ = reply.send(self.publish(&id, tables)); // it waits
                 }
             }

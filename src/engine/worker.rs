@@ -45,15 +45,15 @@ const INTERRUPT_INTERVAL: Duration = Duration::from_millis(10);
 const OOM_SCORE: &str = "500";
 
 /// What the threads share.
-struct Engine {
+struct Worker {
     validator: Validator,
     snapshots: RwLock<HashMap<u64, Arc<EngineSnapshot>>>,
-    slots: Vec<Mutex<Slot>>,
+    slots: Vec<Mutex<SlotState>>,
 }
 
 /// What a slot does.
 #[derive(Default)]
-struct Slot {
+struct SlotState {
     /// The request that runs, and how to stop it.
     running: Option<(u64, Interrupt)>,
     /// The newest request that was cancelled.
@@ -90,7 +90,7 @@ fn end() -> ! {
     std::process::abort()
 }
 
-fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartError> {
+fn start(control: &UnixStream) -> Result<(Arc<Worker>, Sender<Change>), StartError> {
     let other = StartError::Other;
     let first = ipc::receive(control);
     let first = first.map_err(|error| other(format!("the front is not understood: {error}")))?;
@@ -132,7 +132,7 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     }
 
     let slots = sockets.iter().map(|_| Mutex::default()).collect();
-    let engine = Arc::new(Engine { validator, snapshots: RwLock::default(), slots });
+    let engine = Arc::new(Worker { validator, snapshots: RwLock::default(), slots });
     let no_thread = |error: io::Error| other(format!("an engine's threads cannot be had: {error}"));
     for (slot, socket) in sockets.into_iter().enumerate() {
         let engine = Arc::clone(&engine);
@@ -142,7 +142,7 @@ fn start(control: &UnixStream) -> Result<(Arc<Engine>, Sender<Change>), StartErr
     }
     let (catalog, changes) = mpsc::channel();
     let status = control.try_clone().map_err(no_thread)?;
-    let publisher = Publisher {
+    let publisher = TableAttacher {
         database,
         catalogs: catalogs.map(Arc::new),
         settings,
@@ -168,7 +168,7 @@ enum Change {
 }
 
 /// Attaches tables and makes snapshots of them, in the order in which the front says so.
-struct Publisher {
+struct TableAttacher {
     database: Arc<LockedDatabase>,
     catalogs: Option<Arc<Catalogs>>,
     settings: ProcessSettings,
@@ -176,11 +176,11 @@ struct Publisher {
     fresh: HashMap<TableNumber, Arc<Attached>>,
     /// What any snapshot has attached.
     attached: HashMap<TableNumber, Weak<Attached>>,
-    engine: Arc<Engine>,
+    engine: Arc<Worker>,
     status: UnixStream,
 }
 
-impl Publisher {
+impl TableAttacher {
     fn run(mut self, changes: &Receiver<Change>) {
         let mut problem = None;
         while let Ok(change) = changes.recv() {
@@ -241,7 +241,7 @@ impl Publisher {
     }
 }
 
-impl Engine {
+impl Worker {
     fn snapshot(&self, number: u64) -> Result<Arc<EngineSnapshot>, StatementFailure> {
         let snapshots = self.snapshots.read();
         let found = snapshots.get(&number).cloned();
@@ -304,8 +304,13 @@ impl Engine {
     /// Answers the requests of a slot until its socket ends.
     fn serve(&self, slot: usize, socket: &UnixStream) {
         while let Ok(Some(request)) = protocol::receive_request(socket) {
-            let mut answers =
-                Answers { engine: self, slot, request: request.number, socket, has_begun: false };
+            let mut answers = AnswerSink {
+                engine: self,
+                slot,
+                request: request.number,
+                socket,
+                has_begun: false,
+            };
             let answer = AssertUnwindSafe(|| self.respond(&request, &mut answers));
             let (response, bytes) = catch_unwind(answer).unwrap_or_else(|_| {
                 let error = QueryError::EngineFailed("an encoder panicked".to_owned());
@@ -318,7 +323,7 @@ impl Engine {
         }
     }
 
-    fn respond(&self, request: &Request, answers: &mut Answers<'_>) -> (Response, Vec<u8>) {
+    fn respond(&self, request: &Request, answers: &mut AnswerSink<'_>) -> (Response, Vec<u8>) {
         let outcome = match &request.task {
             SlotTask::Validate(sql, dialect) => match self.validator.validate_as(*dialect, sql) {
                 Ok(statement) => Ok((Response::Validated((*statement).clone()), Vec::new())),
@@ -361,7 +366,7 @@ fn newest(
     snapshot: &EngineSnapshot,
     mart: &str,
     column: &str,
-    answers: &mut Answers<'_>,
+    answers: &mut AnswerSink<'_>,
 ) -> Result<Newest, StatementFailure> {
     let explain = |error| session::explain("", &error);
     let pooled = snapshot.connection(&Scope::AllRows).map_err(explain)?;
@@ -374,15 +379,15 @@ fn newest(
 }
 
 /// The way of one request's answer to the front.
-struct Answers<'a> {
-    engine: &'a Engine,
+struct AnswerSink<'a> {
+    engine: &'a Worker,
     slot: usize,
     request: u64,
     socket: &'a UnixStream,
     has_begun: bool,
 }
 
-impl Sink for Answers<'_> {
+impl Sink for AnswerSink<'_> {
     fn begin(&mut self, interrupt: Interrupt) -> Result<(), StatementFailure> {
         let mut slot = self.engine.slots[self.slot].lock();
         if slot.cancelled == self.request {

@@ -16,7 +16,7 @@ use super::job::AnswerStream;
 use super::metrics_guard::MetricsGuard;
 use super::probes;
 use super::problem::{self, Problem};
-use super::query::{Asked, Content};
+use super::query::{AcceptedQuery, Content};
 use super::request::QueryRequest;
 use super::request_id;
 use super::{App, Timeouts};
@@ -168,8 +168,12 @@ impl PgClient {
         guard.in_format(negotiated.format);
         let settings = self.app.settings();
         guard.record().statement(sql, settings.log_sql);
-        let mut record =
-            Record { snapshot: snapshot.id.clone(), guard, bytes: 0, failure: Some("client-gone") };
+        let mut record = AnswerLog {
+            snapshot: snapshot.id.clone(),
+            guard,
+            bytes: 0,
+            failure: Some("client-gone"),
+        };
         let outcome = async {
             let (caller, scope) = self.rights()?;
             let handle = self.app.queries().register(request_id::fresh(), &caller);
@@ -184,7 +188,7 @@ impl PgClient {
                 timeout: settings.query_timeout,
             };
             let (app, caller) = (&self.app, &caller);
-            let asked = Asked { app, snapshot, caller, query, negotiated, scope };
+            let asked = AcceptedQuery { app, snapshot, caller, query, negotiated, scope };
             asked.answer(|_| Ok(false), handle, &record.guard).await
         };
         match outcome.await {
@@ -216,7 +220,7 @@ impl PgClient {
 
 /// An answer on its way. Dropping it stops its query.
 pub struct PgAnswer {
-    record: Record,
+    record: AnswerLog,
     rest: Rest,
 }
 
@@ -266,7 +270,7 @@ impl PgAnswer {
 }
 
 /// What is logged of a query when it ends.
-struct Record {
+struct AnswerLog {
     snapshot: String,
     guard: MetricsGuard,
     bytes: usize,
@@ -274,7 +278,7 @@ struct Record {
     failure: Option<&'static str>,
 }
 
-impl Record {
+impl AnswerLog {
     fn failed(&mut self, app: &App, problem: Problem) -> Failure {
         self.guard.failed(&problem);
         self.failure = Some(problem.slug());
@@ -291,7 +295,7 @@ fn refused(app: &App, problem: Problem) -> Failure {
     Failure(problem)
 }
 
-impl Drop for Record {
+impl Drop for AnswerLog {
     fn drop(&mut self) {
         let Self { snapshot, guard, bytes, failure } = self;
         let record = guard.record();

@@ -317,7 +317,7 @@ impl Reply {
         };
         let slug = json["type"].as_str().unwrap_or_default();
         let slug = slug.rsplit(':').next().filter(|slug| !slug.is_empty());
-        let position = json["position"].as_u64().and_then(|place| usize::try_from(place).ok());
+        let position = json["position"].as_u64().and_then(|byte| usize::try_from(byte).ok());
         ServerProblem {
             slug: slug.map_or_else(|| format!("status {status}"), str::to_owned),
             detail: text(&json, "detail"),

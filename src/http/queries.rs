@@ -30,11 +30,11 @@ impl Queries {
         let mut id = id;
         loop {
             match queries.entry(id) {
-                Entry::Vacant(place) => {
+                Entry::Vacant(vacant) => {
                     let cancel = CancellationToken::new();
-                    let id = place.key().clone();
+                    let id = vacant.key().clone();
                     let (token, caller) = (cancel.clone(), caller.clone());
-                    place.insert(Registered { cancel: token, caller, stream: None });
+                    vacant.insert(Registered { cancel: token, caller, stream: None });
                     drop(queries);
                     return QueryHandle { id, cancel, queries: self.clone() };
                 }

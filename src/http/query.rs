@@ -82,7 +82,7 @@ async fn respond(
     let query = QueryRequest::read(app, arguments, negotiated.format, request).await?;
     guard.record().statement(&query.sql, app.settings().log_sql);
     let snapshot = requested(app, state, &asked_for, &query, &handle).await?;
-    let asked = Asked { app, snapshot: &snapshot, caller, query, negotiated, scope };
+    let asked = AcceptedQuery { app, snapshot: &snapshot, caller, query, negotiated, scope };
     let is_known =
         |etag| (Validators { etag, modified: None, exists: false }).is_known_to(&method, &headers);
     let (content, key, cache) = asked.answer(is_known, handle, guard).await?;
@@ -125,7 +125,7 @@ pub(super) async fn json(
     guard.record().statement(&query.sql, app.settings().log_sql);
     let asked_for = RequestedSnapshot::named(headers);
     let snapshot = requested(app, state, &asked_for, &query, &handle).await?;
-    let asked = Asked { app, snapshot: &snapshot, caller, query, negotiated, scope };
+    let asked = AcceptedQuery { app, snapshot: &snapshot, caller, query, negotiated, scope };
     match asked.answer(|_| Ok(false), handle, guard).await? {
         (Content::Whole(stored), ..) => Ok(stored.bytes),
         (Content::Stream(stream), ..) => match stream.collect().await {
@@ -137,7 +137,7 @@ pub(super) async fn json(
 }
 
 /// A query whose form is right, and what it is to be answered from.
-pub(super) struct Asked<'a> {
+pub(super) struct AcceptedQuery<'a> {
     pub(super) app: &'a App,
     pub(super) snapshot: &'a Arc<Snapshot>,
     pub(super) caller: &'a Caller,
@@ -146,7 +146,7 @@ pub(super) struct Asked<'a> {
     pub(super) scope: Scope,
 }
 
-impl Asked<'_> {
+impl AcceptedQuery<'_> {
     /// The content of the answer, the key by which it is cached, if it may be, and where it came from.
     /// Nothing runs when `is_known` says of its entity tag that the client has it.
     pub(super) async fn answer(

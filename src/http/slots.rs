@@ -25,7 +25,7 @@ pub(super) struct Slots {
     total: usize,
     queue: usize,
     waiting: AtomicUsize,
-    held: Arc<Held>,
+    held: Arc<SlotCounts>,
     /// Cancels every running query. Theirs are its children.
     all: CancellationToken,
     metrics: Metrics,
@@ -33,9 +33,7 @@ pub(super) struct Slots {
 
 /// How many slots each principal holds or waits for, if any.
 #[derive(Debug, Default)]
-struct Held(Mutex<HashMap<Principal, usize>>);
-
-impl Held {}
+struct SlotCounts(Mutex<HashMap<Principal, usize>>);
 
 impl Slots {
     pub(super) fn new(total: usize, queue: usize, metrics: Metrics) -> Self {
@@ -149,13 +147,13 @@ impl Drop for QueuePermit<'_> {
 #[derive(Debug)]
 struct Share {
     principal: Principal,
-    held: Arc<Held>,
+    held: Arc<SlotCounts>,
     /// Whether the principal had nothing else.
     is_first: bool,
 }
 
 impl Share {
-    fn of(principal: Principal, held: &Arc<Held>) -> Self {
+    fn of(principal: Principal, held: &Arc<SlotCounts>) -> Self {
         let mut shares = held.0.lock();
         let count = shares.entry(principal).or_default();
         *count += 1;

@@ -263,7 +263,7 @@ fn is_in_project(id: &str, nodes: &BTreeSet<String>, results: &[NodeResult]) -> 
 /// Where the records of the newest builds begin.
 fn newest_builds(records: &[&Record], count: usize) -> usize {
     let builds = records.iter().enumerate().filter(|(_, record)| record.is_of_a_build());
-    builds.rev().nth(count - 1).map_or(0, |(place, _)| place)
+    builds.rev().nth(count - 1).map_or(0, |(index, _)| index)
 }
 
 /// Records that can stand for others.
@@ -284,8 +284,8 @@ pub fn compact<'r>(
 ) -> Option<Compaction> {
     let records = in_order(records);
     let mut end = newest_builds(&records, keep.max(1));
-    if let Some((.., place)) = rollback(&records) {
-        end = end.min(place?);
+    if let Some((.., index)) = rollback(&records) {
+        end = end.min(index?);
     }
     // Of records of one moment, none may come to stand before another.
     let moment = |at: usize| records.get(at).map(|record| record.build.finished_at);

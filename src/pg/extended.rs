@@ -60,18 +60,18 @@ impl PgSession {
             let message = format!("{} formats for {count} parameters", formats.len());
             return Ok(Err((PgError::new("08P01", message), String::new())));
         }
-        let binary = |place: usize| match formats[..] {
+        let binary = |index: usize| match formats[..] {
             [all] => all == 1,
-            _ => formats.get(place) == Some(&1),
+            _ => formats.get(index) == Some(&1),
         };
-        let declared = |place: usize| statement.declared.get(place).copied().unwrap_or(0);
+        let declared = |index: usize| statement.declared.get(index).copied().unwrap_or(0);
         // Of what is binary the type must be known, and of a text that may be an array.
-        let is_array = |place: usize, bytes: Option<&Bytes>| {
+        let is_array = |index: usize, bytes: Option<&Bytes>| {
             let text = bytes.map(|bytes| bytes.trim_ascii()).unwrap_or_default();
-            !binary(place) && types::is_text(declared(place)) && text.starts_with(b"{")
+            !binary(index) && types::is_text(declared(index)) && text.starts_with(b"{")
         };
-        let is_open = |(place, bytes): (usize, &Option<Bytes>)| {
-            declared(place) == 0 && binary(place) || is_array(place, bytes.as_ref())
+        let is_open = |(index, bytes): (usize, &Option<Bytes>)| {
+            declared(index) == 0 && binary(index) || is_array(index, bytes.as_ref())
         };
         if bind.parameters.iter().enumerate().any(is_open)
             && let Err(error) = self.described(&statement).await?
@@ -80,16 +80,16 @@ impl PgSession {
         }
         let known = statement.described.get();
         let mut parameters = Vec::with_capacity(count);
-        for (place, bytes) in bind.parameters.into_iter().enumerate() {
-            let said = known.and_then(|known| known.parameters.get(place));
-            let array = said.filter(|_| is_array(place, bytes.as_ref()));
-            let (oid, ty) = match (declared(place), said, array.and_then(|said| said.found.clone()))
+        for (index, bytes) in bind.parameters.into_iter().enumerate() {
+            let said = known.and_then(|known| known.parameters.get(index));
+            let array = said.filter(|_| is_array(index, bytes.as_ref()));
+            let (oid, ty) = match (declared(index), said, array.and_then(|said| said.found.clone()))
             {
                 (_, _, Some((oid, ty))) if types::is_list(oid) => (oid, ty),
                 (0, Some(said), _) => (said.oid, said.ty.clone()),
                 (oid, ..) => (oid, types::type_name(oid)),
             };
-            match types::value(oid, ty.as_ref(), binary(place), bytes) {
+            match types::value(oid, ty.as_ref(), binary(index), bytes) {
                 Ok(value) => parameters.push(value),
                 Err(error) => return Ok(Err((error, statement.sql.clone()))),
             }
@@ -129,10 +129,10 @@ impl PgSession {
             Err(failure) => return Ok(Err(failure.into())),
         };
         let oids = description.asks == Asks::Catalog;
-        let parameters = description.parameters.into_iter().enumerate().map(|(place, ty)| {
+        let parameters = description.parameters.into_iter().enumerate().map(|(index, ty)| {
             let found =
                 ty.map(|ty| (postgres::sent_as(&ty, oids).oid, ty.to_string().parse().ok()));
-            let (oid, ty) = match (statement.declared.get(place).copied().unwrap_or(0), &found) {
+            let (oid, ty) = match (statement.declared.get(index).copied().unwrap_or(0), &found) {
                 (0, Some(found)) => found.clone(),
                 (0, None) => (TEXT, None),
                 (oid, _) => (oid, types::type_name(oid)),

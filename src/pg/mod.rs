@@ -2,7 +2,7 @@
 //!
 //! [`PgServer`] accepts connections, learns who comes and lets them cancel; [`session`] is the life of one,
 //! with [`extended`];
-//! [`places`] says who gives way when there are too many, [`portal`] what is prepared, [`shape`] what is a message,
+//! [`connections`] says who gives way when there are too many, [`portal`] what is prepared, [`shape`] what is a message,
 //! [`wire`] its bytes, [`rows`] what it is sent, [`types`] what it sends, [`command`] the statements about
 //! itself, [`PgSettings`] where it is served, [`error`] how it is told what went wrong. PgRows are encoded by the engine
 //! ([`crate::encode::postgres`]); who may ask what is decided by [`crate::http::PgClient`].
@@ -13,7 +13,7 @@
 mod command;
 mod error;
 mod extended;
-mod places;
+mod connections;
 mod portal;
 mod rows;
 mod session;
@@ -45,8 +45,8 @@ use tracing::{debug, warn};
 
 use crate::http::{App, PgClient};
 use crate::listen::{self, Socket};
+use connections::{OpenConnection, OpenConnections};
 use error::PgError;
-use places::{PgPlace, PgPlaces};
 use session::PgSession;
 pub use settings::{PgArgs, PgSettings};
 pub use tls::Tls;
@@ -68,7 +68,7 @@ struct Shared(Arc<Inner>);
 struct Inner {
     app: App,
     connections: Arc<Semaphore>,
-    places: PgPlaces,
+    open: OpenConnections,
     room: Arc<Semaphore>,
     next: AtomicI32,
     /// The clients that can cancel, by their number and secret.
@@ -92,7 +92,7 @@ impl PgServer {
         listen::set_nonblocking(&sockets)?;
         let shared = Shared(Arc::new(Inner {
             connections: Arc::new(Semaphore::new(app.max_connections() + NEWCOMERS)),
-            places: PgPlaces::new(app.max_connections()),
+            open: OpenConnections::new(app.max_connections()),
             room: Arc::new(Semaphore::new(
                 usize::try_from(settings.waiting_bytes)
                     .unwrap_or(usize::MAX)
@@ -171,7 +171,7 @@ impl Shared {
             if let Ok(permit) = timeout(MAKE_ROOM_EVERY, permit).await {
                 return permit.expect("never closed");
             }
-            self.0.places.make_room();
+            self.0.open.make_room();
         }
     }
 
@@ -182,15 +182,15 @@ impl Shared {
         permit: OwnedSemaphorePermit,
     ) {
         let shared = self.clone();
-        let place = shared.0.places.newcomer();
+        let connection = shared.0.open.newcomer();
         tokio::spawn(async move {
             let _permit = permit;
             let timeouts = shared.0.app.timeouts();
             let mut wire = Wire::new(stream, shared.0.app.max_body_bytes(), timeouts.stall);
-            let started = timeout(timeouts.header, shared.start(&mut wire, address, &place));
+            let started = timeout(timeouts.header, shared.start(&mut wire, address, &connection));
             let started = tokio::select! {
                 started = started => started,
-                () = place.leave.cancelled() => {
+                () = connection.leave.cancelled() => {
                     debug!("a client that had not said who it is made room for another");
                     return;
                 }
@@ -198,7 +198,7 @@ impl Shared {
             match started {
                 Ok(Ok(Some((client, settings, key)))) => {
                     let (room, ending) = (Arc::clone(&shared.0.room), shared.0.ending.clone());
-                    PgSession::new(wire, client, room, ending, settings, place).run().await;
+                    PgSession::new(wire, client, room, ending, settings, connection).run().await;
                     shared.clients().remove(&key);
                 }
                 Ok(Err(ConnectionEnd::Fatal(error))) => {
@@ -221,7 +221,7 @@ impl Shared {
         &self,
         wire: &mut Wire,
         address: Option<IpAddr>,
-        place: &PgPlace,
+        connection: &OpenConnection,
     ) -> Result<Option<(PgClient, BTreeMap<String, String>, (i32, i32))>, ConnectionEnd> {
         let is_local = address.is_none_or(|address| address.is_loopback());
         let mut is_encrypted = false;
@@ -287,7 +287,7 @@ impl Shared {
         let admitted = client.admitted();
         let principal = admitted
             .map_err(|failure| ConnectionEnd::Fatal(PgError::from(failure).into_fatal()))?;
-        if !self.0.places.enter(place, principal) {
+        if !self.0.open.enter(connection, principal) {
             let message =
                 "too many connections (MARTD_MAX_CONNECTIONS), and none is idle of who has more";
             return Err(ConnectionEnd::Fatal(PgError::fatal("53300", message)));

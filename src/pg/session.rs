@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{self, SessionCommand};
+use super::connections::OpenConnection;
 use super::error::PgError;
-use super::places::PgPlace;
 use super::portal::{Portal, Prepared};
 use super::types::TEXT;
 use super::wire::{ConnectionEnd, Wire};
@@ -40,7 +40,7 @@ pub(super) struct PgSession {
     pub(super) wire: Wire,
     pub(super) client: PgClient,
     pub(super) room: Arc<Semaphore>,
-    place: Arc<PgPlace>,
+    connection: Arc<OpenConnection>,
     ending: CancellationToken,
     settings: BTreeMap<String, String>,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
@@ -61,13 +61,13 @@ impl PgSession {
         room: Arc<Semaphore>,
         ending: CancellationToken,
         settings: BTreeMap<String, String>,
-        place: Arc<PgPlace>,
+        connection: Arc<OpenConnection>,
     ) -> Self {
         Self {
             wire,
             client,
             room,
-            place,
+            connection,
             ending,
             settings,
             statements: HashMap::new(),
@@ -159,13 +159,13 @@ impl PgSession {
         let idle = hooks::shortened("idle", IDLE_IN_TRANSACTION);
         let patience = if in_transaction { idle } else { Duration::MAX };
         let may_leave = !in_transaction && self.snapshot.is_none();
-        self.place.is_idle(may_leave);
+        self.connection.is_idle(may_leave);
         let received = tokio::select! {
             received = timeout(patience, self.wire.receive()) => received.unwrap_or_else(|_| {
                 let message = "the transaction was idle for 60 s";
                 Err(ConnectionEnd::Fatal(PgError::fatal("25P03", message)))
             }),
-            () = self.place.leave.cancelled(), if may_leave => {
+            () = self.connection.leave.cancelled(), if may_leave => {
                 let message = "the connection was idle, and another client has none \
                                (MARTD_MAX_CONNECTIONS)";
                 Err(ConnectionEnd::Fatal(PgError::fatal("57P05", message)))
@@ -174,7 +174,7 @@ impl PgSession {
                 Err(ConnectionEnd::Fatal(PgError::fatal("57P01", "martd is stopping")))
             }
         };
-        self.place.is_idle(false);
+        self.connection.is_idle(false);
         received
     }
 

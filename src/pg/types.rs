@@ -291,18 +291,18 @@ fn numeric(mut bytes: Bytes) -> Option<String> {
     }
     let groups: Option<Vec<u16>> = (0..count).map(|_| bytes.try_get_u16().ok()).collect();
     let groups = groups.filter(|_| bytes.is_empty())?;
-    let group = |place: i32| {
-        let index = usize::try_from(weight - place).ok();
+    let group = |power: i32| {
+        let index = usize::try_from(weight - power).ok();
         index.and_then(|index| groups.get(index)).copied().unwrap_or(0)
     };
     let mut text = String::from(if sign == 0x4000 { "-" } else { "" });
     let _ = write!(text, "{}", group(weight.max(0)));
-    (0..weight.max(0)).rev().for_each(|place| {
-        let _ = write!(text, "{:04}", group(place));
+    (0..weight.max(0)).rev().for_each(|power| {
+        let _ = write!(text, "{:04}", group(power));
     });
     if scale > 0 {
-        let fraction = (1..=scale.div_ceil(4) as i32).fold(String::new(), |mut all, place| {
-            let _ = write!(all, "{:04}", group(-place));
+        let fraction = (1..=scale.div_ceil(4) as i32).fold(String::new(), |mut all, power| {
+            let _ = write!(all, "{:04}", group(-power));
             all
         });
         let _ = write!(text, ".{}", fraction.get(..scale)?);

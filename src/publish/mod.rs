@@ -68,8 +68,8 @@ impl Version {
     pub fn is_made_of(&self, files: &[ledger::File]) -> bool {
         let own = self.pin.files();
         let has = |file: &ledger::File| {
-            let place = own.binary_search_by(|own| own.path.as_str().cmp(&file.path));
-            place.is_ok_and(|place| own[place].pin.hash() == file.sha256)
+            let index = own.binary_search_by(|own| own.path.as_str().cmp(&file.path));
+            index.is_ok_and(|index| own[index].pin.hash() == file.sha256)
         };
         own.len() == files.len() && files.iter().all(has)
     }
@@ -118,8 +118,8 @@ impl Staged {
     /// Drops the versions of a mart that came before this one.
     pub fn drop_before(&mut self, name: &str, version: &Arc<Version>) {
         let Some(versions) = self.0.get_mut(name) else { return };
-        if let Some(place) = versions.iter().position(|staged| Arc::ptr_eq(staged, version)) {
-            versions.drain(..place);
+        if let Some(index) = versions.iter().position(|staged| Arc::ptr_eq(staged, version)) {
+            versions.drain(..index);
         }
     }
 }

@@ -20,7 +20,7 @@ const MANY: usize = 1_000;
 /// The ledger's files, and what those that are good come to.
 #[derive(Debug, Default)]
 pub(super) struct LedgerFiles {
-    files: BTreeMap<String, Known>,
+    files: BTreeMap<String, RecordFile>,
     /// The directory of records when it was listed last, unless something in it was not settled.
     listed: Option<Identity>,
     /// Why that directory cannot be read.
@@ -30,7 +30,7 @@ pub(super) struct LedgerFiles {
 
 /// One file, by its path in the mart directory.
 #[derive(Debug)]
-struct Known {
+struct RecordFile {
     identity: Identity,
     /// When to read it again although it seems to be what it was.
     read_again: Option<Duration>,
@@ -40,7 +40,7 @@ struct Known {
     gone: Option<Instant>,
 }
 
-impl Known {
+impl RecordFile {
     fn is_quiet(&self) -> bool {
         self.read_again.is_none() && self.fault.is_none() && self.gone.is_none()
     }
@@ -125,7 +125,8 @@ impl LedgerFiles {
     /// Reads a file unless it is known. Returns whether that is news.
     fn read(&mut self, dir: &OpenDir, path: &str, identity: Identity, tick: Duration) -> bool {
         let known = self.files.get(path);
-        let is_known = |known: &Known| known.identity == identity && known.read_again.is_none();
+        let is_known =
+            |known: &RecordFile| known.identity == identity && known.read_again.is_none();
         if known.is_some_and(is_known) {
             return false;
         }
@@ -135,7 +136,7 @@ impl LedgerFiles {
         if matches!(outcome, Err(LoadError::Gone)) {
             return false; // the next look does not see it
         }
-        let known = self.files.entry(path.to_owned()).or_insert_with(|| Known {
+        let known = self.files.entry(path.to_owned()).or_insert_with(|| RecordFile {
             identity,
             read_again,
             record: None,

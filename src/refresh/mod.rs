@@ -71,13 +71,13 @@ pub struct BeginWith {
 /// Posts messages to the refresh thread. A clone posts to the same thread.
 #[derive(Debug, Clone)]
 pub struct Mailbox {
-    sender: Sender<Message>,
+    sender: Sender<RefreshMessage>,
     /// Whether a hint lies there unread: a second one would say nothing more.
     hinted: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
-enum Message {
+enum RefreshMessage {
     Hint,
     Built(Outcome),
     Prepared(Box<PreparedSnapshot>),
@@ -88,11 +88,11 @@ impl Mailbox {
     /// Asks for a scan.
     pub fn hint(&self) {
         if !self.hinted.swap(true, Ordering::AcqRel) {
-            self.post(Message::Hint);
+            self.post(RefreshMessage::Hint);
         }
     }
 
-    fn post(&self, message: Message) {
+    fn post(&self, message: RefreshMessage) {
         let _ = self.sender.send(message); // the thread may have stopped
     }
 }
@@ -142,7 +142,7 @@ impl Refresh {
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
         let restored = state.as_ref().and_then(|state| state.restore(metrics.pins()));
         let reports = mailbox.clone();
-        let report = move |outcome| reports.post(Message::Built(outcome));
+        let report = move |outcome| reports.post(RefreshMessage::Built(outcome));
         let pool = Arc::new(Pool::start(builders, report)?);
         let opener =
             Opener::new(Arc::clone(&pool), engine, settings.schemas.clone(), metrics.clone());
@@ -177,7 +177,7 @@ impl Refresh {
 
 impl Drop for Refresh {
     fn drop(&mut self) {
-        self.mailbox.post(Message::Stop);
+        self.mailbox.post(RefreshMessage::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

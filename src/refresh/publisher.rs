@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use super::{Mailbox, Message};
+use super::{Mailbox, RefreshMessage};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
 use crate::digest::Hasher;
 use crate::engine::{Engine, Lease, Table};
@@ -79,7 +79,7 @@ impl Publisher {
                         (PreparedSnapshot::Legacy(opener.legacy(&version)), None)
                     }
                 };
-                mailbox.post(Message::Prepared(Box::new(prepared)));
+                mailbox.post(RefreshMessage::Prepared(Box::new(prepared)));
                 if let (Some(target), Some(state)) = (published, &state)
                     && let Err(error) = state.keep(&target)
                 {

@@ -13,7 +13,7 @@ use super::files::{Files, Sweep};
 use super::kept::Kept;
 use super::publisher::{PreparedSnapshot, Publisher};
 use super::retention::Retention;
-use super::{Mailbox, Message, Pulse, RefreshSettings};
+use super::{Mailbox, Pulse, RefreshMessage, RefreshSettings};
 use crate::catalog::{Catalog, Held, Publishing, Snapshot, Source, State};
 use crate::events::Events;
 use crate::hooks;
@@ -132,7 +132,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn run(&mut self, inbox: &Receiver<Message>) {
+    pub(super) fn run(&mut self, inbox: &Receiver<RefreshMessage>) {
         loop {
             hooks::stick("refresh");
             self.pulse.loops.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +148,7 @@ impl Writer {
             self.advance(Instant::now());
             let wait = self.next_wake().saturating_duration_since(Instant::now());
             match inbox.recv_timeout(wait) {
-                Ok(Message::Hint) => {
+                Ok(RefreshMessage::Hint) => {
                     self.hinted.store(false, Ordering::Release);
                     let soon = self.files.next_scan().max(Instant::now());
                     if soon < self.next_scan {
@@ -156,9 +156,9 @@ impl Writer {
                         self.scan_reason = ScanReason::Event;
                     }
                 }
-                Ok(Message::Built(outcome)) => self.learn(&outcome),
-                Ok(Message::Prepared(prepared)) => self.take(*prepared),
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(RefreshMessage::Built(outcome)) => self.learn(&outcome),
+                Ok(RefreshMessage::Prepared(prepared)) => self.take(*prepared),
+                Ok(RefreshMessage::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }

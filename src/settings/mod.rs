@@ -191,7 +191,7 @@ pub struct ServeArgs {
     #[arg(long, help_heading = QUERIES, env = "MARTD_QUERY_TIMEOUT", value_name = "TIME", default_value = "10s")]
     pub(crate) query_timeout: Time,
 
-    /// The most rows that a request may ask for; it gets 10000 when it does not say
+    /// The most rows of an answer; one in JSON has 10000 unless the request says more
     #[arg(long, help_heading = QUERIES, env = "MARTD_MAX_ROWS", value_name = "N", value_parser = number::<u64>, default_value_t = 10_000_000)]
     pub(crate) max_rows: u64,
 

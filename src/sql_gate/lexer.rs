@@ -154,8 +154,8 @@ pub fn replace_parameters(sql: &str, texts: &[Option<String>]) -> String {
     let (mut replaced, mut copied) = (String::with_capacity(sql.len()), 0);
     for (dollar, number) in tokens.iter().zip(tokens.iter().skip(1)) {
         let adjacent = dollar.is_symbol(b'$') && number.at == dollar.at + 1;
-        let place = number.text.parse::<usize>().ok().filter(|_| adjacent);
-        if let Some(text) = place.and_then(|place| texts.get(place.checked_sub(1)?)?.as_ref()) {
+        let index = number.text.parse::<usize>().ok().filter(|_| adjacent);
+        if let Some(text) = index.and_then(|index| texts.get(index.checked_sub(1)?)?.as_ref()) {
             replaced.push_str(&sql[copied..dollar.at]);
             replaced.push_str(text);
             copied = number.at + number.text.len();

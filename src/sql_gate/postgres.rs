@@ -102,7 +102,7 @@ pub(super) fn respell(sql: &str) -> String {
 /// # Errors
 /// When it asks for marts, too.
 pub(super) fn asks_catalog(tree: &Value) -> Result<bool, Rejection> {
-    let mut asked = Asked::default();
+    let mut asked = NamedTables::default();
     asked.collect(tree);
     let ctes = &asked.ctes;
     let mut tables =
@@ -125,13 +125,13 @@ pub(super) fn asks_catalog(tree: &Value) -> Result<bool, Rejection> {
 
 /// What a statement names.
 #[derive(Default)]
-struct Asked {
+struct NamedTables {
     tables: Vec<(String, String)>,
     ctes: HashSet<String>,
     calls_catalog: bool,
 }
 
-impl Asked {
+impl NamedTables {
     fn collect(&mut self, value: &Value) {
         match value {
             Value::Array(values) => values.iter().for_each(|value| self.collect(value)),
@@ -191,7 +191,7 @@ fn cast_target(ty: &Value) -> String {
 
 /// Rewrites the parse of a statement for the catalog's database.
 pub(super) fn rewrite(tree: &mut Value) {
-    let mut asked = Asked::default();
+    let mut asked = NamedTables::default();
     asked.collect(tree);
     if let Some(items) = tree.get_mut("node").and_then(first_select_list) {
         items.iter_mut().for_each(name_column);

@@ -97,8 +97,8 @@ fn data_type(ty: &Type) -> Result<DataType, EncodeError> {
         }
         Type::Struct(fields) => {
             let unnamed = is_unnamed(fields);
-            let fields = fields.iter().zip(1..).map(|((name, ty), place): (_, usize)| {
-                if unnamed { field(&place.to_string(), ty, true) } else { field(name, ty, true) }
+            let fields = fields.iter().zip(1..).map(|((name, ty), number): (_, usize)| {
+                if unnamed { field(&number.to_string(), ty, true) } else { field(name, ty, true) }
             });
             DataType::Struct(fields.collect::<Result<_, _>>()?)
         }

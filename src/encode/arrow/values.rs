@@ -292,22 +292,22 @@ impl MessageBody<'_> {
         });
         self.buffer(|out| {
             let start = out.len();
-            let mut place = ends;
+            let mut at = ends;
             for run in &values.runs {
                 match run {
                     Run::Nulls(count) => {
                         let end = offset(out.len() - start)?;
                         for _ in 0..*count {
-                            place += OFFSET_BYTES;
-                            out[place..place + OFFSET_BYTES].copy_from_slice(&end);
+                            at += OFFSET_BYTES;
+                            out[at..at + OFFSET_BYTES].copy_from_slice(&end);
                         }
                     }
                     Run::Rows(vector, rows) => {
                         for row in rows.clone() {
                             write(out, vector, row);
                             let end = offset(out.len() - start)?;
-                            place += OFFSET_BYTES;
-                            out[place..place + OFFSET_BYTES].copy_from_slice(&end);
+                            at += OFFSET_BYTES;
+                            out[at..at + OFFSET_BYTES].copy_from_slice(&end);
                         }
                     }
                 }
@@ -402,8 +402,8 @@ fn converted<T: Copy, const N: usize>(
     const AT_ONCE: usize = 64;
     let mut converted = [[0; N]; AT_ONCE];
     for values in values.chunks(AT_ONCE) {
-        let places = converted.iter_mut().zip(values);
-        places.for_each(|(to, from)| *to = convert(*from));
+        let slots = converted.iter_mut().zip(values);
+        slots.for_each(|(to, from)| *to = convert(*from));
         out.extend_from_slice(converted[..values.len()].as_flattened());
     }
 }

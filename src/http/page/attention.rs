@@ -282,8 +282,8 @@ fn marts(notices: &mut Vec<Notice>, results: &[MartFreshness<'_>]) {
     };
     let list = |names: &[String]| {
         html! {
-            p { @for (place, name) in names.iter().take(SHOWN).enumerate() {
-                @if place > 0 { ", " }
+            p { @for (index, name) in names.iter().take(SHOWN).enumerate() {
+                @if index > 0 { ", " }
                 code { (name) }
             } }
             (more(names.len()))

@@ -2,7 +2,7 @@
 //!
 //! Its standard input is a socket, over which it gets files and places as descriptors. Before it looks
 //! at the first byte it takes every right from itself but to its scratch folder and to what came with
-//! the first request: so a file that is not in memory, or a place on disk, needs a builder that is
+//! the first request: so a file that is not in memory, or a table on disk, needs a builder that is
 //! started for it. One thread listens, and at the end of the socket, which is also the end of a
 //! front that was killed, removes the scratch folder and ends the process whatever DuckDB is at.
 //!
@@ -44,7 +44,7 @@ const STACK_BYTES: usize = 16 << 20;
 /// More than a builder ever has otherwise: the files' descriptors are numbered from here on.
 const FIRST_FILE: i32 = 64;
 
-type Message = (BuildRequest, Vec<OwnedFd>);
+type BuildMessage = (BuildRequest, Vec<OwnedFd>);
 
 /// Runs a builder until its socket, which is standard input, ends. `scratch` is its folder.
 pub fn main(scratch: &Path) -> ExitCode {
@@ -72,7 +72,7 @@ pub fn main(scratch: &Path) -> ExitCode {
     if let Err(error) = give_up_rights(scratch, &first) {
         return complain(&error);
     }
-    let (requests, inbox) = mpsc::channel::<Message>();
+    let (requests, inbox) = mpsc::channel::<BuildMessage>();
     let answers = socket.try_clone();
     let work = move || {
         // Whatever ends this thread ends the process.
@@ -105,7 +105,7 @@ impl Drop for CloseOnDrop {
 fn work(
     source: &mut Result<ParquetSource, ReadFailure>,
     socket: &UnixStream,
-    inbox: &Receiver<Message>,
+    inbox: &Receiver<BuildMessage>,
 ) -> io::Result<()> {
     // Not before: it takes 30 ms to get here, and on a machine that is busy it would take seconds.
     let _ = rustix::process::nice(NICENESS);
@@ -134,8 +134,8 @@ fn answer(
     let built = match request {
         BuildRequest::Parquet { parts, block, allowance } => {
             allow(allowance).and_then(|()| match files.pop() {
-                Some(place) if files.len() == parts.len().max(1) => {
-                    Ok(source.parquet(&files, &parts, place, block))
+                Some(draft) if files.len() == parts.len().max(1) => {
+                    Ok(source.parquet(&files, &parts, draft, block))
                 }
                 _ => Err(io::ErrorKind::InvalidInput.into()),
             })
@@ -148,7 +148,7 @@ fn answer(
         }
         BuildRequest::Export { block, schema, name, allowance } => {
             allow(allowance).and_then(|()| match files.pop() {
-                Some(place) => Ok(source.export(&schema, &name, place, block)),
+                Some(draft) => Ok(source.export(&schema, &name, draft, block)),
                 None => Err(io::ErrorKind::InvalidInput.into()),
             })
         }
@@ -174,7 +174,7 @@ fn allow(allowance: Allowance) -> io::Result<()> {
     Ok(())
 }
 
-fn give_up_rights(scratch: &Path, (request, files): &Message) -> io::Result<()> {
+fn give_up_rights(scratch: &Path, (request, files): &BuildMessage) -> io::Result<()> {
     // Where that is not allowed, the kernel chooses by itself.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     // A write beyond the limit is then an error of DuckDB's, and not this process's end.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::messages::{Allowance, BuildRequest, BuildResponse, Cause, Listed, ReadFailure};
-use super::pool::{Known, PoolShared, allowance, block};
-use super::table::{Place, SMALLEST_TABLE_BYTES, TableKind};
+use super::pool::{PoolShared, PooledBuilder, allowance, block};
+use super::table::{SMALLEST_TABLE_BYTES, TableDraft, TableKind};
 use super::{BuiltTable, FileRejection, Pool};
 use crate::legacy::{LegacyVersion, catalog_name};
 
@@ -84,7 +84,7 @@ fn told<T>(rejection: FileRejection) -> io::Result<Result<T, String>> {
 }
 
 /// A builder that has the file attached, and what is in it.
-type Attached<'e> = (Known<'e>, Vec<Listed>);
+type Attached<'e> = (PooledBuilder<'e>, Vec<Listed>);
 
 impl<'e> Export<'e> {
     fn run(&self) -> io::Result<Result<Vec<BuiltLegacyTable>, String>> {
@@ -108,15 +108,18 @@ impl<'e> Export<'e> {
         Ok(Ok(built))
     }
 
-    /// Starts a builder and has it attach the file. It will be able to write `place`.
-    fn attach(&self, place: Option<&Place>) -> io::Result<Result<Attached<'e>, FileRejection>> {
+    /// Starts a builder and has it attach the file. It will be able to write `draft`.
+    fn attach(
+        &self,
+        draft: Option<&TableDraft>,
+    ) -> io::Result<Result<Attached<'e>, FileRejection>> {
         let mut known = self.shared.start()?;
         let is_copied = self.version.is_copied();
         let mut descriptors = Vec::new();
         if is_copied {
             descriptors.extend(self.version.pins().map(|pin| pin.as_fd()));
         }
-        descriptors.extend(place.map(AsFd::as_fd));
+        descriptors.extend(draft.map(AsFd::as_fd));
         let cpu_seconds = 2 * self.deadline.as_secs() + 2;
         let request = BuildRequest::Attach {
             catalog: catalog_name(&self.version.path, self.schemas),
@@ -137,24 +140,24 @@ impl<'e> Export<'e> {
     fn build(
         &self,
         table: &Listed,
-        kept: &mut Option<Known<'e>>,
+        kept: &mut Option<PooledBuilder<'e>>,
     ) -> io::Result<Result<Arc<BuiltTable>, FileRejection>> {
         let (mut stopped, mut on_disk) = (false, false);
         // How large one of them is, nobody knows; none is larger than the file but by views.
         let estimate = self.version.file.size();
         loop {
-            let place = match self.shared.settings.budget.place(SMALLEST_TABLE_BYTES, on_disk) {
-                Ok(place) => place,
+            let draft = match self.shared.settings.budget.draft(SMALLEST_TABLE_BYTES, on_disk) {
+                Ok(draft) => draft,
                 // More memory than now there may never be: let the reason be seen.
                 Err(reason) => return Ok(Err(FileRejection::lasting(reason))),
             };
-            on_disk = place.kind() == TableKind::Disk;
+            on_disk = draft.kind() == TableKind::Disk;
             if on_disk {
-                *kept = None; // it has no right to write this place
+                *kept = None; // it has no right to write this draft
             }
             let mut known = match kept.take() {
                 Some(known) => known,
-                None => match self.attach(on_disk.then_some(&place))? {
+                None => match self.attach(on_disk.then_some(&draft))? {
                     Ok((known, _)) => known,
                     Err(rejection) => return Ok(Err(rejection)),
                 },
@@ -163,16 +166,16 @@ impl<'e> Export<'e> {
                 block: block(estimate),
                 schema: table.schema.clone(),
                 name: table.name.clone(),
-                allowance: allowance(&place, self.deadline),
+                allowance: allowance(&draft, self.deadline),
             };
-            match known.builder.ask(&request, &[place.as_fd()], self.deadline) {
+            match known.builder.ask(&request, &[draft.as_fd()], self.deadline) {
                 Ok(BuildResponse::Built(report)) => {
                     if on_disk {
                         drop(known); // which ends whoever could still write a file on disk
                     } else {
                         *kept = Some(known);
                     }
-                    match place.finish(report)? {
+                    match draft.finish(report)? {
                         Some(table) => return Ok(Ok(Arc::new(table))),
                         None => on_disk = true,
                     }

@@ -18,7 +18,7 @@ pub(super) struct Allowance {
 /// What the front asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum BuildRequest {
-    /// Build the table of a mart. Descriptors: its files, the place. Of a mart that is a directory, `parts`
+    /// Build the table of a mart. Descriptors: its files, the draft. Of a mart that is a directory, `parts`
     /// are the paths of the files in it.
     Parquet { parts: Vec<String>, block: u32, allowance: Allowance },
     /// Attach a legacy file and list what is in it. Descriptors: the file and its logs, unless there
@@ -31,14 +31,14 @@ pub(super) enum BuildRequest {
         logs: Vec<String>,
         allowance: Allowance,
     },
-    /// Build the table of one of a legacy file's. Descriptor: the place.
+    /// Build the table of one of a legacy file's. Descriptor: the draft.
     Export { block: u32, schema: String, name: String, allowance: Allowance },
 }
 
 /// What a builder answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum BuildResponse {
-    /// The table is in its place.
+    /// The table is in its draft.
     Built(Report),
     /// What a legacy file has.
     Listed(Vec<Listed>),

@@ -13,8 +13,8 @@
 //! - Nothing is left in the file system, however a builder or the front ends.
 //! - Reasons show no paths, descriptors or stack traces.
 //!
-//! The front gives each builder the place to build into and takes none from it: a builder cannot hand
-//! over anything but bytes in a place that the front knows. Deliberately absent: filters, statistics,
+//! The front gives each builder the draft to build into and takes none from it: a builder cannot hand
+//! over anything but bytes in a draft that the front knows. Deliberately absent: filters, statistics,
 //! any knowledge of which version is served.
 
 mod builder;

@@ -18,7 +18,7 @@ use super::footer::{Footer, FooterError};
 use super::messages::{Allowance, BuildRequest, BuildResponse, Cause};
 use super::queue::{Asker, Queue, Step};
 use super::source::{LARGE_BLOCK, SMALL_BLOCK};
-use super::table::{Place, TableKind};
+use super::table::{TableDraft, TableKind};
 use super::{FileRejection, Outcome, Verdict};
 use crate::digest::Digest;
 use crate::mart_pin::{MartPin, PinnedFile};
@@ -43,12 +43,12 @@ pub struct Pool {
 
 pub(super) struct PoolShared {
     pub(super) settings: BuilderSettings,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     changed: Condvar,
     report: Box<dyn Fn(Outcome) + Send + Sync>,
 }
 
-struct State {
+struct PoolState {
     queue: Queue,
     is_ending: bool,
     /// Those of the builders that are alive, by number, to end them with the pool.
@@ -73,7 +73,7 @@ impl Pool {
         report: impl Fn(Outcome) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let queue = Queue::new();
-        let state = State { queue, is_ending: false, sockets: HashMap::new(), builders: 0 };
+        let state = PoolState { queue, is_ending: false, sockets: HashMap::new(), builders: 0 };
         let shared = Arc::new(PoolShared {
             settings,
             state: Mutex::new(state),
@@ -152,25 +152,25 @@ impl Drop for Pool {
 }
 
 /// A builder whose socket the pool knows.
-pub(super) struct Known<'s> {
+pub(super) struct PooledBuilder<'s> {
     pub(super) builder: Builder,
     shared: &'s PoolShared,
     number: u64,
 }
 
-impl Drop for Known<'_> {
+impl Drop for PooledBuilder<'_> {
     fn drop(&mut self) {
         self.shared.state().sockets.remove(&self.number);
     }
 }
 
 impl PoolShared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock()
     }
 
     /// Starts a builder.
-    pub(super) fn start(&self) -> io::Result<Known<'_>> {
+    pub(super) fn start(&self) -> io::Result<PooledBuilder<'_>> {
         let builder = Builder::start(&self.settings)?;
         let socket = builder.socket()?;
         let mut state = self.state();
@@ -180,11 +180,11 @@ impl PoolShared {
         state.builders += 1;
         let number = state.builders;
         state.sockets.insert(number, socket);
-        Ok(Known { builder, shared: self, number })
+        Ok(PooledBuilder { builder, shared: self, number })
     }
 
     fn work(&self) {
-        let mut kept: Option<(Known<'_>, Instant)> = None;
+        let mut kept: Option<(PooledBuilder<'_>, Instant)> = None;
         let mut state = self.state();
         while !state.is_ending {
             let now = Instant::now();
@@ -226,7 +226,7 @@ impl PoolShared {
     }
 
     /// Builds one mart. `kept` is a builder that may be used again, before and after.
-    fn build<'s>(&'s self, pin: &MartPin, kept: &mut Option<Known<'s>>) -> Verdict {
+    fn build<'s>(&'s self, pin: &MartPin, kept: &mut Option<PooledBuilder<'s>>) -> Verdict {
         let began = Instant::now();
         let mut estimate: u64 = 0;
         for PinnedFile { pin, .. } in pin.files() {
@@ -243,11 +243,11 @@ impl PoolShared {
         let (mut stopped, mut on_disk) = (0, false);
         let rejected = |reason| Verdict::Rejected(FileRejection::passing(reason));
         loop {
-            let place = match self.settings.budget.place(estimate, on_disk) {
-                Ok(place) => place,
+            let draft = match self.settings.budget.draft(estimate, on_disk) {
+                Ok(draft) => draft,
                 Err(reason) => return rejected(reason),
             };
-            on_disk = place.kind() == TableKind::Disk;
+            on_disk = draft.kind() == TableKind::Disk;
             let alone = on_disk || pin.kind() == PinKind::Descriptor;
             if alone || stopped > 0 || !kept.as_mut().is_some_and(|k| k.builder.is_fresh_enough()) {
                 *kept = None;
@@ -256,10 +256,10 @@ impl PoolShared {
                 Ok(known) => known,
                 Err(error) => return rejected(format!("has no builder: {error}")),
             };
-            let (block, allowance) = (block(estimate), allowance(&place, deadline));
+            let (block, allowance) = (block(estimate), allowance(&draft, deadline));
             let request = BuildRequest::Parquet { parts: pin.parts(), block, allowance };
             let files = pin.files().iter().map(|file| file.pin.as_fd());
-            let descriptors: Vec<_> = files.chain([place.as_fd()]).collect();
+            let descriptors: Vec<_> = files.chain([draft.as_fd()]).collect();
             let asked = known.builder.ask(&request, &descriptors, deadline);
             let reason = match asked {
                 Ok(BuildResponse::Built(report)) => {
@@ -268,7 +268,7 @@ impl PoolShared {
                     } else {
                         *kept = Some(known);
                     }
-                    match place.finish(report) {
+                    match draft.finish(report) {
                         Ok(Some(table)) => {
                             debug!(bytes = table.bytes(), elapsed = ?began.elapsed(), "built");
                             return Verdict::Built(Arc::new(table));
@@ -308,7 +308,7 @@ pub(super) fn block(bytes: u64) -> u32 {
     if bytes < SMALL_MART_BYTES { SMALL_BLOCK } else { LARGE_BLOCK }
 }
 
-/// What a builder may take for this place within this deadline.
-pub(super) fn allowance(place: &Place, deadline: Duration) -> Allowance {
-    Allowance { cpu_seconds: 2 * deadline.as_secs() + 2, table_bytes: place.most_bytes() }
+/// What a builder may take for this draft within this deadline.
+pub(super) fn allowance(draft: &TableDraft, deadline: Duration) -> Allowance {
+    Allowance { cpu_seconds: 2 * deadline.as_secs() + 2, table_bytes: draft.most_bytes() }
 }

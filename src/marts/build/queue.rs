@@ -33,15 +33,15 @@ pub(super) enum Asker {
 }
 
 #[derive(Debug)]
-struct Ask {
+struct Waiter {
     pin: Arc<MartPin>,
     asker: Asker,
 }
 
 /// A content that waits, or is being built.
 #[derive(Debug, Default)]
-struct Entry {
-    asks: Vec<Ask>,
+struct QueuedContent {
+    waiters: Vec<Waiter>,
     is_under_way: bool,
 }
 
@@ -69,7 +69,7 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: VecDeque<Digest>,
-    entries: HashMap<Digest, Entry>,
+    entries: HashMap<Digest, QueuedContent>,
     outcomes: VecDeque<Outcome>,
     tables: HashMap<Digest, Weak<BuiltTable>>,
     rejected: Cache<Digest, FileRejection>,
@@ -111,32 +111,32 @@ impl Queue {
             if let (Some(again), Asker::Report { name, .. }) = (self.again.get_mut(&hash), &asker) {
                 again.pins.push((name.clone(), Arc::downgrade(&pin)));
             }
-            return self.answer(Ask { pin, asker }, Some(verdict));
+            return self.answer(Waiter { pin, asker }, Some(verdict));
         }
-        self.enter(Ask { pin, asker });
+        self.enter(Waiter { pin, asker });
     }
 
-    fn enter(&mut self, ask: Ask) {
-        let hash = ask.pin.hash();
+    fn enter(&mut self, waiter: Waiter) {
+        let hash = waiter.pin.hash();
         let entry = self.entries.entry(hash).or_default();
-        if entry.asks.is_empty() && !entry.is_under_way {
+        if entry.waiters.is_empty() && !entry.is_under_way {
             self.waiting.push_back(hash);
         }
-        entry.asks.push(ask);
+        entry.waiters.push(waiter);
     }
 
     /// Drops older versions of a mart that have not been begun with.
     fn supersede(&mut self, name: &str, hash: Digest) {
-        let is_of = |ask: &mut Ask| matches!(&ask.asker, Asker::Report { name: known, is_wanted: false } if known == name);
+        let is_of = |waiter: &mut Waiter| matches!(&waiter.asker, Asker::Report { name: known, is_wanted: false } if known == name);
         for (_, entry) in
             self.entries.iter_mut().filter(|(known, entry)| **known != hash && !entry.is_under_way)
         {
-            for ask in entry.asks.extract_if(.., is_of) {
+            for waiter in entry.waiters.extract_if(.., is_of) {
                 let result = BuildResult::Superseded;
-                self.outcomes.push_back(Outcome { name: name.to_owned(), pin: ask.pin, result });
+                self.outcomes.push_back(Outcome { name: name.to_owned(), pin: waiter.pin, result });
             }
         }
-        self.entries.retain(|_, entry| entry.is_under_way || !entry.asks.is_empty());
+        self.entries.retain(|_, entry| entry.is_under_way || !entry.waiters.is_empty());
         self.waiting.retain(|hash| self.entries.contains_key(hash));
         for again in self.again.values_mut() {
             again.pins.retain(|(known, _)| known != name);
@@ -155,31 +155,31 @@ impl Queue {
         {
             entry.is_under_way = true;
             // A copy in memory cannot be rewritten.
-            let copied = entry.asks.iter().find(|ask| ask.pin.kind() == PinKind::Memory);
-            if let Some(ask) = copied.or(entry.asks.first()) {
-                return Step::Build(Arc::clone(&ask.pin));
+            let copied = entry.waiters.iter().find(|waiter| waiter.pin.kind() == PinKind::Memory);
+            if let Some(waiter) = copied.or(entry.waiters.first()) {
+                return Step::Build(Arc::clone(&waiter.pin));
             }
         }
         Step::Wait(self.again.values().map(|again| again.due).filter(|due| *due > now).min())
     }
 
     fn enter_due(&mut self, now: Instant) {
-        let mut asks = Vec::new();
+        let mut waiters = Vec::new();
         self.again.retain(|hash, again| {
             let is_due = again.due <= now && !self.entries.contains_key(hash);
             if !is_due {
                 return true;
             }
             let alive = again.pins.drain(..).filter_map(|(name, pin)| Some((name, pin.upgrade()?)));
-            let before = asks.len();
-            asks.extend(alive.map(|(name, pin)| {
+            let before = waiters.len();
+            waiters.extend(alive.map(|(name, pin)| {
                 let asker = Asker::Report { name, is_wanted: false };
-                Ask { pin, asker }
+                Waiter { pin, asker }
             }));
-            asks.len() > before // nobody cares any more
+            waiters.len() > before // nobody cares any more
         });
-        for ask in asks {
-            self.enter(ask);
+        for waiter in waiters {
+            self.enter(waiter);
         }
     }
 
@@ -193,7 +193,7 @@ impl Queue {
     /// Enters what building a pin came to; `None` when it was rewritten meanwhile.
     pub(super) fn finish(&mut self, pin: &Arc<MartPin>, verdict: Option<Verdict>, now: Instant) {
         let hash = pin.hash();
-        let mut asks = self.entries.remove(&hash).unwrap_or_default().asks;
+        let mut waiters = self.entries.remove(&hash).unwrap_or_default().waiters;
         match &verdict {
             Some(Verdict::Built(table)) => {
                 self.tables.retain(|_, table| table.strong_count() > 0);
@@ -204,27 +204,34 @@ impl Queue {
                 self.rejected.insert(hash, rejection.clone());
                 self.again.remove(&hash);
             }
-            Some(Verdict::Rejected(rejection)) => self.note_again(hash, rejection, &asks, now),
+            Some(Verdict::Rejected(rejection)) => self.note_again(hash, rejection, &waiters, now),
             None => {
                 // What others hold of the same content may be as it was.
-                let intact = |ask: &mut Ask| !Arc::ptr_eq(&ask.pin, pin) && ask.pin.is_intact();
-                let intact: Vec<_> = asks.extract_if(.., intact).collect();
-                for ask in intact {
-                    self.enter(ask);
+                let intact =
+                    |waiter: &mut Waiter| !Arc::ptr_eq(&waiter.pin, pin) && waiter.pin.is_intact();
+                let intact: Vec<_> = waiters.extract_if(.., intact).collect();
+                for waiter in intact {
+                    self.enter(waiter);
                 }
             }
         }
-        for ask in asks {
-            self.answer(ask, verdict.clone());
+        for waiter in waiters {
+            self.answer(waiter, verdict.clone());
         }
     }
 
-    fn note_again(&mut self, hash: Digest, rejection: &FileRejection, asks: &[Ask], now: Instant) {
+    fn note_again(
+        &mut self,
+        hash: Digest,
+        rejection: &FileRejection,
+        waiters: &[Waiter],
+        now: Instant,
+    ) {
         let attempts = self.again.get(&hash).map_or(0, |again| again.attempts);
         let mut pins = Vec::new();
-        for ask in asks {
-            if let Asker::Report { name, .. } = &ask.asker {
-                pins.push((name.clone(), Arc::downgrade(&ask.pin)));
+        for waiter in waiters {
+            if let Asker::Report { name, .. } = &waiter.asker {
+                pins.push((name.clone(), Arc::downgrade(&waiter.pin)));
             }
         }
         if pins.is_empty() {
@@ -237,17 +244,17 @@ impl Queue {
         self.again.insert(hash, again);
     }
 
-    fn answer(&mut self, ask: Ask, verdict: Option<Verdict>) {
-        match ask.asker {
+    fn answer(&mut self, waiter: Waiter, verdict: Option<Verdict>) {
+        match waiter.asker {
             Asker::Report { name, .. } => {
                 let result = match verdict {
                     Some(Verdict::Built(table)) => BuildResult::Built(table),
                     Some(Verdict::Rejected(rejection)) => BuildResult::Rejected(rejection),
                     None => BuildResult::Rewritten,
                 };
-                self.outcomes.push_back(Outcome { name, pin: ask.pin, result });
+                self.outcomes.push_back(Outcome { name, pin: waiter.pin, result });
             }
-            Asker::Caller(caller) => drop(caller.send((ask.pin.hash(), verdict))),
+            Asker::Caller(caller) => drop(caller.send((waiter.pin.hash(), verdict))),
         }
     }
 }

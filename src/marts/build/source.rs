@@ -55,7 +55,7 @@ impl ParquetSource {
         &mut self,
         files: &[OwnedFd],
         parts: &[String],
-        place: OwnedFd,
+        draft: OwnedFd,
         block: u32,
     ) -> Result<Report, ReadFailure> {
         self.files += 1;
@@ -81,7 +81,7 @@ impl ParquetSource {
             .any(|part| part.rsplit_once('/').is_some_and(|(folders, _)| folders.contains('=')));
         let from = format!("read_parquet([{list}], hive_partitioning = {is_hive})");
         let report = self
-            .build(place, block, &from, Some(claimed.unwrap_or_default()))
+            .build(draft, block, &from, Some(claimed.unwrap_or_default()))
             .map_err(|error| shown.iter().fold(error, |error, path| error.without(path)))?;
         if !parts.is_empty() {
             fs::remove_dir_all(folder).map_err(|error| ReadFailure::resources(&error))?;
@@ -151,29 +151,29 @@ impl ParquetSource {
         &mut self,
         schema: &str,
         name: &str,
-        place: OwnedFd,
+        draft: OwnedFd,
         block: u32,
     ) -> Result<Report, ReadFailure> {
         self.files += 1;
         let catalog = self.legacy.as_ref().map_or("", |(catalog, _)| catalog);
         let from = [catalog, schema, name].map(quote_identifier).join(".");
-        self.build(place, block, &from, None)
+        self.build(draft, block, &from, None)
     }
 
-    /// Writes the rows of `from` into the place. A Parquet file has claimed how many there are.
+    /// Writes the rows of `from` into the draft. A Parquet file has claimed how many there are.
     fn build(
         &self,
-        place: OwnedFd,
+        draft: OwnedFd,
         block: u32,
         from: &str,
         claimed: Option<i64>,
     ) -> Result<Report, ReadFailure> {
         let empty = if block == SMALL_BLOCK { EMPTY_16K } else { EMPTY_256K };
-        let place = fs::File::from(place);
-        place.write_all_at(empty, 0).map_err(|error| ReadFailure::resources(&error))?;
+        let draft = fs::File::from(draft);
+        draft.write_all_at(empty, 0).map_err(|error| ReadFailure::resources(&error))?;
         // The database's log lies beside its name: a few KiB, gone after CHECKPOINT.
         let link = self.scratch.join(format!("{}.duckdb", self.files));
-        symlink(format!("/proc/self/fd/{}", place.as_raw_fd()), &link)
+        symlink(format!("/proc/self/fd/{}", draft.as_raw_fd()), &link)
             .map_err(|error| ReadFailure::resources(&error))?;
         let shown = link.display().to_string();
         let failed = |error: duckdb::Error| ReadFailure::of(&error.to_string(), &[&shown]);

@@ -56,17 +56,17 @@ impl TableBudget {
         self.dir.as_deref()
     }
 
-    /// A place for a table of about so many bytes: in memory, unless that has no room or `on_disk`
+    /// A draft for a table of about so many bytes: in memory, unless that has no room or `on_disk`
     /// says that it was tried.
     ///
     /// # Errors
     /// For people: there is no room, or the folder has none.
-    pub(super) fn place(self: &Arc<Self>, bytes: u64, on_disk: bool) -> Result<Place, String> {
+    pub(super) fn draft(self: &Arc<Self>, bytes: u64, on_disk: bool) -> Result<TableDraft, String> {
         if !on_disk && let Some(reservation) = self.reserve(bytes) {
             let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
             let fd = memfd(MEMFD_NAME, flags)
                 .map_err(|error| format!("has no table: memory cannot be had: {error}"))?;
-            return Ok(Place { fd, held: Held::Memory(reservation) });
+            return Ok(TableDraft { fd, backing: Backing::Memory(reservation) });
         }
         let Some(dir) = &self.dir else {
             return Err(format!(
@@ -80,7 +80,7 @@ impl TableBudget {
         let file = tempfile::tempfile_in(dir).map_err(|error| {
             format!("has no table: a file in MARTD_TABLE_DIR cannot be had: {error}")
         })?;
-        Ok(Place { fd: file.into(), held: Held::Disk(Arc::clone(self)) })
+        Ok(TableDraft { fd: file.into(), backing: Backing::Disk(Arc::clone(self)) })
     }
 
     fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
@@ -128,33 +128,33 @@ pub enum TableKind {
 }
 
 #[derive(Debug)]
-enum Held {
+enum Backing {
     Memory(Reservation),
     Disk(Arc<TableBudget>),
 }
 
-/// An empty place that a table is built into.
+/// What a table is built into: empty at first, and nobody reads it before it is finished.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct TableDraft {
     fd: OwnedFd,
-    held: Held,
+    backing: Backing,
 }
 
-impl Place {
+impl TableDraft {
     pub(super) fn kind(&self) -> TableKind {
-        match self.held {
-            Held::Memory(_) => TableKind::Memory,
-            Held::Disk(_) => TableKind::Disk,
+        match self.backing {
+            Backing::Memory(_) => TableKind::Memory,
+            Backing::Disk(_) => TableKind::Disk,
         }
     }
 
     /// How large the table may become here.
     pub(super) fn most_bytes(&self) -> u64 {
-        match &self.held {
-            Held::Memory(Reservation { budget, bytes }) => {
+        match &self.backing {
+            Backing::Memory(Reservation { budget, bytes }) => {
                 bytes + budget.limit.saturating_sub(budget.used())
             }
-            Held::Disk(_) => u64::MAX,
+            Backing::Disk(_) => u64::MAX,
         }
     }
 
@@ -167,8 +167,8 @@ impl Place {
     /// When it cannot be sealed, because somebody still writes it.
     pub(super) fn finish(self, report: Report) -> io::Result<Option<BuiltTable>> {
         let size = || -> io::Result<u64> { Ok(rustix::fs::fstat(&self.fd)?.st_size as u64) };
-        let (fd, held, bytes) = match self.held {
-            Held::Memory(mut reservation) => {
+        let (fd, backing, bytes) = match self.backing {
+            Backing::Memory(mut reservation) => {
                 let seals =
                     SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
                 rustix::fs::fcntl_add_seals(&self.fd, seals)?;
@@ -176,27 +176,27 @@ impl Place {
                 if !reservation.resize(bytes.max(SMALLEST_TABLE_BYTES)) {
                     return Ok(None);
                 }
-                (self.fd, Held::Memory(reservation), bytes)
+                (self.fd, Backing::Memory(reservation), bytes)
             }
-            Held::Disk(budget) => {
+            Backing::Disk(budget) => {
                 let bytes = size()?;
                 let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
                 let fd = File::open(path)?.into(); // for reading alone
                 budget.on_disk.fetch_add(bytes, Ordering::Relaxed);
-                (fd, Held::Disk(budget), bytes)
+                (fd, Backing::Disk(budget), bytes)
             }
         };
         Ok(Some(BuiltTable {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             fd,
-            held,
+            backing,
             bytes,
             report,
         }))
     }
 }
 
-impl AsFd for Place {
+impl AsFd for TableDraft {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -208,7 +208,7 @@ impl AsFd for Place {
 pub struct BuiltTable {
     number: u64,
     fd: OwnedFd,
-    held: Held,
+    backing: Backing,
     bytes: u64,
     report: Report,
 }
@@ -221,9 +221,9 @@ impl BuiltTable {
 
     /// Where it lies.
     pub fn kind(&self) -> TableKind {
-        match self.held {
-            Held::Memory(_) => TableKind::Memory,
-            Held::Disk(_) => TableKind::Disk,
+        match self.backing {
+            Backing::Memory(_) => TableKind::Memory,
+            Backing::Disk(_) => TableKind::Disk,
         }
     }
 
@@ -246,7 +246,7 @@ impl AsFd for BuiltTable {
 
 impl Drop for BuiltTable {
     fn drop(&mut self) {
-        if let Held::Disk(budget) = &self.held {
+        if let Backing::Disk(budget) = &self.backing {
             budget.on_disk.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
@@ -273,9 +273,9 @@ pub(crate) fn table_of(select: &str) -> Arc<BuiltTable> {
     let rows = duckdb.query_row(&count, [], |row| row.get(0)).expect("its rows");
     duckdb.execute_batch("DETACH made").expect("written");
     let bytes = std::fs::read(path).expect("readable");
-    let place = TableBudget::new(1 << 30, None).place(bytes.len() as u64, false).expect("room");
-    let mut file = File::from(place.fd.try_clone().expect("a descriptor"));
+    let draft = TableBudget::new(1 << 30, None).draft(bytes.len() as u64, false).expect("room");
+    let mut file = File::from(draft.fd.try_clone().expect("a descriptor"));
     file.write_all(&bytes).expect("written");
-    let finished = place.finish(Report { rows, columns, is_null_row: false });
+    let finished = draft.finish(Report { rows, columns, is_null_row: false });
     Arc::new(finished.expect("sealed").expect("small"))
 }

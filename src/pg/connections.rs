@@ -13,69 +13,71 @@ const SILENT_FOR: Duration = Duration::from_secs(1);
 
 /// The connections that are open, the oldest first.
 #[derive(Debug)]
-pub(super) struct PgPlaces {
+pub(super) struct OpenConnections {
     /// Of clients that are known.
     most: usize,
-    open: Mutex<Vec<Weak<PgPlace>>>,
+    open: Mutex<Vec<Weak<OpenConnection>>>,
 }
 
-/// That of one connection.
+/// One of them.
 #[derive(Debug)]
-pub(super) struct PgPlace {
+pub(super) struct OpenConnection {
     came: Instant,
-    held: Mutex<Held>,
-    /// It has to give way.
+    current: Mutex<ConnectionUse>,
+    /// It has to give way to another.
     pub(super) leave: CancellationToken,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Held {
+struct ConnectionUse {
     /// Of a client that is known.
     by: Option<Principal>,
     /// Since when it has waited for its client, outside of a transaction.
     idle: Option<Instant>,
 }
 
-impl PgPlaces {
+impl OpenConnections {
     pub(super) fn new(most: usize) -> Self {
         Self { most, open: Mutex::default() }
     }
 
-    /// The place of a connection whose client is not known yet.
-    pub(super) fn newcomer(&self) -> Arc<PgPlace> {
-        let place = Arc::new(PgPlace {
+    /// A connection whose client is not known yet.
+    pub(super) fn newcomer(&self) -> Arc<OpenConnection> {
+        let connection = Arc::new(OpenConnection {
             came: Instant::now(),
-            held: Mutex::default(),
+            current: Mutex::default(),
             leave: CancellationToken::new(),
         });
         let mut open = lock(&self.open);
-        open.retain(|place| place.strong_count() > 0);
-        open.push(Arc::downgrade(&place));
-        place
+        open.retain(|connection| connection.strong_count() > 0);
+        open.push(Arc::downgrade(&connection));
+        connection
     }
 
     /// The oldest connection whose client has not said who it is gives way.
     pub(super) fn make_room(&self) {
-        let oldest = self.staying().into_iter().find(|(_, held)| held.by.is_none());
-        if let Some((oldest, _)) = oldest.filter(|(place, _)| place.came.elapsed() >= SILENT_FOR) {
+        let oldest = self.staying().into_iter().find(|(_, current)| current.by.is_none());
+        if let Some((oldest, _)) =
+            oldest.filter(|(connection, _)| connection.came.elapsed() >= SILENT_FOR)
+        {
             oldest.leave.cancel();
         }
     }
 
-    /// The client is known. When all places are taken, whoever has the most gives one up that is idle, if
-    /// that is more than this one has. Whether there is a place.
-    pub(super) fn enter(&self, place: &PgPlace, client: Principal) -> bool {
+    /// The client is known. When no more of those may be open, whoever has the most gives one up that is
+    /// idle, if that is more than this one has. Whether it may stay.
+    pub(super) fn enter(&self, connection: &OpenConnection, client: Principal) -> bool {
         let known: Vec<_> = self
             .staying()
             .into_iter()
-            .filter_map(|(place, held)| Some((place, held.by?, held.idle)))
+            .filter_map(|(connection, current)| Some((connection, current.by?, current.idle)))
             .collect();
         if known.len() >= self.most {
             let mut counts = HashMap::new();
             known.iter().for_each(|(_, by, _)| *counts.entry(*by).or_insert(0) += 1);
             let own = counts.get(&client).copied().unwrap_or(0);
-            let idle = known.iter().filter_map(|(place, by, idle)| {
-                Some((place, counts[by], idle.as_ref()?.elapsed()))
+            let idle = known.iter().filter_map(|(connection, by, idle)| {
+                Some((connection, counts[by], idle.as_ref()?.elapsed()))
             });
             let idle = idle.filter(|(_, count, idle)| *count > own && *idle >= SILENT_FOR);
             let Some((idle, ..)) = idle.max_by_key(|(_, count, idle)| (*count, *idle)) else {
@@ -83,21 +85,21 @@ impl PgPlaces {
             };
             idle.leave.cancel();
         }
-        lock(&place.held).by = Some(client);
+        lock(&connection.current).by = Some(client);
         true
     }
 
-    fn staying(&self) -> Vec<(Arc<PgPlace>, Held)> {
-        let places = lock(&self.open).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        let staying = places.into_iter().filter(|place| !place.leave.is_cancelled());
-        staying.map(|place| (Arc::clone(&place), *lock(&place.held))).collect()
+    fn staying(&self) -> Vec<(Arc<OpenConnection>, ConnectionUse)> {
+        let connections = lock(&self.open).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let staying = connections.into_iter().filter(|connection| !connection.leave.is_cancelled());
+        staying.map(|connection| (Arc::clone(&connection), *lock(&connection.current))).collect()
     }
 }
 
-impl PgPlace {
+impl OpenConnection {
     /// Whether it waits for its client, outside of a transaction.
     pub(super) fn is_idle(&self, is_idle: bool) {
-        lock(&self.held).idle = is_idle.then(Instant::now);
+        lock(&self.current).idle = is_idle.then(Instant::now);
     }
 }
 
