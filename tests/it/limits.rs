@@ -157,7 +157,7 @@ fn what_statements_held_is_there_for_others() {
     martd.wait_ready();
     let (before, limit) = data(engine(martd.pid()));
     let mut most = 0;
-    for number in 0..20 {
+    for number in 0..60 {
         // Each holds 80 MB in the plan that is kept of it.
         let answer = martd.query(&format!(
             "WITH r AS MATERIALIZED (SELECT i, repeat('x', 800) || i AS s FROM mart.a)
