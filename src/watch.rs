@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use tracing::{info, warn};
 
+use crate::hooks;
 use crate::ledger::RECORDS;
 use crate::mart_dir::MartDir;
 use crate::scan::{CLOCK_TICK, DirId, OpenDir};
@@ -145,7 +146,8 @@ impl Watch {
         }
         self.active = None;
         if self.degraded.as_ref().is_some_and(|degraded| {
-            degraded.dir == dir.id() && now.duration_since(degraded.tried) < RETRY_INTERVAL
+            let again = hooks::shortened("inotify", RETRY_INTERVAL);
+            degraded.dir == dir.id() && now.duration_since(degraded.tried) < again
         }) {
             return;
         }

@@ -329,7 +329,7 @@ impl Writer {
         let legacy = self.has_legacy();
         let unverified_due = self.settings.intake.unverified == Unverified::Serve
             && !legacy
-            && now.duration_since(self.started) >= UNVERIFIED_AFTER;
+            && now >= self.started + hooks::shortened("unverified", UNVERIFIED_AFTER);
         let (files, waiting) = (self.files.good(), self.files.waiting());
         publish::decide(&Situation {
             policy: self.settings.intake.policy,
@@ -365,7 +365,8 @@ impl Writer {
         }
         let settled = self.unsettled.filter(|_| !self.is_busy());
         let settled = settled.map(|burst| burst.over());
-        let unverified = self.current.is_none().then(|| self.started + UNVERIFIED_AFTER);
+        let unverified = self.started + hooks::shortened("unverified", UNVERIFIED_AFTER);
+        let unverified = self.current.is_none().then_some(unverified);
         // What is over has been acted on, or there was nothing to do: no reason to wake again.
         let dues = [settled, self.retry, unverified];
         for due in dues.into_iter().flatten().filter(|due| *due > now) {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Martd, Output, names, program, run};
+use crate::harness::{Faults, Martd, Output, names, program, run};
 use crate::publish::{Stage, wait_build};
 use crate::writers::{Records, put};
 
@@ -209,7 +209,9 @@ fn unverified_files_are_of_no_build() {
         stage.publish(&["--build", build]);
     }
     assert_eq!(stage.martd("rollback", &["one"]).code, 0);
-    let martd = Martd::start(stage.root.path());
+    let faults = Faults::short("unverified");
+    let settings = [("MARTD_TEST_FAULTS", faults.path())];
+    let martd = Martd::start_with(stage.root.path(), &settings);
     let snapshot = martd.wait_ready();
     assert_eq!(martd.query("SELECT text FROM mart.a").value(), "three");
     assert_eq!((&snapshot["build"], &snapshot["verified"]), (&Json::Null, &false.into()));

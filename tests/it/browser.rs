@@ -34,24 +34,13 @@ pub struct Browser {
 impl Browser {
     /// Opens a browser; `None`, with a word why, where none is installed.
     pub fn open(look: Look) -> Option<Self> {
-        let installed = Path::new(CHROMIUM).exists();
-        let driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let (true, Ok(mut driver)) = (installed, driver) else {
+        let installed = Path::new(CHROMIUM).exists()
+            && Command::new("chromedriver").arg("--version").output().is_ok();
+        if !installed {
             eprintln!("skipped: no browser (Debian has it as chromium and chromium-driver)");
             return None;
-        };
-        let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
-        let port = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once("successfully on port ")?.1.to_owned()))
-            .expect("chromedriver says its port");
-        let port = port.trim_end_matches('.').to_owned();
-        std::thread::spawn(move || lines.for_each(drop));
+        }
+        let (driver, port) = wait_for("a chromedriver", start_driver);
 
         let profile = tempfile::tempdir().expect("a temporary directory");
         let agent = ureq::Agent::config_builder()
@@ -178,6 +167,28 @@ impl Drop for Browser {
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
+}
+
+/// Starts a chromedriver; `None` when it ends at once: it takes a port that is free for IPv4, which another
+/// process may have for IPv6.
+fn start_driver() -> Option<(Child, String)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it is installed");
+    let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
+    let port = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("successfully on port ")?.1.to_owned()));
+    let Some(port) = port else {
+        driver.wait().expect("it has ended");
+        return None;
+    };
+    std::thread::spawn(move || lines.for_each(drop));
+    Some((driver, port.trim_end_matches('.').to_owned()))
 }
 
 /// The file of this ending under the only folder that has it (the version of Python).

@@ -172,7 +172,9 @@ fn a_running_build_or_a_removal_is_no_failure() {
     );
     assert!(martd.get("/").body.contains("removed rates"), "the page says so");
 
-    put(root.mart("bad.parquet"), b"PAR1 this is no Parquet file at all PAR1");
+    let mut damaged = writer.parquet("SELECT i AS x FROM range(5000) t(i)", None);
+    damaged[60..400].fill(0xff);
+    put(root.mart("bad.parquet"), &damaged);
     assert_eq!(listener.expect("rejected").data["file"], "bad.parquet");
     std::fs::remove_file(root.mart("bad.parquet")).expect("remove");
     assert_eq!(listener.expect("removed").data["file"], "bad.parquet");

@@ -217,6 +217,9 @@ fn of_a_thousand_files_one_change_opens_one() {
     land_many(&root, 1000);
     // The customary soft limit is too low for them: martd raises it as far as it may.
     let martd = Martd::start_under(&["prlimit", "--nofile=1024:4096"], root.path(), &[]);
+    for hundreds in 1..10 {
+        martd.wait_snapshot("a hundred more", |s| count(s, "marts") >= 100 * hundreds);
+    }
     let snapshot = martd.wait_snapshot("all marts", |s| count(s, "marts") == 1000);
     assert_eq!(value(&martd, "m777"), 777);
     // While the last of them are young they are read twice.

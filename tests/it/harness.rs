@@ -415,6 +415,13 @@ impl Faults {
         self.0.path().to_str().expect("UTF-8")
     }
 
+    /// Faults that make a wait of martd's a hundredth as long.
+    pub fn short(what: &str) -> Self {
+        let faults = Self::new();
+        std::fs::write(faults.0.path().join(format!("short-{what}")), "").expect("write");
+        faults
+    }
+
     /// From here on an engine that runs this statement aborts.
     pub fn abort_at(&self, sql: &str) {
         let hash = blake3::hash(sql.as_bytes()).to_hex();

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::harness::{Martd, Root, names, run};
+use crate::harness::{Faults, Martd, Root, names, run};
 use crate::writers::{Project, Writer};
 
 struct Stage {
@@ -186,10 +186,12 @@ fn a_start_under_a_hold_serves_files_as_unverified() {
     stage.project.failed("test.finance.t");
     stage.project.write_ledger(&stage.root, "one");
 
-    let refusing = Martd::start_with(stage.root.path(), &[("MARTD_UNVERIFIED", "refuse")]);
-    let serving = Martd::start(stage.root.path());
-    serving.wait_snapshot("the hold", |s| !s["held"].is_null());
-    let (_, detail) = serving.get("/readyz").problem();
+    let faults = Faults::short("unverified");
+    let soon = ("MARTD_TEST_FAULTS", faults.path());
+    let refusing = Martd::start_with(stage.root.path(), &[("MARTD_UNVERIFIED", "refuse"), soon]);
+    let serving = Martd::start_with(stage.root.path(), &[soon]);
+    refusing.wait_snapshot("the hold", |s| !s["held"].is_null());
+    let (_, detail) = refusing.get("/readyz").problem();
     assert!(detail.contains("test.finance.t"), "{detail}");
     let snapshot = serving.wait_ready();
     assert_eq!(snapshot["verified"], false);
@@ -200,7 +202,7 @@ fn a_start_under_a_hold_serves_files_as_unverified() {
     assert!(said.code == 4 && said.out.contains("UNVERIFIED"), "{said:?}");
     let page = serving.get("/").body;
     assert!(page.contains("No good build vouches for what is served"), "{page}");
-    assert!(!page.contains("The last good build is served on"), "{page}");
+    assert!(!page.contains("The last good build is still served"), "{page}");
     assert!(page.contains("What is on disk is served"), "{page}");
     assert!(refusing.get("/").body.contains("Nothing is served. Held"));
     assert_eq!(refusing.get("/readyz").status, 503);

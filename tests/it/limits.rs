@@ -157,18 +157,23 @@ fn what_statements_held_is_there_for_others() {
     martd.wait_ready();
     let (before, limit) = data(engine(martd.pid()));
     let mut most = 0;
-    for number in 0..20 {
+    for number in 0..60 {
         // Each holds 80 MB in the plan that is kept of it.
         let answer = martd.query(&format!(
             "WITH r AS MATERIALIZED (SELECT i, repeat('x', 800) || i AS s FROM mart.a)
              SELECT count(*) + {number} FROM r WHERE length(s) > 0"
         ));
         assert_eq!(answer.value(), 100_000 + number, "{number}");
-        most = most.max(data(engine(martd.pid())).0);
+        // Addresses that an allocator keeps for later count, too, and would grow until nothing is left. It
+        // unmaps what was freed a moment later, while a thread works: how much that is at a time varies.
+        let taken = wait_for("memory that was freed is given back", || {
+            let (taken, _) = data(engine(martd.pid()));
+            martd.query("SELECT random()");
+            (taken < limit / 16 * 15).then_some(taken)
+        });
+        most = most.max(taken);
     }
     println!("{} MiB before, {} of {} MiB at most", before >> 20, most >> 20, limit >> 20);
-    // Addresses that an allocator keeps for later count, too, and would grow until nothing is left.
-    assert!(most < limit / 16 * 15, "{} of {} MiB", most >> 20, limit >> 20);
     assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 100_000);
 }
 

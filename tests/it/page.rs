@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value as Json, json};
 
 use crate::browser::{Browser, DESKTOP, Look};
@@ -40,6 +41,13 @@ fn open(martd: &Martd, look: Look) -> Option<Browser> {
         browser.wait_text("#live", "live");
     }
     Some(browser)
+}
+
+/// Tables that are wider than the page lets them be.
+fn cut_off(browser: &Browser) -> Json {
+    browser.eval(
+        "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length",
+    )
 }
 
 /// Nothing in the console, nothing in the way of anyone; a picture for docs/ when asked for.
@@ -110,6 +118,42 @@ fn the_page_works_without_scripts_and_any_mart_name() {
     let Some(browser) = open(&martd, DESKTOP) else { return };
     browser.wait_text("tbody", name);
     assert_eq!(browser.complaints(), Vec::<Json>::new());
+
+    let long = "a".repeat(200);
+    let select = format!("SELECT {{'a': 1, 'b': {{'c': [1], 'd': 'x'}}}} AS {long}");
+    writer.land(&root, &long, &select);
+    browser.wait_text("tbody", &long);
+    browser.eval("document.querySelectorAll('details').forEach(details => details.open = true)");
+    assert_eq!(cut_off(&browser), 0, "long names and types are broken into lines");
+}
+
+#[test]
+fn the_page_says_how_the_mirror_is_behind() {
+    let (root, writer) = (Root::new(), Writer::new());
+    writer.land(&root, "a", "SELECT 1 AS x");
+    let now = Timestamp::now();
+    let status = |minutes: i64, error: Json| {
+        let equal = now - SignedDuration::from_mins(minutes);
+        let status = json!({
+            "source": "s3://bucket/marts", "interval_seconds": 3_600, "checked_at": now,
+            "succeeded_at": equal, "objects": 9, "bytes": 90,
+            "behind": {"objects": 7, "bytes": 70}, "error": error,
+        });
+        put(root.mart("_mirror.json"), status.to_string().as_bytes());
+    };
+    status(14, json!(null));
+    let martd = Martd::start(root.path());
+    martd.wait_ready();
+    let page = |words: &str| {
+        wait_for(words, || martd.get("/").body.contains(words).then_some(()));
+    };
+    page("Nothing. Every file that is there is served");
+    status(16, json!(null));
+    page("The mirror is behind: 7 objects are missing");
+    page("The directory was last equal to <code>s3://bucket/marts</code>");
+    status(16, json!({"reason": "it is refused", "object": "marts/b.parquet", "since": now}));
+    page("The mirror has failed");
+    page("<code>marts/b.parquet</code>: it is refused");
 }
 
 #[test]
@@ -142,6 +186,7 @@ fn a_browser_shows_a_normal_day() {
     let Some(browser) = open(&martd, phone) else { return };
     let overflow = browser.eval("document.documentElement.scrollWidth - innerWidth");
     assert_eq!(overflow, 0, "the page is wider than a phone");
+    assert_eq!(cut_off(&browser), 0, "the marts are cut off");
     inspect(&browser, "phone");
 
     let Some(browser) = open(&martd, Look { script: false, ..DESKTOP }) else { return };
@@ -185,6 +230,7 @@ fn a_browser_runs_queries_and_marks_what_is_wrong() {
     browser.wait_text("#answer", "The statement is wrong");
     assert_eq!(browser.text("#answer mark"), "nope");
     assert_eq!(browser.text("#answer pre"), "SELECT nope FROM mart.dim_tags");
+    assert!(!browser.text("#answer .failed").contains("LINE"), "the statement is shown once");
     // The console tells of the 400, which is no mistake of the page.
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|c| c["source"] == "network"), "{complaints:?}");

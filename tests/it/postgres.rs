@@ -185,8 +185,7 @@ fn clients_that_vanish_leave_nothing_behind() {
 fn a_transaction_that_is_idle_is_ended() {
     let root = Root::new();
     Writer::new().land(&root, "one", "SELECT 1 AS x");
-    let faults = Faults::new();
-    std::fs::write(Path::new(faults.path()).join("short-idle"), "").expect("write");
+    let faults = Faults::short("idle");
     let (_martd, port) = start(&root, &[("MARTD_TEST_FAULTS", faults.path())]);
     let (mut idle, mut outside) = (Raw::connect(port), Raw::connect(port));
     idle.ask("BEGIN");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
-use crate::harness::{Martd, Root, wait_for};
+use crate::harness::{Faults, Martd, Root, wait_for};
 use crate::namespace::Namespace;
 use crate::proc;
 use crate::writers::{Writer, put};
@@ -339,7 +339,11 @@ fn without_inotify_martd_polls_says_why_and_heals() {
         set("0");
         let root = Root::new();
         make_marts(&root.mart(""), 1);
-        let martd = start_in(&namespace, root.path());
+        let faults = Faults::short("inotify");
+        let launcher = namespace.launcher();
+        let launcher = launcher.each_ref().map(String::as_str);
+        let settings = [("MARTD_TEST_FAULTS", faults.path())];
+        let martd = Martd::start_under(&launcher, root.path(), &settings);
         wait_served(&martd, 1);
         let snapshot = martd.snapshot();
         assert_eq!(snapshot["watch"], "poll");

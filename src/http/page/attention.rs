@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::moment;
+use super::{moment, number};
 use crate::catalog::{Held, State};
 use crate::engine::{EngineStatus, Replacement};
 use crate::http::freshness::{FreshnessStatus, MartFreshness};
@@ -18,6 +18,9 @@ const REPLACED_SHOWN: SignedDuration = SignedDuration::from_hours(1);
 
 /// No build takes longer; that of the alert.
 const RUNNING: SignedDuration = SignedDuration::from_hours(1);
+
+/// No download takes longer; that of the alert.
+const BEHIND: SignedDuration = SignedDuration::from_mins(15);
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,23 +112,35 @@ fn mirror(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
     let Some(mirror) = &state.mirror else { return };
     let equal = html! {
         @match mirror.succeeded_at {
-            Some(time) => { "It was equal to " code { (mirror.source) } " " (moment(time, now)) "." }
-            None => { "It has not been equal to " code { (mirror.source) } " yet." }
+            Some(time) => { "The directory was last equal to " code { (mirror.source) } " " (moment(time, now)) "." }
+            None => { "The directory has not been equal to " code { (mirror.source) } " yet." }
         }
     };
     if mirror.is_silent(now) {
         let body = html! {
-            p { "It was heard of " (moment(mirror.checked_at, now)) ". " (equal) }
+            p { "It last wrote its status " (moment(mirror.checked_at, now)) ". " (equal) }
             p.do { "What is here is served. Start " code { "martd mirror" } " again." }
         };
         notices.push(Notice::new(Level::Bad, "The mirror is silent", body));
     } else if let Some(failure) = &mirror.error {
         let body = html! {
-            p { (failure.reason) " (" (moment(failure.since, now)) ")" }
+            p { @if let Some(object) = &failure.object { code { (object) } ": " }
+                (failure.reason) " (" (moment(failure.since, now)) ")" }
             p { (equal) }
             p.do { "What is here is served. The mirror tries again by itself." }
         };
-        notices.push(Notice::new(Level::Bad, "The mirror fails", body));
+        notices.push(Notice::new(Level::Bad, "The mirror has failed", body));
+    } else if mirror.seconds_behind(now).is_some_and(|seconds| seconds > BEHIND.as_secs() as u64) {
+        let body = html! {
+            p { (equal) }
+            p.do { "See whether downloads are slow, or builds come faster than they can be downloaded." }
+        };
+        let objects = match mirror.behind.objects {
+            1 => "1 object is missing".to_owned(),
+            objects => format!("{} objects are missing", number(objects)),
+        };
+        let title = format!("The mirror is behind: {objects}");
+        notices.push(Notice::new(Level::Odd, title, body));
     }
 }
 
@@ -177,7 +192,7 @@ fn hold(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
 fn meanwhile(state: &State) -> &'static str {
     match &state.snapshot {
         None => "Nothing is served.",
-        Some(snapshot) if snapshot.verified => "The last good build is served on.",
+        Some(snapshot) if snapshot.verified => "The last good build is still served.",
         Some(_) => "What is on disk is served, for no good build was kept.",
     }
 }
@@ -207,7 +222,7 @@ fn outstanding(
         }
     };
     let body = html! {
-        p { (meanwhile(state)) " Held, " (moment(*since, now))
+        p { (meanwhile(state)) " Held " (moment(*since, now))
             @if let Some(build) = &hold.invocation_id { ": build " code { (build) } } }
         (list(*first))
         @for (kind, title) in kinds { details { summary { (title) } (list(*kind)) } }
@@ -265,7 +280,7 @@ fn files(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
     if !state.rejected.is_empty() {
         let body = html! {
             (list(&state.rejected, true))
-            p.do { "Write each file again, or remove it." }
+            p.do { "Rewrite or remove what is rejected." }
         };
         let title = count(state.rejected.len(), "file is rejected", "files are rejected");
         notices.push(Notice::new(Level::Bad, title, body));
@@ -300,7 +315,7 @@ fn marts(notices: &mut Vec<Notice>, results: &[MartFreshness<'_>]) {
         if !names.is_empty() {
             let body = html! {
                 (list(&names))
-                p.do { "See why dbt has not built them: the schedule, a held build, or a source that sends nothing." }
+                p.do { "Find out why: dbt's schedule, a held build, or a source that sends nothing." }
             };
             notices.push(Notice::new(level, count(names.len(), one, many), body));
         }
@@ -314,15 +329,14 @@ fn marts(notices: &mut Vec<Notice>, results: &[MartFreshness<'_>]) {
             (more(problems.len()))
             p.do { "Correct meta.freshness in the model, or what the message names." }
         };
-        let title =
-            count(problems.len(), "mart's age is not told well", "marts' ages are not told well");
+        let title = count(problems.len(), "mart has no reliable age", "marts have no reliable age");
         notices.push(Notice::new(Level::Odd, title, body));
     }
     let orphans = names(&|mart| mart.orphan);
     if !orphans.is_empty() {
         let body = html! {
             (list(&orphans))
-            p.do { "Their models have left the project; they are served on, and left out of the freshness. Remove the files." }
+            p.do { "Their models have left the project. They are still served, and left out of the freshness. Remove the files." }
         };
         let title = count(orphans.len(), "mart is orphaned", "marts are orphaned");
         notices.push(Notice::new(Level::Note, title, body));

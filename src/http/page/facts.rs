@@ -137,7 +137,7 @@ impl<'s> View<'s> {
                         }
                     }))
                     @if let Some(mirror) = &state.mirror {
-                        (fact("Mirrors", html! {
+                        (fact("Mirror of", html! {
                             code { (mirror.source) }
                             @match (mirror.behind.objects, mirror.succeeded_at) {
                                 (0, Some(time)) => { ", equal to it " (moment(time, now)) }
@@ -163,7 +163,7 @@ impl<'s> View<'s> {
                 h2 #marts-title { "Marts" }
                 @if results.is_empty() { p { "None is served yet." } } @else {
                     div.scroll role="region" aria-labelledby="marts-title" tabindex="0" {
-                        table {
+                        table.marts {
                             thead { tr {
                                 th scope="col" { "Mart" }
                                 th scope="col" { "Status" }
@@ -176,7 +176,7 @@ impl<'s> View<'s> {
                             tfoot { tr {
                                 th scope="row" { (number(results.len() as u64)) (if results.len() == 1 { " mart" } else { " marts" }) }
                                 td colspan="3" {}
-                                td.number { (rows.map_or_else(unknown, number)) }
+                                td.number.rows { (rows.map_or_else(unknown, number)) }
                                 td.number { (bytes.map_or_else(unknown, size)) }
                             } }
                         }
@@ -207,7 +207,7 @@ impl<'s> View<'s> {
                     }
                 }
                 td.against { (charts::age(mart)) }
-                td.number { (mart.rows.map_or_else(unknown, number)) }
+                td.number.rows { (mart.rows.map_or_else(unknown, number)) }
                 td.number { (mart.bytes.map_or_else(unknown, size)) }
             }
         }

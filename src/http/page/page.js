@@ -138,8 +138,10 @@ function marked(sql, position) {
 }
 
 function failure({ title, detail, position }, sql) {
-  const said = element("p", `${title}: ${detail}`, "failed");
-  return position === undefined ? [said] : [said, marked(sql, position)];
+  if (position === undefined) return [element("p", `${title}: ${detail}`, "failed")];
+  // DuckDB shows the line with a mark of its own.
+  const [message] = detail.split("\n\nLINE ");
+  return [element("p", `${title}: ${message}`, "failed"), marked(sql, position)];
 }
 
 function save(blob) {
