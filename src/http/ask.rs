@@ -2,28 +2,29 @@
 //! requests over HTTP have.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use tracing::info;
 
+use super::App;
 use super::accept::Negotiated;
 use super::access::Caller;
 use super::exchange::RequestRecord;
-use super::job::AnswerStream;
+use super::job::{AnswerStream, Content, QueryTask};
 use super::metrics_guard::MetricsGuard;
 use super::probes;
 use super::problem::{self, Problem};
-use super::query::{Asked, Content};
+use super::query;
 use super::request::QueryRequest;
 use super::request_id;
-use super::{App, Timeouts};
 use crate::catalog::Snapshot;
 use crate::duck::TypeName;
 use crate::encode::Format;
-use crate::engine::{Description, Parameters, Principal, Scope};
+use crate::engine::{Description, Parameters, Principal, QueryJob, Scope};
 use crate::metrics::Outcome;
 
 /// Why something was not answered.
@@ -50,38 +51,6 @@ impl Failure {
     /// Whether somebody asked for the end of the query.
     pub fn is_cancelled(&self) -> bool {
         self.0.outcome() == Outcome::Cancelled
-    }
-}
-
-impl App {
-    /// Connections that are open at once.
-    pub fn max_connections(&self) -> usize {
-        self.settings().max_connections
-    }
-
-    /// The largest message of a client, in bytes.
-    pub fn max_body_bytes(&self) -> usize {
-        usize::try_from(self.settings().max_body_bytes).unwrap_or(usize::MAX)
-    }
-
-    /// The longest that a statement may take.
-    pub fn query_timeout(&self) -> Duration {
-        self.settings().query_timeout
-    }
-
-    /// How long clients may take.
-    pub fn timeouts(&self) -> Timeouts {
-        self.settings().timeouts
-    }
-
-    /// The time zone of what they see.
-    pub fn time_zone(&self) -> &str {
-        &self.settings().time_zone
-    }
-
-    /// Whether only those with a token may ask.
-    pub fn asks_for_tokens(&self) -> bool {
-        self.tokens().is_some()
     }
 }
 
@@ -115,8 +84,8 @@ impl PgClient {
 
     fn rights(&self) -> Result<(Caller, Scope), Problem> {
         let Self { app, token, reads, address, .. } = self;
-        let caller = Caller::with_token(app.tokens(), token.as_deref(), *address)?;
-        let scope = caller.scope_of(app.settings().scope_column(), reads)?;
+        let caller = Caller::with_token(app.tokens.as_ref(), token.as_deref(), *address)?;
+        let scope = caller.scope_of(app.settings.scope_column(), reads)?;
         Ok((caller, scope))
     }
 
@@ -125,7 +94,7 @@ impl PgClient {
     /// # Errors
     /// When nothing is.
     pub fn snapshot(&self) -> Result<Arc<Snapshot>, Failure> {
-        let state = self.app.catalog().load();
+        let state = self.app.catalog.load();
         let current = state.snapshot.clone();
         current.ok_or_else(|| Failure(probes::not_ready(&self.app, &state)))
     }
@@ -142,12 +111,12 @@ impl PgClient {
         types: Vec<Option<TypeName>>,
     ) -> Result<Description, Failure> {
         let (caller, scope) = self.rights().map_err(Failure)?;
-        let limit = self.app.settings().query_timeout;
+        let limit = self.app.settings.query_timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let principal = caller.principal(&scope);
-        let _permit = self.app.validating().acquire().await.expect("never closed");
+        let _permit = self.app.validating.acquire().await.expect("never closed");
         let asked = (sql.to_owned(), types, scope);
-        let described = self.app.engine().describe(&snapshot.lease, asked, principal, deadline);
+        let described = self.app.engine.describe(&snapshot.lease, asked, principal, deadline);
         described.await.map_err(|error| refused(&self.app, Problem::of_query(error, limit)))
     }
 
@@ -163,39 +132,43 @@ impl PgClient {
         parameters: Parameters,
         binary: Vec<bool>,
     ) -> Result<PgAnswer, Failure> {
-        let mut guard = MetricsGuard::start(self.app.metrics().clone(), RequestRecord::default());
+        let mut guard = MetricsGuard::start(self.app.metrics.clone(), RequestRecord::default());
         let negotiated = Negotiated::plain(Format::Postgres);
         guard.in_format(negotiated.format);
-        let settings = self.app.settings();
+        let settings = &self.app.settings;
         guard.record().statement(sql, settings.log_sql);
         let mut record =
             Record { snapshot: snapshot.id.clone(), guard, bytes: 0, failure: Some("client-gone") };
         let outcome = async {
             let (caller, scope) = self.rights()?;
-            let handle = self.app.queries().register(request_id::fresh(), &caller);
-            *self.running() = Some((handle.id().to_owned(), caller.clone()));
-            let query = QueryRequest {
+            let handle = self.app.queries.register(request_id::fresh(), &caller);
+            *self.running.lock() = Some((handle.id().to_owned(), caller.clone()));
+            let principal = caller.principal(&scope);
+            let job = QueryJob {
                 sql: sql.to_owned(),
                 parameters,
                 moment: Some(moment),
+                scope,
+                format: negotiated.format,
                 binary,
+                codings: negotiated.codings,
                 limit: None,
+                max_rows: settings.max_rows,
                 max_bytes: settings.max_result_bytes,
-                timeout: settings.query_timeout,
+                elapsed: Duration::ZERO,
             };
-            let (app, caller) = (&self.app, &caller);
-            let asked = Asked { app, snapshot, caller, query, negotiated, scope };
-            asked.answer(|_| Ok(false), handle, &record.guard).await
+            let query = QueryRequest { job, timeout: settings.query_timeout };
+            let (snapshot, started) = (Arc::clone(snapshot), record.guard.started());
+            let task = QueryTask { snapshot, query, principal, started };
+            let key = query::key(&self.app, &task).await?;
+            query::content(&self.app, task, key, handle, &record.guard).await
         };
         match outcome.await {
-            Ok((Content::Whole(stored), ..)) => {
+            Ok((Content::Whole(stored), _)) => {
                 Ok(PgAnswer { record, rest: Rest::Whole(Some(stored.bytes)) })
             }
-            Ok((Content::Stream(stream), ..)) => {
+            Ok((Content::Stream(stream), _)) => {
                 Ok(PgAnswer { record, rest: Rest::AnswerStream(stream) })
-            }
-            Ok((Content::Unchanged, ..)) => {
-                Err(Failure(Problem::internal("unchanged since never")))
             }
             Err(problem) => Err(record.failed(&self.app, problem)),
         }
@@ -203,14 +176,10 @@ impl PgClient {
 
     /// Stops the query under way, if there is one.
     pub fn cancel(&self) {
-        let running = self.running().clone();
+        let running = self.running.lock().clone();
         if let Some((id, caller)) = running {
-            self.app.queries().cancel(&id, &caller);
+            self.app.queries.cancel(&id, &caller);
         }
-    }
-
-    fn running(&self) -> std::sync::MutexGuard<'_, Option<(String, Caller)>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -284,7 +253,7 @@ impl Record {
 
 /// Counts it. What clients ask of the catalog and it has not is told, for it is to be added.
 fn refused(app: &App, problem: Problem) -> Failure {
-    app.metrics().problem(problem.slug());
+    app.metrics.problem(problem.slug());
     if problem.is_of(problem::CATALOG_UNKNOWN) {
         info!(protocol = "postgres", unknown = problem.detail(), "asked of the catalog");
     }

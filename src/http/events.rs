@@ -39,17 +39,17 @@ pub(super) fn answer(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response<BoxBody>, Problem> {
-    let events = app.events().clone();
+    let events = app.events.clone();
     let body = if method == Method::HEAD {
         body::full(Bytes::new())
     } else {
-        let Ok(permit) = app.listeners().clone().try_acquire_owned() else {
+        let Ok(permit) = app.listeners.clone().try_acquire_owned() else {
             let detail = "as many listen to events already as may; GET /v1/snapshot tells the same";
             return Err(Problem::new(problem::OVERLOADED, detail).retry_after(5));
         };
         let (hello, cursor) = greet(&events, headers.get(LAST_EVENT_ID));
         let (sender, parts) = tokio::sync::mpsc::channel(1);
-        let (draining, counted) = (app.draining(), app.metrics().event_listener());
+        let (draining, counted) = (app.draining.subscribe(), app.metrics.event_listener());
         tokio::spawn(async move {
             Listener { events, cursor, sender, draining, _counted: counted }.run().await;
             drop(permit);

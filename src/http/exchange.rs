@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::CONTENT_LENGTH;
-use hyper::{Method, Response};
+use hyper::{Method, Request, Response};
 use tracing::{Span, debug, info};
 
 use super::App;
@@ -25,16 +25,11 @@ pub(super) struct RequestRecord(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    statement: OnceLock<Statement>,
+    /// By its hash, and as text where that is logged.
+    statement: OnceLock<(String, Option<String>)>,
     rows: AtomicU64,
     /// For a slot, in microseconds.
     waited: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Statement {
-    hash: String,
-    text: Option<String>,
 }
 
 impl RequestRecord {
@@ -43,7 +38,7 @@ impl RequestRecord {
     pub(super) fn statement(&self, sql: &str, as_text: bool) {
         let hash = blake3::hash(sql.as_bytes()).to_hex()[..16].to_owned();
         let text = as_text.then(|| sql.to_owned());
-        let _ = self.0.statement.set(Statement { hash, text }); // a request has one
+        let _ = self.0.statement.set((hash, text)); // a request has one
     }
 
     /// The rows of the answer.
@@ -58,7 +53,7 @@ impl RequestRecord {
 
     /// The statement's hash, and its text where that is logged.
     pub(super) fn told(&self) -> Option<(&str, Option<&str>)> {
-        self.0.statement.get().map(|Statement { hash, text }| (hash.as_str(), text.as_deref()))
+        self.0.statement.get().map(|(hash, text)| (hash.as_str(), text.as_deref()))
     }
 
     /// How long it waited, as [`waited`](Self::waited) was told.
@@ -73,36 +68,15 @@ impl RequestRecord {
     }
 }
 
-/// What is known of a request when it comes.
-#[derive(Debug)]
-pub(super) struct Exchange {
-    pub(super) app: App,
-    pub(super) started: Instant,
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) record: RequestRecord,
-    pub(super) span: Span,
-}
-
-impl Exchange {
-    /// Begins to count.
-    pub(super) fn begin(self) -> InFlight {
-        self.app.0.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight {
-            exchange: self,
-            head: None,
-            bytes: 0,
-            expected: None,
-            whole: false,
-            aborted: None,
-        }
-    }
-}
-
 /// An exchange under way. Dropping it ends it.
 #[derive(Debug)]
-pub(super) struct InFlight {
-    exchange: Exchange,
+pub(super) struct Exchange {
+    app: App,
+    started: Instant,
+    method: Method,
+    path: String,
+    record: RequestRecord,
+    span: Span,
     head: Option<Head>,
     bytes: u64,
     /// The length of the body, where it is known before its end.
@@ -119,28 +93,52 @@ struct Head {
     after: Duration,
 }
 
-impl InFlight {
+impl Exchange {
+    /// Begins to count.
+    pub(super) fn begin<B>(
+        app: &App,
+        started: Instant,
+        request: &Request<B>,
+        record: RequestRecord,
+        span: Span,
+    ) -> Self {
+        app.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self {
+            app: app.clone(),
+            started,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            record,
+            span,
+            head: None,
+            bytes: 0,
+            expected: None,
+            whole: false,
+            aborted: None,
+        }
+    }
+
     /// Sends an answer, and ends with it.
     pub(super) fn answer(mut self, response: Response<BoxBody>) -> Response<BoxBody> {
         let snapshot = response.headers().get(super::routes::MARTD_SNAPSHOT);
         self.head = Some(Head {
             status: response.status().as_u16(),
             snapshot: snapshot.and_then(|id| id.to_str().ok()).map(str::to_owned),
-            after: self.exchange.started.elapsed(),
+            after: self.started.elapsed(),
         });
         let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let length = length.and_then(|length| length.parse().ok());
         self.expected = length.or_else(|| response.body().size_hint().exact());
-        self.whole = self.expected == Some(0) || self.exchange.method == Method::HEAD;
+        self.whole = self.expected == Some(0) || self.method == Method::HEAD;
         response.map(|body| Sending { body, exchange: self }.boxed_unsync())
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Exchange {
     fn drop(&mut self) {
-        let Self { exchange, head, bytes, whole, aborted, .. } = self;
-        let Exchange { app, started, method, path, record, span } = exchange;
-        app.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let Self { app, started, method, path, record, span, head, bytes, whole, aborted, .. } =
+            self;
+        app.in_flight.fetch_sub(1, Ordering::AcqRel);
         let _entered = span.enter();
         let ms = |time: Duration| time.as_micros() as f64 / 1e3;
         let elapsed = ms(started.elapsed());
@@ -173,7 +171,7 @@ impl Drop for InFlight {
 /// A body on its way to the client.
 struct Sending {
     body: BoxBody,
-    exchange: InFlight,
+    exchange: Exchange,
 }
 
 impl Body for Sending {
@@ -189,7 +187,7 @@ impl Body for Sending {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
                 self.exchange.bytes += bytes;
-                let InFlight { bytes, expected, .. } = self.exchange;
+                let Exchange { bytes, expected, .. } = self.exchange;
                 self.exchange.whole = expected == Some(bytes) || frame.is_trailers();
             }
             Poll::Ready(None) => self.exchange.whole = true,

@@ -31,7 +31,7 @@ const PART_BYTES: u64 = 256 << 10;
 
 /// Refuses files where rows are scoped.
 pub(super) fn refuse_where_scoped(app: &App) -> Result<(), Problem> {
-    app.settings().scope_column().map_or(Ok(()), |column| {
+    app.settings.scope_column().map_or(Ok(()), |column| {
         let detail = format!("a file holds everybody's rows, and rows are scoped by {column}");
         Err(Problem::new(problem::SCOPE_REQUIRED, detail))
     })
@@ -47,7 +47,7 @@ pub(super) async fn answer(
 ) -> Result<Response<BoxBody>, Problem> {
     refuse_where_scoped(app)?;
     let requested = RequestedSnapshot::named(headers);
-    let snapshot = requested.snapshot(app, state, app.settings().query_timeout).await?;
+    let snapshot = requested.snapshot(app, state, app.settings.query_timeout).await?;
     if snapshot.source == Source::Duckdb {
         let detail = "no mart has a Parquet file yet: the legacy DuckDB file is served";
         return Err(Problem::new(problem::NOT_FOUND, detail));
@@ -158,7 +158,7 @@ fn stream(app: App, pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
             let part = part.unwrap_or_else(|error| Err(Aborted::error(error.to_string())));
             let failed = part.is_err();
             let sent =
-                timeout(app.settings().timeouts.stall, sender.send(part.map(Frame::data))).await;
+                timeout(app.settings.timeouts.stall, sender.send(part.map(Frame::data))).await;
             if failed || !matches!(sent, Ok(Ok(()))) {
                 return;
             }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -219,11 +219,8 @@ impl Problem {
             extra: &self.extra,
         };
         let text = serde_json::to_vec(&document).expect("a problem is JSON");
-        let mut response = Response::new(body::full(text));
-        *response.status_mut() = self.kind.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.extend(self.header.map(|header| *header));
+        let mut response = body::response(self.kind.status, "application/problem+json", text);
+        response.headers_mut().extend(self.header.map(|header| *header));
         response
     }
 }

@@ -62,16 +62,16 @@ impl<'r> RequestedSnapshot<'r> {
         if let Some(found) = self.find(app, state)? {
             return Ok(found);
         }
-        let _place = app.waiting().try_acquire().map_err(|_| {
+        let _place = app.waiting.try_acquire().map_err(|_| {
             let detail = "too many requests wait for snapshots that are not here yet (MARTD_QUEUE)";
             Problem::new(problem::OVERLOADED, detail).retry_after(1)
         })?;
-        let time = time.min(app.settings().catch_up);
+        let time = time.min(app.settings.catch_up);
         let deadline = Instant::now() + time;
         // Subscribed before the next look: a swap in between wakes the wait below.
-        let mut changes = app.catalog().subscribe();
+        let mut changes = app.catalog.subscribe();
         loop {
-            let state = app.catalog().load();
+            let state = app.catalog.load();
             if let Some(found) = self.find(app, &state)? {
                 return Ok(found);
             }

@@ -44,7 +44,7 @@ impl Upload {
     pub(super) async fn read(app: &App, request: Request<Incoming>) -> Result<Self, Problem> {
         let kind = kind(request.headers())?;
         let coding = coding(request.headers())?;
-        let most = app.settings().max_body_bytes;
+        let most = app.settings.max_body_bytes;
         let too_large = || {
             let detail = format!("the body may have {most} bytes at most (MARTD_MAX_BODY)");
             Problem::new(problem::PAYLOAD_TOO_LARGE, detail)
@@ -56,7 +56,7 @@ impl Upload {
         if waits && body.size_hint().lower() > most {
             return Err(too_large());
         }
-        let within = app.settings().timeouts.body;
+        let within = app.settings.timeouts.body;
         let limited = Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX));
         let packed = match timeout(within, limited.collect()).await {
             Ok(Ok(collected)) => collected.to_bytes(),

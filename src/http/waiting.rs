@@ -45,9 +45,9 @@ pub(super) async fn answer(
 ) -> Result<Response<BoxBody>, Problem> {
     let deadline = Instant::now() + wait;
     // Subscribed before the first look: a swap in between wakes the wait below.
-    let mut changes = app.catalog().subscribe();
+    let mut changes = app.catalog.subscribe();
     loop {
-        let state = app.catalog().load();
+        let state = app.catalog.load();
         match standing(&state, build) {
             Standing::Published => {
                 return routes::json(

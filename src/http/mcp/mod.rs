@@ -84,9 +84,7 @@ pub(super) async fn answer(
         Err(error) => return reply(None, false, Err(error)),
     };
     let Message { id: Some(id), method, params, .. } = message else {
-        let mut response = Response::new(body::full(""));
-        *response.status_mut() = StatusCode::ACCEPTED;
-        return Ok(response);
+        return Ok(body::empty(StatusCode::ACCEPTED));
     };
     let stateless = params.get("_meta").is_some_and(|meta| meta.get(PROTOCOL_VERSION).is_some());
     let outcome = match check(&headers, &method, &params) {

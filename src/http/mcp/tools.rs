@@ -11,11 +11,12 @@ use super::RpcError;
 use crate::catalog::State;
 use crate::duck::quote_identifier;
 use crate::encode::Format;
+use crate::http::accept::Negotiated;
 use crate::http::access::{Caller, Sizes};
 use crate::http::exchange::RequestRecord;
 use crate::http::metrics_guard::MetricsGuard;
 use crate::http::problem::{self, Problem};
-use crate::http::request::{self, QueryRequest};
+use crate::http::request;
 use crate::http::{App, freshness, marts, query, request_id};
 
 /// The tools as `tools/list` describes them.
@@ -111,7 +112,7 @@ pub(super) async fn call(
 
 impl ToolContext<'_> {
     fn sizes(&self) -> Sizes<'_> {
-        self.caller.sizes(self.app.settings().scoping.as_ref())
+        self.caller.sizes(self.app.settings.scoping.as_ref())
     }
 
     fn list_marts(&self, given: Map<String, Json>) -> Result<String, Problem> {
@@ -122,7 +123,7 @@ impl ToolContext<'_> {
     fn freshness(&self, given: Map<String, Json>) -> Result<String, Problem> {
         let Nothing {} = arguments(given)?;
         let now = jiff::Timestamp::now();
-        let max_age = self.app.settings().max_age;
+        let max_age = self.app.settings.max_age;
         text(&freshness::FreshnessDocument::of(self.state, max_age, self.sizes(), now))
     }
 
@@ -171,7 +172,7 @@ impl ToolContext<'_> {
     }
 
     async fn run(&self, body: request::QueryBody) -> Result<Answer, Problem> {
-        let mut guard = MetricsGuard::start(self.app.metrics().clone(), self.record.clone());
+        let mut guard = MetricsGuard::start(self.app.metrics.clone(), self.record.clone());
         let outcome = self.ask(body, &mut guard).await;
         match &outcome {
             Ok(_) => guard.ended(),
@@ -185,9 +186,12 @@ impl ToolContext<'_> {
         body: request::QueryBody,
         guard: &mut MetricsGuard,
     ) -> Result<Bytes, Problem> {
-        let query = request::check(self.app.settings(), Format::Json, body)?;
-        let query = QueryRequest { max_bytes: MAX_TEXT as u64, ..query };
-        let handle = self.app.queries().register(request_id::fresh(), self.caller);
+        let negotiated = Negotiated::plain(Format::Json);
+        guard.in_format(negotiated.format);
+        let scope = self.caller.scope(self.app.settings.scope_column(), self.headers)?;
+        let mut query = request::check(&self.app.settings, negotiated, scope, body)?;
+        query.job.max_bytes = MAX_TEXT as u64;
+        let handle = self.app.queries.register(request_id::fresh(), self.caller);
         query::json(self.app, self.state, self.caller, self.headers, query, handle, guard).await
     }
 }
