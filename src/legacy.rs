@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ const LOGS: [&str; 3] = [".wal", ".wal.checkpoint", ".wal.recovery"];
 pub struct LegacyFile {
     path: PathBuf,
     /// Open as long as this is the file that the path means.
-    open: Option<Arc<OwnedFd>>,
+    open: Option<Arc<File>>,
     /// What the files were when they were copied last.
     taken: Option<Vec<Option<Identity>>>,
     trouble: Option<(Trouble, Timestamp)>,
@@ -176,11 +176,11 @@ impl LegacyFile {
 
     fn pin_all(
         &self,
-        file: &Arc<OwnedFd>,
+        file: &Arc<File>,
         seen: &[Option<Identity>],
         budget: &Arc<Budget>,
     ) -> Result<(Arc<Pin>, Vec<Log>), Trouble> {
-        let pin = |file: &Arc<OwnedFd>| match Pin::of_shared(file, budget) {
+        let pin = |file: &Arc<File>| match Pin::of_shared(file, budget) {
             Ok(pin) => Ok(Arc::new(pin)),
             Err(PinError::Moved) => Err(Trouble::Locked),
             Err(PinError::Read(error)) => Err(unreadable(&error)),
@@ -190,14 +190,14 @@ impl LegacyFile {
         for (ending, _) in LOGS.into_iter().zip(&seen[1..]).filter(|(_, seen)| seen.is_some()) {
             let log = File::open(with_ending(&self.path, ending));
             let log = log.map_err(|error| unreadable(&error))?;
-            logs.push((ending, pin(&Arc::new(log.into()))?));
+            logs.push((ending, pin(&Arc::new(log))?));
         }
         Ok((pinned, logs))
     }
 
     /// The open file, not opened again while it is the same one.
-    fn open(&mut self, seen: &[Option<Identity>]) -> Result<Arc<OwnedFd>, Trouble> {
-        let is_it = |open: &Arc<OwnedFd>| {
+    fn open(&mut self, seen: &[Option<Identity>]) -> Result<Arc<File>, Trouble> {
+        let is_it = |open: &Arc<File>| {
             let identity = Identity::of_open(&**open).ok();
             identity.zip(seen[0]).is_some_and(|(open, seen)| open.is_same_file(&seen))
         };
@@ -205,7 +205,7 @@ impl LegacyFile {
             return Ok(Arc::clone(open));
         }
         let file = File::open(&self.path).map_err(|error| unreadable(&error))?;
-        Ok(Arc::clone(self.open.insert(Arc::new(file.into()))))
+        Ok(Arc::clone(self.open.insert(Arc::new(file))))
     }
 }
 

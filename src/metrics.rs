@@ -34,7 +34,7 @@ macro_rules! names {
         pub enum $type { $($(#[$name_doc])* $name,)* }
 
         impl $type {
-            const ALL: &[Self] = &[$(Self::$name,)*];
+            const ALL: [Self; [$(Self::$name,)*].len()] = [$(Self::$name,)*];
 
             /// The label's value.
             pub fn name(self) -> &'static str {
@@ -99,7 +99,7 @@ names! {
     Shed {
         /// As many wait as may.
         QueueFull = "queue-full",
-        /// It had waited for a second.
+        /// It had waited as long as it might take.
         QueueWait = "queue-wait",
     }
 }
@@ -113,30 +113,68 @@ pub const NO_FORMAT: &str = "none";
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Counters>);
 
-#[derive(Debug)]
-struct Counters {
-    started: Timestamp,
-    pins: Arc<Budget>,
-    tables: Arc<TableBudget>,
-    scans: Family<Labels<1>, Counter>,
-    unreadable: Counter,
-    publishes: Counter,
-    publish_failures: Counter,
-    visible: Histogram,
-    live_snapshots: Gauge,
-    queries: Family<Labels<2>, Counter>,
-    query_seconds: Histogram,
-    wait_seconds: Histogram,
-    rows: Counter,
-    bytes: Counter,
-    cache: Family<Labels<1>, Counter>,
-    shed: Family<Labels<1>, Counter>,
-    problems: Family<Labels<1>, Counter>,
-    responses: Family<[(&'static str, String); 2], Counter>,
-    connections: Gauge,
-    accepted: Counter,
-    accept_errors: Counter,
-    event_listeners: Gauge,
+/// Declares each metric once: how it begins, its name, and what it tells.
+macro_rules! counters {
+    ($($field:ident: $type:ty = $start:expr, $name:literal, $help:literal;)*) => {
+        #[derive(Debug)]
+        struct Counters {
+            started: Timestamp,
+            pins: Arc<Budget>,
+            tables: Arc<TableBudget>,
+            $($field: $type,)*
+        }
+
+        impl Counters {
+            fn new(pins: Arc<Budget>, tables: Arc<TableBudget>) -> Self {
+                Self { started: Timestamp::now(), pins, tables, $($field: $start,)* }
+            }
+
+            fn register(&self, registry: &mut Registry) {
+                $(registry.register($name, $help, self.$field.clone());)*
+            }
+        }
+    };
+}
+
+counters! {
+    scans: Family<Labels<1>, Counter> = labelled("reason", ScanReason::ALL.map(ScanReason::name)),
+        "martd_scans", "Scans of the mart directory by reason";
+    unreadable: Counter = Counter::default(),
+        "martd_scan_failures", "Scans that failed because the mart directory could not be read";
+    publishes: Counter = Counter::default(),
+        "martd_publishes", "Snapshots swapped in";
+    publish_failures: Counter = Counter::default(),
+        "martd_publish_failures", "Snapshots that could not be made; each is tried again";
+    visible: Histogram = Histogram::new(VISIBLE_SECONDS), "martd_replace_to_visible_seconds",
+        "From the replacement of a mart (or the end of its build) to its visibility";
+    live_snapshots: Gauge = Gauge::default(), "martd_snapshots_live",
+        "Snapshots in memory: the current, those retained, those still read";
+    queries: Family<Labels<2>, Counter> = Family::default(),
+        "martd_queries", "Queries by outcome and format";
+    query_seconds: Histogram = Histogram::new(QUERY_SECONDS), "martd_query_duration_seconds",
+        "From the arrival of a query to the last byte of its answer";
+    wait_seconds: Histogram = Histogram::new(WAIT_SECONDS),
+        "martd_query_queue_wait_seconds", "How long queries waited for their slot";
+    rows: Counter = Counter::default(),
+        "martd_query_rows", "Rows in the answers of queries";
+    bytes: Counter = Counter::default(),
+        "martd_query_bytes", "Bytes of the answers of queries, as sent";
+    cache: Family<Labels<1>, Counter> = labelled("result", CacheResult::ALL.map(CacheResult::name)),
+        "martd_cache_requests", "What the result cache had for queries";
+    shed: Family<Labels<1>, Counter> = labelled("reason", Shed::ALL.map(Shed::name)),
+        "martd_requests_shed", "Queries turned away by reason";
+    problems: Family<Labels<1>, Counter> = Family::default(),
+        "martd_problems", "Requests that met a problem, by its type";
+    responses: Family<[(&'static str, String); 2], Counter> = Family::default(),
+        "martd_http_responses", "Answers by route and status";
+    connections: Gauge = Gauge::default(),
+        "martd_connections", "Connections that are open";
+    accepted: Counter = Counter::default(),
+        "martd_connections_accepted", "Connections accepted";
+    accept_errors: Counter = Counter::default(), "martd_accept_failures",
+        "Failures to accept a connection, for example for lack of descriptors";
+    event_listeners: Gauge = Gauge::default(),
+        "martd_event_listeners", "Clients that listen to /v1/events";
 }
 
 impl Metrics {
@@ -147,33 +185,11 @@ impl Metrics {
         tables: Arc<TableBudget>,
         problems: impl IntoIterator<Item = &'static str>,
     ) -> Self {
-        let counters = Counters {
-            started: Timestamp::now(),
-            pins,
-            tables,
-            scans: one_label("reason", ScanReason::ALL.iter().map(|reason| reason.name())),
-            unreadable: Counter::default(),
-            publishes: Counter::default(),
-            publish_failures: Counter::default(),
-            visible: Histogram::new(VISIBLE_SECONDS),
-            live_snapshots: Gauge::default(),
-            queries: Family::default(),
-            query_seconds: Histogram::new(QUERY_SECONDS),
-            wait_seconds: Histogram::new(WAIT_SECONDS),
-            rows: Counter::default(),
-            bytes: Counter::default(),
-            cache: one_label("result", CacheResult::ALL.iter().map(|result| result.name())),
-            shed: one_label("reason", Shed::ALL.iter().map(|reason| reason.name())),
-            problems: one_label("type", problems),
-            responses: Family::default(),
-            connections: Gauge::default(),
-            accepted: Counter::default(),
-            accept_errors: Counter::default(),
-            event_listeners: Gauge::default(),
-        };
+        let mut counters = Counters::new(pins, tables);
+        counters.problems = labelled("type", problems);
         for outcome in Outcome::ALL {
             for format in FORMATS {
-                drop(counters.queries.get_or_create(&query_labels(*outcome, format)));
+                drop(counters.queries.get_or_create(&query_labels(outcome, format)));
             }
         }
         Self(Arc::new(counters))
@@ -287,59 +303,7 @@ impl Metrics {
 
     /// Adds all of them to a registry.
     pub fn register(&self, registry: &mut Registry) {
-        let Counters {
-            started: _,
-            pins: _,
-            tables: _,
-            scans,
-            unreadable,
-            publishes,
-            publish_failures,
-            visible,
-            live_snapshots,
-            queries,
-            query_seconds,
-            wait_seconds,
-            rows,
-            bytes,
-            cache,
-            shed,
-            problems,
-            responses,
-            connections,
-            accepted,
-            accept_errors,
-            event_listeners,
-        } = &*self.0;
-        let r = registry;
-        r.register("martd_scans", "Scans of the mart directory by reason", scans.clone());
-        let help = "Scans that failed because the mart directory could not be read";
-        r.register("martd_scan_failures", help, unreadable.clone());
-        r.register("martd_publishes", "Snapshots swapped in", publishes.clone());
-        let help = "Snapshots that could not be made; each is tried again";
-        r.register("martd_publish_failures", help, publish_failures.clone());
-        let help = "From the replacement of a mart (or the end of its build) to its visibility";
-        r.register("martd_replace_to_visible_seconds", help, visible.clone());
-        let help = "Snapshots in memory: the current, those retained, those still read";
-        r.register("martd_snapshots_live", help, live_snapshots.clone());
-        r.register("martd_queries", "Queries by outcome and format", queries.clone());
-        let help = "From the arrival of a query to the last byte of its answer";
-        r.register("martd_query_duration_seconds", help, query_seconds.clone());
-        let help = "How long queries waited for their slot";
-        r.register("martd_query_queue_wait_seconds", help, wait_seconds.clone());
-        r.register("martd_query_rows", "Rows in the answers of queries", rows.clone());
-        r.register("martd_query_bytes", "Bytes of the answers of queries, as sent", bytes.clone());
-        r.register("martd_cache_requests", "What the result cache had for queries", cache.clone());
-        r.register("martd_requests_shed", "Queries turned away by reason", shed.clone());
-        r.register("martd_problems", "Requests that met a problem, by its type", problems.clone());
-        let help = "Answers by route and status";
-        r.register("martd_http_responses", help, responses.clone());
-        r.register("martd_connections", "Connections that are open", connections.clone());
-        r.register("martd_connections_accepted", "Connections accepted", accepted.clone());
-        let help = "Failures to accept a connection, for example for lack of descriptors";
-        r.register("martd_accept_failures", help, accept_errors.clone());
-        let help = "Clients that listen to /v1/events";
-        r.register("martd_event_listeners", help, event_listeners.clone());
+        self.0.register(registry);
     }
 }
 
@@ -364,7 +328,7 @@ fn query_labels(outcome: Outcome, format: &'static str) -> Labels<2> {
     [("outcome", outcome.name()), ("format", format)]
 }
 
-fn one_label(
+fn labelled(
     name: &'static str,
     values: impl IntoIterator<Item = &'static str>,
 ) -> Family<Labels<1>, Counter> {

@@ -34,32 +34,20 @@ pub(super) fn run(args: &BootstrapArgs) -> ExitCode {
     let mut directories = vec![dir.path().to_owned()];
     let folder = args.duckdb_path.as_deref().and_then(Path::parent);
     directories.extend(folder.filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned));
-    let mut table = TextTable::new([
-        ("directory", false),
-        ("", false),
-        ("owner", false),
-        ("mode", false),
-        ("this user may", false),
-    ]);
+    let mut table = TextTable::new(["directory", "", "owner", "mode", "this user may"], &[]);
     let mut problems = Vec::new();
     for directory in &directories {
         let outcome = create(directory);
-        match (&outcome, fs::metadata(directory)) {
-            (Ok(created), Ok(metadata)) => table.row(vec![
-                directory.display().into(),
+        let [state, owner, mode, may_do] = match (&outcome, fs::metadata(directory)) {
+            (Ok(created), Ok(metadata)) => [
                 Cell::new(if *created { "created" } else { "there" }, Tone::Good),
                 format!("{}:{}", metadata.uid(), metadata.gid()).into(),
                 format!("{:04o}", metadata.mode() & 0o7777).into(),
                 rights(directory).into(),
-            ]),
-            _ => table.row(vec![
-                directory.display().into(),
-                Cell::new("missing", Tone::Bad),
-                "-".into(),
-                "-".into(),
-                "-".into(),
-            ]),
-        }
+            ],
+            _ => [Cell::new("missing", Tone::Bad), "-".into(), "-".into(), "-".into()],
+        };
+        table.row(vec![directory.display().into(), state, owner, mode, may_do]);
         match outcome {
             Err(error) => problems.push(advice(directory, &error)),
             Ok(_) if !may(directory, Access::READ_OK | Access::EXEC_OK) => {

@@ -13,7 +13,7 @@ use crate::limits::{self, Shares};
 use crate::mart_dir::MartDir;
 use crate::publish::Hold;
 use crate::refresh::{Inspected, Inspection, inspect};
-use crate::scan::Fault;
+use crate::scan::{Fault, Remark};
 use crate::settings::SourceArgs;
 
 const FILES: &str = "published file by file: no record says which belong together. `martd publish` and the dbt package write \
@@ -39,7 +39,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     source.dir = args.dir.map(MartDir::either);
     let intake = match source.into_intake(Shares::of(limits::memory().value, false)) {
         Ok(intake) => intake,
-        Err(error) => return complain(&error.to_string(), EXIT_USAGE),
+        Err(problem) => return complain(&problem, EXIT_USAGE),
     };
     let dir = &intake.dir;
     if let Some(target) = args.dbt_target {
@@ -65,15 +65,8 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
 }
 
 fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
-    let mut table = TextTable::new([
-        ("file", false),
-        ("would be", false),
-        ("rows", true),
-        ("size", true),
-        ("written", false),
-        ("build", false),
-        ("", false),
-    ]);
+    let mut table =
+        TextTable::new(["file", "would be", "rows", "size", "written", "build", ""], &[2, 3]);
     for mart in &inspection.marts {
         let (word, tone) = fate(mart, inspection.verified);
         table.row(vec![
@@ -86,23 +79,20 @@ fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
             Cell::remark(waiting_for(inspection, &mart.file)),
         ]);
     }
-    let mut fault = |fault: &Fault, word: &str, tone: Tone| {
-        let mut cells = vec![fault.file.as_str().into(), Cell::new(word, tone)];
+    let mut entry = |file: &str, word: &str, tone: Tone, reason: &str| {
+        let mut cells = vec![file.into(), Cell::new(word, tone)];
         cells.extend(["", "", "", ""].map(Cell::from));
-        cells.push(Cell::remark(&fault.reason));
+        cells.push(Cell::remark(reason));
         table.row(cells);
     };
-    for landing in &inspection.landing {
-        fault(landing, "landing", Tone::Warn);
+    for Fault { file, reason, .. } in &inspection.landing {
+        entry(file, "landing", Tone::Warn, reason);
     }
-    for rejected in &inspection.rejected {
-        fault(rejected, "rejected", Tone::Bad);
+    for Fault { file, reason, .. } in &inspection.rejected {
+        entry(file, "rejected", Tone::Bad, reason);
     }
-    for ignored in &inspection.ignored {
-        let mut cells = vec![ignored.file.as_str().into(), Cell::new("ignored", Tone::Dim)];
-        cells.extend(["", "", "", ""].map(Cell::from));
-        cells.push(Cell::remark(&ignored.reason));
-        table.row(cells);
+    for Remark { file, reason } in &inspection.ignored {
+        entry(file, "ignored", Tone::Dim, reason);
     }
     let mut text = table.render(colours);
     if let Some(held) = &inspection.held {

@@ -25,8 +25,7 @@ pub(super) fn run(target: &Path, dir: &MartDir) -> ExitCode {
             return complain(&format!("{problem}; `dbt parse` writes it"), EXIT_NO);
         }
     };
-    let mut table =
-        TextTable::new([("model", false), ("is", false), ("served as", false), ("", false)]);
+    let mut table = TextTable::new(["model", "is", "served as", ""], &[]);
     let (mut served, mut warns) = (BTreeSet::new(), false);
     for output in project.outputs(mart_dir) {
         let (mart, tone, remark) = match (output.mart, output.warning) {

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value as Json, json};
@@ -9,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use super::table::{Cell, TextTable, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, ServerArgs, complain, print};
 use crate::http::client::{ClientError, ServerProblem};
-use crate::settings::Time;
+use crate::settings::time;
 
 /// What `query` needs.
 #[derive(Debug, Args)]
@@ -31,8 +32,8 @@ pub struct QueryArgs {
     limit: Option<u64>,
 
     /// The time that it may take [default: what martd allows]
-    #[arg(long, value_name = "TIME")]
-    timeout: Option<Time>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
 
     /// Whose rows, COLUMN=VALUE, or * for all
     #[arg(long, env = "MARTD_SCOPE", value_name = "SCOPE")]
@@ -93,7 +94,7 @@ pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, ClientError> {
         body["limit"] = limit.into();
     }
     if let Some(timeout) = args.timeout {
-        let ms = u64::try_from(timeout.duration().as_millis()).unwrap_or(u64::MAX);
+        let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         body["timeout_ms"] = ms.into();
     }
     let headers = [("martd-scope", args.scope), ("martd-snapshot", args.snapshot)];
@@ -159,16 +160,12 @@ fn named(text: &str) -> Option<(&str, &str)> {
 fn show(answer: &Json) -> ExitCode {
     let empty = Vec::new();
     let meta = answer["meta"].as_array().unwrap_or(&empty);
-    let columns: Vec<(&str, bool)> = meta
-        .iter()
-        .map(|column| {
-            let ty = column["type"].as_str().unwrap_or_default();
-            (column["name"].as_str().unwrap_or_default(), is_number(ty))
-        })
-        .collect();
-    let mut table = TextTable::new(columns.iter().copied());
+    let said = |column: &'_ Json, what: &str| column[what].as_str().unwrap_or_default().to_owned();
+    let columns: Vec<String> = meta.iter().map(|column| said(column, "name")).collect();
+    let numbers = (0..meta.len()).filter(|&column| is_number(&said(&meta[column], "type")));
+    let mut table = TextTable::new(&columns, &numbers.collect::<Vec<_>>());
     for row in answer["data"].as_array().unwrap_or(&empty) {
-        let cells = columns.iter().map(|(name, _)| match &row[*name] {
+        let cells = columns.iter().map(|name| match &row[name] {
             Json::Null => Cell::new("NULL", Tone::Dim),
             Json::String(text) => text.into(),
             other => other.into(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use super::table::{Cell, TextTable, Tone, colours};
 use super::{EXIT_NO, EXIT_USAGE, ServerArgs, asking, complain, print, wait};
 use crate::ledger::{Build, Ledger, Record};
 use crate::mart_dir::MartDir;
-use crate::settings::Time;
+use crate::settings::time;
 
 /// The builds that are listed.
 const LISTED: usize = 20;
@@ -40,8 +41,8 @@ pub struct RollbackArgs {
     wait: bool,
 
     /// How long to wait at most
-    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait")]
-    timeout: Time,
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5m", requires = "wait")]
+    timeout: Duration,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -148,8 +149,7 @@ fn at(now: Timestamp, id: String) -> Build {
 
 /// The newest builds, and which of them could be served again.
 fn list(records: &Records, ledger: &Ledger, now: Timestamp) -> String {
-    let mut table =
-        TextTable::new([("build", false), ("ended", false), ("by", false), ("", false)]);
+    let mut table = TextTable::new(["build", "ended", "by", ""], &[]);
     let known = ledger.builds.iter().rev().filter_map(|id| records.of_build(id));
     for Record { build, .. } in known.take(LISTED) {
         let state = match to(&build.id, records, ledger, now) {

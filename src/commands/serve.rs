@@ -11,8 +11,8 @@ use landlock::RulesetStatus;
 use rustix::process::{Resource, Rlimit};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{EXIT_USAGE, complain, start};
@@ -98,7 +98,7 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
     start::warn_of_unknown_variables();
     let config = match args.into_config() {
         Ok(config) => config,
-        Err(error) => return complain(&error.to_string(), EXIT_USAGE),
+        Err(error) => return complain(&error, EXIT_USAGE),
     };
     match serve_until_stopped(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -309,19 +309,11 @@ async fn serve(
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
     let certificate = config.pg.tls.clone();
     let postgres = pg::PgServer::new(postgres, app.clone(), config.pg).map_err(unusable)?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let (stop_postgres, postgres_stopped) = oneshot::channel::<()>();
-    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(server.run(async {
-        let _ = stopped.await;
-    }));
-    let postgres = tokio::spawn(postgres.run(async {
-        let _ = postgres_stopped.await;
-    }));
+    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let server = tokio::spawn(server.run(stop.clone().cancelled_owned()));
+    let postgres = tokio::spawn(postgres.run(stop.clone().cancelled_owned()));
     // Probes answer to the very end.
-    let admin = tokio::spawn(admin.run(async {
-        let _ = admin_stopped.await;
-    }));
+    let admin = tokio::spawn(admin.run(stop_admin.clone().cancelled_owned()));
     service::ready();
     tokio::spawn(service::report(catalog));
     service::watch_over(app.clone(), refresh.pulse(), Handle::current())
@@ -334,14 +326,13 @@ async fn serve(
     app.drain();
     let drained = async {
         sleep(config.drain_delay).await;
-        let _ = stop.send(());
-        let _ = stop_postgres.send(());
+        stop.cancel();
         let served = async { tokio::join!(server, postgres) };
         if timeout(config.drain, served).await.is_err() {
             warn!("requests are still in flight: cancelling their queries");
             app.cancel_queries();
         }
-        let _ = stop_admin.send(());
+        stop_admin.cancel();
         let _ = timeout(ADMIN_DRAIN, admin).await;
     };
     let again = async { while !matches!(asks.recv().await, Some(Ask::Stop) | None) {} };

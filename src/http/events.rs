@@ -81,14 +81,6 @@ fn missed(count: Option<u64>) -> String {
     format!("event: missed\ndata: {data}\n\n")
 }
 
-/// Why a listener is looked after.
-enum Woken {
-    News,
-    Quiet,
-    Draining,
-    Gone,
-}
-
 struct Listener {
     events: Events,
     cursor: u64,
@@ -109,24 +101,21 @@ impl Listener {
                 }
             }
             let draining = async { self.draining.wait_for(|draining| *draining).await.is_ok() };
-            let woken = tokio::select! {
-                changed = news.changed() => if changed.is_ok() { Woken::News } else { Woken::Gone },
-                () = sleep(HEARTBEAT) => Woken::Quiet,
-                draining = draining => if draining { Woken::Draining } else { Woken::Gone },
-                () = self.sender.closed() => Woken::Gone,
-            };
-            let alive = match woken {
-                Woken::News => true,
-                Woken::Quiet => self.send(Frame::data(": alive\n\n".into())).await,
-                Woken::Draining => {
-                    // A clean end: the listener comes back, to another martd.
-                    self.send(Frame::trailers(HeaderMap::new())).await;
-                    false
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() {
+                    return;
+                },
+                () = sleep(HEARTBEAT) => if !self.send(Frame::data(": alive\n\n".into())).await {
+                    return;
+                },
+                is_draining = draining => {
+                    if is_draining {
+                        // A clean end: the listener comes back, to another martd.
+                        self.send(Frame::trailers(HeaderMap::new())).await;
+                    }
+                    return;
                 }
-                Woken::Gone => false,
-            };
-            if !alive {
-                return;
+                () = self.sender.closed() => return,
             }
         }
     }

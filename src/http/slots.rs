@@ -32,10 +32,7 @@ pub(super) struct Slots {
 }
 
 /// How many slots each principal holds or waits for, if any.
-#[derive(Debug, Default)]
-struct Held(Mutex<HashMap<Principal, usize>>);
-
-impl Held {}
+type Held = Mutex<HashMap<Principal, usize>>;
 
 impl Slots {
     pub(super) fn new(total: usize, queue: usize, metrics: Metrics) -> Self {
@@ -156,7 +153,7 @@ struct Share {
 
 impl Share {
     fn of(principal: Principal, held: &Arc<Held>) -> Self {
-        let mut shares = held.0.lock();
+        let mut shares = held.lock();
         let count = shares.entry(principal).or_default();
         *count += 1;
         Self { principal, is_first: *count == 1, held: Arc::clone(held) }
@@ -165,7 +162,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut shares = self.held.0.lock();
+        let mut shares = self.held.lock();
         if let Some(count) = shares.get_mut(&self.principal) {
             *count -= 1;
             if *count == 0 {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -21,7 +22,7 @@ use crate::ledger::{self, Build, Ledger, Model, NodeResult, REFUSED, Record, Sta
 use crate::mart_dir::MartDir;
 use crate::mirror::StoreArgs;
 use crate::scan::{OpenDir, Scan, differs_in_case};
-use crate::settings::Time;
+use crate::settings::time;
 use dbt::Artifacts;
 pub(super) use dbt::Project;
 use report::PublishReport;
@@ -82,8 +83,8 @@ pub struct PublishArgs {
     wait: bool,
 
     /// How long to wait at most
-    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait")]
-    timeout: Time,
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5m", requires = "wait")]
+    timeout: Duration,
 
     #[command(flatten)]
     server: ServerArgs,
