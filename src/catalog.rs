@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 use crate::engine::Lease;
 use crate::ledger::Ledger;
@@ -298,6 +299,28 @@ impl Catalog {
     /// Notified after every change.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Looks at each state until `find` has found something, or else until the time is over: then at the last one.
+    ///
+    /// # Errors
+    /// The last state, when nothing was found in time.
+    pub async fn find<T>(
+        &self,
+        deadline: tokio::time::Instant,
+        mut find: impl FnMut(&State) -> Option<T>,
+    ) -> Result<T, Arc<State>> {
+        // Subscribed before the first look: a swap in between wakes the wait below.
+        let mut changes = self.subscribe();
+        loop {
+            let state = self.load();
+            if let Some(found) = find(&state) {
+                return Ok(found);
+            }
+            if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                return Err(state);
+            }
+        }
     }
 
     /// Swaps in a new state, for the refresh thread alone. Returns the one before it, unless the two

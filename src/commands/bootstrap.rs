@@ -11,7 +11,7 @@ use clap::Args;
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, complain, print};
+use super::{CommandError, print};
 use crate::mart_dir::MartDir;
 
 /// What `bootstrap` needs.
@@ -26,10 +26,10 @@ pub struct BootstrapArgs {
     duckdb_path: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &BootstrapArgs) -> ExitCode {
+pub(super) fn run(args: &BootstrapArgs) -> Result<ExitCode, CommandError> {
     let dir = MartDir::new(&*args.parquet_dir);
     if let Some(advice) = dir.advice() {
-        return complain(&advice, EXIT_NO);
+        return Err(advice.into());
     }
     let mut directories = vec![dir.path().to_owned()];
     let folder = args.duckdb_path.as_deref().and_then(Path::parent);
@@ -59,9 +59,9 @@ pub(super) fn run(args: &BootstrapArgs) -> ExitCode {
     print(&table.render(colours()));
     if problems.is_empty() {
         print("martd reads these directories; dbt must be able to write to them.\n");
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
-    complain(&problems.join("\nmartd: "), EXIT_NO)
+    Err(problems.join("\nmartd: ").into())
 }
 
 /// Whether it was not there before.

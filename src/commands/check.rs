@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::check_dbt;
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, complain, print, unreadable};
+use super::{CommandError, EXIT_NO, EXIT_WARN, print, unreadable};
 use crate::limits::{self, Shares};
 use crate::mart_dir::MartDir;
 use crate::publish::Hold;
@@ -34,34 +34,28 @@ pub struct CheckArgs {
     source: SourceArgs,
 }
 
-pub(super) fn run(args: CheckArgs) -> ExitCode {
+pub(super) fn run(args: CheckArgs) -> Result<ExitCode, CommandError> {
     let mut source = args.source;
     source.dir = args.dir.map(MartDir::either);
-    let intake = match source.into_intake(Shares::of(limits::memory().value, false)) {
-        Ok(intake) => intake,
-        Err(problem) => return complain(&problem, EXIT_USAGE),
-    };
+    let intake = source.into_intake(Shares::of(limits::memory().value, false));
+    let intake = intake.map_err(CommandError::usage)?;
     let dir = &intake.dir;
     if let Some(target) = args.dbt_target {
         return check_dbt::run(&target, dir);
     }
-    let inspection = match inspect(&intake) {
-        Ok(inspection) => inspection,
-        Err(error) => {
-            return complain(&unreadable(dir, &error, "`martd bootstrap` creates it"), EXIT_NO);
-        }
-    };
+    let inspection = inspect(&intake)
+        .map_err(|error| unreadable(dir, &error, "`martd bootstrap` creates it"))?;
     let shown = dir.path().display().to_string();
     print(&report(&inspection, &shown, colours()));
     let serves = inspection.marts.iter().any(|mart| mart.served);
     let is_reading = !inspection.landing.is_empty();
     let is_held_back = |held: &Hold| !held.is_under_way(is_reading);
-    match &inspection.held {
+    Ok(match &inspection.held {
         _ if !serves || !inspection.rejected.is_empty() => EXIT_NO.into(),
         Some(held) if is_held_back(held) => EXIT_NO.into(),
         Some(_) => EXIT_WARN.into(),
         None => ExitCode::SUCCESS,
-    }
+    })
 }
 
 fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value as Json, json};
 
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, EXIT_USAGE, ServerArgs, complain, print};
-use crate::http::client::{ClientError, ServerProblem};
+use super::{CommandError, ServerArgs, print};
+use crate::http::client::ServerProblem;
 use crate::settings::time;
 
 /// What `query` needs.
@@ -70,25 +70,18 @@ impl OutputFormat {
     }
 }
 
-pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, ClientError> {
+pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, CommandError> {
     let terminal = std::io::stdout().is_terminal();
     let default = if terminal { OutputFormat::Table } else { OutputFormat::Csv };
     let format = args.format.unwrap_or(default);
     if format == OutputFormat::Arrow && terminal {
         let problem = "--format arrow is not for a terminal; send it to a file or a program";
-        return Ok(complain(problem, EXIT_USAGE));
+        return Err(CommandError::usage(problem));
     }
-    let sql = match sql(args.sql) {
-        Ok(sql) => sql,
-        Err(error) => {
-            let problem = format!("the statement cannot be read from standard input: {error}");
-            return Ok(complain(&problem, EXIT_USAGE));
-        }
-    };
-    let params = match params(&args.params) {
-        Ok(params) => params,
-        Err(problem) => return Ok(complain(&problem, EXIT_USAGE)),
-    };
+    let sql = sql(args.sql).map_err(|error| {
+        CommandError::usage(format!("the statement cannot be read from standard input: {error}"))
+    })?;
+    let params = params(&args.params).map_err(CommandError::usage)?;
     let mut body = json!({ "sql": sql, "params": params });
     if let Some(limit) = args.limit {
         body["limit"] = limit.into();
@@ -104,7 +97,7 @@ pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, ClientError> {
     let mut reply = args.server.client().post(&path, &body, &headers).await?;
     if reply.status != 200 {
         let problem = reply.problem().await;
-        return Ok(complain(&shown(&problem, &sql), EXIT_NO));
+        return Err(shown(&problem, &sql).into());
     }
     if format == OutputFormat::Table {
         return Ok(show(&reply.json().await?));
@@ -113,12 +106,10 @@ pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, ClientError> {
     while let Some(part) = reply.next().await? {
         if let Err(error) = out.write_all(&part).and_then(|()| out.flush()) {
             // `| head` has seen enough; a full disk has not.
-            let seen = error.kind() == std::io::ErrorKind::BrokenPipe;
-            return Ok(if seen {
-                ExitCode::SUCCESS
-            } else {
-                complain(&error.to_string(), EXIT_NO)
-            });
+            return match error.kind() {
+                std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+                _ => Err(error.to_string().into()),
+            };
         }
     }
     if reply.truncated {

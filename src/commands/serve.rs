@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{EXIT_USAGE, complain, start};
+use super::{CommandError, start};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::duck;
@@ -49,12 +49,12 @@ pub struct ServeCommand {
     settings: ServeArgs,
 }
 
-pub(super) fn run_command(command: ServeCommand) -> ExitCode {
+pub(super) fn run_command(command: ServeCommand) -> Result<ExitCode, CommandError> {
     let mut settings = command.settings;
-    match command.path.map_or(Ok(()), |path| name(&mut settings, path)) {
-        Ok(()) => run(settings),
-        Err(problem) => complain(&problem, EXIT_USAGE),
+    if let Some(path) = command.path {
+        name(&mut settings, path).map_err(CommandError::usage)?;
     }
+    run(settings)
 }
 
 /// Lets a path take the place of the flag that its kind has.
@@ -91,48 +91,27 @@ fn name(settings: &mut ServeArgs, path: PathBuf) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn run(args: ServeArgs) -> ExitCode {
-    if let Err(problem) = start::log() {
-        return complain(&problem, EXIT_USAGE);
-    }
+pub(super) fn run(args: ServeArgs) -> Result<ExitCode, CommandError> {
+    start::log().map_err(CommandError::usage)?;
     start::warn_of_unknown_variables();
-    let config = match args.into_config() {
-        Ok(config) => config,
-        Err(error) => return complain(&error, EXIT_USAGE),
-    };
+    let config = args.into_config().map_err(CommandError::usage)?;
     match serve_until_stopped(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Setting(problem)) => complain(&problem, EXIT_USAGE),
-        Err(Failure::Other(reason)) => {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error @ StartError::TimeZone(_)) => Err(CommandError::usage(error.to_string())),
+        Err(StartError::Other(reason)) => {
             error!("{reason}");
-            ExitCode::FAILURE
+            Ok(ExitCode::FAILURE)
         }
     }
 }
 
-/// Why martd does not serve.
-enum Failure {
-    /// A setting is wrong.
-    Setting(String),
-    Other(String),
-}
-
-impl From<String> for Failure {
+impl From<String> for StartError {
     fn from(reason: String) -> Self {
         Self::Other(reason)
     }
 }
 
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::TimeZone(_) => Self::Setting(error.to_string()),
-            StartError::Other(reason) => Self::Other(reason),
-        }
-    }
-}
-
-fn serve_until_stopped(config: Config) -> Result<(), Failure> {
+fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     raise_descriptor_limit()?;
     let sockets =
         Sockets::open(&config.listen, config.admin_listen.as_ref(), config.pg.listen.as_ref())?;
@@ -255,7 +234,7 @@ async fn serve(
     builders: build::BuilderSettings,
     legacy: Option<LegacyFile>,
     sockets: Sockets,
-) -> Result<(), Failure> {
+) -> Result<(), StartError> {
     let Sockets { all, admin, postgres, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     tell_limits(&config, &builders);

@@ -16,7 +16,9 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::records::Records;
-use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
+use super::{
+    CommandError, EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait,
+};
 use crate::digest::Digest;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, REFUSED, Record, Status};
 use crate::mart_dir::MartDir;
@@ -175,7 +177,9 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     }
     print(&report.text());
     match (report.code(), report.build, wait_for) {
-        (_, Some(build), Some(timeout)) => asking(wait::wait_for(build, timeout, args.server)),
+        (_, Some(build), Some(timeout)) => {
+            asking(wait::wait_for(build, timeout, args.server)).unwrap_or_else(CommandError::tell)
+        }
         (code, ..) => code,
     }
 }
