@@ -82,10 +82,11 @@ impl Source {
 }
 
 /// What is published together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Publishing {
     /// Nothing: each file as it lands.
+    #[default]
     Files,
     /// The marts of a build that a record vouches for.
     Builds,
@@ -169,7 +170,7 @@ pub struct Retained {
 }
 
 /// Everything that is true at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
     /// What is served; `None` until the first mart is valid.
     pub snapshot: Option<Arc<Snapshot>>,
@@ -269,23 +270,8 @@ pub struct Catalog {
 
 impl Default for Catalog {
     fn default() -> Self {
-        let state = State {
-            snapshot: None,
-            retained: Vec::new(),
-            gone: Arc::default(),
-            publishing: Publishing::Files,
-            held: None,
-            rejected: Vec::new(),
-            landing: Vec::new(),
-            ignored: Vec::new(),
-            building: (0, 0),
-            directory: Some("the mart directory has not been read yet".to_owned()),
-            unopened: None,
-            legacy: None,
-            mirror: None,
-            watch: WatchMode::Poll,
-            watch_degraded: None,
-        };
+        let problem = "the mart directory has not been read yet".to_owned();
+        let state = State { directory: Some(problem), ..State::default() };
         Self { state: Arc::new(ArcSwap::from_pointee(state)), changed: watch::Sender::new(()) }
     }
 }

@@ -10,7 +10,6 @@
 //! turned away while it does.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,25 +42,17 @@ pub struct LegacyFile {
 }
 
 /// Why there is no copy of the file as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// It is not there.
+    #[error("the legacy DuckDB file (DUCKDB_PATH) is not there")]
     Absent,
     /// Somebody writes it, and will be done.
+    #[error("a writer has the legacy DuckDB file (DUCKDB_PATH)")]
     Locked,
     /// It cannot be read or served, for this reason.
+    #[error("the legacy DuckDB file (DUCKDB_PATH) {0}")]
     Unusable(String),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const FILE: &str = "the legacy DuckDB file (DUCKDB_PATH)";
-        match self {
-            Self::Absent => write!(f, "{FILE} is not there"),
-            Self::Locked => f.write_str("a writer has the legacy DuckDB file (DUCKDB_PATH)"),
-            Self::Unusable(reason) => write!(f, "{FILE} {reason}"),
-        }
-    }
 }
 
 /// The file as it was at one moment.

@@ -176,16 +176,18 @@ impl Pin {
     pub fn of_shared(file: &Arc<File>, budget: &Arc<Budget>) -> Result<Self, PinError> {
         let mut reservation = budget.claim()?;
         let (before, read_at) = (Identity::of_open(file)?, Timestamp::now());
-        let mut copy = reservation.reserve(before.size()).then(Copy::create).transpose();
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let empty = || memfd(MEMFD_NAME, flags).map(File::from);
+        let mut copy = reservation.reserve(before.size()).then(empty).transpose();
         let hash = hash(file, &before, |part, offset| {
             budget.read.fetch_add(part.len() as u64, Ordering::Relaxed);
             if let Ok(Some(to)) = &copy
-                && let Err(error) = to.0.write_all_at(part, offset)
+                && let Err(error) = to.write_all_at(part, offset)
             {
                 copy = Err(error);
             }
         })?;
-        let sealed = copy.and_then(|copy| copy.map(Copy::seal).transpose());
+        let sealed = copy.and_then(|copy| copy.map(seal).transpose());
         let copy = sealed.unwrap_or_else(|error| {
             warn!(%error, "a file cannot be copied to memory: holding the file itself");
             None
@@ -323,20 +325,11 @@ pub(crate) fn memfd(name: &str, flags: MemfdFlags) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A copy in the making.
-struct Copy(File);
-
-impl Copy {
-    fn create() -> io::Result<Self> {
-        let fd = memfd(MEMFD_NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        Ok(Self(File::from(fd)))
-    }
-
-    fn seal(self) -> io::Result<File> {
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&self.0, seals)?;
-        Ok(self.0)
-    }
+/// Makes what is in a file in memory as it is for ever.
+fn seal(file: File) -> io::Result<File> {
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
 }
 
 #[cfg(test)]

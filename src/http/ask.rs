@@ -25,34 +25,6 @@ use crate::catalog::Snapshot;
 use crate::duck::TypeName;
 use crate::encode::Format;
 use crate::engine::{Description, Parameters, Principal, QueryJob, Scope};
-use crate::metrics::Outcome;
-
-/// Why something was not answered.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(Problem);
-
-impl Failure {
-    /// The kind of problem, by the slug that HTTP has for it.
-    pub fn slug(&self) -> &'static str {
-        self.0.slug()
-    }
-
-    /// What went wrong, for the client.
-    pub fn detail(&self) -> &str {
-        self.0.detail()
-    }
-
-    /// The byte of the statement that it is about.
-    pub fn position(&self) -> Option<usize> {
-        self.0.position()
-    }
-
-    /// Whether somebody asked for the end of the query.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.outcome() == Outcome::Cancelled
-    }
-}
 
 /// Who asks over a connection that lasts.
 #[derive(Debug, Clone)]
@@ -77,8 +49,8 @@ impl PgClient {
     ///
     /// # Errors
     /// Why it may not.
-    pub fn admitted(&self) -> Result<Principal, Failure> {
-        let (caller, _) = self.rights().map_err(Failure)?;
+    pub fn admitted(&self) -> Result<Principal, Problem> {
+        let (caller, _) = self.rights()?;
         Ok(caller.principal(&Scope::AllRows))
     }
 
@@ -93,10 +65,10 @@ impl PgClient {
     ///
     /// # Errors
     /// When nothing is.
-    pub fn snapshot(&self) -> Result<Arc<Snapshot>, Failure> {
+    pub fn snapshot(&self) -> Result<Arc<Snapshot>, Problem> {
         let state = self.app.catalog.load();
         let current = state.snapshot.clone();
-        current.ok_or_else(|| Failure(probes::not_ready(&self.app, &state)))
+        current.ok_or_else(|| probes::not_ready(&self.app, &state))
     }
 
     /// What parameters and columns a statement has, with parameters of these types where it does not
@@ -109,8 +81,8 @@ impl PgClient {
         snapshot: &Snapshot,
         sql: &str,
         types: Vec<Option<TypeName>>,
-    ) -> Result<Description, Failure> {
-        let (caller, scope) = self.rights().map_err(Failure)?;
+    ) -> Result<Description, Problem> {
+        let (caller, scope) = self.rights()?;
         let limit = self.app.settings.query_timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let principal = caller.principal(&scope);
@@ -131,7 +103,7 @@ impl PgClient {
         (sql, moment): (&str, i64),
         parameters: Parameters,
         binary: Vec<bool>,
-    ) -> Result<PgAnswer, Failure> {
+    ) -> Result<PgAnswer, Problem> {
         let mut guard = MetricsGuard::start(self.app.metrics.clone(), RequestRecord::default());
         let negotiated = Negotiated::plain(Format::Postgres);
         guard.in_format(negotiated.format);
@@ -199,7 +171,7 @@ impl PgAnswer {
     ///
     /// # Errors
     /// Why it breaks off.
-    pub async fn next(&mut self, client: &PgClient) -> Option<Result<Bytes, Failure>> {
+    pub async fn next(&mut self, client: &PgClient) -> Option<Result<Bytes, Problem>> {
         let bytes = match &mut self.rest {
             Rest::Whole(bytes) => bytes.take(),
             Rest::AnswerStream(stream) => loop {
@@ -244,7 +216,7 @@ struct Record {
 }
 
 impl Record {
-    fn failed(&mut self, app: &App, problem: Problem) -> Failure {
+    fn failed(&mut self, app: &App, problem: Problem) -> Problem {
         self.guard.failed(&problem);
         self.failure = Some(problem.slug());
         refused(app, problem)
@@ -252,12 +224,12 @@ impl Record {
 }
 
 /// Counts it. What clients ask of the catalog and it has not is told, for it is to be added.
-fn refused(app: &App, problem: Problem) -> Failure {
+fn refused(app: &App, problem: Problem) -> Problem {
     app.metrics.problem(problem.slug());
     if problem.is_of(problem::CATALOG_UNKNOWN) {
         info!(protocol = "postgres", unknown = problem.detail(), "asked of the catalog");
     }
-    Failure(problem)
+    problem
 }
 
 impl Drop for Record {

@@ -79,7 +79,8 @@ pub struct ClientError {
 }
 
 /// A problem that martd reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{slug}: {detail}")]
 pub struct ServerProblem {
     /// The end of its type.
     pub slug: String,
@@ -87,12 +88,6 @@ pub struct ServerProblem {
     pub detail: String,
     /// Where in the statement, in characters.
     pub position: Option<usize>,
-}
-
-impl fmt::Display for ServerProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.slug, self.detail)
-    }
 }
 
 /// What became of a build.

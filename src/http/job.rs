@@ -10,6 +10,7 @@ use hyper::HeaderMap;
 use hyper::body::{Body, Frame};
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::DropGuard;
 use tracing::{Instrument, Span};
 
@@ -173,8 +174,9 @@ fn start(
         };
         land.send_replace(Some(outcome));
     };
-    let task = tokio::spawn(call.instrument(Span::current()));
-    SharedCall { outcome, cancel: Arc::new(cancel.drop_guard()), task }
+    let mut task = JoinSet::new();
+    task.spawn(call.instrument(Span::current()));
+    SharedCall { outcome, cancel: Arc::new(cancel.drop_guard()), _task: task }
 }
 
 fn gone() -> Problem {

@@ -53,11 +53,11 @@ use crate::metrics::Metrics;
 use crate::sql_gate::Dialect;
 
 pub use access::Tokens;
-pub use ask::{Failure, PgAnswer, PgClient};
+pub use ask::{PgAnswer, PgClient};
 pub use freshness::Criteria;
 pub use origin::Doors;
 pub(crate) use probes::why_nothing;
-pub use problem::problems;
+pub use problem::{Problem, problems};
 pub use server::Server;
 
 use cache::Answers;

@@ -97,7 +97,7 @@ const STALLED: &ProblemKind = &ProblemKind {
 
 /// One problem, as the client is told.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub struct Problem {
     kind: &'static ProblemKind,
     detail: String,
     /// Further members, for example a position.
@@ -172,30 +172,35 @@ impl Problem {
     }
 
     /// The part of the type that says what it is.
-    pub(super) fn slug(&self) -> &'static str {
+    pub fn slug(&self) -> &'static str {
         self.kind.slug
     }
 
     /// The byte of the statement that it is about.
-    pub(super) fn position(&self) -> Option<usize> {
+    pub fn position(&self) -> Option<usize> {
         self.extra.get("position").and_then(Json::as_u64).and_then(|at| usize::try_from(at).ok())
     }
 
     /// What it says to the client.
-    pub(super) fn detail(&self) -> &str {
+    pub fn detail(&self) -> &str {
         &self.detail
     }
 
     /// What becomes of a query that meets it.
     pub(super) fn outcome(&self) -> Outcome {
         match self.kind.status {
-            _ if self.kind == CANCELLED => Outcome::Cancelled,
+            _ if self.is_cancelled() => Outcome::Cancelled,
             _ if self.kind == QUERY_TIMEOUT => Outcome::Timeout,
             _ if self.kind == STALLED => Outcome::Gone,
             StatusCode::SERVICE_UNAVAILABLE => Outcome::Unavailable,
             status if status.is_client_error() => Outcome::Refused,
             _ => Outcome::Error,
         }
+    }
+
+    /// Whether somebody asked for the end of the query.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind == CANCELLED
     }
 
     /// Whether the query's time was over.

@@ -9,6 +9,7 @@ use hyper::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue, X_CONTEN
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::task::JoinSet;
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 
@@ -78,8 +79,9 @@ pub(super) async fn handle(
     let exchange = Exchange::begin(&app, started, &request, record.clone(), span.clone());
 
     let origin = admitted.as_ref().ok().cloned().flatten();
-    // A task of its own, so that a panic ends this request alone.
-    let task = tokio::spawn({
+    // A task of its own, so that a panic ends this request alone. The client leaving drops its set, and that it.
+    let mut task = JoinSet::new();
+    task.spawn({
         let (app, state) = (app.clone(), state.clone());
         async move {
             admitted?;
@@ -90,7 +92,9 @@ pub(super) async fn handle(
         }
         .instrument(span.clone())
     });
-    let outcome = AbortOnDrop(task).await;
+    let joined = task.join_next().await.expect("it was spawned");
+    let outcome =
+        joined.unwrap_or_else(|error| Err(Problem::internal(format!("a panic: {error}"))));
     let mut response = outcome.unwrap_or_else(|problem| {
         app.metrics.problem(problem.slug());
         problem.into_response(&id)
@@ -118,28 +122,6 @@ pub(super) async fn handle(
     let status = response.status().as_u16();
     app.metrics.responded(route, status);
     Ok(exchange.answer(response))
-}
-
-/// A request's task. The client leaving drops it, and with it what it started.
-struct AbortOnDrop(tokio::task::JoinHandle<Result<Response<BoxBody>, Problem>>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Future for AbortOnDrop {
-    type Output = Result<Response<BoxBody>, Problem>;
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(context).map(|joined| {
-            joined.unwrap_or_else(|error| Err(Problem::internal(format!("a panic: {error}"))))
-        })
-    }
 }
 
 /// What answers.
