@@ -116,7 +116,7 @@ fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     let sockets =
         Sockets::open(&config.listen, config.admin_listen.as_ref(), config.pg.listen.as_ref())?;
     let legacy = config.legacy.clone().map(LegacyFile::new);
-    make_state_dir(&config)?;
+    let state = state_dir(&config)?;
     let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
     // Rights are given up before any thread is there but the spawner, for they inherit that.
     confine(&config, &builders, &sockets.files)
@@ -125,14 +125,15 @@ fn serve_until_stopped(config: Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    runtime.block_on(serve(config, builders, legacy, sockets))
+    runtime.block_on(serve(config, builders, BeginWith { state, legacy }, sockets))
 }
 
-fn make_state_dir(config: &Config) -> Result<(), String> {
-    let Some(dir) = &config.refresh.intake.state_dir else { return Ok(()) };
-    std::fs::create_dir_all(dir).map_err(|error| {
-        format!("{}: {} cannot be created: {error}", flag::of("MARTD_STATE_DIR"), dir.display())
-    })
+fn state_dir(config: &Config) -> Result<Option<Arc<StateDir>>, String> {
+    let Some(dir) = &config.refresh.intake.state_dir else { return Ok(None) };
+    let state = StateDir::open(dir, config.refresh.keep_builds).map_err(|error| {
+        format!("{}: {} cannot be used: {error}", flag::of("MARTD_STATE_DIR"), dir.display())
+    });
+    state.map(|state| Some(Arc::new(state)))
 }
 
 fn confine(
@@ -232,7 +233,7 @@ fn raise_descriptor_limit() -> Result<(), String> {
 async fn serve(
     config: Config,
     builders: build::BuilderSettings,
-    legacy: Option<LegacyFile>,
+    begin_with: BeginWith,
     sockets: Sockets,
 ) -> Result<(), StartError> {
     let Sockets { all, admin, postgres, files } = sockets;
@@ -240,19 +241,6 @@ async fn serve(
     tell_limits(&config, &builders);
     let engine = Engine::start(config.engine, builders.spawner.clone(), &Handle::current())?;
     let catalog = Catalog::default();
-    let state = match &config.refresh.intake.state_dir {
-        Some(dir) => {
-            let state = StateDir::open(dir, config.refresh.keep_builds).map_err(|error| {
-                format!(
-                    "{}: {} cannot be used: {error}",
-                    flag::of("MARTD_STATE_DIR"),
-                    dir.display()
-                )
-            })?;
-            Some(Arc::new(state))
-        }
-        None => None,
-    };
     info!(
         address = listen::addresses(&all),
         admin = (!admin.is_empty()).then(|| listen::addresses(&admin)),
@@ -262,7 +250,7 @@ async fn serve(
         duckdb = duck::version(),
         "serving"
     );
-    if legacy.is_none() {
+    if begin_with.legacy.is_none() {
         start::warn_of_no_marts(&config.refresh.intake.dir);
     }
     if config.tokens.is_none() {
@@ -274,7 +262,6 @@ async fn serve(
     }
     let pins = Budget::new(config.refresh.intake.pin_bytes);
     let metrics = Metrics::new(pins, Arc::clone(&builders.budget), http::problems());
-    let begin_with = BeginWith { state, legacy };
     let events = Events::default();
     let (watched, told, counted) = (catalog.clone(), events.clone(), metrics.clone());
     let answering = engine.clone();

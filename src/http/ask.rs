@@ -108,7 +108,7 @@ impl PgClient {
         let negotiated = Negotiated::plain(Format::Postgres);
         guard.in_format(negotiated.format);
         let settings = &self.app.settings;
-        guard.record().statement(sql, settings.log_sql);
+        guard.record().lock().statement(sql, settings.log_sql);
         let mut record =
             Record { snapshot: snapshot.id.clone(), guard, bytes: 0, failure: Some("client-gone") };
         let outcome = async {
@@ -235,18 +235,17 @@ fn refused(app: &App, problem: Problem) -> Problem {
 impl Drop for Record {
     fn drop(&mut self) {
         let Self { snapshot, guard, bytes, failure } = self;
-        let record = guard.record();
+        let told = guard.record().lock();
         let ms = |time: Duration| time.as_micros() as f64 / 1e3;
-        let (statement, sql) = record.told().unwrap_or_default();
         info!(
             protocol = "postgres",
             snapshot,
-            statement,
-            sql,
-            rows = record.row_count(),
+            statement = told.statement,
+            sql = told.sql,
+            rows = told.rows,
             bytes,
             ms = ms(Instant::now() - guard.started()),
-            queue_ms = ms(record.time_waited()),
+            queue_ms = ms(told.waited),
             problem = failure,
             "answered"
         );

@@ -49,12 +49,13 @@ pub(super) fn answer(
         };
         let (hello, cursor) = greet(&events, headers.get(LAST_EVENT_ID));
         let (sender, parts) = tokio::sync::mpsc::channel(1);
+        sender.try_send(Ok(Frame::data(hello.into()))).expect("there is room");
         let (draining, counted) = (app.draining.subscribe(), app.metrics.event_listener());
         tokio::spawn(async move {
             Listener { events, cursor, sender, draining, _counted: counted }.run().await;
             drop(permit);
         });
-        Stream::new(hello.into(), parts).boxed_unsync()
+        Stream::new(parts).boxed_unsync()
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();

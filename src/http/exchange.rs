@@ -4,8 +4,8 @@
 //! the answer is out, or the client has left.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -14,57 +14,35 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::CONTENT_LENGTH;
 use hyper::{Method, Request, Response};
+use parking_lot::Mutex;
 use tracing::{Span, debug, info};
 
 use super::App;
 use super::body::{Aborted, BoxBody};
 
 /// What a query's handler tells of it, for the log and the counters. A clone tells of the same.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RequestRecord(Arc<Shared>);
+pub(super) type RequestRecord = Arc<Mutex<ToldOfQuery>>;
 
+/// What is told of a query.
 #[derive(Debug, Default)]
-struct Shared {
-    /// By its hash, and as text where that is logged.
-    statement: OnceLock<(String, Option<String>)>,
-    rows: AtomicU64,
-    /// For a slot, in microseconds.
-    waited: AtomicU64,
+pub(super) struct ToldOfQuery {
+    /// The statement's hash.
+    pub(super) statement: Option<String>,
+    /// The statement as the client sent it, where that is logged; parameters have no values in it.
+    pub(super) sql: Option<String>,
+    /// Of the answer.
+    pub(super) rows: u64,
+    /// How long it waited for a slot.
+    pub(super) waited: Duration,
 }
 
-impl RequestRecord {
-    /// The statement, which is logged by its hash; `as_text`, also as the client sent it, where
-    /// parameters have no values.
-    pub(super) fn statement(&self, sql: &str, as_text: bool) {
-        let hash = blake3::hash(sql.as_bytes()).to_hex()[..16].to_owned();
-        let text = as_text.then(|| sql.to_owned());
-        let _ = self.0.statement.set((hash, text)); // a request has one
-    }
-
-    /// The rows of the answer.
-    pub(super) fn rows(&self, rows: u64) {
-        self.0.rows.store(rows, Ordering::Relaxed);
-    }
-
-    /// How many rows the answer has, once they are told.
-    pub(super) fn row_count(&self) -> u64 {
-        self.0.rows.load(Ordering::Relaxed)
-    }
-
-    /// The statement's hash, and its text where that is logged.
-    pub(super) fn told(&self) -> Option<(&str, Option<&str>)> {
-        self.0.statement.get().map(|(hash, text)| (hash.as_str(), text.as_deref()))
-    }
-
-    /// How long it waited, as [`waited`](Self::waited) was told.
-    pub(super) fn time_waited(&self) -> Duration {
-        Duration::from_micros(self.0.waited.load(Ordering::Relaxed))
-    }
-
-    /// How long the query waited for its turn.
-    pub(super) fn waited(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.0.waited.store(micros, Ordering::Relaxed);
+impl ToldOfQuery {
+    /// Notes the statement, of several the first.
+    pub(super) fn statement(&mut self, sql: &str, as_text: bool) {
+        if self.statement.is_none() {
+            self.statement = Some(blake3::hash(sql.as_bytes()).to_hex()[..16].to_owned());
+            self.sql = as_text.then(|| sql.to_owned());
+        }
     }
 }
 
@@ -152,11 +130,12 @@ impl Drop for Exchange {
             (false, Some(_)) => "broken off",
             (false, None) => "left during the answer",
         };
-        match record.told() {
-            Some((hash, text)) => info!(
-                %method, path, status, snapshot, statement = hash, sql = text,
-                rows = record.row_count(), bytes, head_ms, ms = elapsed, reason = aborted,
-                queue_ms = ms(record.time_waited()),
+        let told = record.lock();
+        match &told.statement {
+            Some(hash) => info!(
+                %method, path, status, snapshot, statement = hash, sql = told.sql,
+                rows = told.rows, bytes, head_ms, ms = elapsed, reason = aborted,
+                queue_ms = ms(told.waited),
                 "{message}"
             ),
             // Probes and scrapes come every few seconds and say nothing new.

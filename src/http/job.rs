@@ -130,7 +130,7 @@ fn start(
         let deadline = task.deadline();
         let queued = Instant::now();
         let taken = app.slots.take(task.principal, deadline).await;
-        record.waited(queued.elapsed());
+        record.lock().waited = queued.elapsed();
         let slot = match taken {
             Ok(slot) => slot,
             Err(problem) => {
@@ -202,7 +202,7 @@ pub(super) struct AnswerStream {
 impl AnswerStream {
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         if let Some((first, rows)) = self.first.take() {
-            self.record.rows(rows);
+            self.record.lock().rows = rows;
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         if let Some(trailers) = self.trailers.take() {
@@ -214,11 +214,11 @@ impl AnswerStream {
         }
         Poll::Ready(Some(match ready!(self.parts.poll_recv(context)) {
             Some(Ok(Part::More(bytes, rows))) => {
-                self.record.rows(rows);
+                self.record.lock().rows = rows;
                 Ok(Frame::data(bytes))
             }
             Some(Ok(Part::Last(end, bytes))) => {
-                self.record.rows(end.rows);
+                self.record.lock().rows = end.rows;
                 self.trailers =
                     Some(HeaderMap::from_iter([(MARTD_TRUNCATED, truth(end.truncated))]));
                 Ok(Frame::data(bytes))

@@ -165,7 +165,7 @@ fn stream(app: App, pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
             position += length;
         }
     });
-    Stream::new(Bytes::new(), parts).boxed_unsync()
+    Stream::new(parts).boxed_unsync()
 }
 
 fn read(pin: &Pin, position: u64, length: u64) -> Result<Bytes, Aborted> {

@@ -51,13 +51,13 @@ impl MetricsGuard {
 
     /// All of its answer was sent.
     pub(super) fn ended(&mut self) {
-        self.metrics.rows(self.record.row_count());
+        self.metrics.rows(self.record.lock().rows);
         self.outcome = Outcome::Ok;
     }
 
     /// Its answer broke off.
     pub(super) fn broke_off(&mut self, aborted: &Aborted) {
-        self.metrics.rows(self.record.row_count());
+        self.metrics.rows(self.record.lock().rows);
         self.outcome = aborted.outcome;
     }
 }

@@ -143,7 +143,7 @@ impl QueryTask {
         handle: &QueryHandle,
         guard: &MetricsGuard,
     ) -> Result<Self, Problem> {
-        guard.record().statement(&query.job.sql, app.settings.log_sql);
+        guard.record().lock().statement(&query.job.sql, app.settings.log_sql);
         let snapshot = tokio::select! {
             snapshot = asked_for.snapshot(app, state, query.timeout) => snapshot?,
             () = handle.cancelled() => return Err(Problem::cancelled()),
@@ -204,7 +204,7 @@ pub(super) async fn content(
     };
     app.metrics.cache(if key.is_some() { cache } else { CacheResult::Bypass });
     if let Content::Whole(stored) = &content {
-        guard.record().rows(stored.rows);
+        guard.record().lock().rows = stored.rows;
     }
     Ok((content, cache))
 }
