@@ -5,6 +5,7 @@
 //! is gone is gone. Every label has a fixed set of values, which are there from the start: a counter
 //! that appears with its first event hides that event from `increase()`.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,12 +117,16 @@ pub struct Metrics(Arc<Counters>);
 /// Declares each metric once: how it begins, its name, and what it tells.
 macro_rules! counters {
     ($($field:ident: $type:ty = $start:expr, $name:literal, $help:literal;)*) => {
+        /// What [`Metrics`] point to.
         #[derive(Debug)]
-        struct Counters {
-            started: Timestamp,
-            pins: Arc<Budget>,
-            tables: Arc<TableBudget>,
-            $($field: $type,)*
+        pub struct Counters {
+            /// When this process began to count.
+            pub(crate) started: Timestamp,
+            /// What pins take.
+            pub(crate) pins: Arc<Budget>,
+            /// What tables take.
+            pub(crate) tables: Arc<TableBudget>,
+            $(pub(crate) $field: $type,)*
         }
 
         impl Counters {
@@ -129,7 +134,8 @@ macro_rules! counters {
                 Self { started: Timestamp::now(), pins, tables, $($field: $start,)* }
             }
 
-            fn register(&self, registry: &mut Registry) {
+            /// Adds all of them to a registry.
+            pub(crate) fn register(&self, registry: &mut Registry) {
                 $(registry.register($name, $help, self.$field.clone());)*
             }
         }
@@ -177,6 +183,14 @@ counters! {
         "martd_event_listeners", "Clients that listen to /v1/events";
 }
 
+impl Deref for Metrics {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        &self.0
+    }
+}
+
 impl Metrics {
     /// Counters at zero. `pins` is what the refresh thread pins with, `tables` what it has tables built
     /// with; `problems` are the slugs of all problems.
@@ -195,115 +209,60 @@ impl Metrics {
         Self(Arc::new(counters))
     }
 
-    /// When this process began to count.
-    pub fn started(&self) -> Timestamp {
-        self.0.started
-    }
-
-    /// What pins take.
-    pub fn pins(&self) -> &Arc<Budget> {
-        &self.0.pins
-    }
-
-    /// What tables take.
-    pub fn tables(&self) -> &Arc<TableBudget> {
-        &self.0.tables
-    }
-
     /// The directory was scanned.
     pub fn scanned(&self, reason: ScanReason) {
-        self.0.scans.get_or_create(&[("reason", reason.name())]).inc();
-    }
-
-    /// The directory could not be read.
-    pub fn unreadable(&self) {
-        self.0.unreadable.inc();
-    }
-
-    /// A snapshot was swapped in.
-    pub fn published(&self) {
-        self.0.publishes.inc();
-    }
-
-    /// A snapshot could not be made.
-    pub fn publish_failed(&self) {
-        self.0.publish_failures.inc();
+        self.scans.get_or_create(&[("reason", reason.name())]).inc();
     }
 
     /// What was replaced at `since` has just become visible.
     pub fn visible_since(&self, since: Timestamp) {
         let elapsed = Timestamp::now().duration_since(since).as_secs_f64();
         if elapsed >= 0.0 {
-            self.0.visible.observe(elapsed);
+            self.visible.observe(elapsed);
         }
     }
 
     /// Counts a snapshot as alive until the guard is dropped.
     pub fn live_snapshot(&self) -> Counted {
-        Counted::of(&self.0.live_snapshots)
+        Counted::of(&self.live_snapshots)
     }
 
     /// A query ended this long after it came.
     pub fn query_ended(&self, outcome: Outcome, format: &'static str, elapsed: Duration) {
-        self.0.queries.get_or_create(&query_labels(outcome, format)).inc();
-        self.0.query_seconds.observe(elapsed.as_secs_f64());
-    }
-
-    /// A query got its slot after this wait.
-    pub fn waited(&self, wait: Duration) {
-        self.0.wait_seconds.observe(wait.as_secs_f64());
+        self.queries.get_or_create(&query_labels(outcome, format)).inc();
+        self.query_seconds.observe(elapsed.as_secs_f64());
     }
 
     /// A query was turned away.
     pub fn shed(&self, reason: Shed) {
-        self.0.shed.get_or_create(&[("reason", reason.name())]).inc();
-    }
-
-    /// Rows were sent.
-    pub fn rows(&self, rows: u64) {
-        self.0.rows.inc_by(rows);
-    }
-
-    /// Bytes of answers were sent.
-    pub fn bytes(&self, bytes: usize) {
-        self.0.bytes.inc_by(bytes as u64);
+        self.shed.get_or_create(&[("reason", reason.name())]).inc();
     }
 
     /// The cache was asked.
     pub fn cache(&self, result: CacheResult) {
-        self.0.cache.get_or_create(&[("result", result.name())]).inc();
+        self.cache.get_or_create(&[("result", result.name())]).inc();
     }
 
     /// A request was answered.
     pub fn responded(&self, route: &'static str, status: u16) {
         let labels = [("route", route.to_owned()), ("code", status.to_string())];
-        self.0.responses.get_or_create(&labels).inc();
+        self.responses.get_or_create(&labels).inc();
     }
 
     /// A request met a problem.
     pub fn problem(&self, slug: &'static str) {
-        self.0.problems.get_or_create(&[("type", slug)]).inc();
+        self.problems.get_or_create(&[("type", slug)]).inc();
     }
 
     /// Counts a connection as open until the guard is dropped.
     pub fn connection(&self) -> Counted {
-        self.0.accepted.inc();
-        Counted::of(&self.0.connections)
+        self.accepted.inc();
+        Counted::of(&self.connections)
     }
 
     /// Counts a listener to events until the guard is dropped.
     pub fn event_listener(&self) -> Counted {
-        Counted::of(&self.0.event_listeners)
-    }
-
-    /// No connection could be accepted.
-    pub fn accept_failed(&self) {
-        self.0.accept_errors.inc();
-    }
-
-    /// Adds all of them to a registry.
-    pub fn register(&self, registry: &mut Registry) {
-        self.0.register(registry);
+        Counted::of(&self.event_listeners)
     }
 }
 

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::body::Frame;
 use parking_lot::Mutex;
 use tracing::info;
 
 use super::App;
 use super::accept::Negotiated;
 use super::access::Caller;
+use super::body::BoxBody;
 use super::exchange::RequestRecord;
-use super::job::{AnswerStream, Content, QueryTask};
+use super::job::QueryTask;
 use super::metrics_guard::MetricsGuard;
 use super::probes;
 use super::problem::{self, Problem};
@@ -136,12 +138,7 @@ impl PgClient {
             query::content(&self.app, task, key, handle, &record.guard).await
         };
         match outcome.await {
-            Ok((Content::Whole(stored), _)) => {
-                Ok(PgAnswer { record, rest: Rest::Whole(Some(stored.bytes)) })
-            }
-            Ok((Content::Stream(stream), _)) => {
-                Ok(PgAnswer { record, rest: Rest::AnswerStream(stream) })
-            }
+            Ok((content, _)) => Ok(PgAnswer { record, rest: content.into_body() }),
             Err(problem) => Err(record.failed(&self.app, problem)),
         }
     }
@@ -158,12 +155,7 @@ impl PgClient {
 /// An answer on its way. Dropping it stops its query.
 pub struct PgAnswer {
     record: Record,
-    rest: Rest,
-}
-
-enum Rest {
-    Whole(Option<Bytes>),
-    AnswerStream(Box<AnswerStream>),
+    rest: BoxBody,
 }
 
 impl PgAnswer {
@@ -172,37 +164,24 @@ impl PgAnswer {
     /// # Errors
     /// Why it breaks off.
     pub async fn next(&mut self, client: &PgClient) -> Option<Result<Bytes, Problem>> {
-        let bytes = match &mut self.rest {
-            Rest::Whole(bytes) => bytes.take(),
-            Rest::AnswerStream(stream) => loop {
-                match stream.frame().await {
-                    Some(Ok(frame)) => {
-                        // After the trailers there is nothing.
-                        if let Ok(bytes) = frame.into_data() {
-                            break Some(bytes);
-                        }
-                    }
-                    Some(Err(aborted)) => {
-                        let problem = aborted.problem.clone();
-                        let problem = problem.unwrap_or_else(|| Problem::internal(&aborted));
-                        return Some(Err(self.record.failed(&client.app, problem)));
-                    }
-                    None => break None,
+        while let Some(frame) = self.rest.frame().await {
+            match frame.map(Frame::into_data) {
+                Ok(Ok(bytes)) => {
+                    self.record.bytes += bytes.len();
+                    self.record.guard.sent_part(bytes.len());
+                    return Some(Ok(bytes));
                 }
-            },
-        };
-        match bytes {
-            Some(bytes) => {
-                self.record.bytes += bytes.len();
-                self.record.guard.sent_part(bytes.len());
-                Some(Ok(bytes))
-            }
-            None => {
-                self.record.guard.ended();
-                self.record.failure = None;
-                None
+                Ok(Err(_trailers)) => {}
+                Err(aborted) => {
+                    let problem = aborted.problem.clone();
+                    let problem = problem.unwrap_or_else(|| Problem::internal(&aborted));
+                    return Some(Err(self.record.failed(&client.app, problem)));
+                }
             }
         }
+        self.record.guard.ended();
+        self.record.failure = None;
+        None
     }
 }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body, Frame};
 use hyper::header::{HeaderName, HeaderValue};
@@ -15,7 +16,7 @@ use tokio_util::sync::DropGuard;
 use tracing::{Instrument, Span};
 
 use super::App;
-use super::body::Aborted;
+use super::body::{self, Aborted, BoxBody};
 use super::cache::{CallOutcome, Key, SharedCall, Stored};
 use super::exchange::RequestRecord;
 use super::metrics_guard::MetricsGuard;
@@ -57,6 +58,15 @@ impl QueryTask {
 pub(super) enum Content {
     Whole(Stored),
     Stream(Box<AnswerStream>),
+}
+
+impl Content {
+    pub(super) fn into_body(self) -> BoxBody {
+        match self {
+            Self::Whole(stored) => body::full(stored.bytes),
+            Self::Stream(stream) => stream.boxed_unsync(),
+        }
+    }
 }
 
 type Parts = mpsc::Receiver<Result<Part, QueryError>>;

@@ -123,13 +123,9 @@ pub(super) async fn json(
     let asked_for = RequestedSnapshot::named(headers);
     let task = QueryTask::begin(app, state, caller, &asked_for, query, &handle, guard).await?;
     let key = key(app, &task).await?;
-    match content(app, task, key, handle, guard).await?.0 {
-        Content::Whole(stored) => Ok(stored.bytes),
-        Content::Stream(stream) => match stream.collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(aborted) => Err(Problem::internal(aborted)),
-        },
-    }
+    let (content, _) = content(app, task, key, handle, guard).await?;
+    let body = content.into_body().collect().await.map_err(Problem::internal)?;
+    Ok(body.to_bytes())
 }
 
 impl QueryTask {

@@ -283,11 +283,11 @@ fn load(facts: &mut Facts, app: &App) {
     let (bytes, limit) = app.answers.bytes();
     facts.add("martd_cache_bytes", "What cached answers take", bytes as f64);
     facts.add("martd_cache_limit_bytes", "What they may take", limit as f64);
-    let pins = app.metrics.pins();
+    let pins = &app.metrics.pins;
     facts.add("martd_pins", "Versions of marts that are pinned", pins.pins() as f64);
     facts.add("martd_pinned_bytes", "Memory that copies of marts take", pins.used() as f64);
     facts.add("martd_pinned_limit_bytes", "Memory that they may take", pins.limit() as f64);
-    let tables = app.metrics.tables();
+    let tables = &app.metrics.tables;
     let kinds = [("memory", tables.used()), ("disk", tables.on_disk())];
     let kinds = kinds.map(|(kind, bytes)| (kind.to_owned(), bytes as f64));
     facts.add_each("martd_table_bytes", "What the tables of marts take", "kind", kinds);
@@ -330,7 +330,7 @@ fn resident_bytes(pid: u32) -> Option<f64> {
 
 /// What Prometheus's client libraries tell of their process, as far as /proc lets it be read.
 fn process(facts: &mut Facts, app: &App) {
-    let started = seconds(app.metrics.started());
+    let started = seconds(app.metrics.started);
     facts.add("process_start_time_seconds", "When the process started", started);
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
         facts.add_count("process_open_fds", "Open descriptors", entries.count() - 1);

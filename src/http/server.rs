@@ -122,7 +122,7 @@ impl Server {
                 Ok((stream, permit)) => self.serve(stream, permit, &graceful),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    self.app.metrics.accept_failed();
+                    self.app.metrics.accept_errors.inc();
                     warn!(%error, "no connection can be accepted");
                     sleep(ACCEPT_BACKOFF).await;
                 }

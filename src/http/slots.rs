@@ -60,7 +60,7 @@ impl Slots {
             Ok(permit) => permit,
             Err(_) => self.wait(share.is_first, deadline).await?,
         };
-        self.metrics.waited(came.elapsed());
+        self.metrics.wait_seconds.observe(came.elapsed().as_secs_f64());
         Ok(Slot { _permit: permit, _share: share })
     }
 
