@@ -111,8 +111,12 @@ impl PgClient {
         guard.in_format(negotiated.format);
         let settings = &self.app.settings;
         guard.record().lock().statement(sql, settings.log_sql);
-        let mut record =
-            Record { snapshot: snapshot.id.clone(), guard, bytes: 0, failure: Some("client-gone") };
+        let mut record = AnswerLog {
+            snapshot: snapshot.id.clone(),
+            guard,
+            bytes: 0,
+            failure: Some("client-gone"),
+        };
         let outcome = async {
             let (caller, scope) = self.rights()?;
             let handle = self.app.queries.register(request_id::fresh(), &caller);
@@ -154,7 +158,7 @@ impl PgClient {
 
 /// An answer on its way. Dropping it stops its query.
 pub struct PgAnswer {
-    record: Record,
+    record: AnswerLog,
     rest: BoxBody,
 }
 
@@ -186,7 +190,7 @@ impl PgAnswer {
 }
 
 /// What is logged of a query when it ends.
-struct Record {
+struct AnswerLog {
     snapshot: String,
     guard: MetricsGuard,
     bytes: usize,
@@ -194,7 +198,7 @@ struct Record {
     failure: Option<&'static str>,
 }
 
-impl Record {
+impl AnswerLog {
     fn failed(&mut self, app: &App, problem: Problem) -> Problem {
         self.guard.failed(&problem);
         self.failure = Some(problem.slug());
@@ -211,7 +215,7 @@ fn refused(app: &App, problem: Problem) -> Problem {
     problem
 }
 
-impl Drop for Record {
+impl Drop for AnswerLog {
     fn drop(&mut self) {
         let Self { snapshot, guard, bytes, failure } = self;
         let told = guard.record().lock();

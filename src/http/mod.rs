@@ -129,19 +129,19 @@ pub struct Timeouts {
 
 /// What all requests share. A clone is a pointer.
 #[derive(Debug, Clone)]
-pub struct App(Arc<Shared>);
+pub struct App(Arc<AppShared>);
 
 impl Deref for App {
-    type Target = Shared;
+    type Target = AppShared;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &AppShared {
         &self.0
     }
 }
 
 /// What an [`App`] points to.
 #[derive(Debug)]
-pub struct Shared {
+pub struct AppShared {
     pub(crate) settings: HttpSettings,
     catalog: Catalog,
     events: Events,
@@ -174,7 +174,7 @@ impl App {
         tokens: Option<Tokens>,
         metrics: Metrics,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(AppShared {
             slots: Slots::new(settings.queries, settings.queue, metrics.clone()),
             validated: Default::default(),
             validating: Semaphore::new(VALIDATIONS),

@@ -25,14 +25,14 @@ pub(super) struct Slots {
     queue: usize,
     /// Those who wait have one of its permits each.
     waiting: Semaphore,
-    held: Arc<Held>,
+    held: Arc<SlotCounts>,
     /// Cancels every running query. Theirs are its children.
     all: CancellationToken,
     metrics: Metrics,
 }
 
 /// How many slots each principal holds or waits for, if any.
-type Held = Mutex<HashMap<Principal, usize>>;
+type SlotCounts = Mutex<HashMap<Principal, usize>>;
 
 impl Slots {
     pub(super) fn new(total: usize, queue: usize, metrics: Metrics) -> Self {
@@ -127,13 +127,13 @@ impl Slots {
 #[derive(Debug)]
 struct Share {
     principal: Principal,
-    held: Arc<Held>,
+    held: Arc<SlotCounts>,
     /// Whether the principal had nothing else.
     is_first: bool,
 }
 
 impl Share {
-    fn of(principal: Principal, held: &Arc<Held>) -> Self {
+    fn of(principal: Principal, held: &Arc<SlotCounts>) -> Self {
         let mut shares = held.lock();
         let count = shares.entry(principal).or_default();
         *count += 1;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_no_slot_gets_one_while_another_has_them_all() {
+    async fn a_client_without_slots_gets_one_of_a_greedy_one() {
         let slots = Slots::new(2, 4, metrics());
         let soon = || Instant::now() + Duration::from_millis(20);
         let (greedy, other) = (principal("greedy"), principal("other"));

@@ -60,7 +60,7 @@ impl RpcError {
 
 /// A message from the client.
 #[derive(Debug, Deserialize)]
-struct Message {
+struct RpcRequest {
     jsonrpc: String,
     /// Absent when the client only tells something.
     id: Option<Json>,
@@ -83,7 +83,7 @@ pub(super) async fn answer(
         Ok(message) => message,
         Err(error) => return reply(None, false, Err(error)),
     };
-    let Message { id: Some(id), method, params, .. } = message else {
+    let RpcRequest { id: Some(id), method, params, .. } = message else {
         return Ok(body::empty(StatusCode::ACCEPTED));
     };
     let stateless = params.get("_meta").is_some_and(|meta| meta.get(PROTOCOL_VERSION).is_some());
@@ -107,11 +107,11 @@ pub(super) async fn answer(
     reply(Some(id), stateless, outcome)
 }
 
-fn read(text: &str) -> Result<Message, RpcError> {
+fn read(text: &str) -> Result<RpcRequest, RpcError> {
     let value: Json = serde_json::from_str(text)
         .map_err(|error| RpcError::new(RpcError::PARSE, format!("this is not JSON: {error}")))?;
     let named = value.get("id").is_none_or(|id| id.is_string() || id.is_i64() || id.is_u64());
-    let message = Message::deserialize(value).map_err(|error| error.to_string());
+    let message = RpcRequest::deserialize(value).map_err(|error| error.to_string());
     message
         .and_then(|message| match message.jsonrpc.as_str() {
             "2.0" if named => Ok(message),
