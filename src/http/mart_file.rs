@@ -22,8 +22,8 @@ use super::body::{self, Aborted, BoxBody, Stream};
 use super::conditional::Validators;
 use super::problem::{self, Problem};
 use super::requested::RequestedSnapshot;
-use super::routes::MARTD_SNAPSHOT;
-use crate::catalog::{Source, State};
+use super::routes::{MARTD_SNAPSHOT, RequestContext};
+use crate::catalog::Source;
 use crate::pin::Pin;
 
 /// What is read and sent at once.
@@ -39,12 +39,10 @@ pub(super) fn refuse_where_scoped(app: &App) -> Result<(), Problem> {
 
 /// Answers with the file of a mart, or a range of it. `path` is what follows `/v1/marts/`.
 pub(super) async fn answer(
-    app: &App,
-    state: &State,
-    method: &Method,
-    headers: &HeaderMap,
+    RequestContext { app, state, head, .. }: &RequestContext<'_>,
     path: &str,
 ) -> Result<Response<BoxBody>, Problem> {
+    let (method, headers) = (&head.method, &head.headers);
     refuse_where_scoped(app)?;
     let requested = RequestedSnapshot::named(headers);
     let snapshot = requested.snapshot(app, state, app.settings.query_timeout).await?;
@@ -107,7 +105,7 @@ pub(super) async fn answer(
         let media = HeaderValue::from_static("application/vnd.apache.parquet");
         answer.insert(CONTENT_TYPE, media);
         answer.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-        (status, stream(app.clone(), Arc::clone(pin), range))
+        (status, stream(App::clone(app), Arc::clone(pin), range))
     };
     let mut response = Response::new(content);
     *response.status_mut() = status;

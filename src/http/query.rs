@@ -12,24 +12,21 @@ use hyper::body::Incoming;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TRAILER, VARY,
 };
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 
 use super::App;
 use super::accept::Negotiated;
-use super::access::Caller;
-use super::arguments::Arguments;
 use super::body::{self, BoxBody};
 use super::cache::Key;
 use super::conditional::Validators;
-use super::exchange::RequestRecord;
 use super::job::{self, Content, MARTD_TRUNCATED, QueryTask};
 use super::metrics_guard::MetricsGuard;
 use super::problem::Problem;
 use super::queries::QueryHandle;
 use super::request::QueryRequest;
 use super::requested::RequestedSnapshot;
-use super::routes::{MARTD_SNAPSHOT, MARTD_SOURCE};
-use crate::catalog::{Snapshot, State};
+use super::routes::{MARTD_SNAPSHOT, MARTD_SOURCE, RequestContext};
+use crate::catalog::Snapshot;
 use crate::encode::Coding;
 use crate::engine::{self, QueryError};
 use crate::ledger;
@@ -41,18 +38,14 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
 const VARIES_BY: &str = "Accept, Accept-Encoding, Authorization, Martd-Scope, Martd-Snapshot";
 
-/// Answers one query over the state that the request loaded.
+/// Answers one query.
 pub(super) async fn answer(
-    app: &App,
-    state: &State,
-    caller: &Caller,
+    context: &RequestContext<'_>,
     handle: QueryHandle,
-    record: RequestRecord,
-    arguments: &Arguments,
-    request: Request<Incoming>,
+    body: Incoming,
 ) -> Result<Response<BoxBody>, Problem> {
-    let mut guard = MetricsGuard::start(app.metrics.clone(), record);
-    match respond(app, state, caller, handle, arguments, request, &mut guard).await {
+    let mut guard = MetricsGuard::start(context.app.metrics.clone(), context.record.clone());
+    match respond(context, handle, body, &mut guard).await {
         Ok((headers, content)) => Ok(into_response(headers, content, guard)),
         Err(problem) => {
             guard.failed(&problem);
@@ -63,29 +56,25 @@ pub(super) async fn answer(
 
 /// The headers and the content of the answer; no content where the client has it.
 async fn respond(
-    app: &App,
-    state: &State,
-    caller: &Caller,
+    context: &RequestContext<'_>,
     handle: QueryHandle,
-    arguments: &Arguments,
-    request: Request<Incoming>,
+    body: Incoming,
     guard: &mut MetricsGuard,
 ) -> Result<(HeaderMap, Option<Content>), Problem> {
-    let negotiated = Negotiated::of(arguments, request.headers())?;
+    let RequestContext { app, caller, head, arguments, .. } = context;
+    let negotiated = Negotiated::of(arguments, &head.headers)?;
     guard.in_format(negotiated.format);
-    let scope = caller.scope(app.settings.scope_column(), request.headers())?;
-    let headers = request.headers().clone();
-    let asked_for = RequestedSnapshot::of(&headers, arguments)?;
-    let method = request.method().clone();
-    let query = QueryRequest::read(app, arguments, negotiated, scope, request).await?;
-    let task = QueryTask::begin(app, state, caller, &asked_for, query, &handle, guard).await?;
+    let scope = caller.scope(app.settings.scope_column(), &head.headers)?;
+    let asked_for = RequestedSnapshot::of(&head.headers, arguments)?;
+    let query = QueryRequest::read(context, negotiated, scope, body).await?;
+    let task = QueryTask::begin(context, &asked_for, query, &handle, guard).await?;
     let key = key(app, &task).await?;
     let snapshot = Arc::clone(&task.snapshot);
     let mut answer = HeaderMap::new();
     describe(&mut answer, &snapshot, key);
     let etag = key.map(|key| key.etag());
     let known = Validators { etag, modified: None, exists: false };
-    if known.is_known_to(&method, &headers)? {
+    if known.is_known_to(&head.method, &head.headers)? {
         app.metrics.cache(CacheResult::Revalidated);
         return Ok((answer, None));
     }
@@ -112,16 +101,14 @@ async fn respond(
 
 /// The answer to a query as JSON, all of it.
 pub(super) async fn json(
-    app: &App,
-    state: &State,
-    caller: &Caller,
-    headers: &HeaderMap,
+    context: &RequestContext<'_>,
     query: QueryRequest,
     handle: QueryHandle,
     guard: &mut MetricsGuard,
 ) -> Result<Bytes, Problem> {
-    let asked_for = RequestedSnapshot::named(headers);
-    let task = QueryTask::begin(app, state, caller, &asked_for, query, &handle, guard).await?;
+    let app = context.app;
+    let asked_for = RequestedSnapshot::named(&context.head.headers);
+    let task = QueryTask::begin(context, &asked_for, query, &handle, guard).await?;
     let key = key(app, &task).await?;
     let (content, _) = content(app, task, key, handle, guard).await?;
     let body = content.into_body().collect().await.map_err(Problem::internal)?;
@@ -131,9 +118,7 @@ pub(super) async fn json(
 impl QueryTask {
     /// A query over the snapshot that it asks for, be it that this is waited for.
     async fn begin(
-        app: &App,
-        state: &State,
-        caller: &Caller,
+        RequestContext { app, state, caller, .. }: &RequestContext<'_>,
         asked_for: &RequestedSnapshot<'_>,
         query: QueryRequest,
         handle: &QueryHandle,

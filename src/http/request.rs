@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hyper::Method;
 use hyper::body::Incoming;
-use hyper::{Method, Request};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::HttpSettings;
 use super::accept::Negotiated;
 use super::arguments::Arguments;
 use super::problem::Problem;
+use super::routes::RequestContext;
 use super::upload::{Upload, UploadKind};
-use super::{App, HttpSettings};
 use crate::duck::{TypeName, Value};
 use crate::engine::{Parameters, QueryJob, Scope};
 
@@ -52,14 +53,13 @@ pub(super) struct QueryRequest {
 impl QueryRequest {
     /// Reads a request to its end.
     pub(super) async fn read(
-        app: &App,
-        arguments: &Arguments,
+        RequestContext { app, head, arguments, .. }: &RequestContext<'_>,
         negotiated: Negotiated,
         scope: Scope,
-        request: Request<Incoming>,
+        body: Incoming,
     ) -> Result<Self, Problem> {
-        let body = if request.method() == Method::POST {
-            in_body(Upload::read(app, request).await?)?
+        let body = if head.method == Method::POST {
+            in_body(Upload::read(app, &head.headers, body).await?)?
         } else {
             in_url(arguments)?
         };

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -210,6 +211,16 @@ impl Route {
     }
 }
 
+/// A request as those who answer it see it, over the state that it loaded.
+pub(super) struct RequestContext<'a> {
+    pub(super) app: &'a App,
+    pub(super) state: &'a State,
+    pub(super) caller: &'a Caller,
+    pub(super) head: &'a Parts,
+    pub(super) arguments: &'a Arguments,
+    pub(super) record: &'a RequestRecord,
+}
+
 async fn answer(
     app: &App,
     surface: Surface,
@@ -219,8 +230,8 @@ async fn answer(
     record: RequestRecord,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
-    let uri = request.uri().clone();
-    let path = uri.path();
+    let (head, body) = request.into_parts();
+    let (method, headers, path) = (&head.method, &head.headers, head.uri.path());
     let Some((route, varies)) = Route::of(path) else {
         let detail = format!("{path} is not served here; /openapi.json tells what is");
         return Err(Problem::new(problem::NOT_FOUND, detail));
@@ -229,10 +240,10 @@ async fn answer(
         let detail = format!("{path} is not served on the admin listener (MARTD_ADMIN_LISTEN)");
         return Err(Problem::new(problem::NOT_FOUND, detail));
     }
-    if !route.allows(request.method()) {
+    if !route.allows(method) {
         return Err(Problem::method_not_allowed(route.methods));
     }
-    let arguments = Arguments::parse(uri.query().unwrap_or_default())?;
+    let arguments = Arguments::parse(head.uri.query().unwrap_or_default())?;
     hooks::panic("request");
     match route.endpoint {
         Endpoint::Ready => return probes::ready(app, state, arguments.flag("verbose")?),
@@ -240,7 +251,7 @@ async fn answer(
             hooks::stick("http");
             return probes::live(app, arguments.flag("verbose")?);
         }
-        Endpoint::Page => return page::answer(app, state, request.headers()),
+        Endpoint::Page => return page::answer(app, state, headers),
         Endpoint::Asset(asset) => return Ok(page::asset(asset)),
         _ => {}
     }
@@ -249,19 +260,18 @@ async fn answer(
         Surface::Everything => caller.sizes(app.settings.scoping.as_ref()),
         Surface::Admin => Sizes::ALL,
     };
+    let (caller, arguments, record) = (&caller, &arguments, &record);
+    let context = RequestContext { app, state, caller, head: &head, arguments, record };
     match route.endpoint {
         Endpoint::Query => {
             let handle = handle.ok_or_else(|| Problem::internal("a query without a handle"))?;
-            query::answer(app, state, &caller, handle, record, &arguments, request).await
+            query::answer(&context, handle, body).await
         }
-        Endpoint::Queries => cancel(app, varies, &caller),
+        Endpoint::Queries => cancel(app, varies, caller),
         Endpoint::Marts => json(StatusCode::OK, &marts::MartsDocument::of(app, state, sizes)),
-        Endpoint::Attach => marts::attach(app, state, request.headers()),
-        Endpoint::Mcp => mcp::answer(app, state, &caller, record, request).await,
-        Endpoint::MartFile => {
-            let (method, headers) = (request.method(), request.headers());
-            mart_file::answer(app, state, method, headers, varies).await
-        }
+        Endpoint::Attach => marts::attach(app, state, headers),
+        Endpoint::Mcp => mcp::answer(&context, body).await,
+        Endpoint::MartFile => mart_file::answer(&context, varies).await,
         Endpoint::Snapshot => {
             let wait = waiting::duration(arguments.get("wait"))?;
             match arguments.get("build") {
@@ -278,8 +288,8 @@ async fn answer(
         }
         Endpoint::Datasets => json(StatusCode::OK, &datasets::DatasetsDocument::of(state)),
         Endpoint::Dataset => json(StatusCode::OK, &datasets::schema(state, varies)?),
-        Endpoint::Events => events::answer(app, request.method(), request.headers()),
-        Endpoint::Metrics => scrape::answer(app, state, sizes, request.headers()),
+        Endpoint::Events => events::answer(app, method, headers),
+        Endpoint::Metrics => scrape::answer(app, state, sizes, headers),
         Endpoint::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
         Endpoint::Ready | Endpoint::Live | Endpoint::Page | Endpoint::Asset(_) => {
             Err(Problem::internal("answered above"))

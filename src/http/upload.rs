@@ -6,7 +6,6 @@ use std::str;
 use bytes::Bytes;
 use headers::{ContentType, HeaderMapExt, Mime};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::Request;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderValue};
 use tokio::time::timeout;
@@ -41,9 +40,13 @@ impl Upload {
     ///
     /// # Errors
     /// When it is too large, too slow, or of a kind that is not understood.
-    pub(super) async fn read(app: &App, request: Request<Incoming>) -> Result<Self, Problem> {
-        let kind = kind(request.headers())?;
-        let coding = coding(request.headers())?;
+    pub(super) async fn read(
+        app: &App,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Self, Problem> {
+        let kind = kind(headers)?;
+        let coding = coding(headers)?;
         let most = app.settings.max_body_bytes;
         let too_large = || {
             let detail = format!("the body may have {most} bytes at most (MARTD_MAX_BODY)");
@@ -51,8 +54,7 @@ impl Upload {
         };
         // The first read tells such a client to go on. Others are sending already, and would not hear of
         // it if what they send were not read.
-        let waits = request.headers().contains_key(EXPECT);
-        let body = request.into_body();
+        let waits = headers.contains_key(EXPECT);
         if waits && body.size_hint().lower() > most {
             return Err(too_large());
         }
