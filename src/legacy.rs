@@ -126,17 +126,14 @@ impl LegacyFile {
 
     /// Copies the file if it is at rest and not what was copied last. Costs a few `stat`s otherwise.
     pub fn look(&mut self, budget: &Arc<Budget>) -> Option<LegacyVersion> {
-        match self.copy(budget) {
-            Ok(Some(version)) => {
-                self.trouble = None;
-                Some(version)
-            }
-            Ok(None) => None,
-            Err(trouble) => {
-                self.note(trouble);
-                None
-            }
+        let copied = self.copy(budget).unwrap_or_else(|trouble| {
+            self.note(trouble);
+            None
+        });
+        if copied.is_some() {
+            self.trouble = None;
         }
+        copied
     }
 
     fn copy(&mut self, budget: &Arc<Budget>) -> Result<Option<LegacyVersion>, Trouble> {
@@ -265,8 +262,7 @@ fn identities(path: &Path) -> Result<Vec<Option<Identity>>, Trouble> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(&error)),
     };
-    let file = of(path)?.ok_or(Trouble::Absent)?;
-    let mut identities = vec![Some(file)];
+    let mut identities = vec![Some(of(path)?.ok_or(Trouble::Absent)?)];
     for ending in LOGS {
         identities.push(of(&with_ending(path, ending))?);
     }

@@ -214,6 +214,39 @@ impl Problem {
         Self::new(INTERNAL, "the log of martd has more, under this request's id")
     }
 
+    /// Whether it is of this kind.
+    pub(super) fn is_of(&self, kind: &'static ProblemKind) -> bool {
+        self.kind == kind
+    }
+
+    /// Why a query that may take `limit` was not answered.
+    pub(super) fn of_query(error: QueryError, limit: Duration) -> Self {
+        let detail = error.to_string();
+        match error {
+            QueryError::Sql { position, .. } => Self::new(SQL_ERROR, detail).at(position),
+            QueryError::NoForm(_) => Self::new(UNSUPPORTED_TYPE, detail),
+            QueryError::Rejected(rejection) => rejection.into(),
+            QueryError::NotAllowed { position, .. } => {
+                Self::new(STATEMENT_NOT_ALLOWED, detail).at(position)
+            }
+            QueryError::Parameter(_) => Self::bad_request(detail),
+            QueryError::AnswerTooLarge(_) => Self::new(ANSWER_TOO_LARGE, detail),
+            QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
+            QueryError::Cancelled => Self::cancelled(),
+            QueryError::TimedOut => Self::timed_out(limit),
+            QueryError::Stalled(_) => Self::new(STALLED, detail),
+            QueryError::EngineFailed(_) => Self::new(ENGINE_FAILED, detail),
+            QueryError::Quarantined(time) => {
+                Self::new(STATEMENT_QUARANTINED, detail).retry_after(seconds(time))
+            }
+            QueryError::TooManyFailures(time) => {
+                Self::new(TOO_MANY_FAILURES, detail).retry_after(seconds(time))
+            }
+            QueryError::Unavailable => Self::new(OVERLOADED, detail).retry_after(1),
+            QueryError::Internal(_) => Self::internal(detail),
+        }
+    }
+
     pub(super) fn into_response(self, request_id: &str) -> Response<BoxBody> {
         let document = Document {
             r#type: format!("urn:martd:problem:{}", self.kind.slug),
@@ -254,41 +287,6 @@ impl From<Rejection> for Problem {
             Rejection::Failed(_) => return Self::internal(detail),
         };
         Self::new(kind, detail).at(rejection.position())
-    }
-}
-
-impl Problem {
-    /// Whether it is of this kind.
-    pub(super) fn is_of(&self, kind: &'static ProblemKind) -> bool {
-        self.kind == kind
-    }
-
-    /// Why a query that may take `limit` was not answered.
-    pub(super) fn of_query(error: QueryError, limit: Duration) -> Self {
-        let detail = error.to_string();
-        match error {
-            QueryError::Sql { position, .. } => Self::new(SQL_ERROR, detail).at(position),
-            QueryError::NoForm(_) => Self::new(UNSUPPORTED_TYPE, detail),
-            QueryError::Rejected(rejection) => rejection.into(),
-            QueryError::NotAllowed { position, .. } => {
-                Self::new(STATEMENT_NOT_ALLOWED, detail).at(position)
-            }
-            QueryError::Parameter(_) => Self::bad_request(detail),
-            QueryError::AnswerTooLarge(_) => Self::new(ANSWER_TOO_LARGE, detail),
-            QueryError::OutOfMemory => Self::new(MEMORY_LIMIT, detail),
-            QueryError::Cancelled => Self::cancelled(),
-            QueryError::TimedOut => Self::timed_out(limit),
-            QueryError::Stalled(_) => Self::new(STALLED, detail),
-            QueryError::EngineFailed(_) => Self::new(ENGINE_FAILED, detail),
-            QueryError::Quarantined(time) => {
-                Self::new(STATEMENT_QUARANTINED, detail).retry_after(seconds(time))
-            }
-            QueryError::TooManyFailures(time) => {
-                Self::new(TOO_MANY_FAILURES, detail).retry_after(seconds(time))
-            }
-            QueryError::Unavailable => Self::new(OVERLOADED, detail).retry_after(1),
-            QueryError::Internal(_) => Self::internal(detail),
-        }
     }
 }
 
