@@ -44,20 +44,20 @@ pub struct StateDir {
 struct Manifest {
     layout: u32,
     /// The newest first.
-    snapshots: Vec<Kept>,
+    snapshots: Vec<SavedSnapshot>,
 }
 
 /// A snapshot that was published.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct SavedSnapshot {
     id: String,
     verified: bool,
     ledger: Option<Ledger>,
-    marts: BTreeMap<String, Entry>,
+    marts: BTreeMap<String, SavedMart>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Entry {
+struct SavedMart {
     /// By their paths in the mart directory.
     files: BTreeMap<String, Digest>,
     invocation_id: Option<String>,
@@ -65,13 +65,13 @@ struct Entry {
 }
 
 #[derive(Deserialize)]
-struct Layout {
+struct SavedLayout {
     layout: u32,
 }
 
-impl Kept {
+impl SavedSnapshot {
     fn of(target: &Target) -> Self {
-        let entry = |chosen: &Chosen| Entry {
+        let entry = |chosen: &Chosen| SavedMart {
             files: chosen
                 .version
                 .pin
@@ -140,7 +140,7 @@ impl StateDir {
     fn pinned(
         &self,
         budget: &Arc<Budget>,
-        is_it: impl Fn(&Kept) -> bool,
+        is_it: impl Fn(&SavedSnapshot) -> bool,
         found: &str,
     ) -> Option<Target> {
         let kept = self.manifest().and_then(|manifest| {
@@ -159,7 +159,7 @@ impl StateDir {
     }
 
     /// What is kept, the newest first.
-    fn manifest(&self) -> Result<Vec<Kept>, String> {
+    fn manifest(&self) -> Result<Vec<SavedSnapshot>, String> {
         let text = match fs::read(self.path.join(MANIFEST)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -167,7 +167,7 @@ impl StateDir {
         };
         let broken = |error| format!("{MANIFEST} does not parse: {error}");
         // Of another layout, nothing else is known to parse.
-        let layout: Layout = serde_json::from_slice(&text).map_err(broken)?;
+        let layout: SavedLayout = serde_json::from_slice(&text).map_err(broken)?;
         if layout.layout != LAYOUT {
             return Err(format!("{MANIFEST} has layout {}, not {LAYOUT}", layout.layout));
         }
@@ -175,7 +175,7 @@ impl StateDir {
         Ok(manifest.snapshots)
     }
 
-    fn pin(&self, kept: Kept, budget: &Arc<Budget>) -> Result<Target, String> {
+    fn pin(&self, kept: SavedSnapshot, budget: &Arc<Budget>) -> Result<Target, String> {
         let mut marts = BTreeMap::new();
         for (name, entry) in kept.marts {
             let mut files = Vec::with_capacity(entry.files.len());
@@ -215,8 +215,9 @@ impl StateDir {
             self.copy_all(target)?;
             earlier = manifest.snapshots;
         }
-        let builds = |kept: &Kept| kept.ledger.as_ref().map(|ledger| ledger.invocation_id.clone());
-        let newest = Kept::of(target);
+        let builds =
+            |kept: &SavedSnapshot| kept.ledger.as_ref().map(|ledger| ledger.invocation_id.clone());
+        let newest = SavedSnapshot::of(target);
         let own = builds(&newest);
         earlier.retain(|kept| kept.verified && builds(kept).is_some() && builds(kept) != own);
         earlier.truncate(self.keep_builds.saturating_sub(1));

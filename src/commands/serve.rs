@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scoped_rows_are_not_served_with_a_layer_less_unless_somebody_says_so() {
+    fn scoped_rows_need_all_layers_or_a_setting() {
         assert!(go_on_without_landlock(Landlock::Auto, true).is_err());
         assert!(go_on_without_landlock(Landlock::Auto, false).is_ok());
         assert!(go_on_without_landlock(Landlock::Optional, true).is_ok());

@@ -35,7 +35,7 @@ pub(super) fn answer(
 ) -> Result<Response<BoxBody>, Problem> {
     let mut registry = Registry::default();
     app.metrics.register(&mut registry);
-    registry.register_collector(Box::new(facts(app, state, sizes)));
+    registry.register_collector(Box::new(families(app, state, sizes)));
     let mut page = String::new();
     text::encode(&mut page, &registry).map_err(Problem::internal)?;
     let (page, content_type) = if accept::prefers(headers, OPEN_METRICS, TEXT) {
@@ -82,25 +82,25 @@ fn prometheus_text(open_metrics: &str) -> String {
 
 /// What is read off the moment: each name with its values, by label where there is one.
 #[derive(Debug)]
-struct Facts(Vec<Fact>);
+struct MetricFamilies(Vec<MetricFamily>);
 
-struct Fact {
+struct MetricFamily {
     name: &'static str,
     help: &'static str,
     kind: MetricType,
     values: Vec<(Vec<(&'static str, String)>, f64)>,
 }
 
-impl fmt::Debug for Fact {
+impl fmt::Debug for MetricFamily {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fact").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("MetricFamily").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Facts {
+impl MetricFamilies {
     fn add(&mut self, name: &'static str, help: &'static str, value: impl Into<Option<f64>>) {
         let values = value.into().map(|value| (Vec::new(), value)).into_iter().collect();
-        self.0.push(Fact { name, help, kind: MetricType::Gauge, values });
+        self.0.push(MetricFamily { name, help, kind: MetricType::Gauge, values });
     }
 
     fn add_count(&mut self, name: &'static str, help: &'static str, value: usize) {
@@ -109,7 +109,7 @@ impl Facts {
 
     fn add_counter(&mut self, name: &'static str, help: &'static str, value: Option<f64>) {
         let values = value.map(|value| (Vec::new(), value)).into_iter().collect();
-        self.0.push(Fact { name, help, kind: MetricType::Counter, values });
+        self.0.push(MetricFamily { name, help, kind: MetricType::Counter, values });
     }
 
     fn add_each(
@@ -120,14 +120,14 @@ impl Facts {
         values: impl IntoIterator<Item = (String, f64)>,
     ) {
         let values = values.into_iter().map(|(name, value)| (vec![(label, name)], value)).collect();
-        self.0.push(Fact { name, help, kind: MetricType::Gauge, values });
+        self.0.push(MetricFamily { name, help, kind: MetricType::Gauge, values });
     }
 }
 
-impl Collector for Facts {
+impl Collector for MetricFamilies {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for Fact { name, help, kind, values } in
-            self.0.iter().filter(|fact| !fact.values.is_empty())
+        for MetricFamily { name, help, kind, values } in
+            self.0.iter().filter(|family| !family.values.is_empty())
         {
             let mut metric = encoder.encode_descriptor(name, help, None, *kind)?;
             for (labels, value) in values {
@@ -149,75 +149,75 @@ fn encode(metric: &mut MetricEncoder<'_>, kind: MetricType, value: f64) -> fmt::
     }
 }
 
-fn facts(app: &App, state: &State, sizes: Sizes<'_>) -> Facts {
-    let mut facts = Facts(Vec::new());
+fn families(app: &App, state: &State, sizes: Sizes<'_>) -> MetricFamilies {
+    let mut families = MetricFamilies(Vec::new());
     let version = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("duckdb_version", duck::version()),
     ];
-    facts.0.push(Fact {
+    families.0.push(MetricFamily {
         name: "martd_build_info",
         help: "The version that runs, always 1",
         kind: MetricType::Gauge,
         values: vec![(version, 1.0)],
     });
     let ready = truth(probes::is_ready(app, state));
-    facts.add("martd_ready", "Whether /readyz says 200", ready);
-    snapshot(&mut facts, state);
-    marts(&mut facts, app, state, sizes);
-    directory(&mut facts, state);
-    load(&mut facts, app);
-    process(&mut facts, app);
-    engine(&mut facts, app);
-    facts
+    families.add("martd_ready", "Whether /readyz says 200", ready);
+    snapshot(&mut families, state);
+    marts(&mut families, app, state, sizes);
+    directory(&mut families, state);
+    load(&mut families, app);
+    process(&mut families, app);
+    engine(&mut families, app);
+    families
 }
 
-fn snapshot(facts: &mut Facts, state: &State) {
+fn snapshot(families: &mut MetricFamilies, state: &State) {
     let snapshot = state.snapshot.as_deref();
     let generation = snapshot.map(|snapshot| snapshot.generation as f64);
-    facts.add("martd_snapshot_generation", "Grows with each published snapshot", generation);
+    families.add("martd_snapshot_generation", "Grows with each published snapshot", generation);
     let sources = [Source::Parquet, Source::Duckdb];
     let sources = sources.map(|source| {
         let served = snapshot.is_some_and(|snapshot| snapshot.source == source);
         (source.name().to_owned(), truth(served))
     });
     let help = "What the current snapshot is made from: Parquet files, or the legacy file";
-    facts.add_each("martd_snapshot_source", help, "source", sources);
+    families.add_each("martd_snapshot_source", help, "source", sources);
     let published = snapshot.map(|snapshot| seconds(snapshot.published_at));
     let help = "When the current snapshot was published";
-    facts.add("martd_snapshot_published_timestamp_seconds", help, published);
+    families.add("martd_snapshot_published_timestamp_seconds", help, published);
     let verified = snapshot.map(|snapshot| truth(snapshot.verified));
     let help = "Whether the ledger, where there is one, vouches for the current snapshot";
-    facts.add("martd_snapshot_verified", help, verified);
+    families.add("martd_snapshot_verified", help, verified);
     let marts = snapshot.map_or(0, |snapshot| snapshot.marts.len());
-    facts.add_count("martd_marts", "Marts in the current snapshot", marts);
+    families.add_count("martd_marts", "Marts in the current snapshot", marts);
     let orphans =
         snapshot.map_or(0, |snapshot| snapshot.marts.values().filter(|mart| mart.orphan).count());
-    facts.add_count("martd_orphans", "Marts whose models are no longer in the project", orphans);
+    families.add_count("martd_orphans", "Marts whose models are no longer in the project", orphans);
     let finished = snapshot.and_then(|snapshot| snapshot.ledger.as_ref());
     let help = "When the dbt build ended that is served";
     let finished = finished.map(|ledger| seconds(ledger.finished_at));
-    facts.add("martd_served_build_finished_timestamp_seconds", help, finished);
+    families.add("martd_served_build_finished_timestamp_seconds", help, finished);
 
     let back = state.held_back();
-    facts.add("martd_build_held", "Whether a build is held back", truth(back.is_some()));
+    families.add("martd_build_held", "Whether a build is held back", truth(back.is_some()));
     let since = back.map(|held| seconds(held.since));
-    facts.add("martd_build_held_since_timestamp_seconds", "Since when it is held", since);
+    families.add("martd_build_held_since_timestamp_seconds", "Since when it is held", since);
     let rollback = back.is_some_and(|held| held.hold.rollback.is_some());
     let help = "Whether an earlier build is served because somebody asked for it";
-    facts.add("martd_rolled_back", help, truth(rollback));
+    families.add("martd_rolled_back", help, truth(rollback));
     let outstanding = back.iter().flat_map(|held| &held.hold.outstanding);
     let kinds = NodeKind::ALL.map(|kind| {
         let count = outstanding.clone().filter(|node| node.kind() == kind).count();
         (kind.name().to_owned(), count as f64)
     });
     let help = "Nodes that failed, were skipped or not tested, and have not succeeded since";
-    facts.add_each("martd_outstanding_nodes", help, "kind", kinds);
+    families.add_each("martd_outstanding_nodes", help, "kind", kinds);
     let pending = state.held.as_ref().map_or(0, |held| held.hold.pending.len());
-    facts.add_count("martd_pending_files", "Files that belong to no finished build", pending);
+    families.add_count("martd_pending_files", "Files that belong to no finished build", pending);
 }
 
-fn marts(facts: &mut Facts, app: &App, state: &State, sizes: Sizes<'_>) {
+fn marts(families: &mut MetricFamilies, app: &App, state: &State, sizes: Sizes<'_>) {
     let (max_age, now) = (app.settings.max_age, Timestamp::now());
     let document = freshness::FreshnessDocument::of(state, max_age, sizes, now);
     let each = |value: &dyn Fn(&freshness::MartFreshness<'_>) -> Option<f64>| {
@@ -228,98 +228,98 @@ fn marts(facts: &mut Facts, app: &App, state: &State, sizes: Sizes<'_>) {
     let help = "When the mart's file was last written";
     let refreshed = state.snapshot.iter().flat_map(|snapshot| &snapshot.marts);
     let refreshed = refreshed.map(|(name, mart)| (name.clone(), seconds(mart.version.modified())));
-    facts.add_each("martd_mart_last_refresh_timestamp_seconds", help, "mart", refreshed);
+    families.add_each("martd_mart_last_refresh_timestamp_seconds", help, "mart", refreshed);
     let help = "What the mart's age is counted from: its loaded_at_field, or its file's time";
     let loaded = each(&|mart| mart.max_loaded_at.map(seconds));
-    facts.add_each("martd_mart_loaded_timestamp_seconds", help, "mart", loaded);
+    families.add_each("martd_mart_loaded_timestamp_seconds", help, "mart", loaded);
     let rows = each(&|mart| mart.rows.map(|rows| rows as f64));
-    facts.add_each("martd_mart_rows", "Rows of the mart", "mart", rows);
+    families.add_each("martd_mart_rows", "Rows of the mart", "mart", rows);
     let bytes = each(&|mart| mart.bytes.map(|bytes| bytes as f64));
-    facts.add_each("martd_mart_bytes", "Size of the mart's file", "mart", bytes);
+    families.add_each("martd_mart_bytes", "Size of the mart's file", "mart", bytes);
     let help = "The mart against its freshness rule: 0 pass, 1 warn, 2 error; not for orphans";
     let status = each(&|mart| (!mart.orphan).then(|| severity(mart.status)));
-    facts.add_each("martd_mart_freshness_status", help, "mart", status);
+    families.add_each("martd_mart_freshness_status", help, "mart", status);
     let help = "All marts against their freshness rules: 0 pass, 1 warn, 2 error";
-    facts.add("martd_freshness_status", help, severity(document.status()));
+    families.add("martd_freshness_status", help, severity(document.status()));
 }
 
-fn directory(facts: &mut Facts, state: &State) {
+fn directory(families: &mut MetricFamilies, state: &State) {
     let help = "Files that will not be served; /v1/snapshot has the reasons";
-    facts.add_count("martd_rejected_files", help, state.rejected.len());
+    families.add_count("martd_rejected_files", help, state.rejected.len());
     let help = "Files that are not complete yet";
-    facts.add_count("martd_landing_files", help, state.landing.len());
+    families.add_count("martd_landing_files", help, state.landing.len());
     let readable = truth(state.directory.is_none());
-    facts.add("martd_directory_readable", "Whether the mart directory can be read", readable);
+    families.add("martd_directory_readable", "Whether the mart directory can be read", readable);
     let modes = [("inotify", WatchMode::Inotify), ("poll", WatchMode::Poll)];
     let modes = modes.map(|(name, mode)| (name.to_owned(), truth(state.watch == mode)));
-    facts.add_each("martd_watch_mode", "How changes are noticed", "mode", modes);
+    families.add_each("martd_watch_mode", "How changes are noticed", "mode", modes);
     let help = "Whether inotify was asked for and cannot be had";
-    facts.add("martd_watch_degraded", help, truth(state.watch_degraded.is_some()));
+    families.add("martd_watch_degraded", help, truth(state.watch_degraded.is_some()));
     let retained = state.retained.len();
-    facts.add_count("martd_snapshots_retained", "Replaced snapshots that can be read", retained);
+    families.add_count("martd_snapshots_retained", "Replaced snapshots that can be read", retained);
     if let Some(mirror) = &state.mirror {
         let help = "When the mart directory was last equal to what it mirrors";
         let succeeded = mirror.succeeded_at.map(seconds);
-        facts.add("martd_mirror_success_timestamp_seconds", help, succeeded);
+        families.add("martd_mirror_success_timestamp_seconds", help, succeeded);
         let help = "Objects that the mirror has not written yet";
-        facts.add("martd_mirror_objects_behind", help, mirror.behind.objects as f64);
+        families.add("martd_mirror_objects_behind", help, mirror.behind.objects as f64);
         let help =
             "Whether the mirror fails, or has not been heard of; /v1/snapshot has the reason";
         let fails = mirror.error.is_some() || mirror.is_silent(Timestamp::now());
-        facts.add("martd_mirror_failing", help, truth(fails));
+        families.add("martd_mirror_failing", help, truth(fails));
     }
 }
 
-fn load(facts: &mut Facts, app: &App) {
+fn load(families: &mut MetricFamilies, app: &App) {
     let slots = &app.slots;
-    facts.add_count("martd_query_slots", "Queries that may run at once", slots.total());
-    facts.add_count("martd_queries_in_flight", "Queries that hold a slot", slots.in_flight());
-    facts.add_count("martd_queries_waiting", "Queries that wait for a slot", slots.waiting());
-    facts.add_count(
+    families.add_count("martd_query_slots", "Queries that may run at once", slots.total());
+    families.add_count("martd_queries_in_flight", "Queries that hold a slot", slots.in_flight());
+    families.add_count("martd_queries_waiting", "Queries that wait for a slot", slots.waiting());
+    families.add_count(
         "martd_requests_behind",
         "Requests that wait for a snapshot that is not here yet",
         app.requests_behind(),
     );
     let (bytes, limit) = app.answers.bytes();
-    facts.add("martd_cache_bytes", "What cached answers take", bytes as f64);
-    facts.add("martd_cache_limit_bytes", "What they may take", limit as f64);
+    families.add("martd_cache_bytes", "What cached answers take", bytes as f64);
+    families.add("martd_cache_limit_bytes", "What they may take", limit as f64);
     let pins = &app.metrics.pins;
-    facts.add("martd_pins", "Versions of marts that are pinned", pins.pins() as f64);
-    facts.add("martd_pinned_bytes", "Memory that copies of marts take", pins.used() as f64);
-    facts.add("martd_pinned_limit_bytes", "Memory that they may take", pins.limit() as f64);
+    families.add("martd_pins", "Versions of marts that are pinned", pins.pins() as f64);
+    families.add("martd_pinned_bytes", "Memory that copies of marts take", pins.used() as f64);
+    families.add("martd_pinned_limit_bytes", "Memory that they may take", pins.limit() as f64);
     let tables = &app.metrics.tables;
     let kinds = [("memory", tables.used()), ("disk", tables.on_disk())];
     let kinds = kinds.map(|(kind, bytes)| (kind.to_owned(), bytes as f64));
-    facts.add_each("martd_table_bytes", "What the tables of marts take", "kind", kinds);
+    families.add_each("martd_table_bytes", "What the tables of marts take", "kind", kinds);
     let help = "Memory that tables may take";
-    facts.add("martd_table_limit_bytes", help, tables.limit() as f64);
+    families.add("martd_table_limit_bytes", help, tables.limit() as f64);
     let limit = app.settings.max_connections;
-    facts.add_count("martd_connections_limit", "Connections that may be open at once", limit);
+    families.add_count("martd_connections_limit", "Connections that may be open at once", limit);
 }
 
 /// The engine: the process that has DuckDB, and is replaced when it fails.
-fn engine(facts: &mut Facts, app: &App) {
+fn engine(families: &mut MetricFamilies, app: &App) {
     let status = app.engine.status();
     let starts = StartReason::ALL.map(|reason| {
         let count = status.starts.iter().find(|(known, _)| *known == reason);
         (vec![("reason", reason.name().to_owned())], count.map_or(0.0, |(_, count)| *count as f64))
     });
-    facts.0.push(Fact {
+    families.0.push(MetricFamily {
         name: "martd_engine_starts",
         help: "Engines started, by what happened to the one before",
         kind: MetricType::Counter,
         values: starts.into(),
     });
     let help = "How long the engine that takes queries has been there";
-    facts.add("martd_engine_age_seconds", help, status.age.map(|age| age.as_secs_f64()));
+    families.add("martd_engine_age_seconds", help, status.age.map(|age| age.as_secs_f64()));
     let help = "Memory in use by each engine: the one that takes queries, and one that ends";
     let engines = [("current", status.current), ("ending", status.ending)];
     let resident = engines
         .map(|(role, pid)| pid.and_then(|pid| Some((role.to_owned(), resident_bytes(pid)?))));
     let resident = resident.into_iter().flatten();
-    facts.add_each("martd_engine_resident_memory_bytes", help, "engine", resident);
+    families.add_each("martd_engine_resident_memory_bytes", help, "engine", resident);
     let help = "Statements that brought an engine down and are not run again for a while";
-    facts.add_count("martd_statements_quarantined", help, status.quarantined);
+    families.add_count("martd_statements_quarantined", help, status.quarantined);
 }
 
 fn resident_bytes(pid: u32) -> Option<f64> {
@@ -329,14 +329,14 @@ fn resident_bytes(pid: u32) -> Option<f64> {
 }
 
 /// What Prometheus's client libraries tell of their process, as far as /proc lets it be read.
-fn process(facts: &mut Facts, app: &App) {
+fn process(families: &mut MetricFamilies, app: &App) {
     let started = seconds(app.metrics.started);
-    facts.add("process_start_time_seconds", "When the process started", started);
+    families.add("process_start_time_seconds", "When the process started", started);
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
-        facts.add_count("process_open_fds", "Open descriptors", entries.count() - 1);
+        families.add_count("process_open_fds", "Open descriptors", entries.count() - 1);
     }
     let limit = crate::pin::descriptor_limit();
-    facts.add("process_max_fds", "Descriptors that may be open", limit as f64);
+    families.add("process_max_fds", "Descriptors that may be open", limit as f64);
     let Some(stat) = fs::read_to_string("/proc/self/stat").ok() else { return };
     // The second field is the program's name in parentheses, which may hold spaces.
     let fields: Vec<f64> = stat
@@ -350,12 +350,12 @@ fn process(facts: &mut Facts, app: &App) {
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let cpu = field(14).zip(field(15)).map(|(user, system)| (user + system) / ticks);
     let help = "Processor time, of user and system together";
-    facts.add_counter("process_cpu_seconds", help, cpu);
-    facts.add("process_threads", "Threads", field(20));
-    facts.add("process_virtual_memory_bytes", "Size of the address space", field(23));
+    families.add_counter("process_cpu_seconds", help, cpu);
+    families.add("process_threads", "Threads", field(20));
+    families.add("process_virtual_memory_bytes", "Size of the address space", field(23));
     let page = rustix::param::page_size() as f64;
     let resident = field(24).map(|pages| pages * page);
-    facts.add("process_resident_memory_bytes", "Memory in use", resident);
+    families.add("process_resident_memory_bytes", "Memory in use", resident);
 }
 
 fn severity(status: FreshnessStatus) -> f64 {
