@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 use crate::engine::Lease;
 use crate::ledger::Ledger;
@@ -81,10 +82,11 @@ impl Source {
 }
 
 /// What is published together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Publishing {
     /// Nothing: each file as it lands.
+    #[default]
     Files,
     /// The marts of a build that a record vouches for.
     Builds,
@@ -168,7 +170,7 @@ pub struct Retained {
 }
 
 /// Everything that is true at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
     /// What is served; `None` until the first mart is valid.
     pub snapshot: Option<Arc<Snapshot>>,
@@ -268,23 +270,8 @@ pub struct Catalog {
 
 impl Default for Catalog {
     fn default() -> Self {
-        let state = State {
-            snapshot: None,
-            retained: Vec::new(),
-            gone: Arc::default(),
-            publishing: Publishing::Files,
-            held: None,
-            rejected: Vec::new(),
-            landing: Vec::new(),
-            ignored: Vec::new(),
-            building: (0, 0),
-            directory: Some("the mart directory has not been read yet".to_owned()),
-            unopened: None,
-            legacy: None,
-            mirror: None,
-            watch: WatchMode::Poll,
-            watch_degraded: None,
-        };
+        let problem = "the mart directory has not been read yet".to_owned();
+        let state = State { directory: Some(problem), ..State::default() };
         Self { state: Arc::new(ArcSwap::from_pointee(state)), changed: watch::Sender::new(()) }
     }
 }
@@ -298,6 +285,28 @@ impl Catalog {
     /// Notified after every change.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Looks at each state until `find` has found something, or else until the time is over: then at the last one.
+    ///
+    /// # Errors
+    /// The last state, when nothing was found in time.
+    pub async fn find<T>(
+        &self,
+        deadline: tokio::time::Instant,
+        mut find: impl FnMut(&State) -> Option<T>,
+    ) -> Result<T, Arc<State>> {
+        // Subscribed before the first look: a swap in between wakes the wait below.
+        let mut changes = self.subscribe();
+        loop {
+            let state = self.load();
+            if let Some(found) = find(&state) {
+                return Ok(found);
+            }
+            if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                return Err(state);
+            }
+        }
     }
 
     /// Swaps in a new state, for the refresh thread alone. Returns the one before it, unless the two

@@ -16,7 +16,7 @@ use crate::listen::Address;
 use crate::mart_dir::MartDir;
 use crate::pg;
 use crate::refresh;
-use crate::settings::{Count, Fallback, Landlock, SCHEMAS, ServeArgs, SourceArgs, Switch, Time};
+use crate::settings::{Count, Fallback, Landlock, SCHEMAS, ServeArgs, SourceArgs, Switch};
 use crate::sql_gate::is_system_schema;
 
 /// A place in the queue costs a request's text; clients of a dashboard come several at once.
@@ -50,12 +50,8 @@ pub struct Config {
 }
 
 /// A setting that cannot be used: which, its value, and what to do.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
-
-fn wrong(variable: &str, problem: impl Display) -> ConfigError {
-    ConfigError(format!("{}: {problem}", flag::of(variable)))
+fn wrong(variable: &str, problem: impl Display) -> String {
+    format!("{}: {problem}", flag::of(variable))
 }
 
 impl SourceArgs {
@@ -63,7 +59,7 @@ impl SourceArgs {
     ///
     /// # Errors
     /// When martd cannot find itself.
-    pub(crate) fn into_intake(self, shares: Shares) -> Result<refresh::Intake, ConfigError> {
+    pub(crate) fn into_intake(self, shares: Shares) -> Result<refresh::Intake, String> {
         if let Some(dir) = self.table_dir.as_ref().filter(|dir| !dir.is_dir()) {
             let problem = format!("{} is not a directory; create it", dir.display());
             return Err(wrong("MARTD_TABLE_DIR", problem));
@@ -87,7 +83,7 @@ impl ServeArgs {
     ///
     /// # Errors
     /// The first setting that cannot be used.
-    pub fn into_config(self) -> Result<Config, ConfigError> {
+    pub fn into_config(self) -> Result<Config, String> {
         let processors = usize::try_from(limits::processors().value).unwrap_or(usize::MAX);
         let shares = Shares::of(limits::memory().value, self.pg.is_served());
         let memory = self.memory.unwrap_or(shares.engine);
@@ -146,13 +142,13 @@ impl ServeArgs {
             admin_listen: self.admin_listen,
             pg,
             landlock: self.landlock,
-            drain_delay: self.drain_delay.duration(),
-            drain: self.drain.duration(),
+            drain_delay: self.drain_delay,
+            drain: self.drain,
             legacy: self.duckdb_path.filter(|_| self.fallback == Fallback::On),
             refresh: refresh::RefreshSettings {
                 intake,
                 watch: self.watch,
-                retain_for: self.retain.duration(),
+                retain_for: self.retain,
                 retain_count: self.retain_count,
                 keep_builds: self.keep_builds.get(),
                 schemas: schemas.clone(),
@@ -180,16 +176,16 @@ impl ServeArgs {
                 max_age,
                 queries,
                 queue: self.queue.unwrap_or_else(|| (2 * queries).max(LEAST_QUEUE)),
-                catch_up: self.catch_up.duration(),
-                query_timeout: self.query_timeout.duration(),
+                catch_up: self.catch_up,
+                query_timeout: self.query_timeout,
                 max_rows: self.max_rows,
                 max_result_bytes: self.max_result,
                 max_body_bytes: self.max_body,
                 max_connections: self.max_connections.get(),
                 timeouts: http::Timeouts {
-                    header: self.header_timeout.duration(),
-                    body: self.body_timeout.duration(),
-                    stall: self.stall_timeout.duration(),
+                    header: self.header_timeout,
+                    body: self.body_timeout,
+                    stall: self.stall_timeout,
                 },
                 log_sql: self.log_sql == Switch::On,
                 doors: http::Doors { hosts, origins },
@@ -199,15 +195,14 @@ impl ServeArgs {
 }
 
 /// Builders and engines are this program, too.
-fn program() -> Result<PathBuf, ConfigError> {
-    std::env::current_exe()
-        .map_err(|error| ConfigError(format!("martd cannot find its own program: {error}")))
+fn program() -> Result<PathBuf, String> {
+    std::env::current_exe().map_err(|error| format!("martd cannot find its own program: {error}"))
 }
 
 /// In dbt's units, the smallest of which is the minute.
-fn max_age(warn: Option<Time>, error: Option<Time>) -> Result<http::Criteria, ConfigError> {
-    let period = |setting, time: Option<Time>| {
-        let Some(time) = time.map(Time::duration) else { return Ok(None) };
+fn max_age(warn: Option<Duration>, error: Option<Duration>) -> Result<http::Criteria, String> {
+    let period = |setting, time: Option<Duration>| {
+        let Some(time) = time else { return Ok(None) };
         let minutes = time.as_secs() / 60;
         if minutes == 0 || Duration::from_secs(minutes * 60) != time {
             let problem =
@@ -220,10 +215,9 @@ fn max_age(warn: Option<Time>, error: Option<Time>) -> Result<http::Criteria, Co
         warn_after: period("MARTD_MAX_AGE_WARN", warn)?,
         error_after: period("MARTD_MAX_AGE_ERROR", error)?,
     };
-    if let Some((warn, error)) =
-        warn.zip(error).filter(|(warn, error)| warn.duration() > error.duration())
-    {
-        let problem = format!("{error} is less than {} is: {warn}", flag::of("MARTD_MAX_AGE_WARN"));
+    if let Some((warn, error)) = warn.zip(error).filter(|(warn, error)| warn > error) {
+        let problem =
+            format!("{error:?} is less than {} is: {warn:?}", flag::of("MARTD_MAX_AGE_WARN"));
         return Err(wrong("MARTD_MAX_AGE_ERROR", problem));
     }
     Ok(criteria)
@@ -242,7 +236,7 @@ fn can_hold_marts(schema: &str) -> bool {
 }
 
 /// The names of a list, without the spaces around commas.
-fn names(setting: &'static str, list: &[String]) -> Result<Vec<String>, ConfigError> {
+fn names(setting: &'static str, list: &[String]) -> Result<Vec<String>, String> {
     let names: Vec<String> = list.iter().map(|name| name.trim().to_owned()).collect();
     if names.iter().any(String::is_empty) {
         let list = list.join(",");

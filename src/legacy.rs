@@ -10,10 +10,9 @@
 //! turned away while it does.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +33,7 @@ const LOGS: [&str; 3] = [".wal", ".wal.checkpoint", ".wal.recovery"];
 pub struct LegacyFile {
     path: PathBuf,
     /// Open as long as this is the file that the path means.
-    open: Option<Arc<OwnedFd>>,
+    open: Option<Arc<File>>,
     /// What the files were when they were copied last.
     taken: Option<Vec<Option<Identity>>>,
     trouble: Option<(Trouble, Timestamp)>,
@@ -43,25 +42,17 @@ pub struct LegacyFile {
 }
 
 /// Why there is no copy of the file as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// It is not there.
+    #[error("the legacy DuckDB file (DUCKDB_PATH) is not there")]
     Absent,
     /// Somebody writes it, and will be done.
+    #[error("a writer has the legacy DuckDB file (DUCKDB_PATH)")]
     Locked,
     /// It cannot be read or served, for this reason.
+    #[error("the legacy DuckDB file (DUCKDB_PATH) {0}")]
     Unusable(String),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const FILE: &str = "the legacy DuckDB file (DUCKDB_PATH)";
-        match self {
-            Self::Absent => write!(f, "{FILE} is not there"),
-            Self::Locked => f.write_str("a writer has the legacy DuckDB file (DUCKDB_PATH)"),
-            Self::Unusable(reason) => write!(f, "{FILE} {reason}"),
-        }
-    }
 }
 
 /// The file as it was at one moment.
@@ -135,17 +126,14 @@ impl LegacyFile {
 
     /// Copies the file if it is at rest and not what was copied last. Costs a few `stat`s otherwise.
     pub fn look(&mut self, budget: &Arc<Budget>) -> Option<LegacyVersion> {
-        match self.copy(budget) {
-            Ok(Some(version)) => {
-                self.trouble = None;
-                Some(version)
-            }
-            Ok(None) => None,
-            Err(trouble) => {
-                self.note(trouble);
-                None
-            }
+        let copied = self.copy(budget).unwrap_or_else(|trouble| {
+            self.note(trouble);
+            None
+        });
+        if copied.is_some() {
+            self.trouble = None;
         }
+        copied
     }
 
     fn copy(&mut self, budget: &Arc<Budget>) -> Result<Option<LegacyVersion>, Trouble> {
@@ -176,11 +164,11 @@ impl LegacyFile {
 
     fn pin_all(
         &self,
-        file: &Arc<OwnedFd>,
+        file: &Arc<File>,
         seen: &[Option<Identity>],
         budget: &Arc<Budget>,
     ) -> Result<(Arc<Pin>, Vec<Log>), Trouble> {
-        let pin = |file: &Arc<OwnedFd>| match Pin::of_shared(file, budget) {
+        let pin = |file: &Arc<File>| match Pin::of_shared(file, budget) {
             Ok(pin) => Ok(Arc::new(pin)),
             Err(PinError::Moved) => Err(Trouble::Locked),
             Err(PinError::Read(error)) => Err(unreadable(&error)),
@@ -190,14 +178,14 @@ impl LegacyFile {
         for (ending, _) in LOGS.into_iter().zip(&seen[1..]).filter(|(_, seen)| seen.is_some()) {
             let log = File::open(with_ending(&self.path, ending));
             let log = log.map_err(|error| unreadable(&error))?;
-            logs.push((ending, pin(&Arc::new(log.into()))?));
+            logs.push((ending, pin(&Arc::new(log))?));
         }
         Ok((pinned, logs))
     }
 
     /// The open file, not opened again while it is the same one.
-    fn open(&mut self, seen: &[Option<Identity>]) -> Result<Arc<OwnedFd>, Trouble> {
-        let is_it = |open: &Arc<OwnedFd>| {
+    fn open(&mut self, seen: &[Option<Identity>]) -> Result<Arc<File>, Trouble> {
+        let is_it = |open: &Arc<File>| {
             let identity = Identity::of_open(&**open).ok();
             identity.zip(seen[0]).is_some_and(|(open, seen)| open.is_same_file(&seen))
         };
@@ -205,7 +193,7 @@ impl LegacyFile {
             return Ok(Arc::clone(open));
         }
         let file = File::open(&self.path).map_err(|error| unreadable(&error))?;
-        Ok(Arc::clone(self.open.insert(Arc::new(file.into()))))
+        Ok(Arc::clone(self.open.insert(Arc::new(file))))
     }
 }
 
@@ -274,8 +262,7 @@ fn identities(path: &Path) -> Result<Vec<Option<Identity>>, Trouble> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(&error)),
     };
-    let file = of(path)?.ok_or(Trouble::Absent)?;
-    let mut identities = vec![Some(file)];
+    let mut identities = vec![Some(of(path)?.ok_or(Trouble::Absent)?)];
     for ending in LOGS {
         identities.push(of(&with_ending(path, ending))?);
     }

@@ -5,6 +5,7 @@
 //! is gone is gone. Every label has a fixed set of values, which are there from the start: a counter
 //! that appears with its first event hides that event from `increase()`.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ macro_rules! names {
         pub enum $type { $($(#[$name_doc])* $name,)* }
 
         impl $type {
-            const ALL: &[Self] = &[$(Self::$name,)*];
+            const ALL: [Self; [$(Self::$name,)*].len()] = [$(Self::$name,)*];
 
             /// The label's value.
             pub fn name(self) -> &'static str {
@@ -99,7 +100,7 @@ names! {
     Shed {
         /// As many wait as may.
         QueueFull = "queue-full",
-        /// It had waited for a second.
+        /// It had waited as long as it might take.
         QueueWait = "queue-wait",
     }
 }
@@ -113,30 +114,81 @@ pub const NO_FORMAT: &str = "none";
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Counters>);
 
-#[derive(Debug)]
-struct Counters {
-    started: Timestamp,
-    pins: Arc<Budget>,
-    tables: Arc<TableBudget>,
-    scans: Family<Labels<1>, Counter>,
-    unreadable: Counter,
-    publishes: Counter,
-    publish_failures: Counter,
-    visible: Histogram,
-    live_snapshots: Gauge,
-    queries: Family<Labels<2>, Counter>,
-    query_seconds: Histogram,
-    wait_seconds: Histogram,
-    rows: Counter,
-    bytes: Counter,
-    cache: Family<Labels<1>, Counter>,
-    shed: Family<Labels<1>, Counter>,
-    problems: Family<Labels<1>, Counter>,
-    responses: Family<[(&'static str, String); 2], Counter>,
-    connections: Gauge,
-    accepted: Counter,
-    accept_errors: Counter,
-    event_listeners: Gauge,
+/// Declares each metric once: how it begins, its name, and what it tells.
+macro_rules! counters {
+    ($($field:ident: $type:ty = $start:expr, $name:literal, $help:literal;)*) => {
+        /// What [`Metrics`] point to.
+        #[derive(Debug)]
+        pub struct Counters {
+            /// When this process began to count.
+            pub(crate) started: Timestamp,
+            /// What pins take.
+            pub(crate) pins: Arc<Budget>,
+            /// What tables take.
+            pub(crate) tables: Arc<TableBudget>,
+            $(pub(crate) $field: $type,)*
+        }
+
+        impl Counters {
+            fn new(pins: Arc<Budget>, tables: Arc<TableBudget>) -> Self {
+                Self { started: Timestamp::now(), pins, tables, $($field: $start,)* }
+            }
+
+            /// Adds all of them to a registry.
+            pub(crate) fn register(&self, registry: &mut Registry) {
+                $(registry.register($name, $help, self.$field.clone());)*
+            }
+        }
+    };
+}
+
+counters! {
+    scans: Family<Labels<1>, Counter> = labelled("reason", ScanReason::ALL.map(ScanReason::name)),
+        "martd_scans", "Scans of the mart directory by reason";
+    unreadable: Counter = Counter::default(),
+        "martd_scan_failures", "Scans that failed because the mart directory could not be read";
+    publishes: Counter = Counter::default(),
+        "martd_publishes", "Snapshots swapped in";
+    publish_failures: Counter = Counter::default(),
+        "martd_publish_failures", "Snapshots that could not be made; each is tried again";
+    visible: Histogram = Histogram::new(VISIBLE_SECONDS), "martd_replace_to_visible_seconds",
+        "From the replacement of a mart (or the end of its build) to its visibility";
+    live_snapshots: Gauge = Gauge::default(), "martd_snapshots_live",
+        "Snapshots in memory: the current, those retained, those still read";
+    queries: Family<Labels<2>, Counter> = Family::default(),
+        "martd_queries", "Queries by outcome and format";
+    query_seconds: Histogram = Histogram::new(QUERY_SECONDS), "martd_query_duration_seconds",
+        "From the arrival of a query to the last byte of its answer";
+    wait_seconds: Histogram = Histogram::new(WAIT_SECONDS),
+        "martd_query_queue_wait_seconds", "How long queries waited for their slot";
+    rows: Counter = Counter::default(),
+        "martd_query_rows", "Rows in the answers of queries";
+    bytes: Counter = Counter::default(),
+        "martd_query_bytes", "Bytes of the answers of queries, as sent";
+    cache: Family<Labels<1>, Counter> = labelled("result", CacheResult::ALL.map(CacheResult::name)),
+        "martd_cache_requests", "What the result cache had for queries";
+    shed: Family<Labels<1>, Counter> = labelled("reason", Shed::ALL.map(Shed::name)),
+        "martd_requests_shed", "Queries turned away by reason";
+    problems: Family<Labels<1>, Counter> = Family::default(),
+        "martd_problems", "Requests that met a problem, by its type";
+    responses: Family<[(&'static str, String); 2], Counter> = Family::default(),
+        "martd_http_responses", "Answers by route and status";
+    connections: Gauge = Gauge::default(),
+        "martd_connections", "Connections that are open";
+    accepted: Counter = Counter::default(),
+        "martd_connections_accepted", "Connections accepted";
+    accept_errors: Counter = Counter::default(), "martd_accept_failures",
+        "Failures to accept a connection, for example for lack of descriptors";
+    event_listeners: Gauge = Gauge::default(),
+        "martd_event_listeners", "Clients that listen to /v1/events";
+}
+
+impl Deref for Metrics {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        &self.0
+    }
 }
 
 impl Metrics {
@@ -147,199 +199,70 @@ impl Metrics {
         tables: Arc<TableBudget>,
         problems: impl IntoIterator<Item = &'static str>,
     ) -> Self {
-        let counters = Counters {
-            started: Timestamp::now(),
-            pins,
-            tables,
-            scans: one_label("reason", ScanReason::ALL.iter().map(|reason| reason.name())),
-            unreadable: Counter::default(),
-            publishes: Counter::default(),
-            publish_failures: Counter::default(),
-            visible: Histogram::new(VISIBLE_SECONDS),
-            live_snapshots: Gauge::default(),
-            queries: Family::default(),
-            query_seconds: Histogram::new(QUERY_SECONDS),
-            wait_seconds: Histogram::new(WAIT_SECONDS),
-            rows: Counter::default(),
-            bytes: Counter::default(),
-            cache: one_label("result", CacheResult::ALL.iter().map(|result| result.name())),
-            shed: one_label("reason", Shed::ALL.iter().map(|reason| reason.name())),
-            problems: one_label("type", problems),
-            responses: Family::default(),
-            connections: Gauge::default(),
-            accepted: Counter::default(),
-            accept_errors: Counter::default(),
-            event_listeners: Gauge::default(),
-        };
+        let mut counters = Counters::new(pins, tables);
+        counters.problems = labelled("type", problems);
         for outcome in Outcome::ALL {
             for format in FORMATS {
-                drop(counters.queries.get_or_create(&query_labels(*outcome, format)));
+                drop(counters.queries.get_or_create(&query_labels(outcome, format)));
             }
         }
         Self(Arc::new(counters))
     }
 
-    /// When this process began to count.
-    pub fn started(&self) -> Timestamp {
-        self.0.started
-    }
-
-    /// What pins take.
-    pub fn pins(&self) -> &Arc<Budget> {
-        &self.0.pins
-    }
-
-    /// What tables take.
-    pub fn tables(&self) -> &Arc<TableBudget> {
-        &self.0.tables
-    }
-
     /// The directory was scanned.
     pub fn scanned(&self, reason: ScanReason) {
-        self.0.scans.get_or_create(&[("reason", reason.name())]).inc();
-    }
-
-    /// The directory could not be read.
-    pub fn unreadable(&self) {
-        self.0.unreadable.inc();
-    }
-
-    /// A snapshot was swapped in.
-    pub fn published(&self) {
-        self.0.publishes.inc();
-    }
-
-    /// A snapshot could not be made.
-    pub fn publish_failed(&self) {
-        self.0.publish_failures.inc();
+        self.scans.get_or_create(&[("reason", reason.name())]).inc();
     }
 
     /// What was replaced at `since` has just become visible.
     pub fn visible_since(&self, since: Timestamp) {
         let elapsed = Timestamp::now().duration_since(since).as_secs_f64();
         if elapsed >= 0.0 {
-            self.0.visible.observe(elapsed);
+            self.visible.observe(elapsed);
         }
     }
 
     /// Counts a snapshot as alive until the guard is dropped.
     pub fn live_snapshot(&self) -> Counted {
-        Counted::of(&self.0.live_snapshots)
+        Counted::of(&self.live_snapshots)
     }
 
     /// A query ended this long after it came.
     pub fn query_ended(&self, outcome: Outcome, format: &'static str, elapsed: Duration) {
-        self.0.queries.get_or_create(&query_labels(outcome, format)).inc();
-        self.0.query_seconds.observe(elapsed.as_secs_f64());
-    }
-
-    /// A query got its slot after this wait.
-    pub fn waited(&self, wait: Duration) {
-        self.0.wait_seconds.observe(wait.as_secs_f64());
+        self.queries.get_or_create(&query_labels(outcome, format)).inc();
+        self.query_seconds.observe(elapsed.as_secs_f64());
     }
 
     /// A query was turned away.
     pub fn shed(&self, reason: Shed) {
-        self.0.shed.get_or_create(&[("reason", reason.name())]).inc();
-    }
-
-    /// Rows were sent.
-    pub fn rows(&self, rows: u64) {
-        self.0.rows.inc_by(rows);
-    }
-
-    /// Bytes of answers were sent.
-    pub fn bytes(&self, bytes: usize) {
-        self.0.bytes.inc_by(bytes as u64);
+        self.shed.get_or_create(&[("reason", reason.name())]).inc();
     }
 
     /// The cache was asked.
     pub fn cache(&self, result: CacheResult) {
-        self.0.cache.get_or_create(&[("result", result.name())]).inc();
+        self.cache.get_or_create(&[("result", result.name())]).inc();
     }
 
     /// A request was answered.
     pub fn responded(&self, route: &'static str, status: u16) {
         let labels = [("route", route.to_owned()), ("code", status.to_string())];
-        self.0.responses.get_or_create(&labels).inc();
+        self.responses.get_or_create(&labels).inc();
     }
 
     /// A request met a problem.
     pub fn problem(&self, slug: &'static str) {
-        self.0.problems.get_or_create(&[("type", slug)]).inc();
+        self.problems.get_or_create(&[("type", slug)]).inc();
     }
 
     /// Counts a connection as open until the guard is dropped.
     pub fn connection(&self) -> Counted {
-        self.0.accepted.inc();
-        Counted::of(&self.0.connections)
+        self.accepted.inc();
+        Counted::of(&self.connections)
     }
 
     /// Counts a listener to events until the guard is dropped.
     pub fn event_listener(&self) -> Counted {
-        Counted::of(&self.0.event_listeners)
-    }
-
-    /// No connection could be accepted.
-    pub fn accept_failed(&self) {
-        self.0.accept_errors.inc();
-    }
-
-    /// Adds all of them to a registry.
-    pub fn register(&self, registry: &mut Registry) {
-        let Counters {
-            started: _,
-            pins: _,
-            tables: _,
-            scans,
-            unreadable,
-            publishes,
-            publish_failures,
-            visible,
-            live_snapshots,
-            queries,
-            query_seconds,
-            wait_seconds,
-            rows,
-            bytes,
-            cache,
-            shed,
-            problems,
-            responses,
-            connections,
-            accepted,
-            accept_errors,
-            event_listeners,
-        } = &*self.0;
-        let r = registry;
-        r.register("martd_scans", "Scans of the mart directory by reason", scans.clone());
-        let help = "Scans that failed because the mart directory could not be read";
-        r.register("martd_scan_failures", help, unreadable.clone());
-        r.register("martd_publishes", "Snapshots swapped in", publishes.clone());
-        let help = "Snapshots that could not be made; each is tried again";
-        r.register("martd_publish_failures", help, publish_failures.clone());
-        let help = "From the replacement of a mart (or the end of its build) to its visibility";
-        r.register("martd_replace_to_visible_seconds", help, visible.clone());
-        let help = "Snapshots in memory: the current, those retained, those still read";
-        r.register("martd_snapshots_live", help, live_snapshots.clone());
-        r.register("martd_queries", "Queries by outcome and format", queries.clone());
-        let help = "From the arrival of a query to the last byte of its answer";
-        r.register("martd_query_duration_seconds", help, query_seconds.clone());
-        let help = "How long queries waited for their slot";
-        r.register("martd_query_queue_wait_seconds", help, wait_seconds.clone());
-        r.register("martd_query_rows", "Rows in the answers of queries", rows.clone());
-        r.register("martd_query_bytes", "Bytes of the answers of queries, as sent", bytes.clone());
-        r.register("martd_cache_requests", "What the result cache had for queries", cache.clone());
-        r.register("martd_requests_shed", "Queries turned away by reason", shed.clone());
-        r.register("martd_problems", "Requests that met a problem, by its type", problems.clone());
-        let help = "Answers by route and status";
-        r.register("martd_http_responses", help, responses.clone());
-        r.register("martd_connections", "Connections that are open", connections.clone());
-        r.register("martd_connections_accepted", "Connections accepted", accepted.clone());
-        let help = "Failures to accept a connection, for example for lack of descriptors";
-        r.register("martd_accept_failures", help, accept_errors.clone());
-        let help = "Clients that listen to /v1/events";
-        r.register("martd_event_listeners", help, event_listeners.clone());
+        Counted::of(&self.event_listeners)
     }
 }
 
@@ -364,7 +287,7 @@ fn query_labels(outcome: Outcome, format: &'static str) -> Labels<2> {
     [("outcome", outcome.name()), ("format", format)]
 }
 
-fn one_label(
+fn labelled(
     name: &'static str,
     values: impl IntoIterator<Item = &'static str>,
 ) -> Family<Labels<1>, Counter> {

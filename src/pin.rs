@@ -137,7 +137,7 @@ pub enum PinKind {
 #[derive(Debug)]
 pub struct Pin {
     /// Shared with whoever opened a file that is held: see [`Pin::of_shared`].
-    fd: Arc<OwnedFd>,
+    file: Arc<File>,
     kind: PinKind,
     identity: Identity,
     read_at: Timestamp,
@@ -165,7 +165,7 @@ impl Pin {
     /// # Errors
     /// [`PinError::Moved`] when it changed, [`PinError::Read`] when reading failed.
     pub fn new(file: File, budget: &Arc<Budget>) -> Result<Self, PinError> {
-        Self::of_shared(&Arc::new(file.into()), budget)
+        Self::of_shared(&Arc::new(file), budget)
     }
 
     /// The same for a descriptor that others have too, for a file on which somebody in this process
@@ -173,24 +173,26 @@ impl Pin {
     ///
     /// # Errors
     /// As [`Pin::new`].
-    pub fn of_shared(file: &Arc<OwnedFd>, budget: &Arc<Budget>) -> Result<Self, PinError> {
+    pub fn of_shared(file: &Arc<File>, budget: &Arc<Budget>) -> Result<Self, PinError> {
         let mut reservation = budget.claim()?;
         let (before, read_at) = (Identity::of_open(file)?, Timestamp::now());
-        let mut copy = reservation.reserve(before.size()).then(Copy::create).transpose();
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let empty = || memfd(MEMFD_NAME, flags).map(File::from);
+        let mut copy = reservation.reserve(before.size()).then(empty).transpose();
         let hash = hash(file, &before, |part, offset| {
             budget.read.fetch_add(part.len() as u64, Ordering::Relaxed);
             if let Ok(Some(to)) = &copy
-                && let Err(error) = to.0.write_all_at(part, offset)
+                && let Err(error) = to.write_all_at(part, offset)
             {
                 copy = Err(error);
             }
         })?;
-        let sealed = copy.and_then(|copy| copy.map(Copy::seal).transpose());
+        let sealed = copy.and_then(|copy| copy.map(seal).transpose());
         let copy = sealed.unwrap_or_else(|error| {
             warn!(%error, "a file cannot be copied to memory: holding the file itself");
             None
         });
-        let (fd, kind) = match copy {
+        let (file, kind) = match copy {
             Some(copy) => (Arc::new(copy), PinKind::Memory),
             None => {
                 reservation.give_back();
@@ -198,7 +200,7 @@ impl Pin {
             }
         };
         let known = Mutex::new(before);
-        Ok(Self { fd, kind, identity: before, read_at, hash, known, reservation })
+        Ok(Self { file, kind, identity: before, read_at, hash, known, reservation })
     }
 
     /// Whether this open file has the bytes that were pinned. Reads all of them, and copies none.
@@ -252,7 +254,7 @@ impl Pin {
         if self.kind == PinKind::Memory {
             return true;
         }
-        let Ok(now) = Identity::of_open(&*self.fd) else { return false };
+        let Ok(now) = Identity::of_open(&*self.file) else { return false };
         let mut known = self.known.lock();
         if now == *known {
             return true;
@@ -261,7 +263,7 @@ impl Pin {
             return false;
         }
         let began = Timestamp::now();
-        let same = hash(&*self.fd, &now, |_, _| {}).is_ok_and(|hash| hash == self.hash);
+        let same = hash(&*self.file, &now, |_, _| {}).is_ok_and(|hash| hash == self.hash);
         if same && !now.is_young(began, CLOCK_TICK) {
             *known = now;
         }
@@ -272,23 +274,14 @@ impl Pin {
     ///
     /// # Errors
     /// As `pread`: past the end, or when a held file's disk fails.
-    pub fn read_exact_at(&self, buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-        let mut done = 0;
-        while done < buffer.len() {
-            let count = rustix::io::pread(&*self.fd, &mut buffer[done..], offset)?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            done += count;
-            offset += count as u64;
-        }
-        Ok(())
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
     }
 }
 
 impl AsFd for Pin {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.file.as_fd()
     }
 }
 
@@ -332,20 +325,11 @@ pub(crate) fn memfd(name: &str, flags: MemfdFlags) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A copy in the making.
-struct Copy(File);
-
-impl Copy {
-    fn create() -> io::Result<Self> {
-        let fd = memfd(MEMFD_NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        Ok(Self(File::from(fd)))
-    }
-
-    fn seal(self) -> io::Result<OwnedFd> {
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&self.0, seals)?;
-        Ok(self.0.into())
-    }
+/// Makes what is in a file in memory as it is for ever.
+fn seal(file: File) -> io::Result<File> {
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -375,11 +359,11 @@ mod tests {
         pin.read_exact_at(&mut bytes, 0).expect("read");
         assert_eq!(&bytes, b"old");
         assert_eq!(pin.kind(), PinKind::Memory);
-        let mode = rustix::fs::fstat(&*pin.fd).expect("stat").st_mode;
+        let mode = rustix::fs::fstat(&*pin.file).expect("stat").st_mode;
         assert_eq!(mode & 0o111, 0, "hardened kernels refuse what could be executed");
         let writer = std::fs::OpenOptions::new()
             .write(true)
-            .open(format!("/proc/self/fd/{}", pin.fd.as_raw_fd()));
+            .open(format!("/proc/self/fd/{}", pin.file.as_raw_fd()));
         assert!(writer.and_then(|mut file| file.write_all(b"x")).is_err(), "a seal forbids it");
     }
 

@@ -297,41 +297,31 @@ impl OpenDir {
                 scan.ignored.push(remark(&name.to_string_lossy(), "its name is not UTF-8"));
                 continue;
             };
-            let stem = match classify(name) {
-                Name::Mart(stem) => stem,
-                Name::Ignored(reason) => {
-                    scan.ignored.push(remark(name, reason));
-                    continue;
-                }
-                Name::Unlisted => continue,
-                Name::Other => {
-                    self.scan_other(name, &is_known, &mut enter, &mut scan);
-                    continue;
-                }
-            };
-            let stat = match self.stat(name) {
-                Ok(stat) => stat,
-                Err(StatError::Gone) => continue,
-                Err(StatError::Directory) => {
-                    let reason =
-                        "is a directory; the name of a mart of parts does not end in .parquet";
-                    scan.ignored.push(remark(name, reason));
-                    continue;
-                }
-                Err(StatError::Ignored(reason)) => {
-                    scan.ignored.push(remark(name, reason));
-                    continue;
-                }
-                Err(StatError::Failed(error)) => {
-                    scan.cannot_see(stem, name, format!("cannot be looked at: {error}"));
-                    claim(stem);
-                    continue;
-                }
-            };
-            claim(stem);
-            let (name, found) =
-                (stem.to_owned(), Found { path: name.to_owned(), identity: Identity::of(&stat) });
-            scan.candidates.push(Candidate { name, files: vec![found], directory: None });
+            match classify(name) {
+                Name::Unlisted => {}
+                Name::Ignored(reason) => scan.ignored.push(remark(name, reason)),
+                Name::Other => self.scan_other(name, &is_known, &mut enter, &mut scan),
+                Name::Mart(stem) => match self.stat(name) {
+                    Ok(stat) => {
+                        claim(stem);
+                        let files =
+                            vec![Found { path: name.to_owned(), identity: Identity::of(&stat) }];
+                        let name = stem.to_owned();
+                        scan.candidates.push(Candidate { name, files, directory: None });
+                    }
+                    Err(StatError::Gone) => {}
+                    Err(StatError::Ignored(reason)) => scan.ignored.push(remark(name, reason)),
+                    Err(StatError::Directory) => {
+                        let reason =
+                            "is a directory; the name of a mart of parts does not end in .parquet";
+                        scan.ignored.push(remark(name, reason));
+                    }
+                    Err(StatError::Failed(error)) => {
+                        scan.cannot_see(stem, name, format!("cannot be looked at: {error}"));
+                        claim(stem);
+                    }
+                },
+            }
         }
         scan.candidates.iter().for_each(|candidate| claim(&candidate.name));
         scan.reject_doubles();

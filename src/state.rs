@@ -165,14 +165,13 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(format!("{MANIFEST} cannot be read: {error}")),
         };
+        let broken = |error| format!("{MANIFEST} does not parse: {error}");
         // Of another layout, nothing else is known to parse.
-        let layout: SavedLayout = serde_json::from_slice(&text)
-            .map_err(|error| format!("{MANIFEST} does not parse: {error}"))?;
+        let layout: SavedLayout = serde_json::from_slice(&text).map_err(broken)?;
         if layout.layout != LAYOUT {
             return Err(format!("{MANIFEST} has layout {}, not {LAYOUT}", layout.layout));
         }
-        let manifest: Manifest = serde_json::from_slice(&text)
-            .map_err(|error| format!("{MANIFEST} does not parse: {error}"))?;
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(broken)?;
         Ok(manifest.snapshots)
     }
 

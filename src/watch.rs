@@ -48,12 +48,13 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 const NETWORK_CLOCK_TICK: Duration = Duration::from_secs(2);
 
 /// How changes are noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchMode {
     /// The kernel tells.
     Inotify,
     /// The directory is looked at again and again.
+    #[default]
     Poll,
 }
 

@@ -11,7 +11,7 @@ use clap::Args;
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, complain, print};
+use super::{CommandError, print};
 use crate::mart_dir::MartDir;
 
 /// What `bootstrap` needs.
@@ -26,40 +26,28 @@ pub struct BootstrapArgs {
     duckdb_path: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &BootstrapArgs) -> ExitCode {
+pub(super) fn run(args: &BootstrapArgs) -> Result<ExitCode, CommandError> {
     let dir = MartDir::new(&*args.parquet_dir);
     if let Some(advice) = dir.advice() {
-        return complain(&advice, EXIT_NO);
+        return Err(advice.into());
     }
     let mut directories = vec![dir.path().to_owned()];
     let folder = args.duckdb_path.as_deref().and_then(Path::parent);
     directories.extend(folder.filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned));
-    let mut table = TextTable::new([
-        ("directory", false),
-        ("", false),
-        ("owner", false),
-        ("mode", false),
-        ("this user may", false),
-    ]);
+    let mut table = TextTable::new(["directory", "", "owner", "mode", "this user may"], &[]);
     let mut problems = Vec::new();
     for directory in &directories {
         let outcome = create(directory);
-        match (&outcome, fs::metadata(directory)) {
-            (Ok(created), Ok(metadata)) => table.row(vec![
-                directory.display().into(),
+        let [state, owner, mode, may_do] = match (&outcome, fs::metadata(directory)) {
+            (Ok(created), Ok(metadata)) => [
                 Cell::new(if *created { "created" } else { "there" }, Tone::Good),
                 format!("{}:{}", metadata.uid(), metadata.gid()).into(),
                 format!("{:04o}", metadata.mode() & 0o7777).into(),
                 rights(directory).into(),
-            ]),
-            _ => table.row(vec![
-                directory.display().into(),
-                Cell::new("missing", Tone::Bad),
-                "-".into(),
-                "-".into(),
-                "-".into(),
-            ]),
-        }
+            ],
+            _ => [Cell::new("missing", Tone::Bad), "-".into(), "-".into(), "-".into()],
+        };
+        table.row(vec![directory.display().into(), state, owner, mode, may_do]);
         match outcome {
             Err(error) => problems.push(advice(directory, &error)),
             Ok(_) if !may(directory, Access::READ_OK | Access::EXEC_OK) => {
@@ -71,9 +59,9 @@ pub(super) fn run(args: &BootstrapArgs) -> ExitCode {
     print(&table.render(colours()));
     if problems.is_empty() {
         print("martd reads these directories; dbt must be able to write to them.\n");
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
-    complain(&problems.join("\nmartd: "), EXIT_NO)
+    Err(problems.join("\nmartd: ").into())
 }
 
 /// Whether it was not there before.

@@ -8,12 +8,12 @@ use clap::Args;
 
 use super::check_dbt;
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, complain, print, unreadable};
+use super::{CommandError, EXIT_NO, EXIT_WARN, print, unreadable};
 use crate::limits::{self, Shares};
 use crate::mart_dir::MartDir;
 use crate::publish::Hold;
 use crate::refresh::{Inspected, Inspection, inspect};
-use crate::scan::Fault;
+use crate::scan::{Fault, Remark};
 use crate::settings::SourceArgs;
 
 const FILES: &str = "published file by file: no record says which belong together. `martd publish` and the dbt package write \
@@ -34,46 +34,33 @@ pub struct CheckArgs {
     source: SourceArgs,
 }
 
-pub(super) fn run(args: CheckArgs) -> ExitCode {
+pub(super) fn run(args: CheckArgs) -> Result<ExitCode, CommandError> {
     let mut source = args.source;
     source.dir = args.dir.map(MartDir::either);
-    let intake = match source.into_intake(Shares::of(limits::memory().value, false)) {
-        Ok(intake) => intake,
-        Err(error) => return complain(&error.to_string(), EXIT_USAGE),
-    };
+    let intake = source.into_intake(Shares::of(limits::memory().value, false));
+    let intake = intake.map_err(CommandError::usage)?;
     let dir = &intake.dir;
     if let Some(target) = args.dbt_target {
         return check_dbt::run(&target, dir);
     }
-    let inspection = match inspect(&intake) {
-        Ok(inspection) => inspection,
-        Err(error) => {
-            return complain(&unreadable(dir, &error, "`martd bootstrap` creates it"), EXIT_NO);
-        }
-    };
+    let inspection = inspect(&intake)
+        .map_err(|error| unreadable(dir, &error, "`martd bootstrap` creates it"))?;
     let shown = dir.path().display().to_string();
     print(&report(&inspection, &shown, colours()));
     let serves = inspection.marts.iter().any(|mart| mart.served);
     let is_reading = !inspection.landing.is_empty();
     let is_held_back = |held: &Hold| !held.is_under_way(is_reading);
-    match &inspection.held {
+    Ok(match &inspection.held {
         _ if !serves || !inspection.rejected.is_empty() => EXIT_NO.into(),
         Some(held) if is_held_back(held) => EXIT_NO.into(),
         Some(_) => EXIT_WARN.into(),
         None => ExitCode::SUCCESS,
-    }
+    })
 }
 
 fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
-    let mut table = TextTable::new([
-        ("file", false),
-        ("would be", false),
-        ("rows", true),
-        ("size", true),
-        ("written", false),
-        ("build", false),
-        ("", false),
-    ]);
+    let mut table =
+        TextTable::new(["file", "would be", "rows", "size", "written", "build", ""], &[2, 3]);
     for mart in &inspection.marts {
         let (word, tone) = fate(mart, inspection.verified);
         table.row(vec![
@@ -86,23 +73,20 @@ fn report(inspection: &Inspection, directory: &str, colours: bool) -> String {
             Cell::remark(waiting_for(inspection, &mart.file)),
         ]);
     }
-    let mut fault = |fault: &Fault, word: &str, tone: Tone| {
-        let mut cells = vec![fault.file.as_str().into(), Cell::new(word, tone)];
+    let mut entry = |file: &str, word: &str, tone: Tone, reason: &str| {
+        let mut cells = vec![file.into(), Cell::new(word, tone)];
         cells.extend(["", "", "", ""].map(Cell::from));
-        cells.push(Cell::remark(&fault.reason));
+        cells.push(Cell::remark(reason));
         table.row(cells);
     };
-    for landing in &inspection.landing {
-        fault(landing, "landing", Tone::Warn);
+    for Fault { file, reason, .. } in &inspection.landing {
+        entry(file, "landing", Tone::Warn, reason);
     }
-    for rejected in &inspection.rejected {
-        fault(rejected, "rejected", Tone::Bad);
+    for Fault { file, reason, .. } in &inspection.rejected {
+        entry(file, "rejected", Tone::Bad, reason);
     }
-    for ignored in &inspection.ignored {
-        let mut cells = vec![ignored.file.as_str().into(), Cell::new("ignored", Tone::Dim)];
-        cells.extend(["", "", "", ""].map(Cell::from));
-        cells.push(Cell::remark(&ignored.reason));
-        table.row(cells);
+    for Remark { file, reason } in &inspection.ignored {
+        entry(file, "ignored", Tone::Dim, reason);
     }
     let mut text = table.render(colours);
     if let Some(held) = &inspection.held {

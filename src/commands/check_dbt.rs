@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::publish::Project;
 use super::records::Records;
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, EXIT_WARN, complain, print};
+use super::{CommandError, EXIT_NO, EXIT_WARN, print};
 use crate::mart_dir::MartDir;
 
 const NO_PACKAGE: &str = "the project does not use the dbt package `martd`, so its files are not published as \
@@ -17,16 +17,11 @@ const NO_PACKAGE: &str = "the project does not use the dbt package `martd`, so i
 const NO_MART: &str = "no model would be served: make the marts external, or give them the post-hook \
                        {{ martd.export() }}; `martd init --dbt DIR` prints the lines to add\n";
 
-pub(super) fn run(target: &Path, dir: &MartDir) -> ExitCode {
+pub(super) fn run(target: &Path, dir: &MartDir) -> Result<ExitCode, CommandError> {
     let mart_dir = dir.path();
-    let project = match Project::read(target) {
-        Ok(project) => project,
-        Err(problem) => {
-            return complain(&format!("{problem}; `dbt parse` writes it"), EXIT_NO);
-        }
-    };
-    let mut table =
-        TextTable::new([("model", false), ("is", false), ("served as", false), ("", false)]);
+    let project = Project::read(target);
+    let project = project.map_err(|problem| format!("{problem}; `dbt parse` writes it"))?;
+    let mut table = TextTable::new(["model", "is", "served as", ""], &[]);
     let (mut served, mut warns) = (BTreeSet::new(), false);
     for output in project.outputs(mart_dir) {
         let (mart, tone, remark) = match (output.mart, output.warning) {
@@ -62,9 +57,9 @@ pub(super) fn run(target: &Path, dir: &MartDir) -> ExitCode {
         more => format!("{more} models would be served\n"),
     });
     print(&text);
-    match is_recorded && !served.is_empty() && doubles.is_empty() {
+    Ok(match is_recorded && !served.is_empty() && doubles.is_empty() {
         true if warns => EXIT_WARN.into(),
         true => ExitCode::SUCCESS,
         false => EXIT_NO.into(),
-    }
+    })
 }

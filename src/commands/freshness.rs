@@ -48,15 +48,10 @@ pub(super) async fn run(args: FreshnessArgs) -> Result<ExitCode, ClientError> {
 }
 
 fn show(document: &Json) {
-    let mut table = TextTable::new([
-        ("mart", false),
-        ("status", false),
-        ("age", true),
-        ("last refreshed", false),
-        ("warn after", true),
-        ("error after", true),
-        ("rows", true),
-    ]);
+    let mut table = TextTable::new(
+        ["mart", "status", "age", "last refreshed", "warn after", "error after", "rows"],
+        &[2, 4, 5, 6],
+    );
     for mart in document["results"].as_array().into_iter().flatten() {
         table.row(vec![
             text(&mart["name"]).into(),

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{EXIT_NO, complain};
-use crate::http::client::{Client, ClientError, ServerAddress};
+use crate::http::client::{Client, ServerAddress};
 use crate::listen::Address;
 
 /// What `healthcheck` needs: the settings of the martd that it asks about.
@@ -26,24 +25,19 @@ pub struct HealthcheckArgs {
     admin_listen: Option<Address>,
 }
 
-pub(super) async fn run(args: HealthcheckArgs) -> Result<ExitCode, ClientError> {
+pub(super) async fn run(args: HealthcheckArgs) -> Result<ExitCode, String> {
     let server = args.server.unwrap_or_else(|| {
         let listen = args.admin_listen.unwrap_or(args.listen);
         reachable(listen)
     });
     // Docker keeps all codes but 0 and 1 for itself.
-    let asked = async {
-        let reply = Client::new(server, None).get("/readyz").await?;
-        if reply.status == 200 { Ok(None) } else { Ok(Some(reply.problem().await)) }
-    };
-    Ok(match asked.await {
-        Ok(None) => {
-            println!("ready");
-            ExitCode::SUCCESS
-        }
-        Ok(Some(problem)) => complain(&problem.to_string(), EXIT_NO),
-        Err(error) => complain(&ClientError::to_string(&error), EXIT_NO),
-    })
+    let reply = Client::new(server, None).get("/readyz").await;
+    let reply = reply.map_err(|error| error.to_string())?;
+    if reply.status != 200 {
+        return Err(reply.problem().await.to_string());
+    }
+    println!("ready");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Where a martd that listens there can be asked from the same machine.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Args;
 use similar::{ChangeTag, TextDiff};
 
-use super::{EXIT_NO, EXIT_WARN, complain, print};
+use super::{CommandError, EXIT_WARN, complain, print};
 
 /// What `init` needs.
 #[derive(Debug, Args)]
@@ -29,11 +29,9 @@ pub struct InitArgs {
 /// Where `make install` puts the dbt package.
 const INSTALLED: &str = "/usr/local/share/martd/dbt";
 
-pub(super) fn run(args: &InitArgs) -> ExitCode {
+pub(super) fn run(args: &InitArgs) -> Result<ExitCode, CommandError> {
     let mut patch = Patch { dir: args.dbt.clone(), ..Patch::default() };
-    if let Err(problem) = patch.make(&args.parquet_dir) {
-        return complain(&problem, EXIT_NO);
-    }
+    patch.make(&args.parquet_dir)?;
     print(&patch.text);
     let (dir, marts) = (args.dbt.display(), args.parquet_dir.display());
     match (patch.lines, patch.todo.is_empty()) {
@@ -54,11 +52,11 @@ pub(super) fn run(args: &InitArgs) -> ExitCode {
     eprintln!(
         "then: dbt deps && dbt build, and martd serve {marts} (with --state-dir DIR a restart keeps the last good build)"
     );
-    if patch.todo.is_empty() {
+    Ok(if patch.todo.is_empty() {
         ExitCode::SUCCESS
     } else {
         complain(&patch.todo.join("\nmartd: "), EXIT_WARN)
-    }
+    })
 }
 
 /// What is to be changed in a project.

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{EXIT_USAGE, complain};
 use crate::mirror::StoreArgs;
-use crate::settings::Time;
+use crate::settings::time;
 
 /// What `mirror` needs.
 #[derive(Debug, Args)]
@@ -21,8 +22,8 @@ pub struct MirrorArgs {
     parquet_dir: PathBuf,
 
     /// How often the bucket is listed
-    #[arg(long, env = "MARTD_MIRROR_INTERVAL", value_name = "TIME", default_value = "5s")]
-    interval: Time,
+    #[arg(long, env = "MARTD_MIRROR_INTERVAL", value_name = "TIME", value_parser = time, default_value = "5s")]
+    interval: Duration,
 
     /// Make the directory equal to the bucket once, and end
     #[arg(long)]
@@ -62,7 +63,7 @@ pub(super) fn run(args: MirrorArgs) -> ExitCode {
     };
     let settings = MirrorSettings {
         dir: MartDir::new(args.parquet_dir).path().to_owned(),
-        interval: args.interval.duration(),
+        interval: args.interval,
         overwrites: args.overwrite,
     };
     let mirror = match Mirror::open(bucket, &settings) {

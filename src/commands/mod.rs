@@ -140,16 +140,16 @@ impl Cli {
 
     /// Does what was typed.
     pub fn run(self) -> ExitCode {
-        match self.command {
+        let outcome = match self.command {
             None => serve::run(self.serve),
             Some(Command::Serve(command)) => serve::run_command(*command),
             Some(Command::Check(args)) => check::run(args),
             Some(Command::Query(args)) => asking(query::run(args)),
             Some(Command::Freshness(args)) => asking(freshness::run(args)),
-            Some(Command::Publish(args)) => publish::run(*args),
+            Some(Command::Publish(args)) => Ok(publish::run(*args)),
             Some(Command::Rollback(args)) => rollback::run(args),
             Some(Command::Wait(args)) => asking(wait::run(args)),
-            Some(Command::Mirror(args)) => mirror::run(*args),
+            Some(Command::Mirror(args)) => Ok(mirror::run(*args)),
             Some(Command::Healthcheck(args)) => asking(healthcheck::run(args)),
             Some(Command::Bootstrap(args)) => bootstrap::run(&args),
             Some(Command::Init(args)) => init::run(&args),
@@ -157,11 +157,12 @@ impl Cli {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "martd", &mut script);
                 print(&String::from_utf8_lossy(&script));
-                ExitCode::SUCCESS
+                Ok(ExitCode::SUCCESS)
             }
-            Some(Command::Engine { front }) => engine::main(front),
-            Some(Command::Build { scratch }) => build::main(&scratch),
-        }
+            Some(Command::Engine { front }) => Ok(engine::main(front)),
+            Some(Command::Build { scratch }) => Ok(build::main(&scratch)),
+        };
+        outcome.unwrap_or_else(CommandError::tell)
     }
 }
 
@@ -214,13 +215,42 @@ impl ServerArgs {
     }
 }
 
+/// Why a command ends before its work is done: what to say, and the exit code.
+struct CommandError {
+    problem: String,
+    code: u8,
+}
+
+impl CommandError {
+    /// What was typed is wrong.
+    fn usage(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), code: EXIT_USAGE }
+    }
+
+    fn tell(self) -> ExitCode {
+        complain(&self.problem, self.code)
+    }
+}
+
+impl From<String> for CommandError {
+    fn from(problem: String) -> Self {
+        Self { problem, code: EXIT_NO }
+    }
+}
+
+impl From<ClientError> for CommandError {
+    fn from(error: ClientError) -> Self {
+        Self { problem: error.to_string(), code: EXIT_UNKNOWN }
+    }
+}
+
 /// Runs a command that asks a running martd.
-fn asking(command: impl Future<Output = Result<ExitCode, ClientError>>) -> ExitCode {
-    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(command),
-        Err(error) => return complain(&format!("threads cannot be had: {error}"), EXIT_NO),
-    };
-    outcome.unwrap_or_else(|error| complain(&error.to_string(), EXIT_UNKNOWN))
+fn asking<E: Into<CommandError>>(
+    command: impl Future<Output = Result<ExitCode, E>>,
+) -> Result<ExitCode, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("threads cannot be had: {error}"))?;
+    runtime.block_on(command).map_err(Into::into)
 }
 
 /// Says that a mart directory cannot be read, and what to do: `advice`, unless more is known.

@@ -2,14 +2,15 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value as Json, json};
 
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, EXIT_USAGE, ServerArgs, complain, print};
-use crate::http::client::{ClientError, ServerProblem};
-use crate::settings::Time;
+use super::{CommandError, ServerArgs, print};
+use crate::http::client::ServerProblem;
+use crate::settings::time;
 
 /// What `query` needs.
 #[derive(Debug, Args)]
@@ -31,8 +32,8 @@ pub struct QueryArgs {
     limit: Option<u64>,
 
     /// The time that it may take [default: what martd allows]
-    #[arg(long, value_name = "TIME")]
-    timeout: Option<Time>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
 
     /// Whose rows, COLUMN=VALUE, or * for all
     #[arg(long, env = "MARTD_SCOPE", value_name = "SCOPE")]
@@ -69,31 +70,24 @@ impl OutputFormat {
     }
 }
 
-pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, ClientError> {
+pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, CommandError> {
     let terminal = std::io::stdout().is_terminal();
     let default = if terminal { OutputFormat::Table } else { OutputFormat::Csv };
     let format = args.format.unwrap_or(default);
     if format == OutputFormat::Arrow && terminal {
         let problem = "--format arrow is not for a terminal; send it to a file or a program";
-        return Ok(complain(problem, EXIT_USAGE));
+        return Err(CommandError::usage(problem));
     }
-    let sql = match sql(args.sql) {
-        Ok(sql) => sql,
-        Err(error) => {
-            let problem = format!("the statement cannot be read from standard input: {error}");
-            return Ok(complain(&problem, EXIT_USAGE));
-        }
-    };
-    let params = match params(&args.params) {
-        Ok(params) => params,
-        Err(problem) => return Ok(complain(&problem, EXIT_USAGE)),
-    };
+    let sql = sql(args.sql).map_err(|error| {
+        CommandError::usage(format!("the statement cannot be read from standard input: {error}"))
+    })?;
+    let params = params(&args.params).map_err(CommandError::usage)?;
     let mut body = json!({ "sql": sql, "params": params });
     if let Some(limit) = args.limit {
         body["limit"] = limit.into();
     }
     if let Some(timeout) = args.timeout {
-        let ms = u64::try_from(timeout.duration().as_millis()).unwrap_or(u64::MAX);
+        let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         body["timeout_ms"] = ms.into();
     }
     let headers = [("martd-scope", args.scope), ("martd-snapshot", args.snapshot)];
@@ -103,7 +97,7 @@ pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, ClientError> {
     let mut reply = args.server.client().post(&path, &body, &headers).await?;
     if reply.status != 200 {
         let problem = reply.problem().await;
-        return Ok(complain(&shown(&problem, &sql), EXIT_NO));
+        return Err(shown(&problem, &sql).into());
     }
     if format == OutputFormat::Table {
         return Ok(show(&reply.json().await?));
@@ -112,12 +106,10 @@ pub(super) async fn run(args: QueryArgs) -> Result<ExitCode, ClientError> {
     while let Some(part) = reply.next().await? {
         if let Err(error) = out.write_all(&part).and_then(|()| out.flush()) {
             // `| head` has seen enough; a full disk has not.
-            let seen = error.kind() == std::io::ErrorKind::BrokenPipe;
-            return Ok(if seen {
-                ExitCode::SUCCESS
-            } else {
-                complain(&error.to_string(), EXIT_NO)
-            });
+            return match error.kind() {
+                std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+                _ => Err(error.to_string().into()),
+            };
         }
     }
     if reply.truncated {
@@ -159,16 +151,12 @@ fn named(text: &str) -> Option<(&str, &str)> {
 fn show(answer: &Json) -> ExitCode {
     let empty = Vec::new();
     let meta = answer["meta"].as_array().unwrap_or(&empty);
-    let columns: Vec<(&str, bool)> = meta
-        .iter()
-        .map(|column| {
-            let ty = column["type"].as_str().unwrap_or_default();
-            (column["name"].as_str().unwrap_or_default(), is_number(ty))
-        })
-        .collect();
-    let mut table = TextTable::new(columns.iter().copied());
+    let said = |column: &'_ Json, what: &str| column[what].as_str().unwrap_or_default().to_owned();
+    let columns: Vec<String> = meta.iter().map(|column| said(column, "name")).collect();
+    let numbers = (0..meta.len()).filter(|&column| is_number(&said(&meta[column], "type")));
+    let mut table = TextTable::new(&columns, &numbers.collect::<Vec<_>>());
     for row in answer["data"].as_array().unwrap_or(&empty) {
-        let cells = columns.iter().map(|(name, _)| match &row[*name] {
+        let cells = columns.iter().map(|name| match &row[name] {
             Json::Null => Cell::new("NULL", Tone::Dim),
             Json::String(text) => text.into(),
             other => other.into(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -9,10 +10,10 @@ use jiff::Timestamp;
 use super::publish::new_id;
 use super::records::Records;
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{EXIT_NO, EXIT_USAGE, ServerArgs, asking, complain, print, wait};
+use super::{CommandError, ServerArgs, asking, print, wait};
 use crate::ledger::{Build, Ledger, Record};
 use crate::mart_dir::MartDir;
-use crate::settings::Time;
+use crate::settings::time;
 
 /// The builds that are listed.
 const LISTED: usize = 20;
@@ -40,43 +41,31 @@ pub struct RollbackArgs {
     wait: bool,
 
     /// How long to wait at most
-    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait")]
-    timeout: Time,
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5m", requires = "wait")]
+    timeout: Duration,
 
     #[command(flatten)]
     server: ServerArgs,
 }
 
-pub(super) fn run(args: RollbackArgs) -> ExitCode {
+pub(super) fn run(args: RollbackArgs) -> Result<ExitCode, CommandError> {
     let dir = MartDir::either(args.parquet_dir);
-    let mut records = match Records::open(&dir) {
-        Ok((records, _)) => records,
-        Err(problem) => return complain(&problem, EXIT_NO),
-    };
-    let Some(ledger) = records.fold() else {
-        return complain(&format!("{} has no records", dir.path().display()), EXIT_NO);
-    };
+    let (mut records, _) = Records::open(&dir)?;
+    let ledger = records.fold();
+    let ledger = ledger.ok_or_else(|| format!("{} has no records", dir.path().display()))?;
     let now = records.end_after_all(Timestamp::now());
     if args.build.is_none() && !args.release {
         print(&list(&records, &ledger, now.unwrap_or(Timestamp::MAX)));
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
-    let now = match now {
-        Ok(now) => now,
-        Err(problem) => return complain(&problem, EXIT_NO),
-    };
+    let now = now?;
     let record = match args.build.as_deref() {
         Some(start) => to(start, &records, &ledger, now),
         None => release(&ledger, now),
     };
-    let record = match record {
-        Ok(record) => record,
-        Err(problem) => return complain(&problem, EXIT_USAGE),
-    };
+    let record = record.map_err(CommandError::usage)?;
     let build = record.rollback.clone();
-    if let Err(error) = records.write(&record) {
-        return complain(&format!("the record cannot be written: {error}"), EXIT_NO);
-    }
+    records.write(&record).map_err(|error| format!("the record cannot be written: {error}"))?;
     let newest = ledger.invocation_id;
     print(&match (&build, ledger.outstanding.first()) {
         (Some(build), _) => format!(
@@ -90,7 +79,7 @@ pub(super) fn run(args: RollbackArgs) -> ExitCode {
         ),
     });
     match (args.wait, build) {
-        (false, _) => ExitCode::SUCCESS,
+        (false, _) => Ok(ExitCode::SUCCESS),
         (true, Some(build)) => asking(wait::for_rollback(build, args.timeout, args.server)),
         (true, None) => asking(wait::for_release(newest, args.timeout, args.server)),
     }
@@ -148,8 +137,7 @@ fn at(now: Timestamp, id: String) -> Build {
 
 /// The newest builds, and which of them could be served again.
 fn list(records: &Records, ledger: &Ledger, now: Timestamp) -> String {
-    let mut table =
-        TextTable::new([("build", false), ("ended", false), ("by", false), ("", false)]);
+    let mut table = TextTable::new(["build", "ended", "by", ""], &[]);
     let known = ledger.builds.iter().rev().filter_map(|id| records.of_build(id));
     for Record { build, .. } in known.take(LISTED) {
         let state = match to(&build.id, records, ledger, now) {

@@ -11,11 +11,11 @@ use landlock::RulesetStatus;
 use rustix::process::{Resource, Rlimit};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{EXIT_USAGE, complain, start};
+use super::{CommandError, start};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::duck;
@@ -49,12 +49,12 @@ pub struct ServeCommand {
     settings: ServeArgs,
 }
 
-pub(super) fn run_command(command: ServeCommand) -> ExitCode {
+pub(super) fn run_command(command: ServeCommand) -> Result<ExitCode, CommandError> {
     let mut settings = command.settings;
-    match command.path.map_or(Ok(()), |path| name(&mut settings, path)) {
-        Ok(()) => run(settings),
-        Err(problem) => complain(&problem, EXIT_USAGE),
+    if let Some(path) = command.path {
+        name(&mut settings, path).map_err(CommandError::usage)?;
     }
+    run(settings)
 }
 
 /// Lets a path take the place of the flag that its kind has.
@@ -91,53 +91,32 @@ fn name(settings: &mut ServeArgs, path: PathBuf) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn run(args: ServeArgs) -> ExitCode {
-    if let Err(problem) = start::log() {
-        return complain(&problem, EXIT_USAGE);
-    }
+pub(super) fn run(args: ServeArgs) -> Result<ExitCode, CommandError> {
+    start::log().map_err(CommandError::usage)?;
     start::warn_of_unknown_variables();
-    let config = match args.into_config() {
-        Ok(config) => config,
-        Err(error) => return complain(&error.to_string(), EXIT_USAGE),
-    };
+    let config = args.into_config().map_err(CommandError::usage)?;
     match serve_until_stopped(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(StartFailure::Setting(problem)) => complain(&problem, EXIT_USAGE),
-        Err(StartFailure::Other(reason)) => {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error @ StartError::TimeZone(_)) => Err(CommandError::usage(error.to_string())),
+        Err(StartError::Other(reason)) => {
             error!("{reason}");
-            ExitCode::FAILURE
+            Ok(ExitCode::FAILURE)
         }
     }
 }
 
-/// Why martd does not serve.
-enum StartFailure {
-    /// A setting is wrong.
-    Setting(String),
-    Other(String),
-}
-
-impl From<String> for StartFailure {
+impl From<String> for StartError {
     fn from(reason: String) -> Self {
         Self::Other(reason)
     }
 }
 
-impl From<StartError> for StartFailure {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::TimeZone(_) => Self::Setting(error.to_string()),
-            StartError::Other(reason) => Self::Other(reason),
-        }
-    }
-}
-
-fn serve_until_stopped(config: Config) -> Result<(), StartFailure> {
+fn serve_until_stopped(config: Config) -> Result<(), StartError> {
     raise_descriptor_limit()?;
     let sockets =
         Sockets::open(&config.listen, config.admin_listen.as_ref(), config.pg.listen.as_ref())?;
     let legacy = config.legacy.clone().map(LegacyFile::new);
-    make_state_dir(&config)?;
+    let state = state_dir(&config)?;
     let builders = config.refresh.intake.builders().map_err(|error| error.to_string())?;
     // Rights are given up before any thread is there but the spawner, for they inherit that.
     confine(&config, &builders, &sockets.files)
@@ -146,14 +125,15 @@ fn serve_until_stopped(config: Config) -> Result<(), StartFailure> {
         .enable_all()
         .build()
         .map_err(|error| format!("threads cannot be had: {error}"))?;
-    runtime.block_on(serve(config, builders, legacy, sockets))
+    runtime.block_on(serve(config, builders, BeginWith { state, legacy }, sockets))
 }
 
-fn make_state_dir(config: &Config) -> Result<(), String> {
-    let Some(dir) = &config.refresh.intake.state_dir else { return Ok(()) };
-    std::fs::create_dir_all(dir).map_err(|error| {
-        format!("{}: {} cannot be created: {error}", flag::of("MARTD_STATE_DIR"), dir.display())
-    })
+fn state_dir(config: &Config) -> Result<Option<Arc<StateDir>>, String> {
+    let Some(dir) = &config.refresh.intake.state_dir else { return Ok(None) };
+    let state = StateDir::open(dir, config.refresh.keep_builds).map_err(|error| {
+        format!("{}: {} cannot be used: {error}", flag::of("MARTD_STATE_DIR"), dir.display())
+    });
+    state.map(|state| Some(Arc::new(state)))
 }
 
 fn confine(
@@ -253,27 +233,14 @@ fn raise_descriptor_limit() -> Result<(), String> {
 async fn serve(
     config: Config,
     builders: build::BuilderSettings,
-    legacy: Option<LegacyFile>,
+    begin_with: BeginWith,
     sockets: Sockets,
-) -> Result<(), StartFailure> {
+) -> Result<(), StartError> {
     let Sockets { all, admin, postgres, files } = sockets;
     let mut asks = signal::listen().map_err(|error| format!("signals: {error}"))?;
     tell_limits(&config, &builders);
     let engine = Engine::start(config.engine, builders.spawner.clone(), &Handle::current())?;
     let catalog = Catalog::default();
-    let state = match &config.refresh.intake.state_dir {
-        Some(dir) => {
-            let state = StateDir::open(dir, config.refresh.keep_builds).map_err(|error| {
-                format!(
-                    "{}: {} cannot be used: {error}",
-                    flag::of("MARTD_STATE_DIR"),
-                    dir.display()
-                )
-            })?;
-            Some(Arc::new(state))
-        }
-        None => None,
-    };
     info!(
         address = listen::addresses(&all),
         admin = (!admin.is_empty()).then(|| listen::addresses(&admin)),
@@ -283,7 +250,7 @@ async fn serve(
         duckdb = duck::version(),
         "serving"
     );
-    if legacy.is_none() {
+    if begin_with.legacy.is_none() {
         start::warn_of_no_marts(&config.refresh.intake.dir);
     }
     if config.tokens.is_none() {
@@ -295,7 +262,6 @@ async fn serve(
     }
     let pins = Budget::new(config.refresh.intake.pin_bytes);
     let metrics = Metrics::new(pins, Arc::clone(&builders.budget), http::problems());
-    let begin_with = BeginWith { state, legacy };
     let events = Events::default();
     let (watched, told, counted) = (catalog.clone(), events.clone(), metrics.clone());
     let answering = engine.clone();
@@ -309,19 +275,11 @@ async fn serve(
     let admin = Server::admin(admin, app.clone()).map_err(unusable)?;
     let certificate = config.pg.tls.clone();
     let postgres = pg::PgServer::new(postgres, app.clone(), config.pg).map_err(unusable)?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let (stop_postgres, postgres_stopped) = oneshot::channel::<()>();
-    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(server.run(async {
-        let _ = stopped.await;
-    }));
-    let postgres = tokio::spawn(postgres.run(async {
-        let _ = postgres_stopped.await;
-    }));
+    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let server = tokio::spawn(server.run(stop.clone().cancelled_owned()));
+    let postgres = tokio::spawn(postgres.run(stop.clone().cancelled_owned()));
     // Probes answer to the very end.
-    let admin = tokio::spawn(admin.run(async {
-        let _ = admin_stopped.await;
-    }));
+    let admin = tokio::spawn(admin.run(stop_admin.clone().cancelled_owned()));
     service::ready();
     tokio::spawn(service::report(catalog));
     service::watch_over(app.clone(), refresh.pulse(), Handle::current())
@@ -334,14 +292,13 @@ async fn serve(
     app.drain();
     let drained = async {
         sleep(config.drain_delay).await;
-        let _ = stop.send(());
-        let _ = stop_postgres.send(());
+        stop.cancel();
         let served = async { tokio::join!(server, postgres) };
         if timeout(config.drain, served).await.is_err() {
             warn!("requests are still in flight: cancelling their queries");
             app.cancel_queries();
         }
-        let _ = stop_admin.send(());
+        stop_admin.cancel();
         let _ = timeout(ADMIN_DRAIN, admin).await;
     };
     let again = async { while !matches!(asks.recv().await, Some(Ask::Stop) | None) {} };

@@ -72,11 +72,14 @@ pub(super) struct TextTable {
 }
 
 impl TextTable {
-    /// A table with these columns: their headings, and whether they hold numbers.
-    pub(super) fn new<S: AsRef<str>>(columns: impl IntoIterator<Item = (S, bool)>) -> Self {
-        let headings = columns
-            .into_iter()
-            .map(|(name, numbers)| (printable(name.as_ref(), MAX_CELL_WIDTH), numbers));
+    /// A table with these headings, of which some are of numbers.
+    pub(super) fn new<S: AsRef<str>>(
+        headings: impl IntoIterator<Item = S>,
+        numbers: &[usize],
+    ) -> Self {
+        let headings = headings.into_iter().enumerate().map(|(column, name)| {
+            (printable(name.as_ref(), MAX_CELL_WIDTH), numbers.contains(&column))
+        });
         Self { headings: headings.collect(), rows: Vec::new() }
     }
 
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_numbers_by_their_last_digit() {
-        let mut table = TextTable::new([("name", false), ("n", true)]);
+        let mut table = TextTable::new(["name", "n"], &[1]);
         table.row(vec!["日本".into(), 7.into()]);
         table.row(vec![Cell::new("x", Tone::Bad), 1_000.into()]);
         assert_eq!(table.render(false), "name     n\n────  ────\n日本     7\nx     1000\n");
@@ -176,11 +179,11 @@ mod tests {
 
     #[test]
     fn what_a_mart_holds_cannot_take_over_the_terminal() {
-        let mut table = TextTable::new([("a", false)]);
+        let mut table = TextTable::new(["a"], &[]);
         table.row(vec!["\x1b]0;title\x07\nb\u{202e}".into()]);
         let text = table.render(false);
         assert!(text.contains(r"\u{1b}]0;title\u{7}\nb\u{202e}"), "{text}");
-        let mut long = TextTable::new([("a", false)]);
+        let mut long = TextTable::new(["a"], &[]);
         long.row(vec!["y".repeat(1_000).into()]);
         assert!(long.render(false).len() < 700);
     }

@@ -1,7 +1,7 @@
 //! `martd wait`: for orchestrators that must not go on before a build is served.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::Value as Json;
@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::{EXIT_NO, EXIT_UNKNOWN, ServerArgs, complain};
 use crate::http::client::{BuildOutcome, ClientError};
 use crate::publish::CANNOT_BE_SERVED;
-use crate::settings::Time;
+use crate::settings::time;
 
 /// What `wait` needs.
 #[derive(Debug, Args)]
@@ -19,8 +19,8 @@ pub struct WaitArgs {
     build: String,
 
     /// How long to wait at most
-    #[arg(long, value_name = "TIME", default_value = "5m")]
-    timeout: Time,
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5m")]
+    timeout: Duration,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -33,17 +33,17 @@ pub(super) async fn run(args: WaitArgs) -> Result<ExitCode, ClientError> {
 /// Waits until a build is served, and says what became of it.
 pub(super) async fn wait_for(
     build: String,
-    timeout: Time,
+    timeout: Duration,
     server: ServerArgs,
 ) -> Result<ExitCode, ClientError> {
-    let outcome = server.client().wait_for_build(&build, timeout.duration()).await;
+    let outcome = server.client().wait_for_build(&build, timeout).await;
     Ok(tell(&build, outcome))
 }
 
 /// Waits until the build that somebody rolled back to is served.
 pub(super) async fn for_rollback(
     build: String,
-    timeout: Time,
+    timeout: Duration,
     server: ServerArgs,
 ) -> Result<ExitCode, ClientError> {
     let served = |state: &Json| {
@@ -59,23 +59,23 @@ pub(super) async fn for_rollback(
             cannot.then(|| BuildOutcome::Held(reason.to_owned()))
         }
     };
-    let outcome = server.client().wait_for_state(timeout.duration(), served).await;
+    let outcome = server.client().wait_for_state(timeout, served).await;
     Ok(tell(&build, outcome))
 }
 
 /// Waits until a rollback has ended, and the newest build is served.
 pub(super) async fn for_release(
     newest: String,
-    timeout: Time,
+    timeout: Duration,
     server: ServerArgs,
 ) -> Result<ExitCode, ClientError> {
     let (client, began) = (server.client(), Instant::now());
     let released = |state: &Json| {
         state["held"]["rollback"].is_null().then(|| BuildOutcome::Published(String::new()))
     };
-    let mut outcome = client.wait_for_state(timeout.duration(), released).await;
+    let mut outcome = client.wait_for_state(timeout, released).await;
     if matches!(outcome, BuildOutcome::Published(_)) {
-        let left = timeout.duration().saturating_sub(began.elapsed());
+        let left = timeout.saturating_sub(began.elapsed());
         outcome = client.wait_for_build(&newest, left).await;
     }
     Ok(tell(&newest, outcome))

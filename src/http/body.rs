@@ -5,7 +5,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Frame};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 
 use super::problem::Problem;
@@ -38,6 +40,25 @@ pub(super) fn full(bytes: impl Into<Bytes>) -> BoxBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// An answer of one media type that is there already.
+pub(super) fn response(
+    status: StatusCode,
+    media_type: &'static str,
+    bytes: impl Into<Bytes>,
+) -> Response<BoxBody> {
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// An answer that says all by its status.
+pub(super) fn empty(status: StatusCode) -> Response<BoxBody> {
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}
+
 /// The parts of a body as they are made.
 pub(super) type Parts = mpsc::Receiver<Result<Frame<Bytes>, Aborted>>;
 
@@ -45,14 +66,13 @@ pub(super) type Parts = mpsc::Receiver<Result<Frame<Bytes>, Aborted>>;
 /// that the client is gone.
 #[derive(Debug)]
 pub(super) struct Stream {
-    first: Option<Bytes>,
-    rest: Parts,
+    parts: Parts,
     ended: bool,
 }
 
 impl Stream {
-    pub(super) fn new(first: Bytes, rest: Parts) -> Self {
-        Self { first: Some(first), rest, ended: false }
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts, ended: false }
     }
 }
 
@@ -64,22 +84,15 @@ impl Body for Stream {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
-        }
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(self.rest.poll_recv(context)).unwrap_or_else(|| {
+        let frame = ready!(self.parts.poll_recv(context)).unwrap_or_else(|| {
             // A maker that panicked must not leave something that looks like a whole answer.
             Err(Aborted::error("the maker of the answer is gone"))
         });
         self.ended = frame.as_ref().map_or(true, Frame::is_trailers);
         Poll::Ready(Some(frame))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 
@@ -95,7 +108,7 @@ mod tests {
             sender.try_send(part).expect("there is room");
         }
         drop(sender);
-        let mut stream = Stream::new(Bytes::from_static(b"a"), receiver);
+        let mut stream = Stream::new(receiver);
         let mut frames = Vec::new();
         while let Some(frame) = stream.frame().await {
             frames.push(frame.is_ok());
@@ -106,8 +119,8 @@ mod tests {
     #[tokio::test]
     async fn a_stream_is_whole_only_with_its_trailers() {
         let data = || Ok(Frame::data(Bytes::from_static(b"b")));
-        assert_eq!(frames(vec![data(), Ok(Frame::trailers(HeaderMap::new()))]).await, [true; 3]);
-        assert_eq!(frames(vec![data()]).await, [true, true, false]);
-        assert_eq!(frames(vec![data(), Err(Aborted::error("x"))]).await, [true, true, false]);
+        assert_eq!(frames(vec![data(), Ok(Frame::trailers(HeaderMap::new()))]).await, [true; 2]);
+        assert_eq!(frames(vec![data()]).await, [true, false]);
+        assert_eq!(frames(vec![data(), Err(Aborted::error("x"))]).await, [true, false]);
     }
 }

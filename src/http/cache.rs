@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::DropGuard;
 
 use super::problem::Problem;
@@ -142,7 +142,8 @@ pub(super) enum CallOutcome {
 pub(super) struct SharedCall {
     pub(super) outcome: watch::Receiver<Option<CallOutcome>>,
     pub(super) cancel: Arc<DropGuard>,
-    pub(super) task: JoinHandle<()>,
+    /// Dropped, it is aborted: it may be waiting for a slot still.
+    pub(super) _task: JoinSet<()>,
 }
 
 impl SharedCall {
@@ -155,11 +156,5 @@ impl SharedCall {
         let mut outcome = self.outcome.clone();
         let outcome = outcome.wait_for(Option::is_some).await.ok()?;
         outcome.clone()
-    }
-}
-
-impl Drop for SharedCall {
-    fn drop(&mut self) {
-        self.task.abort(); // it may be waiting for a slot still
     }
 }

@@ -79,7 +79,8 @@ pub struct ClientError {
 }
 
 /// A problem that martd reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{slug}: {detail}")]
 pub struct ServerProblem {
     /// The end of its type.
     pub slug: String,
@@ -87,12 +88,6 @@ pub struct ServerProblem {
     pub detail: String,
     /// Where in the statement, in characters.
     pub position: Option<usize>,
-}
-
-impl fmt::Display for ServerProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.slug, self.detail)
-    }
 }
 
 /// What became of a build.
@@ -138,30 +133,25 @@ impl Client {
     /// Waits until a dbt build is served or held, for `limit` at most. A martd that does not answer
     /// is asked again until then.
     pub async fn wait_for_build(&self, build: &str, limit: Duration) -> BuildOutcome {
-        let deadline = Instant::now() + limit;
         let build: String = form_urlencoded::byte_serialize(build.as_bytes()).collect();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+        let ask = async |left: Duration| {
             let wait = left.min(WAIT_AT_ONCE);
             let path = format!("/v1/snapshot?build={build}&wait={}", wait.as_secs());
             let asked = async {
                 let reply = self.send(Method::GET, &path, None, &[]).await?;
                 Ok::<_, ClientError>((reply.status, reply.json().await?))
             };
-            let word = match timeout(wait + GRACE, asked).await {
-                Ok(Ok((200, json))) => return BuildOutcome::Published(text(&json, "id")),
-                Ok(Ok((409, json))) => return BuildOutcome::Held(text(&json, "detail")),
+            let asked = timeout(wait + GRACE, asked).await;
+            match asked.unwrap_or_else(|_| Err(self.error("does not answer"))) {
+                Ok((200, json)) => Ok(BuildOutcome::Published(text(&json, "id"))),
+                Ok((409, json)) => Ok(BuildOutcome::Held(text(&json, "detail"))),
                 // A martd that is starting, draining or overloaded may know later.
-                Ok(Ok((503 | 504, json))) => text(&json, "detail"),
-                Ok(Ok((_, json))) => return BuildOutcome::Unknown(text(&json, "detail")),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => self.error("does not answer").to_string(),
-            };
-            if Instant::now() + ASK_AGAIN >= deadline {
-                return BuildOutcome::Unknown(word);
+                Ok((503 | 504, json)) => Err(text(&json, "detail")),
+                Ok((_, json)) => Ok(BuildOutcome::Unknown(text(&json, "detail"))),
+                Err(error) => Err(error.to_string()),
             }
-            sleep(ASK_AGAIN).await;
-        }
+        };
+        until(limit, ask).await
     }
 
     /// Looks at what is served until `check` has an outcome, for `limit` at most. A martd that does not answer is
@@ -171,21 +161,12 @@ impl Client {
         limit: Duration,
         check: impl Fn(&Json) -> Option<BuildOutcome>,
     ) -> BuildOutcome {
-        let deadline = Instant::now() + limit;
-        loop {
+        let ask = async |_| {
             let asked = async { self.get("/v1/snapshot").await?.json().await };
-            let word = match asked.await {
-                Ok(state) => match check(&state) {
-                    Some(outcome) => return outcome,
-                    None => text(&state["held"], "reason"),
-                },
-                Err(error) => error.to_string(),
-            };
-            if Instant::now() + ASK_AGAIN >= deadline {
-                return BuildOutcome::Unknown(word);
-            }
-            sleep(ASK_AGAIN).await;
-        }
+            let state = asked.await.map_err(|error: ClientError| error.to_string())?;
+            check(&state).ok_or_else(|| text(&state["held"], "reason"))
+        };
+        until(limit, ask).await
     }
 
     async fn send(
@@ -238,6 +219,25 @@ impl Client {
 
     fn error(&self, problem: &str) -> ClientError {
         ClientError { server: self.server.clone(), problem: problem.to_owned() }
+    }
+}
+
+/// Asks again and again until there is an outcome, for `limit` at most. `ask` is told how much of that is left,
+/// and gives the last word of martd where it has no outcome.
+async fn until(
+    limit: Duration,
+    ask: impl AsyncFn(Duration) -> Result<BuildOutcome, String>,
+) -> BuildOutcome {
+    let deadline = Instant::now() + limit;
+    loop {
+        let word = match ask(deadline.saturating_duration_since(Instant::now())).await {
+            Ok(outcome) => return outcome,
+            Err(word) => word,
+        };
+        if Instant::now() + ASK_AGAIN >= deadline {
+            return BuildOutcome::Unknown(word);
+        }
+        sleep(ASK_AGAIN).await;
     }
 }
 

@@ -45,21 +45,16 @@ struct Filters<'s> {
     date_column: Option<&'s str>,
     account_id_column: Option<&'s str>,
     tag_id_column: Option<&'s str>,
-    enum_filters: Vec<EnumFilter<'s>>,
-    numeric_filters: Vec<NumericFilter<'s>>,
+    enum_filters: Vec<Filter<'s>>,
+    numeric_filters: Vec<Filter<'s>>,
 }
 
 #[derive(Debug, Serialize)]
-struct EnumFilter<'s> {
+struct Filter<'s> {
     name: &'s str,
     label: &'s str,
-    options: &'s [Json],
-}
-
-#[derive(Debug, Serialize)]
-struct NumericFilter<'s> {
-    name: &'s str,
-    label: &'s str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<&'s [Json]>,
 }
 
 /// A dataset with its columns.
@@ -133,19 +128,11 @@ impl<'s> Dataset<'s> {
                 date_column: meta.text("date_column"),
                 account_id_column: meta.text("account_id_column"),
                 tag_id_column: meta.text("tag_id_column"),
-                enum_filters: meta
-                    .filters("enum_filters")
-                    .into_iter()
-                    .map(|(filter, name, label)| {
-                        let options = filter.get("options").and_then(Json::as_array);
-                        EnumFilter { name, label, options: options.map_or(&[], Vec::as_slice) }
-                    })
-                    .collect(),
-                numeric_filters: meta
-                    .filters("numeric_filters")
-                    .into_iter()
-                    .map(|(_, name, label)| NumericFilter { name, label })
-                    .collect(),
+                enum_filters: meta.filters("enum_filters", |filter| {
+                    let options = filter.get("options").and_then(Json::as_array);
+                    Some(options.map_or(&[], Vec::as_slice))
+                }),
+                numeric_filters: meta.filters("numeric_filters", |_| None),
             },
         }
     }
@@ -192,12 +179,17 @@ impl<'s> Meta<'s> {
         self.understood(key, json, Json::as_str)
     }
 
-    /// The filters of a kind that have a name, with their labels.
-    fn filters(&mut self, kind: &str) -> Vec<(&'s Json, &'s str, &'s str)> {
+    /// The filters of a kind that have a name.
+    fn filters(
+        &mut self,
+        kind: &str,
+        options: impl Fn(&'s Json) -> Option<&'s [Json]>,
+    ) -> Vec<Filter<'s>> {
         let list = self.said(kind).and_then(|json| self.understood(kind, json, Json::as_array));
         let named = list.into_iter().flatten().filter_map(|filter| {
             let name = self.understood(kind, filter, |filter| filter.get("name")?.as_str())?;
-            Some((filter, name, filter.get("label").and_then(Json::as_str).unwrap_or(name)))
+            let label = filter.get("label").and_then(Json::as_str).unwrap_or(name);
+            Some(Filter { name, label, options: options(filter) })
         });
         named.collect()
     }

@@ -39,22 +39,23 @@ pub(super) fn answer(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response<BoxBody>, Problem> {
-    let events = app.events().clone();
+    let events = app.events.clone();
     let body = if method == Method::HEAD {
         body::full(Bytes::new())
     } else {
-        let Ok(permit) = app.listeners().clone().try_acquire_owned() else {
+        let Ok(permit) = app.listeners.clone().try_acquire_owned() else {
             let detail = "as many listen to events already as may; GET /v1/snapshot tells the same";
             return Err(Problem::new(problem::OVERLOADED, detail).retry_after(5));
         };
         let (hello, cursor) = greet(&events, headers.get(LAST_EVENT_ID));
         let (sender, parts) = tokio::sync::mpsc::channel(1);
-        let (draining, counted) = (app.draining(), app.metrics().event_listener());
+        sender.try_send(Ok(Frame::data(hello.into()))).expect("there is room");
+        let (draining, counted) = (app.draining.subscribe(), app.metrics.event_listener());
         tokio::spawn(async move {
             Listener { events, cursor, sender, draining, _counted: counted }.run().await;
             drop(permit);
         });
-        Stream::new(hello.into(), parts).boxed_unsync()
+        Stream::new(parts).boxed_unsync()
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -81,14 +82,6 @@ fn missed(count: Option<u64>) -> String {
     format!("event: missed\ndata: {data}\n\n")
 }
 
-/// Why a listener is looked after.
-enum Woken {
-    News,
-    Quiet,
-    Draining,
-    Gone,
-}
-
 struct Listener {
     events: Events,
     cursor: u64,
@@ -109,24 +102,21 @@ impl Listener {
                 }
             }
             let draining = async { self.draining.wait_for(|draining| *draining).await.is_ok() };
-            let woken = tokio::select! {
-                changed = news.changed() => if changed.is_ok() { Woken::News } else { Woken::Gone },
-                () = sleep(HEARTBEAT) => Woken::Quiet,
-                draining = draining => if draining { Woken::Draining } else { Woken::Gone },
-                () = self.sender.closed() => Woken::Gone,
-            };
-            let alive = match woken {
-                Woken::News => true,
-                Woken::Quiet => self.send(Frame::data(": alive\n\n".into())).await,
-                Woken::Draining => {
-                    // A clean end: the listener comes back, to another martd.
-                    self.send(Frame::trailers(HeaderMap::new())).await;
-                    false
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() {
+                    return;
+                },
+                () = sleep(HEARTBEAT) => if !self.send(Frame::data(": alive\n\n".into())).await {
+                    return;
+                },
+                is_draining = draining => {
+                    if is_draining {
+                        // A clean end: the listener comes back, to another martd.
+                        self.send(Frame::trailers(HeaderMap::new())).await;
+                    }
+                    return;
                 }
-                Woken::Gone => false,
-            };
-            if !alive {
-                return;
+                () = self.sender.closed() => return,
             }
         }
     }

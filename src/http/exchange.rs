@@ -4,8 +4,8 @@
 //! the answer is out, or the client has left.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,96 +13,48 @@ use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::CONTENT_LENGTH;
-use hyper::{Method, Response};
+use hyper::{Method, Request, Response};
+use parking_lot::Mutex;
 use tracing::{Span, debug, info};
 
 use super::App;
 use super::body::{Aborted, BoxBody};
 
 /// What a query's handler tells of it, for the log and the counters. A clone tells of the same.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RequestRecord(Arc<Shared>);
+pub(super) type RequestRecord = Arc<Mutex<ToldOfQuery>>;
 
+/// What is told of a query.
 #[derive(Debug, Default)]
-struct Shared {
-    statement: OnceLock<Statement>,
-    rows: AtomicU64,
-    /// For a slot, in microseconds.
-    waited: AtomicU64,
+pub(super) struct ToldOfQuery {
+    /// The statement's hash.
+    pub(super) statement: Option<String>,
+    /// The statement as the client sent it, where that is logged; parameters have no values in it.
+    pub(super) sql: Option<String>,
+    /// Of the answer.
+    pub(super) rows: u64,
+    /// How long it waited for a slot.
+    pub(super) waited: Duration,
 }
 
-#[derive(Debug)]
-struct Statement {
-    hash: String,
-    text: Option<String>,
-}
-
-impl RequestRecord {
-    /// The statement, which is logged by its hash; `as_text`, also as the client sent it, where
-    /// parameters have no values.
-    pub(super) fn statement(&self, sql: &str, as_text: bool) {
-        let hash = blake3::hash(sql.as_bytes()).to_hex()[..16].to_owned();
-        let text = as_text.then(|| sql.to_owned());
-        let _ = self.0.statement.set(Statement { hash, text }); // a request has one
-    }
-
-    /// The rows of the answer.
-    pub(super) fn rows(&self, rows: u64) {
-        self.0.rows.store(rows, Ordering::Relaxed);
-    }
-
-    /// How many rows the answer has, once they are told.
-    pub(super) fn row_count(&self) -> u64 {
-        self.0.rows.load(Ordering::Relaxed)
-    }
-
-    /// The statement's hash, and its text where that is logged.
-    pub(super) fn told(&self) -> Option<(&str, Option<&str>)> {
-        self.0.statement.get().map(|Statement { hash, text }| (hash.as_str(), text.as_deref()))
-    }
-
-    /// How long it waited, as [`waited`](Self::waited) was told.
-    pub(super) fn time_waited(&self) -> Duration {
-        Duration::from_micros(self.0.waited.load(Ordering::Relaxed))
-    }
-
-    /// How long the query waited for its turn.
-    pub(super) fn waited(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.0.waited.store(micros, Ordering::Relaxed);
-    }
-}
-
-/// What is known of a request when it comes.
-#[derive(Debug)]
-pub(super) struct Exchange {
-    pub(super) app: App,
-    pub(super) started: Instant,
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) record: RequestRecord,
-    pub(super) span: Span,
-}
-
-impl Exchange {
-    /// Begins to count.
-    pub(super) fn begin(self) -> InFlight {
-        self.app.0.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight {
-            exchange: self,
-            head: None,
-            bytes: 0,
-            expected: None,
-            whole: false,
-            aborted: None,
+impl ToldOfQuery {
+    /// Notes the statement, of several the first.
+    pub(super) fn statement(&mut self, sql: &str, as_text: bool) {
+        if self.statement.is_none() {
+            self.statement = Some(blake3::hash(sql.as_bytes()).to_hex()[..16].to_owned());
+            self.sql = as_text.then(|| sql.to_owned());
         }
     }
 }
 
 /// An exchange under way. Dropping it ends it.
 #[derive(Debug)]
-pub(super) struct InFlight {
-    exchange: Exchange,
+pub(super) struct Exchange {
+    app: App,
+    started: Instant,
+    method: Method,
+    path: String,
+    record: RequestRecord,
+    span: Span,
     head: Option<Head>,
     bytes: u64,
     /// The length of the body, where it is known before its end.
@@ -119,28 +71,52 @@ struct Head {
     after: Duration,
 }
 
-impl InFlight {
+impl Exchange {
+    /// Begins to count.
+    pub(super) fn begin<B>(
+        app: &App,
+        started: Instant,
+        request: &Request<B>,
+        record: RequestRecord,
+        span: Span,
+    ) -> Self {
+        app.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self {
+            app: app.clone(),
+            started,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            record,
+            span,
+            head: None,
+            bytes: 0,
+            expected: None,
+            whole: false,
+            aborted: None,
+        }
+    }
+
     /// Sends an answer, and ends with it.
     pub(super) fn answer(mut self, response: Response<BoxBody>) -> Response<BoxBody> {
         let snapshot = response.headers().get(super::routes::MARTD_SNAPSHOT);
         self.head = Some(Head {
             status: response.status().as_u16(),
             snapshot: snapshot.and_then(|id| id.to_str().ok()).map(str::to_owned),
-            after: self.exchange.started.elapsed(),
+            after: self.started.elapsed(),
         });
         let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let length = length.and_then(|length| length.parse().ok());
         self.expected = length.or_else(|| response.body().size_hint().exact());
-        self.whole = self.expected == Some(0) || self.exchange.method == Method::HEAD;
+        self.whole = self.expected == Some(0) || self.method == Method::HEAD;
         response.map(|body| Sending { body, exchange: self }.boxed_unsync())
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Exchange {
     fn drop(&mut self) {
-        let Self { exchange, head, bytes, whole, aborted, .. } = self;
-        let Exchange { app, started, method, path, record, span } = exchange;
-        app.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let Self { app, started, method, path, record, span, head, bytes, whole, aborted, .. } =
+            self;
+        app.in_flight.fetch_sub(1, Ordering::AcqRel);
         let _entered = span.enter();
         let ms = |time: Duration| time.as_micros() as f64 / 1e3;
         let elapsed = ms(started.elapsed());
@@ -154,11 +130,12 @@ impl Drop for InFlight {
             (false, Some(_)) => "broken off",
             (false, None) => "left during the answer",
         };
-        match record.told() {
-            Some((hash, text)) => info!(
-                %method, path, status, snapshot, statement = hash, sql = text,
-                rows = record.row_count(), bytes, head_ms, ms = elapsed, reason = aborted,
-                queue_ms = ms(record.time_waited()),
+        let told = record.lock();
+        match &told.statement {
+            Some(hash) => info!(
+                %method, path, status, snapshot, statement = hash, sql = told.sql,
+                rows = told.rows, bytes, head_ms, ms = elapsed, reason = aborted,
+                queue_ms = ms(told.waited),
                 "{message}"
             ),
             // Probes and scrapes come every few seconds and say nothing new.
@@ -173,7 +150,7 @@ impl Drop for InFlight {
 /// A body on its way to the client.
 struct Sending {
     body: BoxBody,
-    exchange: InFlight,
+    exchange: Exchange,
 }
 
 impl Body for Sending {
@@ -189,7 +166,7 @@ impl Body for Sending {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Buf::remaining) as u64;
                 self.exchange.bytes += bytes;
-                let InFlight { bytes, expected, .. } = self.exchange;
+                let Exchange { bytes, expected, .. } = self.exchange;
                 self.exchange.whole = expected == Some(bytes) || frame.is_trailers();
             }
             Poll::Ready(None) => self.exchange.whole = true,

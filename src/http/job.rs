@@ -6,16 +6,17 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body, Frame};
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::DropGuard;
 use tracing::{Instrument, Span};
 
 use super::App;
-use super::accept::Negotiated;
-use super::body::Aborted;
+use super::body::{self, Aborted, BoxBody};
 use super::cache::{CallOutcome, Key, SharedCall, Stored};
 use super::exchange::RequestRecord;
 use super::metrics_guard::MetricsGuard;
@@ -23,7 +24,7 @@ use super::problem::Problem;
 use super::queries::QueryHandle;
 use super::request::QueryRequest;
 use crate::catalog::Snapshot;
-use crate::engine::{self, Head, Part, Principal, QueryError, QueryJob, Scope};
+use crate::engine::{self, Head, Part, Principal, QueryError, QueryJob};
 use crate::metrics::CacheResult;
 
 /// Whether rows were left out: a header of a whole answer, the trailer of a stream.
@@ -37,161 +38,155 @@ pub(super) fn truth(truth: bool) -> HeaderValue {
 /// After its deadline a query has so long to say why it was not answered.
 const OUTCOME_WITHIN: Duration = Duration::from_millis(500);
 
-/// A query that the cache does not answer.
-pub(super) struct UncachedQuery<'a> {
-    pub(super) app: &'a App,
-    pub(super) task: Arc<QueryTask>,
-    /// Where its answer is kept, if it may be.
-    pub(super) key: Option<Key>,
-    pub(super) record: RequestRecord,
-}
-
 /// A query that is to be answered.
 #[derive(Debug)]
 pub(super) struct QueryTask {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) query: QueryRequest,
-    pub(super) negotiated: Negotiated,
-    pub(super) scope: Scope,
     pub(super) principal: Principal,
     pub(super) started: Instant,
 }
 
-/// The content of an answer that was made.
-pub(super) enum Answer {
+impl QueryTask {
+    /// When it must be answered.
+    pub(super) fn deadline(&self) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.started) + self.query.timeout
+    }
+}
+
+/// What is sent.
+pub(super) enum Content {
     Whole(Stored),
     Stream(Box<AnswerStream>),
 }
 
-type Parts = mpsc::Receiver<Result<Part, QueryError>>;
-
-impl UncachedQuery<'_> {
-    /// Runs the query, or waits for one like it that is under way. Also says which of the two.
-    pub(super) async fn answer(
-        self,
-        handle: QueryHandle,
-    ) -> Result<(Answer, CacheResult), Problem> {
-        let limit = self.task.query.timeout;
-        let deadline = tokio::time::Instant::from_std(self.task.started) + limit;
-        let (stream, mut streamed) = mpsc::channel(1);
-        let start = || self.start(stream);
-        let (call, joined) = match self.key {
-            Some(key) => self.app.answers().join(key, start),
-            None => (Arc::new(start()), false),
-        };
-        // Its own call says at the deadline what it waited for; another's may go on for longer.
-        let patience = if joined { deadline } else { deadline + OUTCOME_WITHIN };
-        let outcome = tokio::select! {
-            outcome = call.outcome() => outcome,
-            () = handle.cancelled() => return Err(Problem::cancelled()),
-            () = tokio::time::sleep_until(patience) => return Err(Problem::timed_out(limit)),
-        };
-        match outcome {
-            Some(CallOutcome::Whole(stored)) => {
-                let result = if joined { CacheResult::Collapsed } else { CacheResult::Miss };
-                Ok((Answer::Whole(stored), result))
-            }
-            Some(CallOutcome::Problem(problem)) if !(joined && problem.is_timeout()) => {
-                Err((*problem).clone())
-            }
-            Some(CallOutcome::Taken) if !joined => {
-                let (first, rows, parts) = streamed.recv().await.ok_or_else(gone)?;
-                handle.streams(call.cancel.token().clone());
-                let stream = AnswerStream {
-                    first: Some((first, rows)),
-                    parts,
-                    trailers: None,
-                    has_ended: false,
-                    limit,
-                    record: self.record,
-                    _cancel: Arc::clone(&call.cancel),
-                    _handle: handle,
-                    guard: None,
-                };
-                Ok((Answer::Stream(Box::new(stream)), CacheResult::Miss))
-            }
-            // What the other got cannot be shared, or the other had less time left: run it.
-            Some(_) => {
-                let alone = Self { key: None, ..self };
-                Box::pin(alone.answer(handle)).await
-            }
-            None => Err(gone()),
+impl Content {
+    pub(super) fn into_body(self) -> BoxBody {
+        match self {
+            Self::Whole(stored) => body::full(stored.bytes),
+            Self::Stream(stream) => stream.boxed_unsync(),
         }
     }
+}
 
-    /// Begins: a slot, then the engine.
-    fn start(&self, stream: mpsc::Sender<(Bytes, u64, Parts)>) -> SharedCall {
-        let cancel = self.app.slots().token();
-        let (land, outcome) = watch::channel(None);
-        let (app, key, record) = (self.app.clone(), self.key, self.record.clone());
-        let task = Arc::clone(&self.task);
-        let token = cancel.clone();
-        let call = async move {
-            let limit = task.query.timeout;
-            let deadline = tokio::time::Instant::from_std(task.started) + limit;
-            let queued = Instant::now();
-            let taken = app.slots().take(task.principal, deadline).await;
-            record.waited(queued.elapsed());
-            let slot = match taken {
-                Ok(slot) => slot,
-                Err(problem) => {
-                    land.send_replace(Some(CallOutcome::Problem(Arc::new(problem))));
-                    return;
-                }
+type Parts = mpsc::Receiver<Result<Part, QueryError>>;
+
+/// Runs a query that the cache does not answer, or waits for one like it that is under way. Also says which of
+/// the two. The answer is kept under the key, if it may be.
+pub(super) async fn run(
+    app: &App,
+    task: Arc<QueryTask>,
+    key: Option<Key>,
+    record: RequestRecord,
+    handle: QueryHandle,
+) -> Result<(Content, CacheResult), Problem> {
+    let (limit, deadline) = (task.query.timeout, task.deadline());
+    let (stream, mut streamed) = mpsc::channel(1);
+    let start = || start(app, &task, key, &record, stream);
+    let (call, joined) = match key {
+        Some(key) => app.answers.join(key, start),
+        None => (Arc::new(start()), false),
+    };
+    // Its own call says at the deadline what it waited for; another's may go on for longer.
+    let patience = if joined { deadline } else { deadline + OUTCOME_WITHIN };
+    let outcome = tokio::select! {
+        outcome = call.outcome() => outcome,
+        () = handle.cancelled() => return Err(Problem::cancelled()),
+        () = tokio::time::sleep_until(patience) => return Err(Problem::timed_out(limit)),
+    };
+    match outcome {
+        Some(CallOutcome::Whole(stored)) => {
+            let result = if joined { CacheResult::Collapsed } else { CacheResult::Miss };
+            Ok((Content::Whole(stored), result))
+        }
+        Some(CallOutcome::Problem(problem)) if !(joined && problem.is_timeout()) => {
+            Err((*problem).clone())
+        }
+        Some(CallOutcome::Taken) if !joined => {
+            let (first, rows, parts) = streamed.recv().await.ok_or_else(gone)?;
+            handle.streams(call.cancel.token().clone());
+            let stream = AnswerStream {
+                first: Some((first, rows)),
+                parts,
+                trailers: None,
+                has_ended: false,
+                limit,
+                record,
+                _cancel: Arc::clone(&call.cancel),
+                _handle: handle,
+                guard: None,
             };
-            let (head_sender, head) = oneshot::channel();
-            let query = engine::Query {
-                lease: Arc::clone(&task.snapshot.lease),
-                job: QueryJob {
-                    sql: task.query.sql.clone(),
-                    parameters: task.query.parameters.clone(),
-                    moment: task.query.moment,
-                    scope: task.scope.clone(),
-                    format: task.negotiated.format,
-                    binary: task.query.binary.clone(),
-                    codings: task.negotiated.codings,
-                    limit: task.query.limit,
-                    max_rows: app.settings().max_rows,
-                    max_bytes: task.query.max_bytes,
-                    elapsed: task.started.elapsed(),
-                },
-                principal: task.principal,
-                deadline,
-                cancel: token,
-                stall: app.settings().timeouts.stall,
-            };
-            let asking = app.clone();
-            // A task of its own, which is not aborted: it holds the slot until the engine has let go.
-            let asked = async move {
-                asking.engine().query(query, head_sender).await;
-                drop(slot);
-            };
-            tokio::spawn(asked.in_current_span());
-            let outcome = match head.await {
-                Ok(Ok(Head::Whole(end, bytes))) => {
-                    let stored = Stored {
-                        bytes,
-                        coding: end.coding,
-                        truncated: end.truncated,
-                        rows: end.rows,
-                    };
-                    if let Some(key) = key {
-                        app.answers().put(key, stored.clone());
-                    }
-                    CallOutcome::Whole(stored)
-                }
-                Ok(Ok(Head::Stream { first, rows, parts })) => {
-                    let _ = stream.send((first, rows, parts)).await; // the client may have left
-                    CallOutcome::Taken
-                }
-                Ok(Err(error)) => CallOutcome::Problem(Arc::new(Problem::of_query(error, limit))),
-                Err(_) => CallOutcome::Problem(Arc::new(gone())),
-            };
-            land.send_replace(Some(outcome));
-        };
-        let task = tokio::spawn(call.instrument(Span::current()));
-        SharedCall { outcome, cancel: Arc::new(cancel.drop_guard()), task }
+            Ok((Content::Stream(Box::new(stream)), CacheResult::Miss))
+        }
+        // What the other got cannot be shared, or the other had less time left: run it.
+        Some(_) => Box::pin(run(app, task, None, record, handle)).await,
+        None => Err(gone()),
     }
+}
+
+/// Begins: a slot, then the engine.
+fn start(
+    app: &App,
+    task: &Arc<QueryTask>,
+    key: Option<Key>,
+    record: &RequestRecord,
+    stream: mpsc::Sender<(Bytes, u64, Parts)>,
+) -> SharedCall {
+    let cancel = app.slots.token();
+    let (land, outcome) = watch::channel(None);
+    let (app, task, record) = (app.clone(), Arc::clone(task), record.clone());
+    let token = cancel.clone();
+    let call = async move {
+        let deadline = task.deadline();
+        let queued = Instant::now();
+        let taken = app.slots.take(task.principal, deadline).await;
+        record.lock().waited = queued.elapsed();
+        let slot = match taken {
+            Ok(slot) => slot,
+            Err(problem) => {
+                land.send_replace(Some(CallOutcome::Problem(Arc::new(problem))));
+                return;
+            }
+        };
+        let (head_sender, head) = oneshot::channel();
+        let query = engine::Query {
+            lease: Arc::clone(&task.snapshot.lease),
+            job: QueryJob { elapsed: task.started.elapsed(), ..task.query.job.clone() },
+            principal: task.principal,
+            deadline,
+            cancel: token,
+            stall: app.settings.timeouts.stall,
+        };
+        let asking = app.clone();
+        // A task of its own, which is not aborted: it holds the slot until the engine has let go.
+        let asked = async move {
+            asking.engine.query(query, head_sender).await;
+            drop(slot);
+        };
+        tokio::spawn(asked.in_current_span());
+        let outcome = match head.await {
+            Ok(Ok(Head::Whole(end, bytes))) => {
+                let stored =
+                    Stored { bytes, coding: end.coding, truncated: end.truncated, rows: end.rows };
+                if let Some(key) = key {
+                    app.answers.put(key, stored.clone());
+                }
+                CallOutcome::Whole(stored)
+            }
+            Ok(Ok(Head::Stream { first, rows, parts })) => {
+                let _ = stream.send((first, rows, parts)).await; // the client may have left
+                CallOutcome::Taken
+            }
+            Ok(Err(error)) => {
+                CallOutcome::Problem(Arc::new(Problem::of_query(error, task.query.timeout)))
+            }
+            Err(_) => CallOutcome::Problem(Arc::new(gone())),
+        };
+        land.send_replace(Some(outcome));
+    };
+    let mut task = JoinSet::new();
+    task.spawn(call.instrument(Span::current()));
+    SharedCall { outcome, cancel: Arc::new(cancel.drop_guard()), _task: task }
 }
 
 fn gone() -> Problem {
@@ -217,7 +212,7 @@ pub(super) struct AnswerStream {
 impl AnswerStream {
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         if let Some((first, rows)) = self.first.take() {
-            self.record.rows(rows);
+            self.record.lock().rows = rows;
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         if let Some(trailers) = self.trailers.take() {
@@ -229,11 +224,11 @@ impl AnswerStream {
         }
         Poll::Ready(Some(match ready!(self.parts.poll_recv(context)) {
             Some(Ok(Part::More(bytes, rows))) => {
-                self.record.rows(rows);
+                self.record.lock().rows = rows;
                 Ok(Frame::data(bytes))
             }
             Some(Ok(Part::Last(end, bytes))) => {
-                self.record.rows(end.rows);
+                self.record.lock().rows = end.rows;
                 self.trailers =
                     Some(HeaderMap::from_iter([(MARTD_TRUNCATED, truth(end.truncated))]));
                 Ok(Frame::data(bytes))

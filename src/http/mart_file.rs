@@ -22,8 +22,8 @@ use super::body::{self, Aborted, BoxBody, Stream};
 use super::conditional::Validators;
 use super::problem::{self, Problem};
 use super::requested::RequestedSnapshot;
-use super::routes::MARTD_SNAPSHOT;
-use crate::catalog::{Source, State};
+use super::routes::{MARTD_SNAPSHOT, RequestContext};
+use crate::catalog::Source;
 use crate::pin::Pin;
 
 /// What is read and sent at once.
@@ -31,7 +31,7 @@ const PART_BYTES: u64 = 256 << 10;
 
 /// Refuses files where rows are scoped.
 pub(super) fn refuse_where_scoped(app: &App) -> Result<(), Problem> {
-    app.settings().scope_column().map_or(Ok(()), |column| {
+    app.settings.scope_column().map_or(Ok(()), |column| {
         let detail = format!("a file holds everybody's rows, and rows are scoped by {column}");
         Err(Problem::new(problem::SCOPE_REQUIRED, detail))
     })
@@ -39,15 +39,13 @@ pub(super) fn refuse_where_scoped(app: &App) -> Result<(), Problem> {
 
 /// Answers with the file of a mart, or a range of it. `path` is what follows `/v1/marts/`.
 pub(super) async fn answer(
-    app: &App,
-    state: &State,
-    method: &Method,
-    headers: &HeaderMap,
+    RequestContext { app, state, head, .. }: &RequestContext<'_>,
     path: &str,
 ) -> Result<Response<BoxBody>, Problem> {
+    let (method, headers) = (&head.method, &head.headers);
     refuse_where_scoped(app)?;
     let requested = RequestedSnapshot::named(headers);
-    let snapshot = requested.snapshot(app, state, app.settings().query_timeout).await?;
+    let snapshot = requested.snapshot(app, state, app.settings.query_timeout).await?;
     if snapshot.source == Source::Duckdb {
         let detail = "no mart has a Parquet file yet: the legacy DuckDB file is served";
         return Err(Problem::new(problem::NOT_FOUND, detail));
@@ -107,7 +105,7 @@ pub(super) async fn answer(
         let media = HeaderValue::from_static("application/vnd.apache.parquet");
         answer.insert(CONTENT_TYPE, media);
         answer.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-        (status, stream(app.clone(), Arc::clone(pin), range))
+        (status, stream(App::clone(app), Arc::clone(pin), range))
     };
     let mut response = Response::new(content);
     *response.status_mut() = status;
@@ -158,14 +156,14 @@ fn stream(app: App, pin: Arc<Pin>, range: Range<u64>) -> BoxBody {
             let part = part.unwrap_or_else(|error| Err(Aborted::error(error.to_string())));
             let failed = part.is_err();
             let sent =
-                timeout(app.settings().timeouts.stall, sender.send(part.map(Frame::data))).await;
+                timeout(app.settings.timeouts.stall, sender.send(part.map(Frame::data))).await;
             if failed || !matches!(sent, Ok(Ok(()))) {
                 return;
             }
             position += length;
         }
     });
-    Stream::new(Bytes::new(), parts).boxed_unsync()
+    Stream::new(parts).boxed_unsync()
 }
 
 fn read(pin: &Pin, position: u64, length: u64) -> Result<Bytes, Aborted> {

@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use hyper::Response;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap};
+use hyper::{Response, StatusCode};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -58,7 +58,7 @@ impl<'s> MartsDocument<'s> {
     pub(super) fn of(app: &App, state: &'s State, sizes: Sizes<'_>) -> Self {
         let snapshot = state.snapshot.as_deref();
         let now = Timestamp::now();
-        let fresh = freshness::FreshnessDocument::of(state, app.settings().max_age, sizes, now);
+        let fresh = freshness::FreshnessDocument::of(state, app.settings.max_age, sizes, now);
         let marts = snapshot.into_iter().flat_map(|snapshot| &snapshot.marts);
         let marts = marts.zip(fresh.results()).map(|((name, mart), fresh)| {
             let ledger = snapshot.and_then(|snapshot| snapshot.ledger.as_deref());
@@ -125,8 +125,5 @@ pub(super) fn attach(
             quote_literal(&url)
         );
     }
-    let mut response = Response::new(body::full(sql));
-    let media = HeaderValue::from_static("application/sql; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, media);
-    Ok(response)
+    Ok(body::response(StatusCode::OK, "application/sql; charset=utf-8", sql))
 }

@@ -46,18 +46,18 @@ impl MetricsGuard {
 
     /// A part of its answer was sent.
     pub(super) fn sent_part(&self, bytes: usize) {
-        self.metrics.bytes(bytes);
+        self.metrics.bytes.inc_by(bytes as u64);
     }
 
     /// All of its answer was sent.
     pub(super) fn ended(&mut self) {
-        self.metrics.rows(self.record.row_count());
+        self.metrics.rows.inc_by(self.record.lock().rows);
         self.outcome = Outcome::Ok;
     }
 
     /// Its answer broke off.
     pub(super) fn broke_off(&mut self, aborted: &Aborted) {
-        self.metrics.rows(self.record.row_count());
+        self.metrics.rows.inc_by(self.record.lock().rows);
         self.outcome = aborted.outcome;
     }
 }

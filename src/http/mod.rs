@@ -39,8 +39,9 @@ mod upload;
 mod validated;
 mod waiting;
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -52,11 +53,11 @@ use crate::metrics::Metrics;
 use crate::sql_gate::Dialect;
 
 pub use access::Tokens;
-pub use ask::{Failure, PgAnswer, PgClient};
+pub use ask::{PgAnswer, PgClient};
 pub use freshness::Criteria;
 pub use origin::Doors;
 pub(crate) use probes::why_nothing;
-pub use problem::problems;
+pub use problem::{Problem, problems};
 pub use server::Server;
 
 use cache::Answers;
@@ -128,15 +129,25 @@ pub struct Timeouts {
 
 /// What all requests share. A clone is a pointer.
 #[derive(Debug, Clone)]
-pub struct App(Arc<Shared>);
+pub struct App(Arc<AppShared>);
 
+impl Deref for App {
+    type Target = AppShared;
+
+    fn deref(&self) -> &AppShared {
+        &self.0
+    }
+}
+
+/// What an [`App`] points to.
 #[derive(Debug)]
-struct Shared {
-    settings: HttpSettings,
+pub struct AppShared {
+    pub(crate) settings: HttpSettings,
     catalog: Catalog,
     events: Events,
     engine: Engine,
-    tokens: Option<Tokens>,
+    /// Those that may ask, where not everybody may.
+    pub(crate) tokens: Option<Tokens>,
     slots: Slots,
     /// What the validator said of statements.
     validated: [Validated; 2],
@@ -163,7 +174,7 @@ impl App {
         tokens: Option<Tokens>,
         metrics: Metrics,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(AppShared {
             slots: Slots::new(settings.queries, settings.queue, metrics.clone()),
             validated: Default::default(),
             validating: Semaphore::new(VALIDATIONS),
@@ -185,80 +196,24 @@ impl App {
 
     /// From here on `/readyz` says no, so that load balancers look elsewhere.
     pub fn drain(&self) {
-        self.0.draining.send_replace(true);
+        self.draining.send_replace(true);
     }
 
     fn is_draining(&self) -> bool {
-        *self.0.draining.borrow()
-    }
-
-    fn draining(&self) -> watch::Receiver<bool> {
-        self.0.draining.subscribe()
-    }
-
-    fn listeners(&self) -> &Arc<Semaphore> {
-        &self.0.listeners
-    }
-
-    fn in_flight(&self) -> usize {
-        self.0.in_flight.load(Ordering::Acquire)
-    }
-
-    fn settings(&self) -> &HttpSettings {
-        &self.0.settings
-    }
-
-    fn catalog(&self) -> &Catalog {
-        &self.0.catalog
-    }
-
-    fn events(&self) -> &Events {
-        &self.0.events
-    }
-
-    fn engine(&self) -> &Engine {
-        &self.0.engine
-    }
-
-    fn tokens(&self) -> Option<&Tokens> {
-        self.0.tokens.as_ref()
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+        *self.draining.borrow()
     }
 
     fn validated(&self, dialect: Dialect) -> &Validated {
-        &self.0.validated[usize::from(dialect == Dialect::Postgres)]
-    }
-
-    fn validating(&self) -> &Semaphore {
-        &self.0.validating
-    }
-
-    fn waiting(&self) -> &Semaphore {
-        &self.0.waiting
+        &self.validated[usize::from(dialect == Dialect::Postgres)]
     }
 
     /// The requests that wait for a snapshot.
     fn requests_behind(&self) -> usize {
-        waiting_places(self.settings()) - self.waiting().available_permits()
-    }
-
-    fn queries(&self) -> &Queries {
-        &self.0.queries
-    }
-
-    fn answers(&self) -> &Answers {
-        &self.0.answers
-    }
-
-    fn slots(&self) -> &Slots {
-        &self.0.slots
+        waiting_places(&self.settings) - self.waiting.available_permits()
     }
 
     /// Cancels every query that runs.
     pub fn cancel_queries(&self) {
-        self.0.slots.cancel_all();
+        self.slots.cancel_all();
     }
 }

@@ -6,8 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use hyper::Response;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
 
 use super::App;
 use super::body::{self, BoxBody};
@@ -31,7 +30,7 @@ pub(super) fn ready(app: &App, state: &State, verbose: bool) -> Result<Response<
 
 /// `GET /livez`
 pub(super) fn live(app: &App, verbose: bool) -> Result<Response<BoxBody>, Problem> {
-    let missing = app.engine().status().missing.filter(|missing| *missing >= ENGINE_WITHIN);
+    let missing = app.engine.status().missing.filter(|missing| *missing >= ENGINE_WITHIN);
     let problem = missing.map(|missing| {
         format!("no engine could be started for {} s; the log has the reason", missing.as_secs())
     });
@@ -61,7 +60,7 @@ fn readiness(app: &App, state: &State) -> Vec<Check> {
         name: "snapshot".to_owned(),
         problem: state.snapshot.is_none().then(|| why_nothing(state)),
     }];
-    for name in &app.settings().require {
+    for name in &app.settings.require {
         let there =
             state.snapshot.as_ref().is_some_and(|snapshot| snapshot.marts.contains_key(name));
         checks.push(Check {
@@ -120,10 +119,7 @@ fn report(checks: Vec<Check>, verbose: bool) -> Result<Response<BoxBody>, Proble
         }
     }
     text.push_str("ok\n");
-    let mut response = Response::new(body::full(text));
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    Ok(response)
+    Ok(body::response(StatusCode::OK, "text/plain; charset=utf-8", text))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -97,7 +97,7 @@ const STALLED: &ProblemKind = &ProblemKind {
 
 /// One problem, as the client is told.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub struct Problem {
     kind: &'static ProblemKind,
     detail: String,
     /// Further members, for example a position.
@@ -172,30 +172,35 @@ impl Problem {
     }
 
     /// The part of the type that says what it is.
-    pub(super) fn slug(&self) -> &'static str {
+    pub fn slug(&self) -> &'static str {
         self.kind.slug
     }
 
     /// The byte of the statement that it is about.
-    pub(super) fn position(&self) -> Option<usize> {
+    pub fn position(&self) -> Option<usize> {
         self.extra.get("position").and_then(Json::as_u64).and_then(|at| usize::try_from(at).ok())
     }
 
     /// What it says to the client.
-    pub(super) fn detail(&self) -> &str {
+    pub fn detail(&self) -> &str {
         &self.detail
     }
 
     /// What becomes of a query that meets it.
     pub(super) fn outcome(&self) -> Outcome {
         match self.kind.status {
-            _ if self.kind == CANCELLED => Outcome::Cancelled,
+            _ if self.is_cancelled() => Outcome::Cancelled,
             _ if self.kind == QUERY_TIMEOUT => Outcome::Timeout,
             _ if self.kind == STALLED => Outcome::Gone,
             StatusCode::SERVICE_UNAVAILABLE => Outcome::Unavailable,
             status if status.is_client_error() => Outcome::Refused,
             _ => Outcome::Error,
         }
+    }
+
+    /// Whether somebody asked for the end of the query.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind == CANCELLED
     }
 
     /// Whether the query's time was over.
@@ -209,53 +214,6 @@ impl Problem {
         Self::new(INTERNAL, "the log of martd has more, under this request's id")
     }
 
-    pub(super) fn into_response(self, request_id: &str) -> Response<BoxBody> {
-        let document = Document {
-            r#type: format!("urn:martd:problem:{}", self.kind.slug),
-            title: self.kind.title,
-            status: self.kind.status.as_u16(),
-            detail: &self.detail,
-            request_id,
-            extra: &self.extra,
-        };
-        let text = serde_json::to_vec(&document).expect("a problem is JSON");
-        let mut response = Response::new(body::full(text));
-        *response.status_mut() = self.kind.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.extend(self.header.map(|header| *header));
-        response
-    }
-}
-
-/// The title and the detail, and where in the statement it is, if that is known.
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind.title, self.detail)?;
-        match self.extra.get("position") {
-            Some(position) => write!(f, " (at byte {position} of the statement)"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl From<Rejection> for Problem {
-    fn from(rejection: Rejection) -> Self {
-        let detail = rejection.to_string();
-        let kind = match &rejection {
-            Rejection::Empty => BAD_REQUEST,
-            Rejection::Syntax { .. } => SQL_ERROR,
-            Rejection::Statement { .. } => STATEMENT_NOT_ALLOWED,
-            Rejection::Function { .. } => FUNCTION_NOT_ALLOWED,
-            Rejection::Catalog(_) => CATALOG_UNKNOWN,
-            Rejection::OutOfMemory => MEMORY_LIMIT,
-            Rejection::Failed(_) => return Self::internal(detail),
-        };
-        Self::new(kind, detail).at(rejection.position())
-    }
-}
-
-impl Problem {
     /// Whether it is of this kind.
     pub(super) fn is_of(&self, kind: &'static ProblemKind) -> bool {
         self.kind == kind
@@ -287,6 +245,48 @@ impl Problem {
             QueryError::Unavailable => Self::new(OVERLOADED, detail).retry_after(1),
             QueryError::Internal(_) => Self::internal(detail),
         }
+    }
+
+    pub(super) fn into_response(self, request_id: &str) -> Response<BoxBody> {
+        let document = Document {
+            r#type: format!("urn:martd:problem:{}", self.kind.slug),
+            title: self.kind.title,
+            status: self.kind.status.as_u16(),
+            detail: &self.detail,
+            request_id,
+            extra: &self.extra,
+        };
+        let text = serde_json::to_vec(&document).expect("a problem is JSON");
+        let mut response = body::response(self.kind.status, "application/problem+json", text);
+        response.headers_mut().extend(self.header.map(|header| *header));
+        response
+    }
+}
+
+/// The title and the detail, and where in the statement it is, if that is known.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.title, self.detail)?;
+        match self.extra.get("position") {
+            Some(position) => write!(f, " (at byte {position} of the statement)"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let detail = rejection.to_string();
+        let kind = match &rejection {
+            Rejection::Empty => BAD_REQUEST,
+            Rejection::Syntax { .. } => SQL_ERROR,
+            Rejection::Statement { .. } => STATEMENT_NOT_ALLOWED,
+            Rejection::Function { .. } => FUNCTION_NOT_ALLOWED,
+            Rejection::Catalog(_) => CATALOG_UNKNOWN,
+            Rejection::OutOfMemory => MEMORY_LIMIT,
+            Rejection::Failed(_) => return Self::internal(detail),
+        };
+        Self::new(kind, detail).at(rejection.position())
     }
 }
 

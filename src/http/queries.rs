@@ -1,7 +1,6 @@
 //! The queries under way by their request ids, so that they can be cancelled.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -27,20 +26,10 @@ impl Queries {
     /// Registers a caller's query under this id, or under a fresh one if a query has it already.
     pub(super) fn register(&self, id: String, caller: &Caller) -> QueryHandle {
         let mut queries = self.0.lock();
-        let mut id = id;
-        loop {
-            match queries.entry(id) {
-                Entry::Vacant(vacant) => {
-                    let cancel = CancellationToken::new();
-                    let id = vacant.key().clone();
-                    let (token, caller) = (cancel.clone(), caller.clone());
-                    vacant.insert(Registered { cancel: token, caller, stream: None });
-                    drop(queries);
-                    return QueryHandle { id, cancel, queries: self.clone() };
-                }
-                Entry::Occupied(_) => id = request_id::fresh(),
-            }
-        }
+        let id = if queries.contains_key(&id) { request_id::fresh() } else { id };
+        let (cancel, caller) = (CancellationToken::new(), caller.clone());
+        queries.insert(id.clone(), Registered { cancel: cancel.clone(), caller, stream: None });
+        QueryHandle { id, cancel, queries: self.clone() }
     }
 
     /// Cancels a caller's own query. `false` when they have none of this id.

@@ -4,38 +4,33 @@
 //! cache; and, if it is not answered by then, a slot and the engine ([`super::job`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use headers::{ETag, HeaderMapExt};
+use headers::HeaderMapExt;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TRAILER, VARY,
 };
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 
 use super::App;
 use super::accept::Negotiated;
-use super::access::Caller;
-use super::arguments::Arguments;
 use super::body::{self, BoxBody};
-use super::cache::{Key, Stored};
+use super::cache::Key;
 use super::conditional::Validators;
-use super::exchange::RequestRecord;
-use super::job::{self, Answer, AnswerStream, MARTD_TRUNCATED, QueryTask, UncachedQuery};
+use super::job::{self, Content, MARTD_TRUNCATED, QueryTask};
 use super::metrics_guard::MetricsGuard;
 use super::problem::Problem;
 use super::queries::QueryHandle;
 use super::request::QueryRequest;
 use super::requested::RequestedSnapshot;
-use super::routes::{MARTD_SNAPSHOT, MARTD_SOURCE};
-use crate::catalog::{Snapshot, State};
-use crate::encode::{Coding, Format};
-use crate::engine::{self, Principal, QueryError, Scope};
+use super::routes::{MARTD_SNAPSHOT, MARTD_SOURCE, RequestContext};
+use crate::catalog::Snapshot;
+use crate::encode::Coding;
+use crate::engine::{self, QueryError};
 use crate::ledger;
 use crate::metrics::CacheResult;
-use crate::sql_gate::{Dialect, ValidatedStatement};
 
 /// The builds that tell how new the snapshot is.
 const MARTD_BUILD: HeaderName = HeaderName::from_static("martd-build");
@@ -43,19 +38,15 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an answer depends on beside its URL.
 const VARIES_BY: &str = "Accept, Accept-Encoding, Authorization, Martd-Scope, Martd-Snapshot";
 
-/// Answers one query over the state that the request loaded.
+/// Answers one query.
 pub(super) async fn answer(
-    app: &App,
-    state: &State,
-    caller: &Caller,
+    context: &RequestContext<'_>,
     handle: QueryHandle,
-    record: RequestRecord,
-    arguments: &Arguments,
-    request: Request<Incoming>,
+    body: Incoming,
 ) -> Result<Response<BoxBody>, Problem> {
-    let mut guard = MetricsGuard::start(app.metrics().clone(), record);
-    match respond(app, state, caller, handle, arguments, request, &mut guard).await {
-        Ok((headers, content)) => Ok(content.into_response(headers, guard)),
+    let mut guard = MetricsGuard::start(context.app.metrics.clone(), context.record.clone());
+    match respond(context, handle, body, &mut guard).await {
+        Ok((headers, content)) => Ok(into_response(headers, content, guard)),
         Err(problem) => {
             guard.failed(&problem);
             Err(problem)
@@ -63,139 +54,140 @@ pub(super) async fn answer(
     }
 }
 
-/// The headers and the content of the answer.
+/// The headers and the content of the answer; no content where the client has it.
 async fn respond(
-    app: &App,
-    state: &State,
-    caller: &Caller,
+    context: &RequestContext<'_>,
     handle: QueryHandle,
-    arguments: &Arguments,
-    request: Request<Incoming>,
+    body: Incoming,
     guard: &mut MetricsGuard,
-) -> Result<(HeaderMap, Content), Problem> {
-    let negotiated = Negotiated::of(arguments, request.headers())?;
+) -> Result<(HeaderMap, Option<Content>), Problem> {
+    let RequestContext { app, caller, head, arguments, .. } = context;
+    let negotiated = Negotiated::of(arguments, &head.headers)?;
     guard.in_format(negotiated.format);
-    let scope = caller.scope(app.settings().scope_column(), request.headers())?;
-    let headers = request.headers().clone();
-    let asked_for = RequestedSnapshot::of(&headers, arguments)?;
-    let method = request.method().clone();
-    let query = QueryRequest::read(app, arguments, negotiated.format, request).await?;
-    guard.record().statement(&query.sql, app.settings().log_sql);
-    let snapshot = requested(app, state, &asked_for, &query, &handle).await?;
-    let asked = AcceptedQuery { app, snapshot: &snapshot, caller, query, negotiated, scope };
-    let is_known =
-        |etag| (Validators { etag, modified: None, exists: false }).is_known_to(&method, &headers);
-    let (content, key, cache) = asked.answer(is_known, handle, guard).await?;
-    let mut headers = HeaderMap::new();
-    describe(&mut headers, &snapshot, key);
+    let scope = caller.scope(app.settings.scope_column(), &head.headers)?;
+    let asked_for = RequestedSnapshot::of(&head.headers, arguments)?;
+    let query = QueryRequest::read(context, negotiated, scope, body).await?;
+    let task = QueryTask::begin(context, &asked_for, query, &handle, guard).await?;
+    let key = key(app, &task).await?;
+    let snapshot = Arc::clone(&task.snapshot);
+    let mut answer = HeaderMap::new();
+    describe(&mut answer, &snapshot, key);
+    let etag = key.map(|key| key.etag());
+    let known = Validators { etag, modified: None, exists: false };
+    if known.is_known_to(&head.method, &head.headers)? {
+        app.metrics.cache(CacheResult::Revalidated);
+        return Ok((answer, None));
+    }
+    let (content, cache) = content(app, task, key, handle, guard).await?;
     let coding = match &content {
-        Content::Unchanged => return Ok((headers, content)),
         Content::Whole(stored) => {
-            headers.insert(MARTD_TRUNCATED, job::truth(stored.truncated));
+            answer.insert(MARTD_TRUNCATED, job::truth(stored.truncated));
             stored.coding
         }
         Content::Stream(_) => {
-            headers.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
+            answer.insert(TRAILER, HeaderValue::from_name(MARTD_TRUNCATED));
             negotiated.codings.best
         }
     };
     if coding != Coding::Identity {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        answer.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(negotiated.format.content_type()));
+    answer.insert(CONTENT_TYPE, HeaderValue::from_static(negotiated.format.content_type()));
     if key.is_some() {
-        headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(cache)));
+        answer.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(cache)));
     }
-    Ok((headers, content))
+    Ok((answer, Some(content)))
 }
 
 /// The answer to a query as JSON, all of it.
 pub(super) async fn json(
-    app: &App,
-    state: &State,
-    caller: &Caller,
-    headers: &HeaderMap,
+    context: &RequestContext<'_>,
     query: QueryRequest,
     handle: QueryHandle,
     guard: &mut MetricsGuard,
 ) -> Result<Bytes, Problem> {
-    let negotiated = Negotiated::plain(Format::Json);
-    guard.in_format(negotiated.format);
-    let scope = caller.scope(app.settings().scope_column(), headers)?;
-    guard.record().statement(&query.sql, app.settings().log_sql);
-    let asked_for = RequestedSnapshot::named(headers);
-    let snapshot = requested(app, state, &asked_for, &query, &handle).await?;
-    let asked = AcceptedQuery { app, snapshot: &snapshot, caller, query, negotiated, scope };
-    match asked.answer(|_| Ok(false), handle, guard).await? {
-        (Content::Whole(stored), ..) => Ok(stored.bytes),
-        (Content::Stream(stream), ..) => match stream.collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(aborted) => Err(Problem::internal(aborted)),
-        },
-        (Content::Unchanged, ..) => Err(Problem::internal("unchanged since never")),
-    }
+    let app = context.app;
+    let asked_for = RequestedSnapshot::named(&context.head.headers);
+    let task = QueryTask::begin(context, &asked_for, query, &handle, guard).await?;
+    let key = key(app, &task).await?;
+    let (content, _) = content(app, task, key, handle, guard).await?;
+    let body = content.into_body().collect().await.map_err(Problem::internal)?;
+    Ok(body.to_bytes())
 }
 
-/// A query whose form is right, and what it is to be answered from.
-pub(super) struct AcceptedQuery<'a> {
-    pub(super) app: &'a App,
-    pub(super) snapshot: &'a Arc<Snapshot>,
-    pub(super) caller: &'a Caller,
-    pub(super) query: QueryRequest,
-    pub(super) negotiated: Negotiated,
-    pub(super) scope: Scope,
-}
-
-impl AcceptedQuery<'_> {
-    /// The content of the answer, the key by which it is cached, if it may be, and where it came from.
-    /// Nothing runs when `is_known` says of its entity tag that the client has it.
-    pub(super) async fn answer(
-        self,
-        is_known: impl FnOnce(Option<ETag>) -> Result<bool, Problem>,
-        handle: QueryHandle,
+impl QueryTask {
+    /// A query over the snapshot that it asks for, be it that this is waited for.
+    async fn begin(
+        RequestContext { app, state, caller, .. }: &RequestContext<'_>,
+        asked_for: &RequestedSnapshot<'_>,
+        query: QueryRequest,
+        handle: &QueryHandle,
         guard: &MetricsGuard,
-    ) -> Result<(Content, Option<Key>, CacheResult), Problem> {
-        let Self { app, snapshot, caller, query, negotiated, scope } = self;
-        let principal = caller.principal(&scope);
-        let deadline = tokio::time::Instant::from_std(guard.started()) + query.timeout;
-        let validated = validate(
-            app,
-            (&query.sql, engine::dialect(negotiated.format)),
-            principal,
-            deadline,
-            query.timeout,
-        )
-        .await?;
-        let key = validated.cacheable.then(|| key(app, snapshot, &query, negotiated, &scope));
-        if is_known(key.map(|key| key.etag()))? {
-            app.metrics().cache(CacheResult::Revalidated);
-            return Ok((Content::Unchanged, key, CacheResult::Revalidated));
-        }
-        let (content, cache) = match key.and_then(|key| app.answers().get(&key)) {
-            Some(stored) => (Content::Whole(stored), CacheResult::Hit),
-            None => {
-                let task = QueryTask {
-                    snapshot: Arc::clone(snapshot),
-                    query,
-                    negotiated,
-                    scope,
-                    principal,
-                    started: guard.started(),
-                };
-                let record = guard.record().clone();
-                let work = UncachedQuery { app, task: Arc::new(task), key, record };
-                match work.answer(handle).await? {
-                    (Answer::Whole(stored), result) => (Content::Whole(stored), result),
-                    (Answer::Stream(stream), result) => (Content::Stream(stream), result),
-                }
-            }
+    ) -> Result<Self, Problem> {
+        guard.record().lock().statement(&query.job.sql, app.settings.log_sql);
+        let snapshot = tokio::select! {
+            snapshot = asked_for.snapshot(app, state, query.timeout) => snapshot?,
+            () = handle.cancelled() => return Err(Problem::cancelled()),
         };
-        app.metrics().cache(if key.is_some() { cache } else { CacheResult::Bypass });
-        if let Content::Whole(stored) = &content {
-            guard.record().rows(stored.rows);
-        }
-        Ok((content, key, cache))
+        let principal = caller.principal(&query.job.scope);
+        Ok(Self { snapshot, query, principal, started: guard.started() })
     }
+}
+
+/// Has a statement validated, and says under which key its answer is kept, if it may be.
+pub(super) async fn key(app: &App, task: &QueryTask) -> Result<Option<Key>, Problem> {
+    let QueryTask { snapshot, query: QueryRequest { job, timeout }, principal, .. } = task;
+    let dialect = engine::dialect(job.format);
+    let known = app.validated(dialect).get(&job.sql);
+    let validated = match known {
+        Some(known) => known,
+        None => {
+            let _permit = app.validating.acquire().await.expect("never closed");
+            let validated = app.engine.validate(&job.sql, dialect, *principal, task.deadline());
+            let validated = validated.await.map(Arc::new);
+            // What the validator says of a text is always the same; what else happens is not.
+            if matches!(validated, Ok(_) | Err(QueryError::Rejected(_))) {
+                app.validated(dialect).put(&job.sql, validated.clone());
+            }
+            validated
+        }
+    };
+    let validated = validated.map_err(|error| Problem::of_query(error, *timeout))?;
+    Ok(validated.cacheable.then(|| {
+        let parameters = format!("{:?}", job.parameters);
+        let scope = format!("{:?}", job.scope);
+        let form = format!("{:?}{:?}{:?}", job.format, job.codings, job.binary);
+        let limit = format!("{:?}", job.limit);
+        Key::of([
+            snapshot.id.as_bytes(),
+            job.sql.as_bytes(),
+            parameters.as_bytes(),
+            scope.as_bytes(),
+            form.as_bytes(),
+            limit.as_bytes(),
+            &job.max_bytes.to_le_bytes(),
+            app.settings.time_zone.as_bytes(),
+        ])
+    }))
+}
+
+/// The content of the answer, and where it came from.
+pub(super) async fn content(
+    app: &App,
+    task: QueryTask,
+    key: Option<Key>,
+    handle: QueryHandle,
+    guard: &MetricsGuard,
+) -> Result<(Content, CacheResult), Problem> {
+    let (content, cache) = match key.and_then(|key| app.answers.get(&key)) {
+        Some(stored) => (Content::Whole(stored), CacheResult::Hit),
+        None => job::run(app, Arc::new(task), key, guard.record().clone(), handle).await?,
+    };
+    app.metrics.cache(if key.is_some() { cache } else { CacheResult::Bypass });
+    if let Content::Whole(stored) = &content {
+        guard.record().lock().rows = stored.rows;
+    }
+    Ok((content, cache))
 }
 
 /// In the words of RFC 9211.
@@ -230,96 +222,28 @@ fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, key: Option<Key>) {
     }
 }
 
-fn key(
-    app: &App,
-    snapshot: &Snapshot,
-    query: &QueryRequest,
-    negotiated: Negotiated,
-    scope: &Scope,
-) -> Key {
-    let parameters = format!("{:?}", query.parameters);
-    let scope = format!("{scope:?}");
-    let negotiated = format!("{negotiated:?}{:?}", query.binary);
-    let limit = format!("{:?}", query.limit);
-    Key::of([
-        snapshot.id.as_bytes(),
-        query.sql.as_bytes(),
-        parameters.as_bytes(),
-        scope.as_bytes(),
-        negotiated.as_bytes(),
-        limit.as_bytes(),
-        &query.max_bytes.to_le_bytes(),
-        app.settings().time_zone.as_bytes(),
-    ])
-}
-
-/// What the validator says of a statement, which is remembered.
-pub(super) async fn validate(
-    app: &App,
-    (sql, dialect): (&str, Dialect),
-    principal: Principal,
-    deadline: tokio::time::Instant,
-    limit: Duration,
-) -> Result<Arc<ValidatedStatement>, Problem> {
-    let known = app.validated(dialect).get(sql);
-    let validated = match known {
-        Some(known) => known,
+fn into_response(
+    headers: HeaderMap,
+    content: Option<Content>,
+    mut guard: MetricsGuard,
+) -> Response<BoxBody> {
+    let (status, body) = match content {
         None => {
-            let _permit = app.validating().acquire().await.expect("never closed");
-            let validated =
-                app.engine().validate(sql, dialect, principal, deadline).await.map(Arc::new);
-            // What the validator says of a text is always the same; what else happens is not.
-            if matches!(validated, Ok(_) | Err(QueryError::Rejected(_))) {
-                app.validated(dialect).put(sql, validated.clone());
-            }
-            validated
+            guard.ended();
+            (StatusCode::NOT_MODIFIED, body::full(Bytes::new()))
+        }
+        Some(Content::Whole(stored)) => {
+            guard.sent_part(stored.bytes.len());
+            guard.ended();
+            (StatusCode::OK, body::full(stored.bytes))
+        }
+        Some(Content::Stream(mut stream)) => {
+            stream.guard = Some(guard);
+            (StatusCode::OK, stream.boxed_unsync())
         }
     };
-    validated.map_err(|error| Problem::of_query(error, limit))
-}
-
-/// The snapshot that a query asks for, be it that it is waited for.
-async fn requested(
-    app: &App,
-    state: &State,
-    requested: &RequestedSnapshot<'_>,
-    query: &QueryRequest,
-    handle: &QueryHandle,
-) -> Result<Arc<Snapshot>, Problem> {
-    tokio::select! {
-        snapshot = requested.snapshot(app, state, query.timeout) => snapshot,
-        () = handle.cancelled() => Err(Problem::cancelled()),
-    }
-}
-
-/// What is sent.
-pub(super) enum Content {
-    /// Nothing: the client has it.
-    Unchanged,
-    Whole(Stored),
-    Stream(Box<AnswerStream>),
-}
-
-impl Content {
-    fn into_response(self, headers: HeaderMap, mut guard: MetricsGuard) -> Response<BoxBody> {
-        let (status, body) = match self {
-            Self::Unchanged => {
-                guard.ended();
-                (StatusCode::NOT_MODIFIED, body::full(Bytes::new()))
-            }
-            Self::Whole(stored) => {
-                guard.sent_part(stored.bytes.len());
-                guard.ended();
-                (StatusCode::OK, body::full(stored.bytes))
-            }
-            Self::Stream(mut stream) => {
-                stream.guard = Some(guard);
-                (StatusCode::OK, stream.boxed_unsync())
-            }
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        response
-    }
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::App;
 use super::arguments::Arguments;
@@ -62,23 +62,14 @@ impl<'r> RequestedSnapshot<'r> {
         if let Some(found) = self.find(app, state)? {
             return Ok(found);
         }
-        let _place = app.waiting().try_acquire().map_err(|_| {
+        let _place = app.waiting.try_acquire().map_err(|_| {
             let detail = "too many requests wait for snapshots that are not here yet (MARTD_QUEUE)";
             Problem::new(problem::OVERLOADED, detail).retry_after(1)
         })?;
-        let time = time.min(app.settings().catch_up);
+        let time = time.min(app.settings.catch_up);
         let deadline = Instant::now() + time;
-        // Subscribed before the next look: a swap in between wakes the wait below.
-        let mut changes = app.catalog().subscribe();
-        loop {
-            let state = app.catalog().load();
-            if let Some(found) = self.find(app, &state)? {
-                return Ok(found);
-            }
-            if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
-                return Err(self.not_here(app, &state, time));
-            }
-        }
+        let found = app.catalog.find(deadline, |state| self.find(app, state).transpose()).await;
+        found.unwrap_or_else(|state| Err(self.not_here(app, &state, time)))
     }
 
     /// The snapshot, if it is here; an error when it will not come.

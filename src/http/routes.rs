@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::task::JoinSet;
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 
@@ -58,38 +58,31 @@ pub(super) async fn handle(
 ) -> Result<Response<BoxBody>, Infallible> {
     let started = Instant::now();
     let id = request_id::of(request.headers());
-    let admitted = app.settings().doors.admit(peer.door, &request);
+    let admitted = app.settings.doors.admit(peer.door, &request);
     // On the listener for operators no token is asked for.
-    let tokens = app.tokens().filter(|_| surface == Surface::Everything);
+    let tokens = app.tokens.as_ref().filter(|_| surface == Surface::Everything);
     let caller = Caller::identify(tokens, request.headers(), peer.address);
     // Only who may ask takes an id from others.
     let handle = match (&admitted, &caller) {
         (Ok(_), Ok(caller)) if request.uri().path() == QUERY_PATH => {
-            Some(app.queries().register(id.clone(), caller))
+            Some(app.queries.register(id.clone(), caller))
         }
         _ => None,
     };
     let id = handle.as_ref().map_or(id, |handle| handle.id().to_owned());
-    let state = app.catalog().load();
+    let state = app.catalog.load();
     let span = info_span!("request", id, trace_id = Empty, parent_id = Empty);
     if let Some(TraceParent { trace_id, parent_id }) = TraceParent::of(request.headers()) {
         span.record("trace_id", trace_id).record("parent_id", parent_id);
     }
-    let route = Route::of(request.uri().path());
+    let route = Route::of(request.uri().path()).map_or("none", |(route, _)| route.name);
     let record = RequestRecord::default();
-    let exchange = Exchange {
-        app: app.clone(),
-        started,
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        record: record.clone(),
-        span: span.clone(),
-    };
-    let exchange = exchange.begin();
+    let exchange = Exchange::begin(&app, started, &request, record.clone(), span.clone());
 
     let origin = admitted.as_ref().ok().cloned().flatten();
-    // A task of its own, so that a panic ends this request alone.
-    let task = tokio::spawn({
+    // A task of its own, so that a panic ends this request alone. The client leaving drops its set, and that it.
+    let mut task = JoinSet::new();
+    task.spawn({
         let (app, state) = (app.clone(), state.clone());
         async move {
             admitted?;
@@ -100,25 +93,21 @@ pub(super) async fn handle(
         }
         .instrument(span.clone())
     });
-    let outcome = AbortOnDrop(task).await;
+    let joined = task.join_next().await.expect("it was spawned");
+    let outcome =
+        joined.unwrap_or_else(|error| Err(Problem::internal(format!("a panic: {error}"))));
     let mut response = outcome.unwrap_or_else(|problem| {
-        app.metrics().problem(problem.slug());
+        app.metrics.problem(problem.slug());
         problem.into_response(&id)
     });
 
     let headers = response.headers_mut();
-    if !headers.contains_key(MARTD_SOURCE) {
-        headers.insert(MARTD_SOURCE, HeaderValue::from_static(state.source().name()));
+    let source = HeaderValue::from_static(state.source().name());
+    headers.entry(MARTD_SOURCE).or_insert(source);
+    if let Some(Ok(snapshot)) = state.snapshot.as_ref().map(|snapshot| snapshot.id.parse()) {
+        headers.entry(MARTD_SNAPSHOT).or_insert(snapshot);
     }
-    if !headers.contains_key(MARTD_SNAPSHOT)
-        && let Some(snapshot) = &state.snapshot
-        && let Ok(value) = HeaderValue::from_str(&snapshot.id)
-    {
-        headers.insert(MARTD_SNAPSHOT, value);
-    }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(request_id::X_REQUEST_ID, value);
-    }
+    headers.extend(id.parse().ok().map(|id| (request_id::X_REQUEST_ID, id)));
     if let Some(origin) = origin {
         origin::allow(headers, origin);
     }
@@ -130,39 +119,15 @@ pub(super) async fn handle(
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let timing = format!("total;dur={:.3}", started.elapsed().as_secs_f64() * 1e3);
-    if let Ok(value) = HeaderValue::from_str(&timing) {
-        headers.insert(SERVER_TIMING, value);
-    }
+    headers.extend(timing.parse().ok().map(|timing| (SERVER_TIMING, timing)));
     let status = response.status().as_u16();
-    app.metrics().responded(route.map_or("none", Route::name), status);
+    app.metrics.responded(route, status);
     Ok(exchange.answer(response))
 }
 
-/// A request's task. The client leaving drops it, and with it what it started.
-struct AbortOnDrop(tokio::task::JoinHandle<Result<Response<BoxBody>, Problem>>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Future for AbortOnDrop {
-    type Output = Result<Response<BoxBody>, Problem>;
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(context).map(|joined| {
-            joined.unwrap_or_else(|error| Err(Problem::internal(format!("a panic: {error}"))))
-        })
-    }
-}
-
-/// What is served. `/openapi.json` describes the same, which a test compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
+/// What answers.
+#[derive(Debug, Clone, Copy)]
+enum Endpoint {
     Query,
     Queries,
     Snapshot,
@@ -182,78 +147,78 @@ enum Route {
     OpenApi,
 }
 
-const QUERIES_PREFIX: &str = "/v1/queries/";
-const MARTS_PREFIX: &str = "/v1/marts/";
-const DATASETS_PREFIX: &str = "/v1/datasets/";
-const SCHEMA_SUFFIX: &str = "/schema";
+struct Route {
+    endpoint: Endpoint,
+    /// As metrics name it.
+    name: &'static str,
+    /// With a star for what varies.
+    path: &'static str,
+    /// As `Allow` has them. What answers GET answers HEAD.
+    methods: &'static str,
+}
+
+const fn route(
+    endpoint: Endpoint,
+    name: &'static str,
+    path: &'static str,
+    methods: &'static str,
+) -> Route {
+    Route { endpoint, name, path, methods }
+}
+
+/// What is served. `/openapi.json` describes the same, which a test compares.
+const ROUTES: [Route; 18] = [
+    route(Endpoint::Query, "query", QUERY_PATH, "GET, POST"),
+    route(Endpoint::Queries, "queries", "/v1/queries/*", "DELETE"),
+    route(Endpoint::Snapshot, "snapshot", "/v1/snapshot", "GET"),
+    route(Endpoint::Freshness, "freshness", "/v1/freshness", "GET"),
+    route(Endpoint::Datasets, "datasets", "/v1/datasets", "GET"),
+    route(Endpoint::Dataset, "dataset", "/v1/datasets/*/schema", "GET"),
+    route(Endpoint::Marts, "marts", "/v1/marts", "GET"),
+    route(Endpoint::MartFile, "mart_file", "/v1/marts/*", "GET"),
+    route(Endpoint::Attach, "attach", "/v1/attach.sql", "GET"),
+    route(Endpoint::Mcp, "mcp", "/mcp", "POST"),
+    route(Endpoint::Ready, "readyz", "/readyz", "GET"),
+    route(Endpoint::Live, "livez", "/livez", "GET"),
+    route(Endpoint::Events, "events", "/v1/events", "GET"),
+    route(Endpoint::Metrics, "metrics", "/metrics", "GET"),
+    route(Endpoint::Page, "page", "/", "GET"),
+    route(Endpoint::Asset(Asset::Style), "asset", "/status.css", "GET"),
+    route(Endpoint::Asset(Asset::Script), "asset", "/status.js", "GET"),
+    route(Endpoint::OpenApi, "openapi", "/openapi.json", "GET"),
+];
 
 impl Route {
-    fn of(path: &str) -> Option<Self> {
-        Some(match path {
-            QUERY_PATH => Self::Query,
-            "/v1/snapshot" => Self::Snapshot,
-            "/v1/freshness" => Self::Freshness,
-            "/readyz" => Self::Ready,
-            "/livez" => Self::Live,
-            "/" => Self::Page,
-            "/status.css" => Self::Asset(Asset::Style),
-            "/status.js" => Self::Asset(Asset::Script),
-            "/v1/events" => Self::Events,
-            "/metrics" => Self::Metrics,
-            "/openapi.json" => Self::OpenApi,
-            "/v1/datasets" => Self::Datasets,
-            "/v1/marts" => Self::Marts,
-            "/v1/attach.sql" => Self::Attach,
-            "/mcp" => Self::Mcp,
-            _ if dataset_id(path).is_some() => Self::Dataset,
-            _ if path.starts_with(QUERIES_PREFIX) => Self::Queries,
-            _ if path.starts_with(MARTS_PREFIX) => Self::MartFile,
-            _ => return None,
+    /// The route of a path, and what varies of that.
+    fn of(path: &str) -> Option<(&'static Self, &str)> {
+        ROUTES.iter().find_map(|route| {
+            let varies = match route.path.split_once('*') {
+                Some((before, after)) => path.strip_prefix(before)?.strip_suffix(after)?,
+                None => (path == route.path).then_some("")?,
+            };
+            Some((route, varies))
         })
     }
 
-    /// The methods, as `Allow` has them. What answers GET answers HEAD.
-    fn methods(self) -> &'static str {
-        match self {
-            Self::Query => "GET, POST",
-            Self::Queries => "DELETE",
-            Self::Mcp => "POST",
-            _ => "GET",
-        }
-    }
-
-    /// As metrics name it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Query => "query",
-            Self::Queries => "queries",
-            Self::Snapshot => "snapshot",
-            Self::Freshness => "freshness",
-            Self::Datasets => "datasets",
-            Self::Dataset => "dataset",
-            Self::Marts => "marts",
-            Self::MartFile => "mart_file",
-            Self::Attach => "attach",
-            Self::Mcp => "mcp",
-            Self::Ready => "readyz",
-            Self::Live => "livez",
-            Self::Page => "page",
-            Self::Asset(_) => "asset",
-            Self::Events => "events",
-            Self::Metrics => "metrics",
-            Self::OpenApi => "openapi",
-        }
-    }
-
     /// Whether it is served where probes and metrics alone are.
-    fn is_for_operators(self) -> bool {
-        matches!(self, Self::Ready | Self::Live | Self::Metrics)
+    fn is_for_operators(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Ready | Endpoint::Live | Endpoint::Metrics)
     }
 
-    fn allows(self, method: &Method) -> bool {
+    fn allows(&self, method: &Method) -> bool {
         let name = if method == Method::HEAD { "GET" } else { method.as_str() };
-        self.methods().split(", ").any(|allowed| allowed == name)
+        self.methods.split(", ").any(|allowed| allowed == name)
     }
+}
+
+/// A request as those who answer it see it, over the state that it loaded.
+pub(super) struct RequestContext<'a> {
+    pub(super) app: &'a App,
+    pub(super) state: &'a State,
+    pub(super) caller: &'a Caller,
+    pub(super) head: &'a Parts,
+    pub(super) arguments: &'a Arguments,
+    pub(super) record: &'a RequestRecord,
 }
 
 async fn answer(
@@ -265,9 +230,9 @@ async fn answer(
     record: RequestRecord,
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody>, Problem> {
-    let uri = request.uri().clone();
-    let path = uri.path();
-    let Some(route) = Route::of(path) else {
+    let (head, body) = request.into_parts();
+    let (method, headers, path) = (&head.method, &head.headers, head.uri.path());
+    let Some((route, varies)) = Route::of(path) else {
         let detail = format!("{path} is not served here; /openapi.json tells what is");
         return Err(Problem::new(problem::NOT_FOUND, detail));
     };
@@ -275,61 +240,58 @@ async fn answer(
         let detail = format!("{path} is not served on the admin listener (MARTD_ADMIN_LISTEN)");
         return Err(Problem::new(problem::NOT_FOUND, detail));
     }
-    if !route.allows(request.method()) {
-        return Err(Problem::method_not_allowed(route.methods()));
+    if !route.allows(method) {
+        return Err(Problem::method_not_allowed(route.methods));
     }
-    let arguments = Arguments::parse(uri.query().unwrap_or_default())?;
+    let arguments = Arguments::parse(head.uri.query().unwrap_or_default())?;
     hooks::panic("request");
-    match route {
-        Route::Ready => return probes::ready(app, state, arguments.flag("verbose")?),
-        Route::Live => {
+    match route.endpoint {
+        Endpoint::Ready => return probes::ready(app, state, arguments.flag("verbose")?),
+        Endpoint::Live => {
             hooks::stick("http");
             return probes::live(app, arguments.flag("verbose")?);
         }
-        Route::Page => return page::answer(app, state, request.headers()),
-        Route::Asset(asset) => return Ok(page::asset(asset)),
+        Endpoint::Page => return page::answer(app, state, headers),
+        Endpoint::Asset(asset) => return Ok(page::asset(asset)),
         _ => {}
     }
     let caller = caller?;
     let sizes = match surface {
-        Surface::Everything => caller.sizes(app.settings().scoping.as_ref()),
+        Surface::Everything => caller.sizes(app.settings.scoping.as_ref()),
         Surface::Admin => Sizes::ALL,
     };
-    match route {
-        Route::Query => {
+    let (caller, arguments, record) = (&caller, &arguments, &record);
+    let context = RequestContext { app, state, caller, head: &head, arguments, record };
+    match route.endpoint {
+        Endpoint::Query => {
             let handle = handle.ok_or_else(|| Problem::internal("a query without a handle"))?;
-            query::answer(app, state, &caller, handle, record, &arguments, request).await
+            query::answer(&context, handle, body).await
         }
-        Route::Queries => cancel(app, &path[QUERIES_PREFIX.len()..], &caller),
-        Route::Marts => json(StatusCode::OK, &marts::MartsDocument::of(app, state, sizes)),
-        Route::Attach => marts::attach(app, state, request.headers()),
-        Route::Mcp => mcp::answer(app, state, &caller, record, request).await,
-        Route::MartFile => {
-            let (method, headers) = (request.method(), request.headers());
-            mart_file::answer(app, state, method, headers, &path[MARTS_PREFIX.len()..]).await
-        }
-        Route::Snapshot => {
+        Endpoint::Queries => cancel(app, varies, caller),
+        Endpoint::Marts => json(StatusCode::OK, &marts::MartsDocument::of(app, state, sizes)),
+        Endpoint::Attach => marts::attach(app, state, headers),
+        Endpoint::Mcp => mcp::answer(&context, body).await,
+        Endpoint::MartFile => mart_file::answer(&context, varies).await,
+        Endpoint::Snapshot => {
             let wait = waiting::duration(arguments.get("wait"))?;
             match arguments.get("build") {
                 Some(build) => waiting::answer(app, build, wait, sizes).await,
                 None => json(StatusCode::OK, &snapshot::SnapshotDocument::of(state, sizes)),
             }
         }
-        Route::Freshness => {
-            let (max_age, now) = (app.settings().max_age, Timestamp::now());
+        Endpoint::Freshness => {
+            let (max_age, now) = (app.settings.max_age, Timestamp::now());
             let document = freshness::FreshnessDocument::of(state, max_age, sizes, now);
             let strict = arguments.flag("strict")?;
             let stale = strict && document.status() == freshness::FreshnessStatus::Error;
             json(if stale { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &document)
         }
-        Route::Datasets => json(StatusCode::OK, &datasets::DatasetsDocument::of(state)),
-        Route::Dataset => {
-            json(StatusCode::OK, &datasets::schema(state, dataset_id(path).unwrap_or_default())?)
-        }
-        Route::Events => events::answer(app, request.method(), request.headers()),
-        Route::Metrics => scrape::answer(app, state, sizes, request.headers()),
-        Route::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
-        Route::Ready | Route::Live | Route::Page | Route::Asset(_) => {
+        Endpoint::Datasets => json(StatusCode::OK, &datasets::DatasetsDocument::of(state)),
+        Endpoint::Dataset => json(StatusCode::OK, &datasets::schema(state, varies)?),
+        Endpoint::Events => events::answer(app, method, headers),
+        Endpoint::Metrics => scrape::answer(app, state, sizes, headers),
+        Endpoint::OpenApi => Ok(json_text(StatusCode::OK, OPENAPI)),
+        Endpoint::Ready | Endpoint::Live | Endpoint::Page | Endpoint::Asset(_) => {
             Err(Problem::internal("answered above"))
         }
     }
@@ -337,25 +299,17 @@ async fn answer(
 
 /// What a listed page may send; the browser asks before it does.
 fn preflight() -> Response<BoxBody> {
-    let mut response = Response::new(body::full(""));
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    let mut response = body::empty(StatusCode::NO_CONTENT);
     origin::allow_requests(response.headers_mut());
     response
 }
 
 /// `DELETE /v1/queries/{id}`. Another caller's query is as unknown as one that is over.
 fn cancel(app: &App, id: &str, caller: &Caller) -> Result<Response<BoxBody>, Problem> {
-    if !app.queries().cancel(id, caller) {
+    if !app.queries.cancel(id, caller) {
         return Err(Problem::new(problem::NOT_FOUND, "no query of yours is under way by that id"));
     }
-    let mut response = Response::new(body::full(""));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
-}
-
-/// Whose schema a path asks for.
-fn dataset_id(path: &str) -> Option<&str> {
-    path.strip_prefix(DATASETS_PREFIX)?.strip_suffix(SCHEMA_SUFFIX)
+    Ok(body::empty(StatusCode::NO_CONTENT))
 }
 
 pub(super) fn json(
@@ -367,11 +321,8 @@ pub(super) fn json(
 }
 
 fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Response<BoxBody> {
-    let mut response = Response::new(body::full(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = body::response(status, "application/json", text);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -385,38 +336,14 @@ mod tests {
         let description: Json = serde_json::from_str(OPENAPI).expect("JSON");
         let mut described = Vec::new();
         for (path, operations) in description["paths"].as_object().expect("paths") {
-            let route = Route::of(path).unwrap_or_else(|| panic!("{path} is not served"));
-            let methods: Vec<String> = operations
-                .as_object()
-                .expect("operations")
-                .keys()
-                .filter(|key| *key != "parameters")
-                .map(|key| key.to_uppercase())
-                .collect();
-            assert_eq!(methods.join(", "), route.methods(), "{path}");
-            described.push(route);
+            let (route, _) = Route::of(path).unwrap_or_else(|| panic!("{path} is not served"));
+            let methods = operations.as_object().expect("operations").keys();
+            let methods = methods.filter(|key| *key != "parameters").map(|key| key.to_uppercase());
+            assert_eq!(methods.collect::<Vec<_>>().join(", "), route.methods, "{path}");
+            described.push(route.path);
         }
-        for route in [
-            Route::Query,
-            Route::Queries,
-            Route::Snapshot,
-            Route::Freshness,
-            Route::Datasets,
-            Route::Dataset,
-            Route::Marts,
-            Route::MartFile,
-            Route::Attach,
-            Route::Mcp,
-            Route::Ready,
-            Route::Live,
-            Route::Page,
-            Route::Asset(Asset::Style),
-            Route::Asset(Asset::Script),
-            Route::Events,
-            Route::Metrics,
-            Route::OpenApi,
-        ] {
-            assert!(described.contains(&route), "{route:?} is not described");
+        for Route { path, .. } in ROUTES {
+            assert!(described.contains(&path), "{path} is not described");
         }
         let slugs = description["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
             .as_array()

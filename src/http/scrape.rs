@@ -34,7 +34,7 @@ pub(super) fn answer(
     headers: &HeaderMap,
 ) -> Result<Response<BoxBody>, Problem> {
     let mut registry = Registry::default();
-    app.metrics().register(&mut registry);
+    app.metrics.register(&mut registry);
     registry.register_collector(Box::new(families(app, state, sizes)));
     let mut page = String::new();
     text::encode(&mut page, &registry).map_err(Problem::internal)?;
@@ -218,7 +218,7 @@ fn snapshot(families: &mut MetricFamilies, state: &State) {
 }
 
 fn marts(families: &mut MetricFamilies, app: &App, state: &State, sizes: Sizes<'_>) {
-    let (max_age, now) = (app.settings().max_age, Timestamp::now());
+    let (max_age, now) = (app.settings.max_age, Timestamp::now());
     let document = freshness::FreshnessDocument::of(state, max_age, sizes, now);
     let each = |value: &dyn Fn(&freshness::MartFreshness<'_>) -> Option<f64>| {
         let results = document.results().iter();
@@ -271,7 +271,7 @@ fn directory(families: &mut MetricFamilies, state: &State) {
 }
 
 fn load(families: &mut MetricFamilies, app: &App) {
-    let slots = app.slots();
+    let slots = &app.slots;
     families.add_count("martd_query_slots", "Queries that may run at once", slots.total());
     families.add_count("martd_queries_in_flight", "Queries that hold a slot", slots.in_flight());
     families.add_count("martd_queries_waiting", "Queries that wait for a slot", slots.waiting());
@@ -280,26 +280,26 @@ fn load(families: &mut MetricFamilies, app: &App) {
         "Requests that wait for a snapshot that is not here yet",
         app.requests_behind(),
     );
-    let (bytes, limit) = app.answers().bytes();
+    let (bytes, limit) = app.answers.bytes();
     families.add("martd_cache_bytes", "What cached answers take", bytes as f64);
     families.add("martd_cache_limit_bytes", "What they may take", limit as f64);
-    let pins = app.metrics().pins();
+    let pins = &app.metrics.pins;
     families.add("martd_pins", "Versions of marts that are pinned", pins.pins() as f64);
     families.add("martd_pinned_bytes", "Memory that copies of marts take", pins.used() as f64);
     families.add("martd_pinned_limit_bytes", "Memory that they may take", pins.limit() as f64);
-    let tables = app.metrics().tables();
+    let tables = &app.metrics.tables;
     let kinds = [("memory", tables.used()), ("disk", tables.on_disk())];
     let kinds = kinds.map(|(kind, bytes)| (kind.to_owned(), bytes as f64));
     families.add_each("martd_table_bytes", "What the tables of marts take", "kind", kinds);
     let help = "Memory that tables may take";
     families.add("martd_table_limit_bytes", help, tables.limit() as f64);
-    let limit = app.settings().max_connections;
+    let limit = app.settings.max_connections;
     families.add_count("martd_connections_limit", "Connections that may be open at once", limit);
 }
 
 /// The engine: the process that has DuckDB, and is replaced when it fails.
 fn engine(families: &mut MetricFamilies, app: &App) {
-    let status = app.engine().status();
+    let status = app.engine.status();
     let starts = StartReason::ALL.map(|reason| {
         let count = status.starts.iter().find(|(known, _)| *known == reason);
         (vec![("reason", reason.name().to_owned())], count.map_or(0.0, |(_, count)| *count as f64))
@@ -330,7 +330,7 @@ fn resident_bytes(pid: u32) -> Option<f64> {
 
 /// What Prometheus's client libraries tell of their process, as far as /proc lets it be read.
 fn process(families: &mut MetricFamilies, app: &App) {
-    let started = seconds(app.metrics().started());
+    let started = seconds(app.metrics.started);
     families.add("process_start_time_seconds", "When the process started", started);
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
         families.add_count("process_open_fds", "Open descriptors", entries.count() - 1);

@@ -71,7 +71,7 @@ impl Server {
     /// # Errors
     /// When a socket cannot be used, or this is no runtime.
     pub fn new(sockets: Vec<Socket>, app: App) -> io::Result<Self> {
-        let wanted = app.settings().max_connections;
+        let wanted = app.settings.max_connections;
         let room = usize::try_from(descriptor_limit() / CONNECTIONS_SHARE).unwrap_or(wanted);
         if room < wanted {
             warn!("the limit of descriptors has room for {room} connections, not for {wanted}");
@@ -122,7 +122,7 @@ impl Server {
                 Ok((stream, permit)) => self.serve(stream, permit, &graceful),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    self.app.metrics().accept_failed();
+                    self.app.metrics.accept_errors.inc();
                     warn!(%error, "no connection can be accepted");
                     sleep(ACCEPT_BACKOFF).await;
                 }
@@ -140,7 +140,7 @@ impl Server {
                 // A client that never sends a request keeps nobody waiting.
                 loop {
                     sleep(LAST_REQUEST_WITHIN).await;
-                    if app.in_flight() == 0 {
+                    if app.in_flight.load(Ordering::Acquire) == 0 {
                         return;
                     }
                 }
@@ -228,10 +228,10 @@ impl Server {
     ) where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let Timeouts { header, stall, .. } = self.app.settings().timeouts;
+        let Timeouts { header, stall, .. } = self.app.settings.timeouts;
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(stall));
-        let open = self.app.metrics().connection();
+        let open = self.app.metrics.connection();
         let (app, surface) = (self.app.clone(), self.surface);
         let newcomer = Arc::new(Newcomer {
             came: Instant::now(),

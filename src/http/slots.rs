@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant as Clock;
 
 use parking_lot::Mutex;
@@ -24,7 +23,8 @@ pub(super) struct Slots {
     reserved: Arc<Semaphore>,
     total: usize,
     queue: usize,
-    waiting: AtomicUsize,
+    /// Those who wait have one of its permits each.
+    waiting: Semaphore,
     held: Arc<SlotCounts>,
     /// Cancels every running query. Theirs are its children.
     all: CancellationToken,
@@ -32,8 +32,7 @@ pub(super) struct Slots {
 }
 
 /// How many slots each principal holds or waits for, if any.
-#[derive(Debug, Default)]
-struct SlotCounts(Mutex<HashMap<Principal, usize>>);
+type SlotCounts = Mutex<HashMap<Principal, usize>>;
 
 impl Slots {
     pub(super) fn new(total: usize, queue: usize, metrics: Metrics) -> Self {
@@ -42,7 +41,7 @@ impl Slots {
             reserved: Arc::new(Semaphore::new(1)),
             total,
             queue,
-            waiting: AtomicUsize::new(0),
+            waiting: Semaphore::new(Semaphore::MAX_PERMITS),
             held: Arc::default(),
             all: CancellationToken::new(),
             metrics,
@@ -61,7 +60,7 @@ impl Slots {
             Ok(permit) => permit,
             Err(_) => self.wait(share.is_first, deadline).await?,
         };
-        self.metrics.waited(came.elapsed());
+        self.metrics.wait_seconds.observe(came.elapsed().as_secs_f64());
         Ok(Slot { _permit: permit, _share: share })
     }
 
@@ -74,9 +73,10 @@ impl Slots {
             return Ok(permit);
         }
         // Who has nothing yet may always wait: another's queries must not take all of the queue.
-        let limit = if holds_none { usize::MAX } else { self.queue };
-        let permit = QueuePermit::take(&self.waiting, limit);
-        let _permit = permit.ok_or_else(|| self.overloaded(Shed::QueueFull))?;
+        let _waits = self.waiting.try_acquire().expect("there is no end of them");
+        if !holds_none && self.waiting() > self.queue {
+            return Err(self.overloaded(Shed::QueueFull));
+        }
         let free = Arc::clone(&self.free).acquire_owned();
         let taken = async {
             if !holds_none {
@@ -109,7 +109,7 @@ impl Slots {
 
     /// How many wait for one.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        Semaphore::MAX_PERMITS - self.waiting.available_permits()
     }
 
     /// The token of a new query.
@@ -120,26 +120,6 @@ impl Slots {
     /// Cancels every query, and those that come after it.
     pub(super) fn cancel_all(&self) {
         self.all.cancel();
-    }
-}
-
-/// A permit of the queue.
-struct QueuePermit<'s>(&'s AtomicUsize);
-
-impl<'s> QueuePermit<'s> {
-    fn take(waiting: &'s AtomicUsize, limit: usize) -> Option<Self> {
-        waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                (count < limit).then_some(count + 1)
-            })
-            .ok()
-            .map(|_| Self(waiting))
-    }
-}
-
-impl Drop for QueuePermit<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -154,7 +134,7 @@ struct Share {
 
 impl Share {
     fn of(principal: Principal, held: &Arc<SlotCounts>) -> Self {
-        let mut shares = held.0.lock();
+        let mut shares = held.lock();
         let count = shares.entry(principal).or_default();
         *count += 1;
         Self { principal, is_first: *count == 1, held: Arc::clone(held) }
@@ -163,7 +143,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut shares = self.held.0.lock();
+        let mut shares = self.held.lock();
         if let Some(count) = shares.get_mut(&self.principal) {
             *count -= 1;
             if *count == 0 {

@@ -6,7 +6,6 @@ use std::str;
 use bytes::Bytes;
 use headers::{ContentType, HeaderMapExt, Mime};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::Request;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderValue};
 use tokio::time::timeout;
@@ -41,22 +40,25 @@ impl Upload {
     ///
     /// # Errors
     /// When it is too large, too slow, or of a kind that is not understood.
-    pub(super) async fn read(app: &App, request: Request<Incoming>) -> Result<Self, Problem> {
-        let kind = kind(request.headers())?;
-        let coding = coding(request.headers())?;
-        let most = app.settings().max_body_bytes;
+    pub(super) async fn read(
+        app: &App,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Self, Problem> {
+        let kind = kind(headers)?;
+        let coding = coding(headers)?;
+        let most = app.settings.max_body_bytes;
         let too_large = || {
             let detail = format!("the body may have {most} bytes at most (MARTD_MAX_BODY)");
             Problem::new(problem::PAYLOAD_TOO_LARGE, detail)
         };
         // The first read tells such a client to go on. Others are sending already, and would not hear of
         // it if what they send were not read.
-        let waits = request.headers().contains_key(EXPECT);
-        let body = request.into_body();
+        let waits = headers.contains_key(EXPECT);
         if waits && body.size_hint().lower() > most {
             return Err(too_large());
         }
-        let within = app.settings().timeouts.body;
+        let within = app.settings.timeouts.body;
         let limited = Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX));
         let packed = match timeout(within, limited.collect()).await {
             Ok(Ok(collected)) => collected.to_bytes(),

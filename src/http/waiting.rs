@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::{Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::App;
 use super::access::Sizes;
@@ -15,13 +15,6 @@ use crate::publish::Hold;
 
 /// The longest wait; ask again after it.
 const MAX_WAIT: Duration = Duration::from_secs(300);
-
-/// Where a build stands.
-enum Standing {
-    Published,
-    Held(String),
-    Unknown,
-}
 
 /// How long to wait: a number of seconds; not at all without one.
 pub(super) fn duration(wait: Option<&str>) -> Result<Duration, Problem> {
@@ -43,47 +36,40 @@ pub(super) async fn answer(
     wait: Duration,
     sizes: Sizes<'_>,
 ) -> Result<Response<BoxBody>, Problem> {
-    let deadline = Instant::now() + wait;
-    // Subscribed before the first look: a swap in between wakes the wait below.
-    let mut changes = app.catalog().subscribe();
-    loop {
-        let state = app.catalog().load();
-        match standing(&state, build) {
-            Standing::Published => {
-                return routes::json(
-                    StatusCode::OK,
-                    &snapshot::SnapshotDocument::of(&state, sizes),
-                );
-            }
-            Standing::Held(reason) => return Err(Problem::new(problem::BUILD_HELD, reason)),
-            Standing::Unknown => {}
-        }
-        if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+    let found =
+        app.catalog.find(Instant::now() + wait, |state| {
+            let served = standing(state, build)?;
+            Some(served.map(|()| {
+                routes::json(StatusCode::OK, &snapshot::SnapshotDocument::of(state, sizes))
+            }))
+        });
+    match found.await {
+        Ok(Ok(document)) => document,
+        Ok(Err(reason)) => Err(Problem::new(problem::BUILD_HELD, reason)),
+        Err(state) => {
             let detail = match &state.held {
                 Some(held) => held.hold.reason.clone(),
                 None => format!("no record is of build {build} yet"),
             };
-            return Err(Problem::new(problem::WAIT_TIMEOUT, detail));
+            Err(Problem::new(problem::WAIT_TIMEOUT, detail))
         }
     }
 }
 
-fn standing(state: &State, build: &str) -> Standing {
+/// Whether a build is served, or held for a reason; `None` while neither is known.
+fn standing(state: &State, build: &str) -> Option<Result<(), String>> {
     if state.serves_build(build) {
-        return Standing::Published;
+        return Some(Ok(()));
     }
     let hold = state.held.as_ref().map(|held| &held.hold);
     if let Some(hold) = hold.filter(|hold| hold.overtaken.iter().any(|known| known == build)) {
-        return Standing::Held(format!(
+        return Some(Err(format!(
             "{}; that record ends later than the one of build {build}, so the clock of a writer may be wrong: \
              set it right, and publish again",
             hold.reason
-        ));
+        )));
     }
     let held = state.held_back().map(|held| &held.hold);
     let is_its = |hold: &&Hold| hold.builds.iter().any(|known| known == build);
-    match held.filter(is_its) {
-        Some(hold) => Standing::Held(hold.reason.clone()),
-        None => Standing::Unknown,
-    }
+    held.filter(is_its).map(|hold| Err(hold.reason.clone()))
 }

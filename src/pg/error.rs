@@ -4,7 +4,7 @@ use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::ErrorResponse;
 
 use crate::engine::UNTYPED;
-use crate::http::Failure;
+use crate::http::Problem;
 
 /// An error that a client is told.
 #[derive(Debug, Clone)]
@@ -45,8 +45,8 @@ impl PgError {
     }
 }
 
-impl From<Failure> for PgError {
-    fn from(failure: Failure) -> Self {
+impl From<Problem> for PgError {
+    fn from(failure: Problem) -> Self {
         let detail = failure.detail();
         let state = match failure.slug() {
             _ if failure.is_cancelled() => {

@@ -91,8 +91,8 @@ impl PgServer {
     pub fn new(sockets: Vec<Socket>, app: App, settings: PgSettings) -> io::Result<Self> {
         listen::set_nonblocking(&sockets)?;
         let shared = Shared(Arc::new(Inner {
-            connections: Arc::new(Semaphore::new(app.max_connections() + NEWCOMERS)),
-            open: OpenConnections::new(app.max_connections()),
+            connections: Arc::new(Semaphore::new(app.settings.max_connections + NEWCOMERS)),
+            open: OpenConnections::new(app.settings.max_connections),
             room: Arc::new(Semaphore::new(
                 usize::try_from(settings.waiting_bytes)
                     .unwrap_or(usize::MAX)
@@ -116,7 +116,8 @@ impl PgServer {
         shutdown.await;
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         shared.0.ending.cancel();
-        let all = u32::try_from(shared.0.app.max_connections() + NEWCOMERS).unwrap_or(u32::MAX);
+        let all =
+            u32::try_from(shared.0.app.settings.max_connections + NEWCOMERS).unwrap_or(u32::MAX);
         let _ = shared.0.connections.acquire_many(all).await; // never closed
     }
 }
@@ -185,8 +186,9 @@ impl Shared {
         let connection = shared.0.open.newcomer();
         tokio::spawn(async move {
             let _permit = permit;
-            let timeouts = shared.0.app.timeouts();
-            let mut wire = Wire::new(stream, shared.0.app.max_body_bytes(), timeouts.stall);
+            let timeouts = shared.0.app.settings.timeouts;
+            let most = usize::try_from(shared.0.app.settings.max_body_bytes).unwrap_or(usize::MAX);
+            let mut wire = Wire::new(stream, most, timeouts.stall);
             let started = timeout(timeouts.header, shared.start(&mut wire, address, &connection));
             let started = tokio::select! {
                 started = started => started,
@@ -266,7 +268,7 @@ impl Shared {
         }
         let user = parameters.get("user").cloned().unwrap_or_default();
         let app = &self.0.app;
-        let token = match app.asks_for_tokens() {
+        let token = match app.tokens.is_some() {
             true => {
                 wire.push(Out::Authentication(Authentication::CleartextPassword));
                 let In::PasswordMessageFamily(message) = readable(wire).await? else {
@@ -342,8 +344,8 @@ fn settings(app: &App, given: BTreeMap<String, String>) -> BTreeMap<String, Stri
         ("client_encoding", "UTF8"),
         ("datestyle", "ISO, YMD"),
         ("intervalstyle", "postgres"),
-        ("timezone", app.time_zone()),
-        ("statement_timeout", format!("{}ms", app.query_timeout().as_millis()).as_str()),
+        ("timezone", app.settings.time_zone.as_str()),
+        ("statement_timeout", format!("{}ms", app.settings.query_timeout.as_millis()).as_str()),
         ("integer_datetimes", "on"),
         ("standard_conforming_strings", "on"),
         ("transaction_isolation", "repeatable read"),

@@ -46,7 +46,7 @@ impl Changes {
     /// Counts a snapshot, and how long its news took. The first after a start has none: what it shows
     /// may have been there for days.
     pub(super) fn count(&self, before: Option<&Snapshot>, after: &Snapshot, metrics: &Metrics) {
-        metrics.published();
+        metrics.publishes.inc();
         let Some(before) = before else { return };
         match &after.ledger {
             Some(ledger) if after.verified && before.ledger != after.ledger => {

@@ -140,14 +140,14 @@ impl Refresh {
         let BeginWith { state, legacy } = begin_with;
         let (sender, inbox) = mpsc::channel();
         let mailbox = Mailbox { sender, hinted: Arc::new(AtomicBool::new(false)) };
-        let restored = state.as_ref().and_then(|state| state.restore(metrics.pins()));
+        let restored = state.as_ref().and_then(|state| state.restore(&metrics.pins));
         let reports = mailbox.clone();
         let report = move |outcome| reports.post(RefreshMessage::Built(outcome));
         let pool = Arc::new(Pool::start(builders, report)?);
         let opener =
             Opener::new(Arc::clone(&pool), engine, settings.schemas.clone(), metrics.clone());
         let publisher = Publisher::start(opener, mailbox.clone(), state.clone())?;
-        let pulse = Pulse { loops: Arc::default(), budget: Arc::clone(metrics.pins()) };
+        let pulse = Pulse { loops: Arc::default(), budget: Arc::clone(&metrics.pins) };
         let mut writer = Writer::new(
             settings,
             (catalog, events),

@@ -89,7 +89,7 @@ impl Writer {
         Self {
             legacy: None,
             next_legacy_look: now,
-            files: Files::new(Arc::clone(metrics.pins())),
+            files: Files::new(Arc::clone(&metrics.pins)),
             metrics,
             hinted: Arc::clone(&mailbox.hinted),
             pulse,
@@ -191,7 +191,7 @@ impl Writer {
             }
             Err(error) => {
                 self.note_directory(Some(self.settings.intake.dir.unreadable(&error)));
-                self.metrics.unreadable();
+                self.metrics.unreadable.inc();
                 self.next_scan = now + ABSENT_INTERVAL;
                 self.scan_reason = ScanReason::Timer;
             }
@@ -270,7 +270,7 @@ impl Writer {
         let mut has_marts = false;
         self.go_without(now);
         if self.directory.is_none() {
-            self.kept.look(self.files.ledger(), self.retention.kept(), self.metrics.pins());
+            self.kept.look(self.files.ledger(), self.retention.kept(), &self.metrics.pins);
             let decision = self.decide(now);
             has_marts = decision.target.as_ref().is_some_and(|target| !target.marts.is_empty());
             self.follow(decision, now);
@@ -310,7 +310,7 @@ impl Writer {
         if is_busy || self.retry.is_some_and(|retry| now < retry) {
             return;
         }
-        if let Some(version) = legacy.look(self.metrics.pins()) {
+        if let Some(version) = legacy.look(&self.metrics.pins) {
             self.publisher.prepare_legacy(version);
             self.preparing = true;
             self.retry = None;
@@ -429,7 +429,7 @@ impl Writer {
                 // Nothing is lost: the last snapshot stays, and this is tried again.
                 error!(reason, "a snapshot could not be opened");
                 self.unopened = Some(reason);
-                self.metrics.publish_failed();
+                self.metrics.publish_failures.inc();
                 self.retry = Some(Instant::now() + RETRY_INTERVAL);
             }
         }

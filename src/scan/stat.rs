@@ -13,15 +13,21 @@ pub(super) fn stat_at(
     bounds: &[PathBuf],
     name: &str,
 ) -> Result<Stat, StatError> {
-    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        stat = stat_link(dir, bounds, name)?;
+    }
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok(stat),
         FileType::Directory => Err(StatError::Directory),
-        FileType::Symlink => stat_link(dir, bounds, name),
-        other => Err(StatError::Ignored(type_reason(other))),
+        FileType::Fifo => Err(StatError::Ignored("is a FIFO")),
+        FileType::Socket => Err(StatError::Ignored("is a socket")),
+        FileType::CharacterDevice | FileType::BlockDevice => Err(StatError::Ignored("is a device")),
+        _ => Err(StatError::Ignored("is no regular file")),
     }
 }
 
+/// What a link leads to.
 fn stat_link(dir: BorrowedFd<'_>, bounds: &[PathBuf], name: &str) -> Result<Stat, StatError> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
@@ -32,12 +38,7 @@ fn stat_link(dir: BorrowedFd<'_>, bounds: &[PathBuf], name: &str) -> Result<Stat
     if !is_within(bounds, &fd).map_err(StatError::Failed)? {
         return Err(StatError::Ignored("is a link that leads out of PARQUET_DIR"));
     }
-    let stat = rustix::fs::fstat(&fd)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Ok(stat),
-        FileType::Directory => Err(StatError::Directory),
-        other => Err(StatError::Ignored(type_reason(other))),
-    }
+    Ok(rustix::fs::fstat(&fd)?)
 }
 
 /// Whether an open file lies in `PARQUET_DIR` (or in the real mart directory, where `mart` is
@@ -61,14 +62,5 @@ pub(super) enum StatError {
 impl From<Errno> for StatError {
     fn from(error: Errno) -> Self {
         if error == Errno::NOENT { Self::Gone } else { Self::Failed(error.into()) }
-    }
-}
-
-fn type_reason(file_type: FileType) -> &'static str {
-    match file_type {
-        FileType::Fifo => "is a FIFO",
-        FileType::Socket => "is a socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "is a device",
-        _ => "is no regular file",
     }
 }

@@ -6,10 +6,12 @@
 mod value;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-pub use self::value::{Count, Time};
+pub use self::value::Count;
+pub(crate) use self::value::time;
 use self::value::{count, number, size};
 use crate::listen::Address;
 use crate::mart_dir::MartDir;
@@ -93,20 +95,20 @@ pub struct ServeArgs {
     pub(crate) require: Vec<String>,
 
     /// Age above which /v1/freshness warns of marts whose models have no rule of their own
-    #[arg(long, help_heading = SERVED, env = "MARTD_MAX_AGE_WARN", value_name = "TIME")]
-    pub(crate) max_age_warn: Option<Time>,
+    #[arg(long, help_heading = SERVED, env = "MARTD_MAX_AGE_WARN", value_name = "TIME", value_parser = time)]
+    pub(crate) max_age_warn: Option<Duration>,
 
     /// Age above which they are an error
-    #[arg(long, help_heading = SERVED, env = "MARTD_MAX_AGE_ERROR", value_name = "TIME")]
-    pub(crate) max_age_error: Option<Time>,
+    #[arg(long, help_heading = SERVED, env = "MARTD_MAX_AGE_ERROR", value_name = "TIME", value_parser = time)]
+    pub(crate) max_age_error: Option<Duration>,
 
     /// How many builds MARTD_STATE_DIR keeps for a rollback, the served one among them
     #[arg(long, help_heading = SERVED, env = "MARTD_KEEP_BUILDS", value_name = "N", value_parser = count, default_value = "3")]
     pub(crate) keep_builds: Count,
 
     /// How long a replaced snapshot can still be read by its id
-    #[arg(long, help_heading = SERVED, env = "MARTD_RETAIN", value_name = "TIME", default_value = "60s")]
-    pub(crate) retain: Time,
+    #[arg(long, help_heading = SERVED, env = "MARTD_RETAIN", value_name = "TIME", value_parser = time, default_value = "60s")]
+    pub(crate) retain: Duration,
 
     /// How many replaced snapshots can still be read
     #[arg(long, help_heading = SERVED, env = "MARTD_RETAIN_COUNT", value_name = "N", value_parser = number::<usize>, default_value_t = 4)]
@@ -114,8 +116,8 @@ pub struct ServeArgs {
 
     /// How long a request waits for a snapshot or a build that it names and that is not here yet, as on a
     /// replica that is behind
-    #[arg(long, help_heading = SERVED, env = "MARTD_CATCH_UP", value_name = "TIME", default_value = "2s")]
-    pub(crate) catch_up: Time,
+    #[arg(long, help_heading = SERVED, env = "MARTD_CATCH_UP", value_name = "TIME", value_parser = time, default_value = "2s")]
+    pub(crate) catch_up: Duration,
 
     /// DuckDB file to serve until the first mart has landed
     #[arg(long, help_heading = LEGACY, env = "DUCKDB_PATH", value_name = "FILE")]
@@ -188,8 +190,8 @@ pub struct ServeArgs {
     pub(crate) queue: Option<usize>,
 
     /// Time that a query may take, unless it asks for less
-    #[arg(long, help_heading = QUERIES, env = "MARTD_QUERY_TIMEOUT", value_name = "TIME", default_value = "10s")]
-    pub(crate) query_timeout: Time,
+    #[arg(long, help_heading = QUERIES, env = "MARTD_QUERY_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub(crate) query_timeout: Duration,
 
     /// The most rows of an answer; one in JSON has 10000 unless the request says more
     #[arg(long, help_heading = QUERIES, env = "MARTD_MAX_ROWS", value_name = "N", value_parser = number::<u64>, default_value_t = 10_000_000)]
@@ -212,16 +214,16 @@ pub struct ServeArgs {
     pub(crate) max_body: u64,
 
     /// Time for a client to send a request's head, also on an idle connection
-    #[arg(long, help_heading = CONNECTIONS, env = "MARTD_HEADER_TIMEOUT", value_name = "TIME", default_value = "30s")]
-    pub(crate) header_timeout: Time,
+    #[arg(long, help_heading = CONNECTIONS, env = "MARTD_HEADER_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "30s")]
+    pub(crate) header_timeout: Duration,
 
     /// Time for a client to send a request's body
-    #[arg(long, help_heading = CONNECTIONS, env = "MARTD_BODY_TIMEOUT", value_name = "TIME", default_value = "10s")]
-    pub(crate) body_timeout: Time,
+    #[arg(long, help_heading = CONNECTIONS, env = "MARTD_BODY_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub(crate) body_timeout: Duration,
 
     /// Time for a client to take any bytes of its answer
-    #[arg(long, help_heading = CONNECTIONS, env = "MARTD_STALL_TIMEOUT", value_name = "TIME", default_value = "30s")]
-    pub(crate) stall_timeout: Time,
+    #[arg(long, help_heading = CONNECTIONS, env = "MARTD_STALL_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "30s")]
+    pub(crate) stall_timeout: Duration,
 
     /// Whether statements are logged as text, without the values of their parameters; by their hash
     /// alone when off
@@ -230,12 +232,12 @@ pub struct ServeArgs {
 
     /// Time after SIGTERM in which requests are still taken while /readyz says no, so that load
     /// balancers look elsewhere first
-    #[arg(long, help_heading = LOG, env = "MARTD_DRAIN_DELAY", value_name = "TIME", default_value = "500ms")]
-    pub(crate) drain_delay: Time,
+    #[arg(long, help_heading = LOG, env = "MARTD_DRAIN_DELAY", value_name = "TIME", value_parser = time, default_value = "500ms")]
+    pub(crate) drain_delay: Duration,
 
     /// Time for requests in flight to finish after that
-    #[arg(long, help_heading = LOG, env = "MARTD_DRAIN", value_name = "TIME", default_value = "20s")]
-    pub(crate) drain: Time,
+    #[arg(long, help_heading = LOG, env = "MARTD_DRAIN", value_name = "TIME", value_parser = time, default_value = "20s")]
+    pub(crate) drain: Duration,
 }
 
 /// `MARTD_LANDLOCK`

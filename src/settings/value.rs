@@ -1,6 +1,5 @@
 //! Values of settings, as people write them. An error says what would be right.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,30 +11,10 @@ use jiff::SignedDuration;
 pub type Count = NonZeroUsize;
 
 /// A span of time: `500ms`, `10s`, `1m 30s`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Time(Duration);
-
-impl Time {
-    /// The span.
-    pub fn duration(self) -> Duration {
-        self.0
-    }
-}
-
-impl FromStr for Time {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let span: SignedDuration =
-            text.parse().map_err(|_| "not a time; write it as 500ms, 10s, 90m or 25h")?;
-        Duration::try_from(span).map(Self).map_err(|_| "a time cannot be negative")
-    }
-}
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
+pub(crate) fn time(text: &str) -> Result<Duration, &'static str> {
+    let span: SignedDuration =
+        text.parse().map_err(|_| "not a time; write it as 500ms, 10s, 90m or 25h")?;
+    Duration::try_from(span).map_err(|_| "a time cannot be negative")
 }
 
 /// A size in bytes. It has a unit, because 256 is more often meant as MiB than as bytes.

@@ -9,19 +9,22 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::records::Records;
-use super::{EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait};
+use super::{
+    CommandError, EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait,
+};
 use crate::digest::Digest;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, REFUSED, Record, Status};
 use crate::mart_dir::MartDir;
 use crate::mirror::StoreArgs;
 use crate::scan::{OpenDir, Scan, differs_in_case};
-use crate::settings::Time;
+use crate::settings::time;
 use dbt::Artifacts;
 pub(super) use dbt::Project;
 use report::PublishReport;
@@ -82,8 +85,8 @@ pub struct PublishArgs {
     wait: bool,
 
     /// How long to wait at most
-    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait")]
-    timeout: Time,
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5m", requires = "wait")]
+    timeout: Duration,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -174,7 +177,9 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     }
     print(&report.text());
     match (report.code(), report.build, wait_for) {
-        (_, Some(build), Some(timeout)) => asking(wait::wait_for(build, timeout, args.server)),
+        (_, Some(build), Some(timeout)) => {
+            asking(wait::wait_for(build, timeout, args.server)).unwrap_or_else(CommandError::tell)
+        }
         (code, ..) => code,
     }
 }

@@ -80,7 +80,7 @@ impl PublishReport {
     }
 
     fn table(&self) -> String {
-        let mut table = TextTable::new([("mart", false), ("", false), ("size", true), ("", false)]);
+        let mut table = TextTable::new(["mart", "", "size", ""], &[2]);
         for (name, files) in &self.vouched {
             let size = ByteSize::b(bytes(files)).into();
             let what = match &**files {

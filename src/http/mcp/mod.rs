@@ -13,18 +13,14 @@ mod tools;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use super::App;
-use super::access::Caller;
 use super::body::{self, BoxBody};
-use super::exchange::RequestRecord;
 use super::problem::Problem;
-use super::routes::json;
+use super::routes::{RequestContext, json};
 use super::upload::Upload;
-use crate::catalog::State;
 
 /// The protocol in which each request says which version it speaks.
 const STATELESS: &str = "2026-07-28";
@@ -71,35 +67,27 @@ struct RpcRequest {
 
 /// Answers one message.
 pub(super) async fn answer(
-    app: &App,
-    state: &State,
-    caller: &Caller,
-    record: RequestRecord,
-    request: Request<Incoming>,
+    context: &RequestContext<'_>,
+    body: Incoming,
 ) -> Result<Response<BoxBody>, Problem> {
-    let headers = request.headers().clone();
-    let Upload { text, .. } = Upload::read(app, request).await?;
+    let headers = &context.head.headers;
+    let Upload { text, .. } = Upload::read(context.app, headers, body).await?;
     let message = match read(&text) {
         Ok(message) => message,
         Err(error) => return reply(None, false, Err(error)),
     };
     let RpcRequest { id: Some(id), method, params, .. } = message else {
-        let mut response = Response::new(body::full(""));
-        *response.status_mut() = StatusCode::ACCEPTED;
-        return Ok(response);
+        return Ok(body::empty(StatusCode::ACCEPTED));
     };
     let stateless = params.get("_meta").is_some_and(|meta| meta.get(PROTOCOL_VERSION).is_some());
-    let outcome = match check(&headers, &method, &params) {
+    let outcome = match check(headers, &method, &params) {
         Err(error) => Err(error),
         Ok(()) => match method.as_str() {
             "initialize" => Ok(initialize(&params)),
             "server/discover" => Ok(discover()),
             "ping" => Ok(json!({})),
             "tools/list" => Ok(tools::list()),
-            "tools/call" => {
-                let asked = tools::ToolContext { app, state, caller, headers: &headers, record };
-                tools::call(asked, params).await
-            }
+            "tools/call" => tools::call(context, params).await,
             _ => Err(RpcError::new(
                 RpcError::METHOD_NOT_FOUND,
                 format!("{method} is not served; there are tools/list and tools/call"),

@@ -1,22 +1,21 @@
 //! The tools: what an agent can ask, written for a model that has never seen the data.
 
 use bytes::Bytes;
-use hyper::HeaderMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json, json};
 
 use super::RpcError;
-use crate::catalog::State;
 use crate::duck::quote_identifier;
 use crate::encode::Format;
-use crate::http::access::{Caller, Sizes};
-use crate::http::exchange::RequestRecord;
+use crate::http::accept::Negotiated;
+use crate::http::access::Sizes;
 use crate::http::metrics_guard::MetricsGuard;
 use crate::http::problem::{self, Problem};
-use crate::http::request::{self, QueryRequest};
-use crate::http::{App, freshness, marts, query, request_id};
+use crate::http::request;
+use crate::http::routes::RequestContext;
+use crate::http::{freshness, marts, query, request_id};
 
 /// The tools as `tools/list` describes them.
 const TOOLS: &str = include_str!("tools.json");
@@ -24,15 +23,6 @@ const TOOLS: &str = include_str!("tools.json");
 const MAX_TEXT: usize = 50_000;
 /// Rows that show what a mart's values look like.
 const EXAMPLES: u64 = 3;
-
-/// A call, and who asks over which state.
-pub(super) struct ToolContext<'a> {
-    pub(super) app: &'a App,
-    pub(super) state: &'a State,
-    pub(super) caller: &'a Caller,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) record: RequestRecord,
-}
 
 #[derive(Deserialize)]
 struct Call {
@@ -83,7 +73,7 @@ pub(super) fn list() -> Json {
 
 /// Calls one. What went wrong in it is a result, too: the model is to read it and to do better.
 pub(super) async fn call(
-    asked: ToolContext<'_>,
+    asked: &RequestContext<'_>,
     params: Map<String, Json>,
 ) -> Result<Json, RpcError> {
     let call: Call = arguments(params)
@@ -109,9 +99,9 @@ pub(super) async fn call(
     }))
 }
 
-impl ToolContext<'_> {
+impl RequestContext<'_> {
     fn sizes(&self) -> Sizes<'_> {
-        self.caller.sizes(self.app.settings().scoping.as_ref())
+        self.caller.sizes(self.app.settings.scoping.as_ref())
     }
 
     fn list_marts(&self, given: Map<String, Json>) -> Result<String, Problem> {
@@ -122,7 +112,7 @@ impl ToolContext<'_> {
     fn freshness(&self, given: Map<String, Json>) -> Result<String, Problem> {
         let Nothing {} = arguments(given)?;
         let now = jiff::Timestamp::now();
-        let max_age = self.app.settings().max_age;
+        let max_age = self.app.settings.max_age;
         text(&freshness::FreshnessDocument::of(self.state, max_age, self.sizes(), now))
     }
 
@@ -171,7 +161,7 @@ impl ToolContext<'_> {
     }
 
     async fn run(&self, body: request::QueryBody) -> Result<Answer, Problem> {
-        let mut guard = MetricsGuard::start(self.app.metrics().clone(), self.record.clone());
+        let mut guard = MetricsGuard::start(self.app.metrics.clone(), self.record.clone());
         let outcome = self.ask(body, &mut guard).await;
         match &outcome {
             Ok(_) => guard.ended(),
@@ -185,10 +175,13 @@ impl ToolContext<'_> {
         body: request::QueryBody,
         guard: &mut MetricsGuard,
     ) -> Result<Bytes, Problem> {
-        let query = request::check(self.app.settings(), Format::Json, body)?;
-        let query = QueryRequest { max_bytes: MAX_TEXT as u64, ..query };
-        let handle = self.app.queries().register(request_id::fresh(), self.caller);
-        query::json(self.app, self.state, self.caller, self.headers, query, handle, guard).await
+        let negotiated = Negotiated::plain(Format::Json);
+        guard.in_format(negotiated.format);
+        let scope = self.caller.scope(self.app.settings.scope_column(), &self.head.headers)?;
+        let mut query = request::check(&self.app.settings, negotiated, scope, body)?;
+        query.job.max_bytes = MAX_TEXT as u64;
+        let handle = self.app.queries.register(request_id::fresh(), self.caller);
+        query::json(self, query, handle, guard).await
     }
 }
 

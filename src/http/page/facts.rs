@@ -33,9 +33,9 @@ impl<'s> View<'s> {
         Self {
             state,
             unready: probes::reasons(app, state),
-            freshness: freshness::FreshnessDocument::of(state, app.settings().max_age, sizes, now),
-            events: app.events().newest(usize::MAX),
-            engine: app.engine().status(),
+            freshness: freshness::FreshnessDocument::of(state, app.settings.max_age, sizes, now),
+            events: app.events.newest(usize::MAX),
+            engine: app.engine.status(),
             now,
         }
     }

@@ -55,11 +55,11 @@ pub(super) fn answer(
     state: &State,
     headers: &HeaderMap,
 ) -> Result<Response<BoxBody>, Problem> {
-    let (title, main) = if app.tokens().is_some() && !headers.contains_key(AUTHORIZATION) {
+    let (title, main) = if app.tokens.is_some() && !headers.contains_key(AUTHORIZATION) {
         ("martd", ask_for_token())
     } else {
-        let caller = Caller::identify(app.tokens(), headers, None)?;
-        let sizes = caller.sizes(app.settings().scoping.as_ref());
+        let caller = Caller::identify(app.tokens.as_ref(), headers, None)?;
+        let sizes = caller.sizes(app.settings.scoping.as_ref());
         let view = facts::View::of(app, state, sizes, Timestamp::now());
         let main = html! {
             div #facts { (view.render()) }
@@ -137,11 +137,11 @@ fn ask_for_token() -> Markup {
 
 /// Without JavaScript the form asks `/v1/query` itself, and the browser shows JSON.
 fn query_box(app: &App) -> Markup {
-    let scope = app.settings().scope_column();
+    let scope = app.settings.scope_column();
     html! {
         section.panel aria-labelledby="query-title" {
             h2 #query-title { "Query" }
-            form #query action="/v1/query" method="get" data-scope=[scope] data-max-rows=(app.settings().max_rows) {
+            form #query action="/v1/query" method="get" data-scope=[scope] data-max-rows=(app.settings.max_rows) {
                 label for="sql" { "One SELECT over the marts" }
                 textarea #sql name="sql" rows="3" spellcheck="false" autocapitalize="off"
                     placeholder="select * from mart.…" required {}
