@@ -1,9 +1,10 @@
 //! Who gives way when all connections are taken.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Principal;
@@ -48,7 +49,7 @@ impl PgPlaces {
             held: Mutex::default(),
             leave: CancellationToken::new(),
         });
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         open.retain(|place| place.strong_count() > 0);
         open.push(Arc::downgrade(&place));
         place
@@ -83,24 +84,20 @@ impl PgPlaces {
             };
             idle.leave.cancel();
         }
-        lock(&place.held).by = Some(client);
+        place.held.lock().by = Some(client);
         true
     }
 
     fn staying(&self) -> Vec<(Arc<PgPlace>, Held)> {
-        let places = lock(&self.open).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let places = self.open.lock().iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
         let staying = places.into_iter().filter(|place| !place.leave.is_cancelled());
-        staying.map(|place| (Arc::clone(&place), *lock(&place.held))).collect()
+        staying.map(|place| (Arc::clone(&place), *place.held.lock())).collect()
     }
 }
 
 impl PgPlace {
     /// Whether it waits for its client, outside of a transaction.
     pub(super) fn is_idle(&self, is_idle: bool) {
-        lock(&self.held).idle = is_idle.then(Instant::now);
+        self.held.lock().idle = is_idle.then(Instant::now);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
