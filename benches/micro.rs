@@ -13,7 +13,7 @@ use martd::encode::postgres::Form;
 use martd::encode::{Coding, Codings, Encoder, Format, Summary};
 use martd::engine::{
     Engine, EngineSettings, Head, Parameters, Principal, ProcessSettings, Query, QueryJob, Scope,
-    Table,
+    Table, TableSpec,
 };
 use martd::mart_dir::MartDir;
 use martd::mart_pin::{MartPin, PinnedFile};
@@ -70,12 +70,15 @@ fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
         panic!("the mart has no table")
     };
     let mart = |number: usize| Table {
-        name: format!("m{number}"),
-        schema: None,
-        columns: table.report().columns.clone(),
-        is_empty: false,
-        description: String::new(),
-        meanings: Vec::new(),
+        spec: TableSpec {
+            number: table.number(),
+            name: format!("m{number}"),
+            schema: None,
+            columns: table.report().columns.clone(),
+            is_empty: false,
+            description: String::new(),
+            meanings: Vec::new(),
+        },
         table: Arc::clone(&table),
     };
     (0..count).map(mart).collect()

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::{Mailbox, Message};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
 use crate::digest::Hasher;
-use crate::engine::{Engine, Lease, Table};
+use crate::engine::{Engine, Lease, Table, TableSpec};
 use crate::hooks;
 use crate::ledger::{Ledger, Model};
 use crate::legacy::LegacyVersion;
@@ -156,7 +156,9 @@ impl Opener {
             let file = PinnedFile { path: name.clone(), pin: Arc::clone(&version.file) };
             let mart = Version::new(name.clone(), None, Arc::new(MartPin::new(vec![file])));
             let _ = mart.table.set(Arc::clone(&table));
-            tables.push(Table { schema: Some(schema), ..engine_table(&name, None, table) });
+            let mut table = engine_table(&name, None, table);
+            table.spec.schema = Some(schema);
+            tables.push(table);
             chosen.insert(name, Chosen { version: Arc::new(mart), orphan: false });
         }
         let target = Target { marts: chosen, ledger: None, verified: true };
@@ -231,8 +233,9 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
 fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {
     let table = |(name, mart): (&String, &Mart)| {
         let model = target.ledger.as_ref().and_then(|ledger| ledger.model(name));
-        let table = engine_table(name, model, Arc::clone(&mart.table));
-        Table { is_empty: mart.is_empty_model, ..table }
+        let mut table = engine_table(name, model, Arc::clone(&mart.table));
+        table.spec.is_empty = mart.is_empty_model;
+        table
     };
     marts.iter().map(table).collect()
 }
@@ -244,15 +247,16 @@ fn engine_table(name: &str, model: Option<&Model>, table: Arc<BuiltTable>) -> Ta
         let meaning = model?.meaning(&column.name).filter(|meaning| !meaning.is_empty())?;
         Some((column.name.clone(), meaning.to_owned()))
     });
-    Table {
+    let spec = TableSpec {
+        number: table.number(),
         name: name.to_owned(),
         schema: model.and_then(|model| model.schema.clone()).filter(|own| !is_system_schema(own)),
         columns: report.columns.clone(),
         is_empty: false,
         description: model.and_then(|model| model.description.clone()).unwrap_or_default(),
         meanings: meanings.collect(),
-        table,
-    }
+    };
+    Table { spec, table }
 }
 
 /// The id of a snapshot: of what its files have, and of those that are empty models only because the ledger
