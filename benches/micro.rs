@@ -17,7 +17,7 @@ use martd::engine::{
 };
 use martd::mart_dir::MartDir;
 use martd::mart_pin::{MartPin, PinnedFile};
-use martd::marts::build::{self, Pool, TableBudget, Verdict};
+use martd::marts::build::{self, Pool, TableBudget};
 use martd::pin::{Budget, Pin};
 use martd::sql_gate::Validator;
 use tempfile::TempDir;
@@ -66,7 +66,7 @@ fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
     let file = File::open(dir.path().join(SCHEMA).join("m0.parquet"));
     let pin = Arc::new(Pin::new(file.expect("a mart"), &Budget::new(u64::MAX)).expect("a pin"));
     let pin = Arc::new(MartPin::new(vec![PinnedFile { path: "m0.parquet".to_owned(), pin }]));
-    let Some(Verdict::Built(table)) = pool.build_all([&pin]).remove(&pin.hash()) else {
+    let Some(Ok(table)) = pool.build_all([&pin]).remove(&pin.hash()) else {
         panic!("the mart has no table")
     };
     let mart = |number: usize| Table {

@@ -19,7 +19,7 @@ use crate::hooks;
 use crate::ledger::{Ledger, Model};
 use crate::legacy::LegacyVersion;
 use crate::mart_pin::{MartPin, PinnedFile};
-use crate::marts::build::{BuiltLegacyTable, BuiltTable, Pool};
+use crate::marts::build::{BuiltLegacyTable, BuiltTable, FileRejection, Pool};
 use crate::metrics::Metrics;
 use crate::publish::{Chosen, Target, Version};
 use crate::scan::Remark;
@@ -43,9 +43,9 @@ enum Job {
 pub(super) enum PreparedSnapshot {
     /// Of a target; an error when the engine does not serve it.
     Snapshot(Result<Snapshot, String>),
-    /// Of the legacy file: a snapshot and what it leaves out, or the reason why it cannot be served; an
-    /// error when that says nothing about the file.
-    Legacy(Result<Result<(Snapshot, Vec<Remark>), String>, String>),
+    /// Of the legacy file: a snapshot and what it leaves out, or why it cannot be served, which need not say
+    /// anything about the file.
+    Legacy(Result<(Snapshot, Vec<Remark>), FileRejection>),
 }
 
 /// What the thread makes snapshots with.
@@ -132,15 +132,17 @@ impl Opener {
     fn legacy(
         &mut self,
         version: &LegacyVersion,
-    ) -> Result<Result<(Snapshot, Vec<Remark>), String>, String> {
-        let built = self.pool.build_legacy(version, &self.schemas);
-        let built = built.map_err(|error| format!("the legacy file could not be read: {error}"))?;
-        if !version.is_copied() && !version.is_current() {
-            return Err("the legacy file was written while it was read".to_owned());
-        }
-        let built = match built {
-            Ok(built) => built,
-            Err(reason) => return Ok(Err(reason)),
+    ) -> Result<(Snapshot, Vec<Remark>), FileRejection> {
+        let built = match self.pool.build_legacy(version, &self.schemas) {
+            Err(FileRejection { reason, lasting: false }) => {
+                let reason = format!("the legacy file could not be read: {reason}");
+                return Err(FileRejection::passing(reason));
+            }
+            _ if !version.is_copied() && !version.is_current() => {
+                let reason = "the legacy file was written while it was read".to_owned();
+                return Err(FileRejection::passing(reason));
+            }
+            built => built?,
         };
         let (mut tables, mut chosen, mut left_out) = (Vec::new(), BTreeMap::new(), Vec::new());
         for BuiltLegacyTable { schema, name, outcome } in built {
@@ -162,10 +164,10 @@ impl Opener {
             chosen.insert(name, Chosen { version: Arc::new(mart), orphan: false });
         }
         let target = Target { marts: chosen, ledger: None, verified: true };
-        let marts = marts(&target)?;
+        let marts = marts(&target).map_err(FileRejection::passing)?;
         let id = version.id();
-        let lease = self.engine.publish(&id, tables)?;
-        Ok(Ok((self.snapshot(id, Source::Duckdb, marts, lease, target), left_out)))
+        let lease = self.engine.publish(&id, tables).map_err(FileRejection::passing)?;
+        Ok((self.snapshot(id, Source::Duckdb, marts, lease, target), left_out))
     }
 
     /// Asks each mart whose rule names a column for that column's newest value, unless that is known.

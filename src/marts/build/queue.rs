@@ -91,11 +91,11 @@ impl Queue {
     /// What is known of a content. A rejection that is not lasting is known until it is tried again.
     pub(super) fn verdict(&self, hash: &Digest) -> Option<Verdict> {
         if let Some(table) = self.tables.get(hash).and_then(Weak::upgrade) {
-            return Some(Verdict::Built(table));
+            return Some(Ok(table));
         }
         let rejection = self.rejected.peek(hash);
         let rejection = rejection.or_else(|| self.again.get(hash).map(|again| &again.rejection));
-        rejection.map(|rejection| Verdict::Rejected(rejection.clone()))
+        rejection.cloned().map(Err)
     }
 
     /// Enters that somebody wants to know of a pin.
@@ -195,16 +195,16 @@ impl Queue {
         let hash = pin.hash();
         let mut asks = self.entries.remove(&hash).unwrap_or_default().asks;
         match &verdict {
-            Some(Verdict::Built(table)) => {
+            Some(Ok(table)) => {
                 self.tables.retain(|_, table| table.strong_count() > 0);
                 self.tables.insert(hash, Arc::downgrade(table));
                 self.again.remove(&hash);
             }
-            Some(Verdict::Rejected(rejection)) if rejection.lasting => {
+            Some(Err(rejection)) if rejection.lasting => {
                 self.rejected.insert(hash, rejection.clone());
                 self.again.remove(&hash);
             }
-            Some(Verdict::Rejected(rejection)) => self.note_again(hash, rejection, &asks, now),
+            Some(Err(rejection)) => self.note_again(hash, rejection, &asks, now),
             None => {
                 // What others hold of the same content may be as it was.
                 let intact = |ask: &mut Ask| !Arc::ptr_eq(&ask.pin, pin) && ask.pin.is_intact();
@@ -240,11 +240,7 @@ impl Queue {
     fn answer(&mut self, ask: Ask, verdict: Option<Verdict>) {
         match ask.asker {
             Asker::Report { name, .. } => {
-                let result = match verdict {
-                    Some(Verdict::Built(table)) => BuildResult::Built(table),
-                    Some(Verdict::Rejected(rejection)) => BuildResult::Rejected(rejection),
-                    None => BuildResult::Rewritten,
-                };
+                let result = BuildResult::from(verdict);
                 self.outcomes.push_back(Outcome { name, pin: ask.pin, result });
             }
             Asker::Caller(caller) => drop(caller.send((ask.pin.hash(), verdict))),
