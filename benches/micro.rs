@@ -13,11 +13,11 @@ use martd::encode::postgres::Form;
 use martd::encode::{Coding, Codings, Encoder, Format, Summary};
 use martd::engine::{
     Engine, EngineSettings, Head, Parameters, Principal, ProcessSettings, Query, QueryJob, Scope,
-    Table,
+    Table, TableSpec,
 };
 use martd::mart_dir::MartDir;
 use martd::mart_pin::{MartPin, PinnedFile};
-use martd::marts::build::{self, Pool, TableBudget, Verdict};
+use martd::marts::build::{self, Pool, TableBudget};
 use martd::pin::{Budget, Pin};
 use martd::sql_gate::Validator;
 use tempfile::TempDir;
@@ -66,16 +66,19 @@ fn tables(dir: &TempDir, count: usize) -> Vec<Table> {
     let file = File::open(dir.path().join(SCHEMA).join("m0.parquet"));
     let pin = Arc::new(Pin::new(file.expect("a mart"), &Budget::new(u64::MAX)).expect("a pin"));
     let pin = Arc::new(MartPin::new(vec![PinnedFile { path: "m0.parquet".to_owned(), pin }]));
-    let Some(Verdict::Built(table)) = pool.build_all([&pin]).remove(&pin.hash()) else {
+    let Some(Ok(table)) = pool.build_all([&pin]).remove(&pin.hash()) else {
         panic!("the mart has no table")
     };
     let mart = |number: usize| Table {
-        name: format!("m{number}"),
-        schema: None,
-        columns: table.report().columns.clone(),
-        is_empty: false,
-        description: String::new(),
-        meanings: Vec::new(),
+        spec: TableSpec {
+            number: table.number(),
+            name: format!("m{number}"),
+            schema: None,
+            columns: table.report().columns.clone(),
+            is_empty: false,
+            description: String::new(),
+            meanings: Vec::new(),
+        },
         table: Arc::clone(&table),
     };
     (0..count).map(mart).collect()
@@ -138,7 +141,7 @@ fn validate_a_new_statement(bencher: Bencher) {
 fn recall_a_statement(bencher: Bencher) {
     let validator = Validator::new().expect("a validator");
     validator.validate(SMALL).expect("it may be asked");
-    bencher.bench(|| validator.recall(black_box(SMALL)));
+    bencher.bench(|| validator.validate(black_box(SMALL)));
 }
 
 /// A statement of 40 rows, on a connection that has it prepared, to the engine's process and back.

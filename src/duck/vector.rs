@@ -20,6 +20,10 @@ use super::types::enum_width;
 const SHORT_BYTES: usize = 12;
 
 /// A vector of values, read in place.
+///
+/// # Panics
+/// Every read does when there is no such row or field, when it asks for the text of a NULL, or for values that
+/// are not stored so: of another type, width or size.
 #[derive(Debug, Clone, Copy)]
 pub struct Vector<'c> {
     raw: ffi::duckdb_vector,
@@ -57,9 +61,6 @@ impl<'c> Vector<'c> {
     }
 
     /// Whether the value of a row is NULL.
-    ///
-    /// # Panics
-    /// When there is no such row.
     pub fn is_null(&self, row: usize) -> bool {
         assert!(row < self.len, "row {row} of {}", self.len);
         // SAFETY: the mask, where there is one, has a bit for each of the `len` rows.
@@ -67,9 +68,6 @@ impl<'c> Vector<'c> {
     }
 
     /// These rows in runs that are NULL (`true`) or not (`false`) as a whole.
-    ///
-    /// # Panics
-    /// The iterator does, when it comes to a row that there is not.
     pub fn runs(&self, rows: Range<usize>) -> impl Iterator<Item = (bool, Range<usize>)> + use<'c> {
         let (vector, mut start) = (*self, rows.start);
         std::iter::from_fn(move || {
@@ -101,9 +99,6 @@ impl<'c> Vector<'c> {
     }
 
     /// The values as this plain type. What stands at a NULL is arbitrary.
-    ///
-    /// # Panics
-    /// When the values are not stored so.
     pub fn values<T: Plain>(&self) -> &'c [T] {
         self.check(T::STORAGE);
         if self.len == 0 {
@@ -124,9 +119,6 @@ impl<'c> Vector<'c> {
     }
 
     /// The bytes of these rows, of a type that takes `width` bytes for each.
-    ///
-    /// # Panics
-    /// When there are no such rows, or the values are not plain ones of this width.
     pub fn plain_bytes(&self, width: usize, rows: Range<usize>) -> &'c [u8] {
         let own = self.layout.storage;
         assert!(width > 0 && own.width() == width, "a {own:?} does not take {width} bytes");
@@ -139,9 +131,6 @@ impl<'c> Vector<'c> {
     }
 
     /// The bytes of a VARCHAR, BLOB, BIT or BIGNUM that is not NULL.
-    ///
-    /// # Panics
-    /// When it is NULL, there is no such row, or the vector is of another type.
     pub fn bytes(&self, row: usize) -> &'c [u8] {
         assert!(!self.is_null(row), "row {row} is NULL");
         let text = &self.texts(row..row + 1)[0].value;
@@ -174,18 +163,12 @@ impl<'c> Vector<'c> {
 
     /// How many bytes each of these values of a VARCHAR, BLOB, BIT or BIGNUM has, none of which is
     /// NULL.
-    ///
-    /// # Panics
-    /// When there are no such rows, or the vector is of another type.
     pub fn lengths(&self, rows: Range<usize>) -> impl Iterator<Item = usize> + use<'c> {
         // SAFETY: the length is at the same place in both forms of a text.
         self.texts(rows).iter().map(|text| unsafe { text.value.inlined.length } as usize)
     }
 
     /// Appends the bytes of these values of a VARCHAR, BLOB, BIT or BIGNUM, none of which is NULL.
-    ///
-    /// # Panics
-    /// When one is NULL, there are no such rows, or the vector is of another type.
     pub fn append_texts(&self, rows: Range<usize>, out: &mut Vec<u8>) {
         let texts = self.texts(rows.clone());
         assert!(self.next_that_is(true, rows.start) >= rows.end, "one of {rows:?} is NULL");
@@ -212,9 +195,6 @@ impl<'c> Vector<'c> {
     }
 
     /// The bytes of all values of a VARCHAR, BLOB, BIT or BIGNUM.
-    ///
-    /// # Panics
-    /// When the vector is of another type.
     pub fn text_bytes(&self) -> usize {
         self.check(Storage::Text);
         let present = self.runs(0..self.len).filter(|(null, _)| !null);
@@ -222,9 +202,6 @@ impl<'c> Vector<'c> {
     }
 
     /// The digits of a DECIMAL of this width, without its point. What stands at a NULL is arbitrary.
-    ///
-    /// # Panics
-    /// When there is no such row, or a DECIMAL of this width is not stored so.
     pub fn decimal(&self, row: usize, width: u8) -> i128 {
         match width {
             ..=4 => i128::from(self.values::<i16>()[row]),
@@ -235,9 +212,6 @@ impl<'c> Vector<'c> {
     }
 
     /// Which of an ENUM's `size` values this is; not for a NULL.
-    ///
-    /// # Panics
-    /// When there is no such row, or an ENUM of this size is not stored so.
     pub fn enum_index(&self, row: usize, size: usize) -> usize {
         match enum_width(size) {
             1 => usize::from(self.values::<u8>()[row]),
@@ -247,9 +221,6 @@ impl<'c> Vector<'c> {
     }
 
     /// The elements of all lists of a LIST or MAP vector, one after the other.
-    ///
-    /// # Panics
-    /// When the vector is of another type.
     pub fn list_child(&self) -> Self {
         self.check(Storage::ListEntry);
         // SAFETY: a list vector, whose child has as many values as DuckDB says and lives as long.
@@ -273,9 +244,6 @@ impl<'c> Vector<'c> {
     }
 
     /// The elements of all arrays of an ARRAY vector, `size` for each row.
-    ///
-    /// # Panics
-    /// When the vector is of another type, or its arrays of another size.
     pub fn array_child(&self, size: usize) -> Self {
         self.check(Storage::Array);
         let own = self.layout.array_size;
@@ -288,9 +256,6 @@ impl<'c> Vector<'c> {
     }
 
     /// A field of a STRUCT or UNION vector (a UNION's field 0 is its tag).
-    ///
-    /// # Panics
-    /// When the vector is of another type, or has no such field.
     pub fn struct_child(&self, index: usize) -> Self {
         self.check(Storage::Struct);
         let layout = &self.layout.children[index];

@@ -2,7 +2,7 @@
 //! writes them. A NULL is empty, an empty text is `""`; nested values are JSON; what has no number
 //! or date is spelled as DuckDB spells it (`nan`, `-inf`, `infinity`).
 
-use super::text::{Infinity, Spelling};
+use super::text::{Infinity, spell};
 use super::{json, unique_names};
 use crate::duck::{Chunk, ResultColumn, Type, Vector};
 
@@ -64,17 +64,15 @@ fn value(out: &mut Vec<u8>, nested: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>
             let tag = usize::from(vector.struct_child(0).values::<u8>()[row]);
             value(out, nested, &members[tag].1, &vector.struct_child(tag + 1), row);
         }
-        _ => match Spelling::of(ty) {
-            Some(spelling) => {
-                let start = out.len();
-                match spelling.write(out, vector, row) {
-                    Ok(()) => quote_if_empty(out, start),
-                    Err(Infinity::After) => out.extend_from_slice(b"infinity"),
-                    Err(Infinity::Before) => out.extend_from_slice(b"-infinity"),
-                }
+        _ => {
+            let start = out.len();
+            match spell(out, ty, vector, row) {
+                Some(Ok(())) => quote_if_empty(out, start),
+                Some(Err(Infinity::After)) => out.extend_from_slice(b"infinity"),
+                Some(Err(Infinity::Before)) => out.extend_from_slice(b"-infinity"),
+                None => json::value(out, ty, vector, row), // numbers and truth values
             }
-            None => json::value(out, ty, vector, row), // numbers and truth values
-        },
+        }
     }
 }
 

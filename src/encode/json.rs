@@ -9,7 +9,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::text::Spelling;
 use super::{Summary, text, unique_names};
 use crate::duck::{Chunk, RawHugeInt, RawListEntry, ResultColumn, Type, Vector, is_unnamed};
 
@@ -220,19 +219,16 @@ pub(super) fn value(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usiz
                 None => out.extend_from_slice(b"null"),
             }
         }
-        _ => match Spelling::of(ty) {
-            Some(spelling) => {
-                let start = out.len();
+        _ => {
+            let start = out.len();
+            out.push(b'"');
+            if let Some(Ok(())) = text::spell(out, ty, vector, row) {
                 out.push(b'"');
-                if spelling.write(out, vector, row).is_ok() {
-                    out.push(b'"');
-                } else {
-                    out.truncate(start);
-                    out.extend_from_slice(b"null");
-                }
+            } else {
+                out.truncate(start);
+                out.extend_from_slice(b"null"); // an infinity, or "NULL", which has no other value
             }
-            None => out.extend_from_slice(b"null"), // "NULL" has no other value
-        },
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! NUMERIC, MAP, STRUCT, UNION and lists of lists as JSON, an ENUM as text. Nanoseconds are cut to
 //! microseconds, the finest that PostgreSQL has.
 
-use super::text::{self, Infinity, Spelling};
+use super::text::{self, Infinity};
 use super::{EncodeError, json};
 use crate::duck::{Chunk, RawHugeInt, RawInterval, RawListEntry, ResultColumn, Type, Vector};
 
@@ -239,17 +239,15 @@ fn write_text(out: &mut Vec<u8>, ty: &Type, vector: &Vector<'_>, row: usize) {
             }
             out.push(b'}');
         }
-        _ => match Spelling::of(ty) {
-            Some(spelling) => {
-                let start = out.len();
-                match spelling.write(out, vector, row) {
-                    Ok(()) => respell(out, start, ty),
-                    Err(Infinity::After) => out.extend_from_slice(b"infinity"),
-                    Err(Infinity::Before) => out.extend_from_slice(b"-infinity"),
-                }
+        _ => {
+            let start = out.len();
+            match text::spell(out, ty, vector, row) {
+                Some(Ok(())) => respell(out, start, ty),
+                Some(Err(Infinity::After)) => out.extend_from_slice(b"infinity"),
+                Some(Err(Infinity::Before)) => out.extend_from_slice(b"-infinity"),
+                None => json::value(out, ty, vector, row), // numbers, and what is sent as JSON
             }
-            None => json::value(out, ty, vector, row), // numbers, and what is sent as JSON
-        },
+        }
     }
 }
 
@@ -337,9 +335,7 @@ fn elements<'t, 'v>(
             (child, (vector.array_child(*size), row * size..(row + 1) * size))
         }
         Type::List(child) => {
-            let RawListEntry { offset, length } = vector.values::<RawListEntry>()[row];
-            let (start, length) = (offset as usize, length as usize);
-            (child, (vector.list_child(), start..start + length))
+            (child, (vector.list_child(), vector.values::<RawListEntry>()[row].range()))
         }
         other => unreachable!("{other} is no list"),
     }

@@ -51,9 +51,6 @@ impl LockedDatabase {
 
     /// From here on it reads descriptors of its own process and nothing else, and no statement can
     /// change that.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn lock(&self, threads: usize) -> Result<(), DuckError> {
         // DuckDB refuses these settings in any other order.
         self.execute(&format!(
@@ -63,9 +60,6 @@ impl LockedDatabase {
     }
 
     /// From here on it reads nothing at all, and no statement can change that.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn lock_away(&self) -> Result<(), DuckError> {
         self.execute("SET enable_external_access = false; SET lock_configuration = true")
     }

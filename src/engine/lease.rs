@@ -4,25 +4,15 @@ use std::sync::{Arc, Weak};
 
 use super::protocol::{SnapshotSpec, TableSpec};
 use super::supervisor::EngineShared;
-use crate::marts::build::{BuiltTable, ReportColumn};
+use crate::marts::build::BuiltTable;
 
 /// A mart that a snapshot is to serve.
 #[derive(Debug, Clone)]
 pub struct Table {
-    /// The mart's name.
-    pub name: String,
-    /// A schema under which this mart alone can be named as well.
-    pub schema: Option<String>,
+    /// How it is served.
+    pub spec: TableSpec,
     /// Its bytes.
     pub table: Arc<BuiltTable>,
-    /// Its columns.
-    pub columns: Vec<ReportColumn>,
-    /// Whether to serve it without rows whatever the table holds (dbt-duckdb's empty model).
-    pub is_empty: bool,
-    /// What it holds, as its project says; empty when that says nothing.
-    pub description: String,
-    /// What columns mean, by name.
-    pub meanings: Vec<(String, String)>,
 }
 
 /// The right to ask for a snapshot. Engines drop the snapshot with it.
@@ -40,22 +30,10 @@ impl Lease {
         tables: Vec<Table>,
         engine: Weak<EngineShared>,
     ) -> Self {
-        let (mut specs, mut built) = (Vec::new(), Vec::new());
-        for Table { name, schema, table, columns, is_empty, description, meanings } in tables {
-            let number = table.number();
-            specs.push(TableSpec {
-                number,
-                name,
-                schema,
-                columns,
-                is_empty,
-                description,
-                meanings,
-            });
-            built.push(table);
-        }
+        let tables = tables.into_iter().map(|Table { spec, table }| (spec, table));
+        let (specs, tables) = tables.unzip();
         let spec = SnapshotSpec { number, id: id.to_owned(), tables: specs };
-        Self { spec, tables: built, engine }
+        Self { spec, tables, engine }
     }
 
     pub(super) fn spec(&self) -> &SnapshotSpec {
@@ -68,15 +46,7 @@ impl Lease {
 
     /// Whether these tables under these names are what it serves.
     pub fn serves(&self, tables: &[Table]) -> bool {
-        self.tables.len() == tables.len()
-            && self.spec.tables.iter().zip(&self.tables).zip(tables).all(|((spec, own), other)| {
-                Arc::ptr_eq(own, &other.table)
-                    && spec.name == other.name
-                    && spec.schema == other.schema
-                    && spec.is_empty == other.is_empty
-                    && spec.description == other.description
-                    && spec.meanings == other.meanings
-            })
+        self.spec.tables.iter().eq(tables.iter().map(|table| &table.spec))
     }
 }
 

@@ -41,8 +41,8 @@ use rustix::process::Resource;
 
 pub use lease::{Lease, Table};
 pub use protocol::{
-    Description, End, Parameters, ProcessSettings, QueryError, QueryJob, StartError, UNTYPED,
-    dialect,
+    Description, End, Parameters, ProcessSettings, QueryError, QueryJob, StartError, TableSpec,
+    UNTYPED, dialect,
 };
 pub use quarantine::Principal;
 pub use scope::{Scope, Scoping};
@@ -72,7 +72,7 @@ mod tests {
     use std::time::Duration;
 
     use super::database::LockedDatabase;
-    use super::protocol::{SnapshotSpec, TableSpec};
+    use super::protocol::SnapshotSpec;
     use super::snapshot::EngineSnapshot;
     use super::*;
     use crate::duck::Database;

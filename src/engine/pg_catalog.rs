@@ -27,9 +27,6 @@ pub(super) struct Catalogs {
 
 impl Catalogs {
     /// Opens it, as [`LockedDatabase::open`] does.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn open(settings: &ProcessSettings) -> Result<Self, DuckError> {
         let own = ProcessSettings { memory_bytes: CATALOGS_BYTES, ..settings.clone() };
         let schema = settings.schemas[0].clone();
@@ -38,17 +35,11 @@ impl Catalogs {
     }
 
     /// From here on it can read nothing.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn lock(&self) -> Result<(), DuckError> {
         self.database.lock_away()
     }
 
     /// Makes a catalog of these marts.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn make(
         &self,
         marts: &[(&TableSpec, Vec<ResultColumn>)],
@@ -80,9 +71,6 @@ pub(super) struct PgCatalog {
 
 impl PgCatalog {
     /// A connection that sees this one.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn connect(&self) -> Result<Connection, DuckError> {
         let connection = self.database.connect()?;
         connection.execute(&format!("USE {}", self.attached.schema("main")))?;

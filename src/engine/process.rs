@@ -112,15 +112,32 @@ impl Process {
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
         let child = spawner.spawn(command).map_err(failed)?;
         let pid = child.id();
-        let guard = KillOnDrop(Some(child));
+        let (sender, started) = mpsc::channel();
+        let waiting = Arc::new(Waiting { started: Mutex::new(Some(sender)), ..Waiting::default() });
+        let (outbox, outgoing) = mpsc::channel();
+        let process = Arc::new(Self {
+            pid,
+            started: Instant::now(),
+            child: Mutex::new(child),
+            control: outbox,
+            free: Arc::new(Semaphore::new(slots)),
+            slots: Mutex::default(),
+            requests: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            is_retired: AtomicBool::new(false),
+            is_killed: AtomicBool::new(false),
+            serves: Mutex::default(),
+            waiting: Arc::clone(&waiting),
+            ended: CancellationToken::new(),
+        });
 
-        let (mut own, mut their) = (Vec::new(), Vec::new());
+        let mut their = Vec::new();
         for slot in 0..slots {
             let (mine, theirs) = UnixStream::pair().map_err(failed)?;
             mine.set_nonblocking(true).map_err(failed)?;
             let _runtime = runtime.enter();
             let socket = tokio::net::UnixStream::from_std(mine).map_err(failed)?;
-            own.push(SlotSocket { slot, socket });
+            process.give_back(SlotSocket { slot, socket });
             their.push(OwnedFd::from(theirs));
         }
         let sockets: Vec<BorrowedFd<'_>> = their.iter().map(AsFd::as_fd).collect();
@@ -130,49 +147,20 @@ impl Process {
         }
         drop(their);
 
-        let (sender, started) = mpsc::channel();
-        let waiting = Arc::new(Waiting::default());
-        *waiting.started.lock() = Some(sender);
-        let token = CancellationToken::new();
-        let (outbox, outgoing) = mpsc::channel();
         let writer = control.try_clone().map_err(failed)?;
         let write = thread::Builder::new().name(format!("to-engine-{pid}"));
         write.spawn(move || send_all(&writer, &outgoing)).map_err(failed)?;
-
-        {
-            let waiting = Arc::clone(&waiting);
-            let read = thread::Builder::new().name(format!("of-engine-{pid}"));
-            let (token, reader) = (token.clone(), control);
-            read.spawn(move || {
-                waiting.read_all(&reader);
-                token.cancel();
-                ended();
-            })
-            .map_err(failed)?;
-            match started.recv_timeout(START_WITHIN) {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => return Err(reason),
-                Err(_) => {
-                    let reason = "an engine ended, or hung, before it had started".to_owned();
-                    return Err(StartError::Other(reason));
-                }
-            }
-        }
-        Ok(Arc::new(Self {
-            pid,
-            started: Instant::now(),
-            child: Mutex::new(guard.release()),
-            control: outbox,
-            free: Arc::new(Semaphore::new(own.len())),
-            slots: Mutex::new(own),
-            requests: AtomicU64::new(0),
-            busy: AtomicUsize::new(0),
-            is_retired: AtomicBool::new(false),
-            is_killed: AtomicBool::new(false),
-            serves: Mutex::default(),
-            waiting,
-            ended: token,
-        }))
+        let read = thread::Builder::new().name(format!("of-engine-{pid}"));
+        let token = process.ended.clone();
+        read.spawn(move || {
+            waiting.read_all(&control);
+            token.cancel();
+            ended();
+        })
+        .map_err(failed)?;
+        let hung = "an engine ended, or hung, before it had started".to_owned();
+        started.recv_timeout(START_WITHIN).map_err(|_| StartError::Other(hung))??;
+        Ok(process)
     }
 
     /// Its process id.
@@ -336,24 +324,6 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.fetch_sub(1, Ordering::AcqRel);
         self.0.kill_if_idle();
-    }
-}
-
-/// Until an engine has started.
-struct KillOnDrop(Option<Child>);
-
-impl KillOnDrop {
-    fn release(mut self) -> Child {
-        self.0.take().expect("taken once")
-    }
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::scope::{Scope, Scoping};
-use crate::duck::{ResultColumn, Type, TypeName, Value};
+use crate::duck::{DuckError, ResultColumn, Type, TypeName, Value};
 use crate::encode::{Coding, Codings, Format};
 use crate::marts::build::ReportColumn;
 use crate::sql_gate::{Asks, Dialect, Rejection, ValidatedStatement};
@@ -67,19 +67,22 @@ pub(super) struct SnapshotSpec {
 }
 
 /// A mart as an engine serves it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct TableSpec {
-    pub(super) number: TableNumber,
-    pub(super) name: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSpec {
+    /// That of its table.
+    pub number: u64,
+    /// The mart's name.
+    pub name: String,
     /// A schema under which this mart alone can be named as well.
-    pub(super) schema: Option<String>,
-    pub(super) columns: Vec<ReportColumn>,
+    pub schema: Option<String>,
+    /// Its columns.
+    pub columns: Vec<ReportColumn>,
     /// Whether it is served without rows, whatever the table holds (dbt-duckdb's empty model).
-    pub(super) is_empty: bool,
+    pub is_empty: bool,
     /// What it holds, as its project says; empty when that says nothing.
-    pub(super) description: String,
+    pub description: String,
     /// What columns mean, by name.
-    pub(super) meanings: Vec<(String, String)>,
+    pub meanings: Vec<(String, String)>,
 }
 
 /// From the front, on the control socket.
@@ -121,6 +124,12 @@ pub enum StartError {
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<DuckError> for StartError {
+    fn from(error: DuckError) -> Self {
+        Self::Other(error.to_string())
+    }
 }
 
 /// Something to do for a slot.

@@ -52,9 +52,6 @@ pub(super) struct EngineSnapshot {
 
 impl EngineSnapshot {
     /// Makes the catalog of a snapshot over its tables, which are in the order of the specification.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn open(
         database: &Arc<LockedDatabase>,
         schemas: &[String],
@@ -165,9 +162,6 @@ impl EngineSnapshot {
 
     /// A connection that sees the rows of a scope. Give it back with [`give_back`](Self::give_back)
     /// when its statement has ended.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn connection(&self, scope: &Scope) -> Result<Pooled, DuckError> {
         let idle = {
             let mut idle = self.idle.lock();
@@ -190,9 +184,6 @@ impl EngineSnapshot {
     }
 
     /// A connection to the catalog of the marts that a scope may read. It is not kept.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn catalog_connection(&self, scope: &Scope) -> Result<Pooled, DuckError> {
         let scoping = self.scoping.as_ref().filter(|_| matches!(scope, Scope::Value(_)));
         let catalog = &self.catalog[usize::from(scoping.is_some())];
@@ -305,9 +296,6 @@ pub(super) struct PlannedStatement {
 
 impl Pooled {
     /// A statement that was kept, or that is prepared anew.
-    ///
-    /// # Errors
-    /// DuckDB's.
     pub(super) fn prepare(&mut self, sql: &str) -> Result<PlannedStatement, DuckError> {
         let is_it = |kept: &PlannedStatement| *kept.sql == *sql && kept.scope == self.scope;
         if let Some(index) = self.prepared.iter().position(is_it)

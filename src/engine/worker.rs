@@ -114,22 +114,17 @@ fn start(control: &UnixStream) -> Result<(Arc<Worker>, Sender<Change>), StartErr
             let near = near.map(|near| format!("; near it are {near}")).unwrap_or_default();
             StartError::TimeZone(format!("{:?} is not a time zone{near}", settings.time_zone))
         }
-        _ => other(error.to_string()),
+        _ => error.into(),
     })?;
-    let catalogs = match settings.postgres {
-        true => Some(Catalogs::open(&settings).map_err(|error| other(error.to_string()))?),
-        false => None,
-    };
+    let catalogs = settings.postgres.then(|| Catalogs::open(&settings)).transpose()?;
     let validator = Validator::new().map_err(|error| other(error.to_string()))?;
     duck::is_keyword(""); // which opens a database the first time
     sandbox::confine_engine(settings.table_dir.as_deref())
         .map_err(|error| other(format!("an engine's rights cannot be given up: {error}")))?;
     sandbox::bound_data(settings.data_bytes)
         .map_err(|error| other(format!("an engine's memory cannot be limited: {error}")))?;
-    database.lock(settings.threads).map_err(|error| other(error.to_string()))?;
-    if let Some(catalogs) = &catalogs {
-        catalogs.lock().map_err(|error| other(error.to_string()))?;
-    }
+    database.lock(settings.threads)?;
+    catalogs.as_ref().map_or(Ok(()), Catalogs::lock)?;
 
     let slots = sockets.iter().map(|_| Mutex::default()).collect();
     let engine = Arc::new(Worker { validator, snapshots: RwLock::default(), slots });
@@ -161,11 +156,7 @@ fn start(control: &UnixStream) -> Result<(Arc<Worker>, Sender<Change>), StartErr
 }
 
 /// What the control socket says of snapshots.
-enum Change {
-    Attach(Vec<TableNumber>, Vec<OwnedFd>),
-    Publish(SnapshotSpec),
-    Drop(u64),
-}
+type Change = (Control, Vec<OwnedFd>);
 
 /// Attaches tables and makes snapshots of them, in the order in which the front says so.
 struct TableAttacher {
@@ -185,14 +176,14 @@ impl TableAttacher {
         let mut problem = None;
         while let Ok(change) = changes.recv() {
             match change {
-                Change::Attach(numbers, files) => {
+                (Control::Attach(numbers), files) => {
                     for (number, file) in numbers.into_iter().zip(files) {
                         if let Err(error) = self.attach(number, file) {
                             problem = Some(error);
                         }
                     }
                 }
-                Change::Publish(spec) => {
+                (Control::Publish(spec), _) => {
                     let number = spec.number;
                     let status = match self.publish(spec).map_err(|e| problem.take().unwrap_or(e)) {
                         Ok(()) => StatusMessage::Ready(number),
@@ -201,11 +192,12 @@ impl TableAttacher {
                     self.fresh.clear();
                     let _ = ipc::send(&self.status, &status, &[]); // the front may have ended
                 }
-                Change::Drop(number) => {
+                (Control::Drop(number), _) => {
                     let dropped = self.engine.snapshots.write().remove(&number);
                     drop(dropped); // detaches, unless a statement is still at it
                     self.attached.retain(|_, table| table.strong_count() > 0);
                 }
+                _ => {} // is not of snapshots
             }
         }
     }
@@ -265,14 +257,12 @@ impl Worker {
         }
         while let Ok(Some((message, files))) = ipc::receive::<Control>(control) {
             let sent = match message {
-                Control::Attach(numbers) => catalog.send(Change::Attach(numbers, files)).is_ok(),
-                Control::Publish(spec) => catalog.send(Change::Publish(spec)).is_ok(),
-                Control::Drop(number) => catalog.send(Change::Drop(number)).is_ok(),
                 Control::Cancel { slot, request } => {
                     self.slots[slot].lock().cancelled = request;
                     stop.send((slot, request)).is_ok()
                 }
                 Control::Start(..) | Control::Slots => false,
+                change => catalog.send((change, files)).is_ok(),
             };
             if !sent {
                 return;

@@ -115,7 +115,7 @@ impl NodeResult {
 }
 
 /// A mart that was built, and what its project says of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Model {
     /// The node that builds it.
     #[serde(rename = "id", default, skip_serializing_if = "Option::is_none")]
@@ -151,18 +151,7 @@ pub struct Model {
 impl Model {
     /// A mart of which nothing but its name is known.
     pub fn named(name: String) -> Self {
-        Self {
-            unique_id: None,
-            name,
-            schema: None,
-            description: None,
-            invocation_id: String::new(),
-            meta: Map::new(),
-            columns: Vec::new(),
-            tests: Vec::new(),
-            files: Vec::new(),
-            left: false,
-        }
+        Self { name, ..Self::default() }
     }
 
     /// How old the mart may get: `meta.freshness`.

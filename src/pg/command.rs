@@ -31,7 +31,7 @@ pub(super) enum SessionCommand {
     Savepoint(String),
     Release(String),
     RollbackTo(String),
-    /// `DISCARD`, and of what.
+    /// `DISCARD`, by its tag.
     Discard(&'static str),
     /// PostgreSQL has it and martd has not.
     NotServed(String),
@@ -78,10 +78,10 @@ pub(super) fn of(sql: &str) -> SessionCommand {
         ["show", name] if !matches!(*name, "tables" | "databases" | "schemas") => {
             SessionCommand::Show((*name).to_owned())
         }
-        ["discard", "all"] => SessionCommand::Discard("ALL"),
-        ["discard", "plans"] => SessionCommand::Discard("PLANS"),
-        ["discard", "sequences"] => SessionCommand::Discard("SEQUENCES"),
-        ["discard", "temp" | "temporary"] => SessionCommand::Discard("TEMP"),
+        ["discard", "all"] => SessionCommand::Discard("DISCARD ALL"),
+        ["discard", "plans"] => SessionCommand::Discard("DISCARD PLANS"),
+        ["discard", "sequences"] => SessionCommand::Discard("DISCARD SEQUENCES"),
+        ["discard", "temp" | "temporary"] => SessionCommand::Discard("DISCARD TEMP"),
         ["unlisten", ..] => SessionCommand::Nothing("UNLISTEN"),
         ["close", "all"] => SessionCommand::Close(None),
         ["close", _] => SessionCommand::Close(Some(name(words[1]))),
@@ -145,36 +145,6 @@ fn text(words: &[&str]) -> String {
         bare.unwrap_or(word).replace("''", "'")
     };
     words.iter().map(bare).collect::<Vec<_>>().join("")
-}
-
-/// The tag with which a statement is answered that gives no rows.
-pub(super) fn tag(command: &SessionCommand) -> &'static str {
-    match command {
-        SessionCommand::Begin => "BEGIN",
-        SessionCommand::Commit => "COMMIT",
-        SessionCommand::Rollback => "ROLLBACK",
-        SessionCommand::Set(..) => "SET",
-        SessionCommand::Reset(_) => "RESET",
-        SessionCommand::Show(_) => "SHOW",
-        SessionCommand::Close(None) => "CLOSE CURSOR ALL",
-        SessionCommand::Close(_) => "CLOSE CURSOR",
-        SessionCommand::Deallocate(None) => "DEALLOCATE ALL",
-        SessionCommand::Deallocate(_) => "DEALLOCATE",
-        SessionCommand::Declare(..) => "DECLARE CURSOR",
-        SessionCommand::Savepoint(_) => "SAVEPOINT",
-        SessionCommand::Release(_) => "RELEASE",
-        SessionCommand::RollbackTo(_) => "ROLLBACK",
-        SessionCommand::Discard("PLANS") => "DISCARD PLANS",
-        SessionCommand::Discard("SEQUENCES") => "DISCARD SEQUENCES",
-        SessionCommand::Discard("TEMP") => "DISCARD TEMP",
-        SessionCommand::Discard(_) => "DISCARD ALL",
-        SessionCommand::Move(..) => "MOVE",
-        SessionCommand::Nothing(tag) => tag,
-        SessionCommand::NotServed(_)
-        | SessionCommand::Empty
-        | SessionCommand::Query
-        | SessionCommand::Fetch(..) => "SELECT",
-    }
 }
 
 #[cfg(test)]

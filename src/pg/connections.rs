@@ -1,9 +1,10 @@
 //! Who gives way when all connections are taken.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Principal;
@@ -48,7 +49,7 @@ impl OpenConnections {
             current: Mutex::default(),
             leave: CancellationToken::new(),
         });
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         open.retain(|connection| connection.strong_count() > 0);
         open.push(Arc::downgrade(&connection));
         connection
@@ -85,24 +86,20 @@ impl OpenConnections {
             };
             idle.leave.cancel();
         }
-        lock(&connection.current).by = Some(client);
+        connection.current.lock().by = Some(client);
         true
     }
 
     fn staying(&self) -> Vec<(Arc<OpenConnection>, ConnectionUse)> {
-        let connections = lock(&self.open).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let connections = self.open.lock().iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
         let staying = connections.into_iter().filter(|connection| !connection.leave.is_cancelled());
-        staying.map(|connection| (Arc::clone(&connection), *lock(&connection.current))).collect()
+        staying.map(|connection| (Arc::clone(&connection), *connection.current.lock())).collect()
     }
 }
 
 impl OpenConnection {
     /// Whether it waits for its client, outside of a transaction.
     pub(super) fn is_idle(&self, is_idle: bool) {
-        lock(&self.current).idle = is_idle.then(Instant::now);
+        self.current.lock().idle = is_idle.then(Instant::now);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,7 @@
 //! Errors as PostgreSQL's clients know them: an SQLSTATE, a message, and where in the statement it is.
 
+use std::io;
+
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::ErrorResponse;
 
@@ -12,8 +14,9 @@ pub(super) struct PgError {
     severity: &'static str,
     state: &'static str,
     message: String,
-    /// A byte of the statement.
-    pub(super) position: Option<usize>,
+    /// Where in the text that the client sent: a byte of the statement, until [`within`](Self::within) has
+    /// made it a character of the text.
+    position: Option<usize>,
 }
 
 impl PgError {
@@ -30,18 +33,60 @@ impl PgError {
         Self { severity: "FATAL", ..self }
     }
 
-    /// As it is sent, about a statement that begins at a byte of the text that the client sent.
-    pub(super) fn response(&self, text: &str, start: usize) -> PgWireBackendMessage {
+    pub(super) fn is_fatal(&self) -> bool {
+        self.severity == "FATAL"
+    }
+
+    /// The same, about a statement that begins at this byte of a text.
+    pub(super) fn within(self, text: &str, start: usize) -> Self {
+        let before = self.position.and_then(|at| text.get(..start + at));
+        Self { position: before.map(|before| before.chars().count()), ..self }
+    }
+
+    /// As it is sent.
+    pub(super) fn response(&self) -> PgWireBackendMessage {
         let mut fields = vec![
             (b'S', self.severity.to_owned()),
             (b'V', self.severity.to_owned()),
             (b'C', self.state.to_owned()),
             (b'M', self.message.replace('\0', "")),
         ];
-        if let Some(before) = self.position.and_then(|at| text.get(..start + at)) {
-            fields.push((b'P', (before.chars().count() + 1).to_string()));
-        }
+        fields.extend(self.position.map(|at| (b'P', (at + 1).to_string())));
         PgWireBackendMessage::ErrorResponse(ErrorResponse::new(fields))
+    }
+}
+
+/// Why a message is not answered as its client wished.
+#[derive(Debug)]
+pub(super) enum PgFailure {
+    /// The client has left, or takes nothing.
+    Gone,
+    /// It is told why. When that is fatal, the connection ends.
+    Error(PgError),
+}
+
+impl PgFailure {
+    /// The same, of what comes after a text that the client sent with it.
+    pub(super) fn after(self, text: &str) -> Self {
+        let moved = |at| at + text.chars().count();
+        match self {
+            Self::Error(error) => {
+                Self::Error(PgError { position: error.position.map(moved), ..error })
+            }
+            Self::Gone => Self::Gone,
+        }
+    }
+}
+
+impl From<io::Error> for PgFailure {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<PgError> for PgFailure {
+    fn from(error: PgError) -> Self {
+        Self::Error(error)
     }
 }
 

@@ -8,11 +8,10 @@ use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{Bind, BindComplete, Parse, ParseComplete};
 
 use super::command::SessionCommand;
-use super::error::PgError;
+use super::error::{PgError, PgFailure};
 use super::portal::{Described, Parameter, Portal, Prepared};
 use super::session::{PgSession, no_such, one_text};
 use super::types::{self, TEXT, UNKNOWN};
-use super::wire::ConnectionEnd;
 use crate::encode::postgres::{self, Form};
 use crate::sql_gate::{self, Asks};
 
@@ -20,45 +19,41 @@ use crate::sql_gate::{self, Asks};
 const MOST_NAMES: usize = 1_000;
 
 impl PgSession {
-    pub(super) fn parse(&mut self, parse: Parse) -> Result<(), (PgError, String)> {
+    pub(super) fn parse(&mut self, parse: Parse) -> Result<(), PgError> {
         let Parse { name, query, mut type_oids, .. } = parse;
         // What is of type unknown has none.
         type_oids.iter_mut().filter(|oid| **oid == UNKNOWN).for_each(|oid| *oid = 0);
         let name = name.unwrap_or_default();
         if sql_gate::split(&query).len() > 1 {
             let message = "a prepared statement is one; send several as a simple query";
-            return Err((PgError::new("42601", message), query));
+            return Err(PgError::new("42601", message));
         }
         if self.statements.len() >= MOST_NAMES {
-            return Err((PgError::new("53400", "too many prepared statements"), query));
+            return Err(PgError::new("53400", "too many prepared statements"));
         }
         if !name.is_empty() && self.statements.contains_key(&name) {
             let message = format!("there is a prepared statement {name:?} already");
-            return Err((PgError::new("42P05", message), query));
+            return Err(PgError::new("42P05", message));
         }
         self.statements.insert(name, Arc::new(Prepared::new(query, type_oids)));
         self.wire.push(Out::ParseComplete(ParseComplete::new()));
         Ok(())
     }
 
-    pub(super) async fn bind(
-        &mut self,
-        bind: Bind,
-    ) -> Result<Result<(), (PgError, String)>, ConnectionEnd> {
+    pub(super) async fn bind(&mut self, bind: Bind) -> Result<(), PgFailure> {
         let name = bind.statement_name.unwrap_or_default();
         let Some(statement) = self.statements.get(&name).cloned() else {
-            return Ok(Err((no_such("prepared statement", &name, "26000"), String::new())));
+            return Err(no_such("prepared statement", &name, "26000").into());
         };
         let (formats, count) = (bind.parameter_format_codes, bind.parameters.len());
         let results = bind.result_column_format_codes;
         if let Some(code) = formats.iter().chain(&results).find(|code| !matches!(code, 0 | 1)) {
-            let error =
-                PgError::new("08P01", format!("there is no format {code}: text is 0, binary 1"));
-            return Ok(Err((error, String::new())));
+            let message = format!("there is no format {code}: text is 0, binary 1");
+            return Err(PgError::new("08P01", message).into());
         }
         if formats.len() > 1 && formats.len() != count {
             let message = format!("{} formats for {count} parameters", formats.len());
-            return Ok(Err((PgError::new("08P01", message), String::new())));
+            return Err(PgError::new("08P01", message).into());
         }
         let binary = |index: usize| match formats[..] {
             [all] => all == 1,
@@ -73,10 +68,8 @@ impl PgSession {
         let is_open = |(index, bytes): (usize, &Option<Bytes>)| {
             declared(index) == 0 && binary(index) || is_array(index, bytes.as_ref())
         };
-        if bind.parameters.iter().enumerate().any(is_open)
-            && let Err(error) = self.described(&statement).await?
-        {
-            return Ok(Err((error, statement.sql.clone())));
+        if bind.parameters.iter().enumerate().any(is_open) {
+            self.described(&statement).await?;
         }
         let known = statement.described.get();
         let mut parameters = Vec::with_capacity(count);
@@ -89,45 +82,30 @@ impl PgSession {
                 (0, Some(said), _) => (said.oid, said.ty.clone()),
                 (oid, ..) => (oid, types::type_name(oid)),
             };
-            match types::value(oid, ty.as_ref(), binary(index), bytes) {
-                Ok(value) => parameters.push(value),
-                Err(error) => return Ok(Err((error, statement.sql.clone()))),
-            }
+            parameters.push(types::value(oid, ty.as_ref(), binary(index), bytes)?);
         }
         let portal = bind.portal_name.unwrap_or_default();
         if self.portals.len() >= MOST_NAMES {
-            return Ok(Err((PgError::new("53400", "too many portals"), String::new())));
+            return Err(PgError::new("53400", "too many portals").into());
         }
         let binary = results.iter().map(|code| *code == 1).collect();
         self.portals.insert(portal, Portal::new(statement, parameters, binary));
         self.wire.push(Out::BindComplete(BindComplete::new()));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Has the engine describe a statement, once.
-    async fn described(
-        &mut self,
-        statement: &Arc<Prepared>,
-    ) -> Result<Result<(), PgError>, ConnectionEnd> {
-        let sql = match statement.command {
-            SessionCommand::Query => &statement.sql,
-            SessionCommand::Declare(_, start, _) => &statement.sql[start..],
-            _ => return Ok(Ok(())),
-        };
+    async fn described(&mut self, statement: &Arc<Prepared>) -> Result<(), PgFailure> {
+        let Some(start) = statement.query_start() else { return Ok(()) };
         if statement.described.initialized() {
-            return Ok(Ok(()));
+            return Ok(());
         }
-        let snapshot = match self.snapshot() {
-            Ok(snapshot) => snapshot,
-            Err(error) => return Ok(Err(error)),
-        };
+        let snapshot = self.snapshot()?;
         let types = statement.declared.iter().map(|oid| types::type_name(*oid)).collect();
-        let client = self.client.clone();
+        let (client, sql) = (self.client.clone(), &statement.sql[start..]);
         let description = self.wire.unless_gone(client.describe(&snapshot, sql, types)).await?;
-        let description = match description {
-            Ok(description) => description,
-            Err(failure) => return Ok(Err(failure.into())),
-        };
+        let description =
+            description.map_err(|failure| PgError::from(failure).within(&statement.sql, start))?;
         let oids = description.asks == Asks::Catalog;
         let parameters = description.parameters.into_iter().enumerate().map(|(index, ty)| {
             let found =
@@ -142,19 +120,14 @@ impl PgSession {
         let parameters = parameters.collect();
         let described = Described { parameters, columns: description.columns, oids };
         let _ = statement.described.set(described); // nobody else does
-        Ok(Ok(()))
+        Ok(())
     }
 
-    pub(super) async fn describe_statement(
-        &mut self,
-        name: &str,
-    ) -> Result<Result<(), (PgError, String)>, ConnectionEnd> {
+    pub(super) async fn describe_statement(&mut self, name: &str) -> Result<(), PgFailure> {
         let Some(statement) = self.statements.get(name).cloned() else {
-            return Ok(Err((no_such("prepared statement", name, "26000"), String::new())));
+            return Err(no_such("prepared statement", name, "26000").into());
         };
-        if let Err(error) = self.described(&statement).await? {
-            return Ok(Err((error, statement.sql.clone())));
-        }
+        self.described(&statement).await?;
         let described = statement.described.get();
         let parameters = described.map_or(&[][..], |described| &described.parameters);
         let oids = parameters.iter().map(|parameter| parameter.oid).collect();
@@ -163,14 +136,13 @@ impl PgSession {
             (SessionCommand::Query, Some(Described { columns, oids, .. })) => {
                 let form = Form { binary: &[], oids: *oids };
                 let mut head = Vec::new();
-                if let Err(error) = postgres::describe(&mut head, columns, form) {
-                    return Ok(Err((PgError::new("0A000", error.to_string()), String::new())));
-                }
+                postgres::describe(&mut head, columns, form)
+                    .map_err(|error| PgError::new("0A000", error.to_string()))?;
                 self.wire.push_bytes(&head).await?;
             }
             (SessionCommand::Show(name), _) => self.wire.push(one_text(name)),
             _ => self.wire.push(Out::NoData(NoData::new())),
         }
-        Ok(Ok(()))
+        Ok(())
     }
 }

@@ -26,10 +26,11 @@ mod wire;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pgwire::messages::response::{GssEncResponse, SslResponse};
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey, Startup,
@@ -46,11 +47,11 @@ use tracing::{debug, warn};
 use crate::http::{App, PgClient};
 use crate::listen::{self, Socket};
 use connections::{OpenConnection, OpenConnections};
-use error::PgError;
+use error::{PgError, PgFailure};
 use session::PgSession;
 pub use settings::{PgArgs, PgSettings};
 pub use tls::Tls;
-use wire::{ConnectionEnd, Io, Wire};
+use wire::{Io, Wire};
 
 /// The version that clients are told, whose catalog they then ask for.
 const SERVER_VERSION: &str = concat!("13.0 (martd ", env!("CARGO_PKG_VERSION"), ")");
@@ -81,6 +82,11 @@ struct Inner {
 pub struct PgServer {
     sockets: Vec<Socket>,
     shared: Shared,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 impl PgServer {
@@ -125,42 +131,29 @@ impl PgServer {
 impl Shared {
     async fn accept(self, socket: Socket) {
         let failed = |error: &io::Error| warn!(%error, "no PostgreSQL connection can be accepted");
-        match socket {
-            Socket::Tcp(socket) => {
-                let listener = match TcpListener::from_std(socket) {
-                    Ok(listener) => listener,
-                    Err(error) => return failed(&error),
-                };
-                loop {
-                    let permit = self.room_for_one().await;
-                    match listener.accept().await {
-                        Ok((stream, peer)) => {
-                            let _ = stream.set_nodelay(true); // only slower without
-                            let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
-                            self.serve(stream, Some(peer.ip().to_canonical()), permit);
-                        }
-                        Err(error) => {
-                            failed(&error);
-                            sleep(ACCEPT_BACKOFF).await;
-                        }
-                    }
+        let listener = match socket {
+            Socket::Tcp(socket) => TcpListener::from_std(socket).map(Listener::Tcp),
+            Socket::Unix(socket) => UnixListener::from_std(socket).map(Listener::Unix),
+        };
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => return failed(&error),
+        };
+        loop {
+            let permit = self.room_for_one().await;
+            let accepted = match &listener {
+                Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
+                    let _ = stream.set_nodelay(true); // only slower without
+                    let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+                    self.serve(stream, Some(peer.ip().to_canonical()), permit);
+                }),
+                Listener::Unix(listener) => {
+                    listener.accept().await.map(|(stream, _)| self.serve(stream, None, permit))
                 }
-            }
-            Socket::Unix(socket) => {
-                let listener = match UnixListener::from_std(socket) {
-                    Ok(listener) => listener,
-                    Err(error) => return failed(&error),
-                };
-                loop {
-                    let permit = self.room_for_one().await;
-                    match listener.accept().await {
-                        Ok((stream, _)) => self.serve(stream, None, permit),
-                        Err(error) => {
-                            failed(&error);
-                            sleep(ACCEPT_BACKOFF).await;
-                        }
-                    }
-                }
+            };
+            if let Err(error) = accepted {
+                failed(&error);
+                sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -201,20 +194,16 @@ impl Shared {
                 Ok(Ok(Some((client, settings, key)))) => {
                     let (room, ending) = (Arc::clone(&shared.0.room), shared.0.ending.clone());
                     PgSession::new(wire, client, room, ending, settings, connection).run().await;
-                    shared.clients().remove(&key);
+                    shared.0.clients.lock().remove(&key);
                 }
-                Ok(Err(ConnectionEnd::Fatal(error))) => {
+                Ok(Err(PgFailure::Error(error))) => {
                     debug!(?error, "a PostgreSQL client was refused");
-                    wire.push(error.response("", 0));
+                    wire.push(error.response());
                     let _ = wire.flush().await; // it may be gone
                 }
-                Ok(Ok(None) | Err(ConnectionEnd::Gone)) | Err(_) => {}
+                Ok(Ok(None) | Err(PgFailure::Gone)) | Err(_) => {}
             }
         });
-    }
-
-    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<(i32, i32), PgClient>> {
-        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Learns who comes. `None` for one that only wanted to cancel another's query.
@@ -224,7 +213,7 @@ impl Shared {
         wire: &mut Wire,
         address: Option<IpAddr>,
         connection: &OpenConnection,
-    ) -> Result<Option<(PgClient, BTreeMap<String, String>, (i32, i32))>, ConnectionEnd> {
+    ) -> Result<Option<(PgClient, BTreeMap<String, String>, (i32, i32))>, PgFailure> {
         let is_local = address.is_none_or(|address| address.is_loopback());
         let mut is_encrypted = false;
         let startup = loop {
@@ -240,24 +229,19 @@ impl Shared {
                 In::SslNegotiation(_) => wire.push(Out::GssEncResponse(GssEncResponse::Refuse)),
                 In::CancelRequest(request) => {
                     let key = (request.pid, request.secret_key.as_i32().unwrap_or_default());
-                    if let Some(client) = self.clients().get(&key) {
+                    if let Some(client) = self.0.clients.lock().get(&key) {
                         client.cancel();
                     }
                     return Ok(None);
                 }
                 In::Startup(startup) => break startup,
-                _ => {
-                    return Err(ConnectionEnd::Fatal(PgError::fatal(
-                        "08P01",
-                        "a start-up was expected",
-                    )));
-                }
+                _ => return Err(PgError::fatal("08P01", "a start-up was expected").into()),
             }
         };
         wire.started();
         if self.0.tls.is_some() && !is_encrypted && !is_local {
             let message = "passwords come in clear text without TLS: set sslmode=require or more";
-            return Err(ConnectionEnd::Fatal(PgError::fatal("28000", message)));
+            return Err(PgError::fatal("28000", message).into());
         }
         let parameters = startup.parameters;
         let unknown = parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned();
@@ -271,28 +255,22 @@ impl Shared {
         let token = match app.tokens.is_some() {
             true => {
                 wire.push(Out::Authentication(Authentication::CleartextPassword));
-                let In::PasswordMessageFamily(message) = readable(wire).await? else {
-                    return Err(ConnectionEnd::Fatal(PgError::fatal(
-                        "08P01",
-                        "a password was expected",
-                    )));
+                let password = match readable(wire).await? {
+                    In::PasswordMessageFamily(message) => message.into_password().ok(),
+                    _ => None,
                 };
-                let password = message.into_password();
-                let password = password.map_err(|_| {
-                    ConnectionEnd::Fatal(PgError::fatal("08P01", "a password was expected"))
-                })?;
-                Some(password.password)
+                let expected = || PgError::fatal("08P01", "a password was expected");
+                Some(password.ok_or_else(expected)?.password)
             }
             false => None,
         };
         let client = PgClient::new(app, token, user, address);
         let admitted = client.admitted();
-        let principal = admitted
-            .map_err(|failure| ConnectionEnd::Fatal(PgError::from(failure).into_fatal()))?;
+        let principal = admitted.map_err(|failure| PgError::from(failure).into_fatal())?;
         if !self.0.open.enter(connection, principal) {
             let message =
                 "too many connections (MARTD_MAX_CONNECTIONS), and none is idle of who has more";
-            return Err(ConnectionEnd::Fatal(PgError::fatal("53300", message)));
+            return Err(PgError::fatal("53300", message).into());
         }
         wire.push(Out::Authentication(Authentication::Ok));
         let settings = settings(app, parameters);
@@ -314,24 +292,21 @@ impl Shared {
         let mut secret = [0; 4];
         let drawn = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
         if drawn != Ok(secret.len()) {
-            return Err(ConnectionEnd::Fatal(PgError::fatal(
-                "58000",
-                "no random numbers can be had",
-            )));
+            return Err(PgError::fatal("58000", "no random numbers can be had").into());
         }
         let secret = i32::from_be_bytes(secret);
         let key = (self.0.next.fetch_add(1, Ordering::Relaxed), secret);
-        self.clients().insert(key, client.clone());
+        self.0.clients.lock().insert(key, client.clone());
         wire.push(Out::BackendKeyData(BackendKeyData::new(key.0, SecretKey::I32(key.1))));
         Ok(Some((client, settings, key)))
     }
 }
 
 /// The next message of a client that is not known yet.
-async fn readable(wire: &mut Wire) -> Result<In, ConnectionEnd> {
+async fn readable(wire: &mut Wire) -> Result<In, PgFailure> {
     match wire.receive().await? {
         (message, None) => Ok(message),
-        (_, Some(wrong)) => Err(ConnectionEnd::Fatal(wrong.into_fatal())),
+        (_, Some(wrong)) => Err(wrong.into_fatal().into()),
     }
 }
 

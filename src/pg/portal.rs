@@ -9,10 +9,9 @@ use pgwire::messages::extendedquery::PortalSuspended;
 use pgwire::messages::response::TransactionStatus;
 
 use super::command::{self, SessionCommand};
-use super::error::PgError;
+use super::error::{PgError, PgFailure};
 use super::rows::PgRows;
 use super::session::{PgSession, no_such, one_text};
-use super::wire::ConnectionEnd;
 use crate::duck::{ResultColumn, TypeName, Value};
 use crate::encode::postgres;
 use crate::engine::Parameters;
@@ -58,6 +57,15 @@ impl Prepared {
         let command = command::of(sql.trim_end().trim_end_matches(';'));
         Self { sql, command, declared, described: tokio::sync::OnceCell::new() }
     }
+
+    /// The byte at which its query begins, if it has one.
+    pub(super) fn query_start(&self) -> Option<usize> {
+        match self.command {
+            SessionCommand::Query => Some(0),
+            SessionCommand::Declare(_, start, _) => Some(start),
+            _ => None,
+        }
+    }
 }
 
 impl Portal {
@@ -75,34 +83,26 @@ impl Portal {
 }
 
 impl PgSession {
-    pub(super) async fn describe_portal(
-        &mut self,
-        name: &str,
-    ) -> Result<Result<(), (PgError, String)>, ConnectionEnd> {
+    pub(super) async fn describe_portal(&mut self, name: &str) -> Result<(), PgFailure> {
         let Some(portal) = self.portals.get(name) else {
-            return Ok(Err((no_such("portal", name, "34000"), String::new())));
+            return Err(no_such("portal", name, "34000").into());
         };
         if !portal.head.is_empty() {
             let head = portal.head.clone();
             self.wire.push_bytes(&head).await?;
-            return Ok(Ok(()));
+            return Ok(());
         }
-        let statement = Arc::clone(&portal.statement);
-        if gives_rows(&statement.command) {
-            let outcome = self.describe_portal_if_rows(name).await?;
-            return Ok(outcome.map_err(|error| (error, statement.sql.clone())));
+        if gives_rows(&portal.statement.command) {
+            return self.describe_portal_if_rows(name).await;
         }
         self.wire.push(Out::NoData(NoData::new()));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Sends the description of a portal's rows, if it gives any. The statement runs from here on.
-    pub(super) async fn describe_portal_if_rows(
-        &mut self,
-        name: &str,
-    ) -> Result<Result<(), PgError>, ConnectionEnd> {
+    pub(super) async fn describe_portal_if_rows(&mut self, name: &str) -> Result<(), PgFailure> {
         let Some(portal) = self.portals.get(name) else {
-            return Ok(Err(no_such("portal", name, "34000")));
+            return Err(no_such("portal", name, "34000").into());
         };
         match portal.statement.command.clone() {
             SessionCommand::Show(name) => self.wire.push(one_text(&name)),
@@ -110,37 +110,31 @@ impl PgSession {
             SessionCommand::Query => return self.push_head(name).await,
             _ => {}
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    async fn push_head(&mut self, name: &str) -> Result<Result<(), PgError>, ConnectionEnd> {
-        if let Err(error) = self.open(name).await? {
-            return Ok(Err(error));
-        }
+    async fn push_head(&mut self, name: &str) -> Result<(), PgFailure> {
+        self.open(name).await?;
         let head = self.portals.get(name).map(|portal| portal.head.clone());
         self.wire.push_bytes(&head.unwrap_or_default()).await?;
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Runs a portal's statement, unless it runs already.
-    pub(super) async fn open(&mut self, name: &str) -> Result<Result<(), PgError>, ConnectionEnd> {
+    pub(super) async fn open(&mut self, name: &str) -> Result<(), PgFailure> {
         if self.transaction == TransactionStatus::Error {
-            return Ok(Err(PgError::new("25P02", "the transaction has failed; end it first")));
+            return Err(PgError::new("25P02", "the transaction has failed; end it first").into());
         }
-        let snapshot = match self.snapshot() {
-            Ok(snapshot) => snapshot,
-            Err(error) => return Ok(Err(error)),
-        };
+        let snapshot = self.snapshot()?;
         let moment = self.moment();
         let Some(portal) = self.portals.get_mut(name) else {
-            return Ok(Err(no_such("cursor", name, "34000")));
+            return Err(no_such("cursor", name, "34000").into());
         };
         if portal.rows.is_some() || portal.ended {
-            return Ok(Ok(()));
+            return Ok(());
         }
         let statement = Arc::clone(&portal.statement);
-        let start =
-            if let SessionCommand::Declare(_, start, _) = statement.command { start } else { 0 };
+        let start = statement.query_start().unwrap_or(0);
         let (parameters, binary) = (portal.parameters.clone(), portal.binary.clone());
         let binary_codes = binary.len();
         let client = self.client.clone();
@@ -167,17 +161,10 @@ impl PgSession {
             Ok(rows)
         };
         let rows: Result<PgRows, PgError> = self.wire.unless_gone(rows).await?;
-        match rows {
-            Ok(rows) => {
-                portal.head = rows.head.clone();
-                portal.rows = Some(rows);
-                Ok(Ok(()))
-            }
-            Err(mut error) => {
-                error.position = error.position.map(|at| at + start);
-                Ok(Err(error))
-            }
-        }
+        let rows = rows.map_err(|error| error.within(&statement.sql, start))?;
+        portal.head = rows.head.clone();
+        portal.rows = Some(rows);
+        Ok(())
     }
 
     /// Sends rows of a portal; what is left waits until it is asked for.
@@ -186,12 +173,10 @@ impl PgSession {
         name: &str,
         most: u64,
         tag: &str,
-    ) -> Result<Result<(), PgError>, ConnectionEnd> {
-        if let Err(error) = self.open(name).await? {
-            return Ok(Err(error));
-        }
+    ) -> Result<(), PgFailure> {
+        self.open(name).await?;
         let Some(portal) = self.portals.get_mut(name) else {
-            return Ok(Err(no_such("portal", name, "34000")));
+            return Err(no_such("portal", name, "34000").into());
         };
         let mut count = 0;
         while count < most {
@@ -203,28 +188,24 @@ impl PgSession {
                         self.wire.push_bytes(&bytes).await?;
                     }
                 }
-                Ok(None) => {
+                ended => {
                     portal.rows = None;
                     portal.ended = true;
-                }
-                Err(error) => {
-                    portal.rows = None;
-                    portal.ended = true;
-                    return Ok(Err(error));
+                    let Prepared { sql, .. } = &*portal.statement;
+                    let start = portal.statement.query_start().unwrap_or(0);
+                    ended.map_err(|error| error.within(sql, start))?;
                 }
             }
         }
         if let Some(rows) = &mut portal.rows {
-            if let Err(error) = rows.suspend(&self.room, &self.client) {
-                return Ok(Err(error));
-            }
+            rows.suspend(&self.room, &self.client)?;
             if tag == "SELECT" {
                 self.wire.push(Out::PortalSuspended(PortalSuspended::new()));
-                return Ok(Ok(()));
+                return Ok(());
             }
         }
         self.complete(format!("{tag} {count}"));
-        Ok(Ok(()))
+        Ok(())
     }
 }
 

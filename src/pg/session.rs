@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use pgwire::messages::PgWireBackendMessage as Out;
 use pgwire::messages::PgWireFrontendMessage as In;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
-use pgwire::messages::extendedquery::{CloseComplete, Execute};
+use pgwire::messages::extendedquery::CloseComplete;
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus,
 };
@@ -18,12 +18,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::command::{self, SessionCommand};
+use super::command::SessionCommand;
 use super::connections::OpenConnection;
-use super::error::PgError;
+use super::error::{PgError, PgFailure};
 use super::portal::{Portal, Prepared};
 use super::types::TEXT;
-use super::wire::{ConnectionEnd, Wire};
+use super::wire::Wire;
 use crate::catalog::Snapshot;
 use crate::hooks;
 use crate::http::PgClient;
@@ -82,13 +82,13 @@ impl PgSession {
     /// Serves until the client leaves, or must.
     pub(super) async fn run(mut self) {
         let end = self.serve().await;
-        if let Err(ConnectionEnd::Fatal(error)) = end {
-            self.wire.push(error.response("", 0));
+        if let Err(PgFailure::Error(error)) = end {
+            self.wire.push(error.response());
             let _ = self.wire.flush().await; // it may be gone
         }
     }
 
-    async fn serve(&mut self) -> Result<(), ConnectionEnd> {
+    async fn serve(&mut self) -> Result<(), PgFailure> {
         self.ready();
         // After an error of the extended protocol, what comes before the next Sync is passed over.
         let mut skipping = false;
@@ -96,7 +96,7 @@ impl PgSession {
             let (message, wrong) = self.receive().await?;
             if let Some(wrong) = wrong {
                 if !skipping {
-                    self.fail(&wrong, "", 0);
+                    self.fail(&wrong);
                     match message {
                         In::Query(_) => self.ready(),
                         _ => skipping = true,
@@ -113,22 +113,25 @@ impl PgSession {
                 }
                 _ if skipping => continue,
                 In::Query(query) => {
-                    if let Err((error, start)) = self.simple(&query.query).await? {
-                        self.fail(&error, &query.query, start);
-                    }
+                    let outcome = self.simple(&query.query).await;
+                    self.note(outcome)?;
                     self.ready();
                     continue;
                 }
-                In::Parse(parse) => self.parse(parse),
-                In::Bind(bind) => self.bind(bind).await?,
+                In::Parse(parse) => self.parse(parse).map_err(PgFailure::from),
+                In::Bind(bind) => self.bind(bind).await,
                 In::Describe(describe) => {
                     let name = describe.name.unwrap_or_default();
                     match describe.target_type {
-                        b'S' => self.describe_statement(&name).await?,
-                        _ => self.describe_portal(&name).await?,
+                        b'S' => self.describe_statement(&name).await,
+                        _ => self.describe_portal(&name).await,
                     }
                 }
-                In::Execute(execute) => self.execute(execute).await?,
+                In::Execute(execute) => {
+                    let most = u64::try_from(execute.max_rows).ok().filter(|most| *most > 0);
+                    let name = execute.name.unwrap_or_default();
+                    self.run_portal(&name, most.unwrap_or(u64::MAX)).await
+                }
                 In::Close(close) => {
                     let name = close.name.unwrap_or_default();
                     match close.target_type {
@@ -138,23 +141,29 @@ impl PgSession {
                     self.wire.push(Out::CloseComplete(CloseComplete::new()));
                     Ok(())
                 }
-                In::Flush(_) => {
-                    self.wire.flush().await?;
-                    Ok(())
-                }
+                In::Flush(_) => self.wire.flush().await,
                 _ => {
                     let message = "a message that has no place here (COPY is not served)";
-                    return Err(ConnectionEnd::Fatal(PgError::fatal("08P01", message)));
+                    Err(PgError::fatal("08P01", message).into())
                 }
             };
-            if let Err((error, sql)) = outcome {
-                skipping = true;
-                self.fail(&error, &sql, 0);
-            }
+            skipping = self.note(outcome)?;
         }
     }
 
-    async fn receive(&mut self) -> Result<(In, Option<PgError>), ConnectionEnd> {
+    /// Tells a client of an error that does not end its connection. Returns whether there was one.
+    fn note(&mut self, outcome: Result<(), PgFailure>) -> Result<bool, PgFailure> {
+        match outcome {
+            Ok(()) => Ok(false),
+            Err(PgFailure::Error(error)) if !error.is_fatal() => {
+                self.fail(&error);
+                Ok(true)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn receive(&mut self) -> Result<(In, Option<PgError>), PgFailure> {
         let in_transaction = self.transaction != TransactionStatus::Idle;
         let idle = hooks::shortened("idle", IDLE_IN_TRANSACTION);
         let patience = if in_transaction { idle } else { Duration::MAX };
@@ -163,26 +172,24 @@ impl PgSession {
         let received = tokio::select! {
             received = timeout(patience, self.wire.receive()) => received.unwrap_or_else(|_| {
                 let message = "the transaction was idle for 60 s";
-                Err(ConnectionEnd::Fatal(PgError::fatal("25P03", message)))
+                Err(PgError::fatal("25P03", message).into())
             }),
             () = self.connection.leave.cancelled(), if may_leave => {
                 let message = "the connection was idle, and another client has none \
                                (MARTD_MAX_CONNECTIONS)";
-                Err(ConnectionEnd::Fatal(PgError::fatal("57P05", message)))
+                Err(PgError::fatal("57P05", message).into())
             }
-            () = self.ending.cancelled() => {
-                Err(ConnectionEnd::Fatal(PgError::fatal("57P01", "martd is stopping")))
-            }
+            () = self.ending.cancelled() => Err(PgError::fatal("57P01", "martd is stopping").into()),
         };
         self.connection.is_idle(false);
         received
     }
 
-    fn fail(&mut self, error: &PgError, sql: &str, start: usize) {
+    fn fail(&mut self, error: &PgError) {
         if self.transaction == TransactionStatus::Transaction {
             self.transaction = TransactionStatus::Error;
         }
-        self.wire.push(error.response(sql, start));
+        self.wire.push(error.response());
     }
 
     /// Says that the next statement may come. What a transaction had ends with it.
@@ -208,8 +215,8 @@ impl PgSession {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// The simple protocol: statements, one after the other. An error says where its statement begins.
-    async fn simple(&mut self, text: &str) -> Result<Result<(), (PgError, usize)>, ConnectionEnd> {
+    /// The simple protocol: statements, one after the other.
+    async fn simple(&mut self, text: &str) -> Result<(), PgFailure> {
         let statements = sql_gate::split(text);
         if statements.is_empty() {
             self.wire.push(Out::EmptyQueryResponse(EmptyQueryResponse::new()));
@@ -218,35 +225,18 @@ impl PgSession {
             let statement = Arc::new(Prepared::new(sql.to_owned(), Vec::new()));
             let portal = Portal::new(statement, Vec::new(), Vec::new());
             self.portals.insert(String::new(), portal);
-            let outcome = match self.describe_portal_if_rows("").await? {
-                Ok(()) => self.run_portal("", u64::MAX).await?,
-                Err(error) => Err(error),
+            let outcome = match self.describe_portal_if_rows("").await {
+                Ok(()) => self.run_portal("", u64::MAX).await,
+                failed => failed,
             };
-            if let Err(error) = outcome {
-                return Ok(Err((error, start)));
-            }
+            outcome.map_err(|failure| failure.after(&text[..start]))?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    async fn execute(
-        &mut self,
-        execute: Execute,
-    ) -> Result<Result<(), (PgError, String)>, ConnectionEnd> {
-        let name = execute.name.unwrap_or_default();
-        let most = u64::try_from(execute.max_rows).ok().filter(|most| *most > 0);
-        let outcome = self.run_portal(&name, most.unwrap_or(u64::MAX)).await?;
-        let sql = self.portals.get(&name).map(|portal| portal.statement.sql.clone());
-        Ok(outcome.map_err(|error| (error, sql.unwrap_or_default())))
-    }
-
-    async fn run_portal(
-        &mut self,
-        name: &str,
-        most: u64,
-    ) -> Result<Result<(), PgError>, ConnectionEnd> {
+    async fn run_portal(&mut self, name: &str, most: u64) -> Result<(), PgFailure> {
         let Some(portal) = self.portals.get(name) else {
-            return Ok(Err(no_such("portal", name, "34000")));
+            return Err(no_such("portal", name, "34000").into());
         };
         let command = portal.statement.command.clone();
         let failed = self.transaction == TransactionStatus::Error;
@@ -255,7 +245,7 @@ impl PgSession {
             SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::RollbackTo(_)
         );
         if failed && !ends {
-            return Ok(Err(PgError::new("25P02", "the transaction has failed; end it first")));
+            return Err(PgError::new("25P02", "the transaction has failed; end it first").into());
         }
         let tag = match &command {
             SessionCommand::Query => return self.send_rows(name, most, "SELECT").await,
@@ -266,39 +256,37 @@ impl PgSession {
                 return self.send_rows(cursor, *count, "MOVE").await;
             }
             SessionCommand::NotServed(what) => {
-                return Ok(Err(PgError::new("0A000", format!("{what} is not served"))));
+                return Err(PgError::new("0A000", format!("{what} is not served")).into());
             }
             SessionCommand::Empty => {
                 self.wire.push(Out::EmptyQueryResponse(EmptyQueryResponse::new()));
-                return Ok(Ok(()));
+                return Ok(());
             }
             SessionCommand::Begin => {
                 self.transaction = TransactionStatus::Transaction;
                 self.moment();
-                command::tag(&command)
+                "BEGIN"
             }
             SessionCommand::Commit | SessionCommand::Rollback => {
                 self.transaction = TransactionStatus::Idle;
                 (self.snapshot, self.moment) = (None, None);
                 self.savepoints.clear();
-                if failed { "ROLLBACK" } else { command::tag(&command) }
+                if failed || command == SessionCommand::Rollback { "ROLLBACK" } else { "COMMIT" }
             }
             SessionCommand::Savepoint(_)
             | SessionCommand::Release(_)
-            | SessionCommand::RollbackTo(_) => match self.savepoint(&command) {
-                Ok(()) => command::tag(&command),
-                Err(error) => return Ok(Err(error)),
-            },
-            SessionCommand::Discard("ALL") => {
-                if self.transaction != TransactionStatus::Idle {
+            | SessionCommand::RollbackTo(_) => self.savepoint(&command)?,
+            SessionCommand::Discard(what) => {
+                if *what == "DISCARD ALL" && self.transaction != TransactionStatus::Idle {
                     let message = "DISCARD ALL cannot run in a transaction";
-                    return Ok(Err(PgError::new("25001", message)));
+                    return Err(PgError::new("25001", message).into());
                 }
-                self.statements.clear();
-                self.portals.clear();
-                command::tag(&command)
+                if *what == "DISCARD ALL" {
+                    self.statements.clear();
+                    self.portals.clear();
+                }
+                what
             }
-            SessionCommand::Discard(_) => command::tag(&command),
             SessionCommand::Set(name, value) => {
                 self.set(name, value);
                 "SET"
@@ -314,12 +302,12 @@ impl PgSession {
                 }
                 None => {
                     let message = format!("there is no setting {name:?}");
-                    return Ok(Err(PgError::new("42704", message)));
+                    return Err(PgError::new("42704", message).into());
                 }
             },
             SessionCommand::Close(Some(cursor)) => match self.portals.remove(cursor) {
                 Some(_) => "CLOSE CURSOR",
-                None => return Ok(Err(no_such("cursor", cursor, "34000"))),
+                None => return Err(no_such("cursor", cursor, "34000").into()),
             },
             SessionCommand::Close(None) => {
                 self.portals.retain(|_, portal| {
@@ -329,7 +317,7 @@ impl PgSession {
             }
             SessionCommand::Deallocate(Some(name)) => match self.statements.remove(name) {
                 Some(_) => "DEALLOCATE",
-                None => return Ok(Err(no_such("prepared statement", name, "26000"))),
+                None => return Err(no_such("prepared statement", name, "26000").into()),
             },
             SessionCommand::Deallocate(None) => {
                 self.statements.clear();
@@ -337,39 +325,37 @@ impl PgSession {
             }
             SessionCommand::Declare(cursor, _, holds) => {
                 if self.transaction == TransactionStatus::Idle {
-                    return Ok(Err(match holds {
-                        true => PgError::new(
-                            "0A000",
-                            "WITH HOLD ends with its transaction: BEGIN first",
-                        ),
-                        false => PgError::new("25P01", "a cursor needs a transaction: BEGIN first"),
-                    }));
+                    let (state, message) = match holds {
+                        true => ("0A000", "WITH HOLD ends with its transaction: BEGIN first"),
+                        false => ("25P01", "a cursor needs a transaction: BEGIN first"),
+                    };
+                    return Err(PgError::new(state, message).into());
                 }
                 if self.portals.contains_key(cursor) {
                     let message = format!("there is a cursor {cursor:?} already");
-                    return Ok(Err(PgError::new("42P03", message)));
+                    return Err(PgError::new("42P03", message).into());
                 }
                 let Some(portal) = self.portals.remove(name) else {
-                    return Ok(Err(no_such("portal", name, "34000")));
+                    return Err(no_such("portal", name, "34000").into());
                 };
                 let cursor = cursor.clone();
                 let depth = self.savepoints.len();
                 let portal = Portal { binary: Vec::new(), depth, ..portal };
                 self.portals.insert(cursor.clone(), portal);
-                if let Err(error) = self.open(&cursor).await? {
+                if let Err(failure) = self.open(&cursor).await {
                     self.portals.remove(&cursor);
-                    return Ok(Err(error));
+                    return Err(failure);
                 }
                 "DECLARE CURSOR"
             }
             SessionCommand::Nothing(tag) => tag,
         };
         self.complete(tag.to_owned());
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// As a transaction only reads, there is nothing to undo but its failure and its cursors.
-    fn savepoint(&mut self, command: &SessionCommand) -> Result<(), PgError> {
+    fn savepoint(&mut self, command: &SessionCommand) -> Result<&'static str, PgError> {
         if self.transaction == TransactionStatus::Idle {
             return Err(PgError::new("25P01", "a savepoint needs a transaction: BEGIN first"));
         }
@@ -379,23 +365,27 @@ impl PgSession {
         };
         match command {
             SessionCommand::Savepoint(_) if self.savepoints.len() >= MOST_SAVEPOINTS => {
-                return Err(PgError::new("53400", "too many savepoints"));
+                Err(PgError::new("53400", "too many savepoints"))
             }
-            SessionCommand::Savepoint(name) => self.savepoints.push(name.clone()),
+            SessionCommand::Savepoint(name) => {
+                self.savepoints.push(name.clone());
+                Ok("SAVEPOINT")
+            }
             SessionCommand::Release(name) => {
                 let at = found(name)?;
                 self.savepoints.truncate(at);
                 self.portals.values_mut().for_each(|portal| portal.depth = portal.depth.min(at));
+                Ok("RELEASE")
             }
             SessionCommand::RollbackTo(name) => {
                 let at = found(name)?;
                 self.savepoints.truncate(at + 1);
                 self.portals.retain(|_, portal| portal.depth <= at);
                 self.transaction = TransactionStatus::Transaction;
+                Ok("ROLLBACK")
             }
-            _ => {}
+            _ => unreachable!("is about no savepoint"),
         }
-        Ok(())
     }
 
     pub(super) fn complete(&mut self, tag: String) {

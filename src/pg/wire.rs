@@ -1,6 +1,5 @@
 //! The bytes of a connection: whole messages in, a buffer of messages out.
 
-use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use pgwire::messages::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_io_timeout::TimeoutStream;
 
-use super::error::PgError;
+use super::error::{PgError, PgFailure};
 use super::shape::{self, Shape};
 use super::tls::Tls;
 
@@ -27,21 +26,6 @@ const WRITE_BYTES: usize = 64 << 10;
 pub(super) trait Io: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Io for T {}
-
-/// Why a connection ends.
-#[derive(Debug)]
-pub(super) enum ConnectionEnd {
-    /// The client has left, or takes nothing.
-    Gone,
-    /// It is told why.
-    Fatal(PgError),
-}
-
-impl From<io::Error> for ConnectionEnd {
-    fn from(_: io::Error) -> Self {
-        Self::Gone
-    }
-}
 
 /// One connection.
 pub(super) struct Wire {
@@ -63,12 +47,12 @@ impl Wire {
     }
 
     /// Encrypts the connection, once the client was told that it will be.
-    pub(super) async fn encrypt(&mut self, tls: &Tls) -> Result<(), ConnectionEnd> {
+    pub(super) async fn encrypt(&mut self, tls: &Tls) -> Result<(), PgFailure> {
         self.flush().await?;
         // What came in clear text before would be taken for what came encrypted.
         if !self.input.is_empty() {
             let message = "bytes before the handshake of TLS";
-            return Err(ConnectionEnd::Fatal(PgError::fatal("08P01", message)));
+            return Err(PgError::fatal("08P01", message).into());
         }
         let plain = std::mem::replace(&mut self.io, Box::pin(tokio::io::empty()));
         self.io = Box::pin(tls.acceptor().accept(plain).await?);
@@ -86,7 +70,7 @@ impl Wire {
     /// for.
     pub(super) async fn receive(
         &mut self,
-    ) -> Result<(PgWireFrontendMessage, Option<PgError>), ConnectionEnd> {
+    ) -> Result<(PgWireFrontendMessage, Option<PgError>), PgFailure> {
         loop {
             if let Some(length) = self.next_length()? {
                 let frame = self.input.split_to(length);
@@ -94,20 +78,20 @@ impl Wire {
             }
             self.flush().await?;
             if self.io.read_buf(&mut self.input).await? == 0 {
-                return Err(ConnectionEnd::Gone);
+                return Err(PgFailure::Gone);
             }
         }
     }
 
     /// How long the message is that the input begins with, once all of it is there.
-    fn next_length(&self) -> Result<Option<usize>, ConnectionEnd> {
+    fn next_length(&self) -> Result<Option<usize>, PgFailure> {
         let typed = usize::from(!self.context.awaiting_startup);
         let most = if typed == 0 { STARTUP_BYTES } else { self.most };
         let Some(length) = self.input.get(typed..typed + 4) else { return Ok(None) };
         let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
         if !(4..=most).contains(&length) {
             let message = format!("a message of {length} bytes; {most} are the most");
-            return Err(ConnectionEnd::Fatal(PgError::fatal("08P01", message)));
+            return Err(PgError::fatal("08P01", message).into());
         }
         Ok(Some(typed + length).filter(|length| self.input.len() >= *length))
     }
@@ -115,7 +99,7 @@ impl Wire {
     fn decode(
         &mut self,
         frame: BytesMut,
-    ) -> Result<(PgWireFrontendMessage, Option<PgError>), ConnectionEnd> {
+    ) -> Result<(PgWireFrontendMessage, Option<PgError>), PgFailure> {
         let kind = (!self.context.awaiting_startup).then(|| frame[0]);
         let head = 4 + usize::from(kind.is_some());
         let wrong = match shape::of(kind, &frame[head..]) {
@@ -131,7 +115,7 @@ impl Wire {
         Ok((message, wrong))
     }
 
-    fn decode_as_is(&self, mut frame: BytesMut) -> Result<PgWireFrontendMessage, ConnectionEnd> {
+    fn decode_as_is(&self, mut frame: BytesMut) -> Result<PgWireFrontendMessage, PgFailure> {
         let message = PgWireFrontendMessage::decode(&mut frame, &self.context);
         message.ok().flatten().ok_or_else(not_understood)
     }
@@ -140,7 +124,7 @@ impl Wire {
     pub(super) async fn unless_gone<T>(
         &mut self,
         work: impl Future<Output = T>,
-    ) -> Result<T, ConnectionEnd> {
+    ) -> Result<T, PgFailure> {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
@@ -148,7 +132,7 @@ impl Wire {
                 outcome = &mut work => return Ok(outcome),
                 read = self.io.read_buf(&mut self.input), if self.input.len() < READ_AHEAD => {
                     if read? == 0 {
-                        return Err(ConnectionEnd::Gone);
+                        return Err(PgFailure::Gone);
                     }
                 }
             }
@@ -164,7 +148,7 @@ impl Wire {
     }
 
     /// Adds messages that are encoded already.
-    pub(super) async fn push_bytes(&mut self, bytes: &[u8]) -> Result<(), ConnectionEnd> {
+    pub(super) async fn push_bytes(&mut self, bytes: &[u8]) -> Result<(), PgFailure> {
         if self.output.len() + bytes.len() > WRITE_BYTES {
             self.flush().await?;
             if bytes.len() > WRITE_BYTES {
@@ -176,7 +160,7 @@ impl Wire {
     }
 
     /// Sends what is to be sent.
-    pub(super) async fn flush(&mut self) -> Result<(), ConnectionEnd> {
+    pub(super) async fn flush(&mut self) -> Result<(), PgFailure> {
         if !self.output.is_empty() {
             self.io.write_all(&self.output).await?;
             self.output.clear();
@@ -185,6 +169,6 @@ impl Wire {
     }
 }
 
-fn not_understood() -> ConnectionEnd {
-    ConnectionEnd::Fatal(PgError::fatal("08P01", "a message is not understood"))
+fn not_understood() -> PgFailure {
+    PgError::fatal("08P01", "a message is not understood").into()
 }

@@ -12,7 +12,7 @@ use super::files::Files;
 use super::kept::Kept;
 use super::publisher::is_empty_model;
 use crate::mart_dir::MartDir;
-use crate::marts::build::{self, BuildResult, Pool, TableBudget, Verdict};
+use crate::marts::build::{self, Pool, TableBudget};
 use crate::pin::{Budget, PinKind};
 use crate::publish::{self, Decision, Hold, Policy, Situation, Target, Unverified, Version};
 use crate::scan::{Fault, Remark};
@@ -117,12 +117,7 @@ pub fn inspect(intake: &Intake) -> io::Result<Inspection> {
         let good = files.good();
         let verdicts = pool.build_all(good.values().map(|version| &version.pin));
         for version in good.values() {
-            let result = match verdicts.get(&version.pin.hash()) {
-                Some(Verdict::Built(table)) => BuildResult::Built(Arc::clone(table)),
-                Some(Verdict::Rejected(rejection)) => BuildResult::Rejected(rejection.clone()),
-                None => BuildResult::Rewritten,
-            };
-            files.learn(version, &result);
+            files.learn(version, &verdicts.get(&version.pin.hash()).cloned().into());
         }
         if files.good().len() == good.len() {
             break decide(intake, &files, &good, &kept);
@@ -187,7 +182,7 @@ impl Last {
         let versions = || published.iter().chain(kept.target()).flat_map(Target::versions);
         let verdicts = pool.build_all(versions().map(|version| &version.pin));
         for version in versions() {
-            if let Some(Verdict::Built(table)) = verdicts.get(&version.pin.hash()) {
+            if let Some(Ok(table)) = verdicts.get(&version.pin.hash()) {
                 let _ = version.table.set(Arc::clone(table)); // each is there once
             }
         }

@@ -14,12 +14,12 @@ use tracing::warn;
 use super::{Mailbox, RefreshMessage};
 use crate::catalog::{Loaded, Mart, Snapshot, Source};
 use crate::digest::Hasher;
-use crate::engine::{Engine, Lease, Table};
+use crate::engine::{Engine, Lease, Table, TableSpec};
 use crate::hooks;
 use crate::ledger::{Ledger, Model};
 use crate::legacy::LegacyVersion;
 use crate::mart_pin::{MartPin, PinnedFile};
-use crate::marts::build::{BuiltLegacyTable, BuiltTable, Pool};
+use crate::marts::build::{BuiltLegacyTable, BuiltTable, FileRejection, Pool};
 use crate::metrics::Metrics;
 use crate::publish::{Chosen, Target, Version};
 use crate::scan::Remark;
@@ -43,9 +43,9 @@ enum Job {
 pub(super) enum PreparedSnapshot {
     /// Of a target; an error when the engine does not serve it.
     Snapshot(Result<Snapshot, String>),
-    /// Of the legacy file: a snapshot and what it leaves out, or the reason why it cannot be served; an
-    /// error when that says nothing about the file.
-    Legacy(Result<Result<(Snapshot, Vec<Remark>), String>, String>),
+    /// Of the legacy file: a snapshot and what it leaves out, or why it cannot be served, which need not say
+    /// anything about the file.
+    Legacy(Result<(Snapshot, Vec<Remark>), FileRejection>),
 }
 
 /// What the thread makes snapshots with.
@@ -132,15 +132,17 @@ impl Opener {
     fn legacy(
         &mut self,
         version: &LegacyVersion,
-    ) -> Result<Result<(Snapshot, Vec<Remark>), String>, String> {
-        let built = self.pool.build_legacy(version, &self.schemas);
-        let built = built.map_err(|error| format!("the legacy file could not be read: {error}"))?;
-        if !version.is_copied() && !version.is_current() {
-            return Err("the legacy file was written while it was read".to_owned());
-        }
-        let built = match built {
-            Ok(built) => built,
-            Err(reason) => return Ok(Err(reason)),
+    ) -> Result<(Snapshot, Vec<Remark>), FileRejection> {
+        let built = match self.pool.build_legacy(version, &self.schemas) {
+            Err(FileRejection { reason, lasting: false }) => {
+                let reason = format!("the legacy file could not be read: {reason}");
+                return Err(FileRejection::passing(reason));
+            }
+            _ if !version.is_copied() && !version.is_current() => {
+                let reason = "the legacy file was written while it was read".to_owned();
+                return Err(FileRejection::passing(reason));
+            }
+            built => built?,
         };
         let (mut tables, mut chosen, mut left_out) = (Vec::new(), BTreeMap::new(), Vec::new());
         for BuiltLegacyTable { schema, name, outcome } in built {
@@ -156,14 +158,16 @@ impl Opener {
             let file = PinnedFile { path: name.clone(), pin: Arc::clone(&version.file) };
             let mart = Version::new(name.clone(), None, Arc::new(MartPin::new(vec![file])));
             let _ = mart.table.set(Arc::clone(&table));
-            tables.push(Table { schema: Some(schema), ..engine_table(&name, None, table) });
+            let mut table = engine_table(&name, None, table);
+            table.spec.schema = Some(schema);
+            tables.push(table);
             chosen.insert(name, Chosen { version: Arc::new(mart), orphan: false });
         }
         let target = Target { marts: chosen, ledger: None, verified: true };
-        let marts = marts(&target)?;
+        let marts = marts(&target).map_err(FileRejection::passing)?;
         let id = version.id();
-        let lease = self.engine.publish(&id, tables)?;
-        Ok(Ok((self.snapshot(id, Source::Duckdb, marts, lease, target), left_out)))
+        let lease = self.engine.publish(&id, tables).map_err(FileRejection::passing)?;
+        Ok((self.snapshot(id, Source::Duckdb, marts, lease, target), left_out))
     }
 
     /// Asks each mart whose rule names a column for that column's newest value, unless that is known.
@@ -231,8 +235,9 @@ fn marts(target: &Target) -> Result<BTreeMap<String, Mart>, String> {
 fn tables(target: &Target, marts: &BTreeMap<String, Mart>) -> Vec<Table> {
     let table = |(name, mart): (&String, &Mart)| {
         let model = target.ledger.as_ref().and_then(|ledger| ledger.model(name));
-        let table = engine_table(name, model, Arc::clone(&mart.table));
-        Table { is_empty: mart.is_empty_model, ..table }
+        let mut table = engine_table(name, model, Arc::clone(&mart.table));
+        table.spec.is_empty = mart.is_empty_model;
+        table
     };
     marts.iter().map(table).collect()
 }
@@ -244,15 +249,16 @@ fn engine_table(name: &str, model: Option<&Model>, table: Arc<BuiltTable>) -> Ta
         let meaning = model?.meaning(&column.name).filter(|meaning| !meaning.is_empty())?;
         Some((column.name.clone(), meaning.to_owned()))
     });
-    Table {
+    let spec = TableSpec {
+        number: table.number(),
         name: name.to_owned(),
         schema: model.and_then(|model| model.schema.clone()).filter(|own| !is_system_schema(own)),
         columns: report.columns.clone(),
         is_empty: false,
         description: model.and_then(|model| model.description.clone()).unwrap_or_default(),
         meanings: meanings.collect(),
-        table,
-    }
+    };
+    Table { spec, table }
 }
 
 /// The id of a snapshot: of what its files have, and of those that are empty models only because the ledger

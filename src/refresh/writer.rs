@@ -18,7 +18,7 @@ use crate::catalog::{Catalog, Held, Publishing, Snapshot, Source, State};
 use crate::events::Events;
 use crate::hooks;
 use crate::legacy::{LegacyFile, Trouble};
-use crate::marts::build::{BuildResult, Outcome, Pool, Verdict};
+use crate::marts::build::{BuildResult, FileRejection, Outcome, Pool};
 use crate::metrics::{Metrics, ScanReason};
 use crate::publish::{self, Decision, Hold, Situation, Target, Unverified, Version};
 use crate::watch::{GLANCE_INTERVAL, Watch};
@@ -212,7 +212,7 @@ impl Writer {
 
     /// Has a version's table built, unless there is one of the same content.
     fn submit(&mut self, version: Arc<Version>) {
-        if let Some(Verdict::Built(table)) = self.pool.verdict(&version.pin.hash()) {
+        if let Some(Ok(table)) = self.pool.verdict(&version.pin.hash()) {
             self.files.learn(&version, &BuildResult::Built(table));
             return;
         }
@@ -404,19 +404,19 @@ impl Writer {
         self.preparing = false;
         let snapshot = match prepared {
             PreparedSnapshot::Snapshot(snapshot) => snapshot,
-            PreparedSnapshot::Legacy(Ok(Ok((snapshot, left_out)))) => {
+            PreparedSnapshot::Legacy(Ok((snapshot, left_out))) => {
                 if let Some(legacy) = &mut self.legacy {
                     legacy.leave_out(left_out);
                 }
                 Ok(snapshot)
             }
-            PreparedSnapshot::Legacy(Ok(Err(reason))) => {
+            PreparedSnapshot::Legacy(Err(FileRejection { reason, lasting: true })) => {
                 if let Some(legacy) = &mut self.legacy {
                     legacy.reject(reason);
                 }
                 return;
             }
-            PreparedSnapshot::Legacy(Err(reason)) => {
+            PreparedSnapshot::Legacy(Err(FileRejection { reason, .. })) => {
                 if let Some(legacy) = &mut self.legacy {
                     legacy.forget();
                 }

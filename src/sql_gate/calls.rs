@@ -33,7 +33,7 @@ impl Walk {
         let is_catalogs = self.asks_catalog && postgres::is_macro(&name);
         let growth = is_catalogs.then_some(CATALOG_GROWTH);
         Ok(match growth.or_else(|| functions::macro_growth(&name)) {
-            Some((copies, body)) => complexity.times(copies).and(Complexity::ONE.times(body)),
+            Some((copies, body)) => complexity.times(copies) + Complexity::ONE.times(body),
             None => complexity,
         })
     }
@@ -61,19 +61,17 @@ impl Walk {
     /// What any call consists of, its name apart.
     pub(super) fn call(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
         if node.required("export_state")? != &Value::Bool(false) {
-            return Err(Rejection::statement("EXPORT_STATE is not supported", node.position()));
+            reject!(node.position(), "EXPORT_STATE is not supported");
         }
         // `x.y.f()` is a call of f on the column x.y unless x.y is a schema with such a function.
         for qualifier in ["catalog", "schema"] {
             let qualifier = node.text(qualifier)?;
             self.column_like_function(qualifier, node.position())?;
         }
-        let complexity = self.expressions(node.array("children")?)?;
         let order = object(node.required("order_bys")?, "ORDER BY")?;
-        let order = self.order(order)?;
-        let filter = self.optional(node.required("filter")?)?;
         let receiver = Complexity::ONE.times(u64::from(has_receiver(node)?));
-        Ok(complexity.and(order).and(filter).and(receiver))
+        let written = self.parts(node, "children")? + self.order(order)?;
+        Ok(written + self.optional(node, "filter")? + receiver)
     }
 
     /// Functions that are fine or not by what they are called with.

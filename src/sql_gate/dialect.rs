@@ -11,6 +11,7 @@
 use serde_json::{Map, Value};
 
 use super::patterns::{extracting, items, matching, similar};
+use super::postgres::text;
 use super::{Rejection, ValidatedStatement, Validator, postgres, spelling, to_char};
 
 /// Nodes that expressions may copy into each other, all together.
@@ -293,7 +294,6 @@ impl Translation<'_> {
         let position = map.get("query_location").and_then(Value::as_u64);
         let position =
             position.and_then(|at| usize::try_from(at).ok()).filter(|at| *at < self.text.len());
-        let refuse = |why: String| Err(Rejection::statement(why, position));
         let arguments = map["children"].as_array().cloned().unwrap_or_default();
         let second = arguments.get(1).and_then(literal);
         let template = match (name.as_str(), arguments.len()) {
@@ -339,10 +339,8 @@ impl Translation<'_> {
                 None => return Ok(None),
             },
         };
-        match template {
-            Ok(template) => self.expression(&template, &arguments).map(Some),
-            Err(why) => refuse(why),
-        }
+        let template = template.map_err(|why| Rejection::statement(why, position))?;
+        self.expression(&template, &arguments).map(Some)
     }
 
     fn clock(&mut self, name: &str) -> Result<Option<Value>, Rejection> {
@@ -413,9 +411,11 @@ impl Translation<'_> {
         if let Some(argument) = number.and_then(|number| arguments.get(number.checked_sub(1)?)) {
             self.copied += nodes(argument);
             if self.copied > MAX_COPIED_NODES {
-                let why = "the statement grows too large when functions of PostgreSQL's are expanded; nest \
-                           them less";
-                return Err(Rejection::statement(why, None));
+                reject!(
+                    None,
+                    "the statement grows too large when functions of PostgreSQL's are expanded; nest \
+                     them less"
+                );
             }
             *value = argument.clone();
             return Ok(());
@@ -446,10 +446,6 @@ fn nodes(value: &Value) -> usize {
         }
         _ => 0,
     }
-}
-
-fn text<'m>(map: &'m Map<String, Value>, field: &str) -> &'m str {
-    map.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Whether it is none of an operator.

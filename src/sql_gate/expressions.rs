@@ -41,21 +41,39 @@ const WINDOWS: &str = "
 
 impl Walk {
     pub(super) fn expressions(&mut self, values: &[Value]) -> Result<Complexity, Rejection> {
-        let mut complexity = Complexity::default();
-        for value in values {
-            complexity = complexity.and(self.expression(value)?);
+        values.iter().map(|value| self.expression(value)).sum()
+    }
+
+    /// The expression in a field of a node.
+    pub(super) fn part(&mut self, node: Node<'_>, field: &str) -> Result<Complexity, Rejection> {
+        self.expression(node.required(field)?)
+    }
+
+    /// The expressions in a field of a node.
+    pub(super) fn parts(&mut self, node: Node<'_>, field: &str) -> Result<Complexity, Rejection> {
+        self.expressions(node.array(field)?)
+    }
+
+    /// The expression in a field of a node, if there is one.
+    pub(super) fn optional(
+        &mut self,
+        node: Node<'_>,
+        field: &str,
+    ) -> Result<Complexity, Rejection> {
+        match node.required(field)? {
+            Value::Null => Ok(Complexity::default()),
+            value => self.expression(value),
         }
-        Ok(complexity)
     }
 
-    pub(super) fn optional(&mut self, value: &Value) -> Result<Complexity, Rejection> {
-        if value.is_null() { Ok(Complexity::default()) } else { self.expression(value) }
-    }
-
-    /// A condition of a join or a WHERE, whose equalities the optimizer closes over.
-    pub(super) fn condition(&mut self, value: &Value) -> Result<Complexity, Rejection> {
-        let complexity = self.optional(value)?;
-        Ok(complexity.and(Complexity { equalities: equalities(value), ..Complexity::default() }))
+    /// The condition of a join or a WHERE, whose equalities the optimizer closes over.
+    pub(super) fn condition(
+        &mut self,
+        node: Node<'_>,
+        field: &str,
+    ) -> Result<Complexity, Rejection> {
+        let equalities = equalities(node.required(field)?);
+        Ok(self.optional(node, field)? + Complexity { equalities, ..Complexity::default() })
     }
 
     pub(super) fn counting_columns(
@@ -72,10 +90,10 @@ impl Walk {
         let node = object(value, "expression")?;
         self.expressions += 1;
         if self.expressions > MAX_EXPRESSION_DEPTH {
-            return Err(Rejection::statement(
-                format!("expressions are nested or chained more than {MAX_EXPRESSION_DEPTH} deep"),
+            reject!(
                 node.position(),
-            ));
+                "expressions are nested or chained more than {MAX_EXPRESSION_DEPTH} deep"
+            );
         }
         let complexity = match (node.text("class")?, node.text("type")?) {
             ("CONSTANT", "VALUE_CONSTANT") => {
@@ -95,23 +113,21 @@ impl Walk {
             ("COMPARISON", comparison) => {
                 one_of(comparison, COMPARISONS)?;
                 node.only_with(EXPRESSION_FIELDS, "left right")?;
-                let left = self.expression(node.required("left")?)?;
-                Ok(left.and(self.expression(node.required("right")?)?))
+                Ok(self.part(node, "left")? + self.part(node, "right")?)
             }
             ("CONJUNCTION", "CONJUNCTION_AND" | "CONJUNCTION_OR") => {
                 node.only_with(EXPRESSION_FIELDS, "children")?;
-                self.expressions(node.array("children")?)
+                self.parts(node, "children")
             }
             ("CAST", "OPERATOR_CAST") => self.cast(node),
             ("COLLATE", "COLLATE") => {
                 node.only_with(EXPRESSION_FIELDS, "child collation")?;
-                self.expression(node.required("child")?)
+                self.part(node, "child")
             }
             ("BETWEEN", "COMPARE_BETWEEN") => {
                 node.only_with(EXPRESSION_FIELDS, "input lower upper")?;
-                let input = self.expression(node.required("input")?)?.times(BETWEEN_COPIES);
-                let lower = self.expression(node.required("lower")?)?;
-                Ok(input.and(lower).and(self.expression(node.required("upper")?)?))
+                let input = self.part(node, "input")?.times(BETWEEN_COPIES);
+                Ok(input + self.part(node, "lower")? + self.part(node, "upper")?)
             }
             ("FUNCTION", "FUNCTION") => self.function(node),
             ("OPERATOR", operator) => self.operator(node, operator),
@@ -120,8 +136,7 @@ impl Walk {
             ("LAMBDA", "LAMBDA") => {
                 node.only_with(EXPRESSION_FIELDS, "lhs expr")?;
                 self.nested(node.position(), |walk| {
-                    let lhs = walk.expression(node.required("lhs")?)?;
-                    Ok(lhs.and(walk.expression(node.required("expr")?)?))
+                    Ok(walk.part(node, "lhs")? + walk.part(node, "expr")?)
                 })
             }
             ("STAR", "STAR") => self.star(node),
@@ -132,7 +147,7 @@ impl Walk {
             (_, other) => Err(Rejection::unknown(other)),
         }?;
         self.expressions -= 1;
-        Ok(complexity.and(Complexity::ONE))
+        Ok(complexity + Complexity::ONE)
     }
 
     pub(super) fn called(
@@ -142,10 +157,7 @@ impl Walk {
     ) -> Result<Complexity, Rejection> {
         self.calls += 1;
         if self.calls > MAX_CALL_DEPTH {
-            return Err(Rejection::statement(
-                format!("calls are nested more than {MAX_CALL_DEPTH} deep"),
-                node.position(),
-            ));
+            reject!(node.position(), "calls are nested more than {MAX_CALL_DEPTH} deep");
         }
         let complexity = inner(self, node)?;
         self.calls -= 1;
@@ -156,10 +168,7 @@ impl Walk {
         node.only_with(EXPRESSION_FIELDS, "column_names")?;
         let parts = node.array("column_names")?;
         if parts.len() > MAX_NAME_PARTS {
-            return Err(Rejection::statement(
-                format!("a name has more than {MAX_NAME_PARTS} parts"),
-                node.position(),
-            ));
+            reject!(node.position(), "a name has more than {MAX_NAME_PARTS} parts");
         }
         let Some(first) = parts.first().and_then(Value::as_str) else {
             return Err(Rejection::unknown("a column without a name"));
@@ -196,7 +205,7 @@ impl Walk {
         check_cast_target(target, node.position())?;
         // The offset of a TIME WITH TIME ZONE is that of the session's time zone today.
         self.inconsistent |= target["id"] == "TIME WITH TIME ZONE";
-        self.expression(node.required("child")?)
+        self.part(node, "child")
     }
 
     pub(super) fn operator(
@@ -207,19 +216,18 @@ impl Walk {
         node.only_with(EXPRESSION_FIELDS, "children")?;
         one_of(operator, OPERATORS)?;
         if matches!(operator, "OPERATOR_COALESCE" | "OPERATOR_TRY" | "ARRAY_CONSTRUCTOR") {
-            self.called(node, |walk, node| walk.expressions(node.array("children")?))
+            self.called(node, |walk, node| walk.parts(node, "children"))
         } else {
-            self.expressions(node.array("children")?)
+            self.parts(node, "children")
         }
     }
 
     pub(super) fn case(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
         node.only_with(EXPRESSION_FIELDS, "case_checks else_expr")?;
-        let mut complexity = self.expression(node.required("else_expr")?)?;
+        let mut complexity = self.part(node, "else_expr")?;
         for check in node.array("case_checks")? {
             let check = fields(check, "CASE", "when_expr then_expr")?;
-            complexity = complexity.and(self.expression(check.required("when_expr")?)?);
-            complexity = complexity.and(self.expression(check.required("then_expr")?)?);
+            complexity += self.part(check, "when_expr")? + self.part(check, "then_expr")?;
         }
         Ok(complexity)
     }
@@ -227,11 +235,11 @@ impl Walk {
     pub(super) fn subquery_expression(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
         node.only_with(EXPRESSION_FIELDS, "subquery_type subquery child comparison_type")?;
         one_of(node.text("subquery_type")?, "SCALAR EXISTS NOT_EXISTS ANY")?;
-        let child = self.optional(node.required("child")?)?;
+        let child = self.optional(node, "child")?;
         let query = self.subquery(node.required("subquery")?, node.position())?;
         // Joined with what is around it when it is correlated, and once more either way.
         let joined = Complexity { relations: query.relations.max(1), ..query };
-        Ok(child.and(joined))
+        Ok(child + joined)
     }
 
     pub(super) fn star(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
@@ -240,10 +248,10 @@ impl Walk {
             "relation_name exclude_list replace_list columns expr qualified_exclude_list \
                 rename_list",
         )?;
-        let mut complexity = self.optional(node.required("expr")?)?;
+        let mut complexity = self.optional(node, "expr")?;
         for entry in node.array("replace_list")? {
             let entry = fields(entry, "REPLACE", "key value")?;
-            complexity = complexity.and(self.expression(entry.required("value")?)?);
+            complexity += self.part(entry, "value")?;
         }
         Ok(complexity)
     }
@@ -258,10 +266,9 @@ impl Walk {
         let name = node.text("function_name")?;
         let lower = name.to_ascii_lowercase();
         self.review(functions::expression(&lower), name, node.position())?;
-        let mut complexity = self.expressions(node.array("children")?)?;
-        complexity = complexity.and(self.expressions(node.array("partitions")?)?);
+        let mut complexity = self.parts(node, "children")? + self.parts(node, "partitions")?;
         for orders in ["orders", "arg_orders"] {
-            complexity = complexity.and(self.orders(node.array(orders)?)?);
+            complexity += self.orders(node.array(orders)?)?;
         }
         let shifted = matches!(node.text("type")?, "WINDOW_LAG" | "WINDOW_LEAD");
         if shifted && !is_safe_offset(node.required("offset_expr")?) {
@@ -282,7 +289,7 @@ impl Walk {
             }
         }
         for part in ["start_expr", "end_expr", "offset_expr", "default_expr", "filter_expr"] {
-            complexity = complexity.and(self.optional(node.required(part)?)?);
+            complexity += self.optional(node, part)?;
         }
         Ok(complexity)
     }
@@ -316,16 +323,16 @@ fn check_cast_target(target: &Value, position: Option<usize>) -> Result<(), Reje
         |name: &Value| name.as_str().is_some_and(|name| name.eq_ignore_ascii_case("variant"));
     let info = &target["type_info"];
     if variant(&target["id"]) || variant(&info["name"]) || variant(&info["alias"]) {
-        return Err(Rejection::statement(
-            "casts to VARIANT are not supported: the cast of deeply nested JSON ends the process",
+        reject!(
             position,
-        ));
+            "casts to VARIANT are not supported: the cast of deeply nested JSON ends the process"
+        );
     }
     let foreign = |part: &str| {
         info[part].as_str().is_some_and(|name| !matches!(name, "" | "main" | "system" | "memory"))
     };
     if foreign("catalog") || foreign("schema") {
-        return Err(Rejection::statement("types are not qualified with a schema", position));
+        reject!(position, "types are not qualified with a schema");
     }
     if !info["child_type"].is_null() {
         check_cast_target(&info["child_type"], position)?;

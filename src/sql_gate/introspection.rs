@@ -5,7 +5,7 @@
 //! of the same length, so that positions stay what they were; and the text that comes of it is validated
 //! as any other, for it is that which is prepared.
 
-use super::lexer::{TokenKind, tokens};
+use super::lexer::{TokenKind, edited, tokens};
 use super::{Rejection, TableName};
 
 const STANDARD: &str = "information_schema";
@@ -33,21 +33,17 @@ fn is_in(table: &TableName, schema: &str) -> bool {
 /// The statement with martd's schema in the place of the standard's.
 pub(super) fn redirect(sql: &str) -> Result<String, Rejection> {
     let tokens = tokens(sql)?;
-    let mut redirected = sql.to_owned();
-    for (token, next) in tokens.iter().zip(tokens.iter().skip(1)) {
+    let edits = tokens.iter().zip(tokens.iter().skip(1)).filter_map(|(token, next)| {
         let bare = match token.kind {
             TokenKind::Word => token.text,
-            TokenKind::Quoted => {
-                let inner = token.text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-                inner.unwrap_or(token.text)
-            }
-            TokenKind::Symbol(_) => continue,
+            TokenKind::Quoted => token.text.strip_prefix('"')?.strip_suffix('"')?,
+            TokenKind::Symbol(_) => return None,
         };
-        if next.is_symbol(b'.') && bare.eq_ignore_ascii_case(STANDARD) {
-            let start = token.at + (token.text.len() - bare.len()) / 2;
-            redirected.replace_range(start..start + bare.len(), SCHEMA);
-        }
-    }
+        let start = token.at + (token.text.len() - bare.len()) / 2;
+        let is_it = next.is_symbol(b'.') && bare.eq_ignore_ascii_case(STANDARD);
+        is_it.then(|| (start..start + bare.len(), SCHEMA.to_owned()))
+    });
+    let redirected = edited(sql, edits);
     match redirected == sql {
         false => Ok(redirected),
         true => Err(Rejection::unknown("information_schema in another way than as a name")),

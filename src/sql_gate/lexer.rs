@@ -5,6 +5,8 @@
 //! quadratic or exponential in the text. Everything else is checked on the tree. The tokens need
 //! not be exactly DuckDB's; where the two could differ, the count here is the larger.
 
+use std::ops::Range;
+
 use super::Rejection;
 
 /// Longest statement, in bytes. The parser's own stack gives up with an error at about 10,000 open
@@ -29,13 +31,10 @@ const MAX_GROUPING_ELEMENTS: usize = 64;
 /// Rejects a text that DuckDB's parser must not be given.
 pub(super) fn check(sql: &str) -> Result<(), Rejection> {
     if sql.len() > MAX_TEXT_BYTES {
-        return Err(Rejection::statement(
-            format!("the statement is longer than {MAX_TEXT_BYTES} bytes; shorten it"),
-            None,
-        ));
+        reject!(None, "the statement is longer than {MAX_TEXT_BYTES} bytes; shorten it");
     }
     if let Some(at) = sql.bytes().position(|byte| byte == 0) {
-        return Err(Rejection::statement("the statement contains a NUL character", Some(at)));
+        reject!(Some(at), "the statement contains a NUL character");
     }
     let tokens = tokens(sql)?;
     brackets(&tokens)?;
@@ -65,6 +64,11 @@ pub(super) struct Token<'a> {
 impl Token<'_> {
     fn is(&self, keyword: &str) -> bool {
         self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(keyword)
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self) -> usize {
+        self.at + self.text.len()
     }
 
     pub(super) fn is_symbol(&self, symbol: u8) -> bool {
@@ -151,18 +155,25 @@ pub fn words(sql: &str) -> Vec<&str> {
 /// The text with another in the place of each parameter that has one here.
 pub fn replace_parameters(sql: &str, texts: &[Option<String>]) -> String {
     let tokens = tokens(sql).unwrap_or_default();
-    let (mut replaced, mut copied) = (String::with_capacity(sql.len()), 0);
-    for (dollar, number) in tokens.iter().zip(tokens.iter().skip(1)) {
+    let edits = tokens.iter().zip(tokens.iter().skip(1)).filter_map(|(dollar, number)| {
         let adjacent = dollar.is_symbol(b'$') && number.at == dollar.at + 1;
-        let index = number.text.parse::<usize>().ok().filter(|_| adjacent);
-        if let Some(text) = index.and_then(|index| texts.get(index.checked_sub(1)?)?.as_ref()) {
-            replaced.push_str(&sql[copied..dollar.at]);
-            replaced.push_str(text);
-            copied = number.at + number.text.len();
-        }
+        let index = number.text.parse::<usize>().ok().filter(|_| adjacent)?;
+        let text = texts.get(index.checked_sub(1)?)?.clone()?;
+        Some((dollar.at..number.end(), text))
+    });
+    edited(sql, edits)
+}
+
+/// The text with others in the places of these parts, which come one after the other.
+pub(super) fn edited(sql: &str, edits: impl IntoIterator<Item = (Range<usize>, String)>) -> String {
+    let (mut edited, mut copied) = (String::with_capacity(sql.len()), 0);
+    for (part, text) in edits {
+        edited.push_str(&sql[copied..part.start]);
+        edited.push_str(&text);
+        copied = part.end;
     }
-    replaced.push_str(&sql[copied..]);
-    replaced
+    edited.push_str(&sql[copied..]);
+    edited
 }
 
 /// Every byte over 0x7f is a letter to DuckDB's lexer.
@@ -212,10 +223,7 @@ fn comment_end(bytes: &[u8], start: usize) -> Result<usize, Rejection> {
                 depth += 1;
                 at += 2;
                 if depth > MAX_COMMENT_DEPTH {
-                    return Err(Rejection::statement(
-                        format!("comments are nested more than {MAX_COMMENT_DEPTH} deep"),
-                        Some(start),
-                    ));
+                    reject!(Some(start), "comments are nested more than {MAX_COMMENT_DEPTH} deep");
                 }
             }
             b"*/" => {
@@ -280,10 +288,10 @@ fn brackets(tokens: &[Token<'_>]) -> Result<(), Rejection> {
                 subqueries += usize::from(subquery);
                 open.push(subquery);
                 if open.len() > MAX_BRACKET_DEPTH {
-                    return Err(Rejection::statement(
-                        format!("brackets are nested more than {MAX_BRACKET_DEPTH} deep"),
+                    reject!(
                         Some(token.at),
-                    ));
+                        "brackets are nested more than {MAX_BRACKET_DEPTH} deep"
+                    );
                 }
                 if subqueries > MAX_SUBQUERY_DEPTH {
                     return Err(too_deep(token.at));
@@ -346,11 +354,11 @@ fn case_operands(tokens: &[Token<'_>]) -> Result<(), Rejection> {
         }
         let largest = open.iter().map(|case| case.operand).fold(total, u64::saturating_add);
         if largest.saturating_sub(written) > MAX_COPIED_TOKENS {
-            return Err(Rejection::statement(
-                "the operand of a CASE is too long for the number of its WHENs; compute it in a \
-                 subquery first",
+            reject!(
                 Some(token.at),
-            ));
+                "the operand of a CASE is too long for the number of its WHENs; compute it in a \
+                 subquery first"
+            );
         }
     }
     Ok(())
@@ -372,11 +380,11 @@ fn windows(tokens: &[Token<'_>]) -> Result<(), Rejection> {
     let uses = tokens.iter().filter(|token| token.is("over")).count() as u64;
     let definitions = (tokens.len() - clause) as u64;
     if uses.saturating_mul(definitions) > MAX_COPIED_TOKENS * 10 {
-        return Err(Rejection::statement(
-            "the WINDOW clause is too long for the number of its uses; write the window where it \
-             is used, or compute its expressions in a subquery",
+        reject!(
             Some(tokens[clause].at),
-        ));
+            "the WINDOW clause is too long for the number of its uses; write the window where it \
+             is used, or compute its expressions in a subquery"
+        );
     }
     Ok(())
 }
@@ -404,12 +412,10 @@ fn grouping_sets(tokens: &[Token<'_>]) -> Result<(), Rejection> {
             _ => {}
         }
         if elements > MAX_GROUPING_ELEMENTS {
-            return Err(Rejection::statement(
-                format!(
-                    "ROLLUP, CUBE and GROUPING SETS have more than {MAX_GROUPING_ELEMENTS} elements"
-                ),
+            reject!(
                 Some(token.at),
-            ));
+                "ROLLUP, CUBE and GROUPING SETS have more than {MAX_GROUPING_ELEMENTS} elements"
+            );
         }
     }
     Ok(())

@@ -33,10 +33,17 @@ use std::sync::Arc;
 
 use duckdb::{Config, Connection};
 use parking_lot::Mutex;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use remembered::Remembered;
+/// Rejects a statement with a message about this place in it.
+macro_rules! reject {
+    ($position:expr, $($message:tt)+) => {
+        return Err($crate::sql_gate::Rejection::statement(format!($($message)+), $position))
+    };
+}
 
 mod calls;
 mod dialect;
@@ -52,7 +59,6 @@ mod patterns;
 #[cfg(test)]
 mod plan_tests;
 mod postgres;
-mod remembered;
 mod spelling;
 mod tables;
 #[cfg(test)]
@@ -77,6 +83,10 @@ const MAX_TREE_DEPTH: usize = 1_600;
 /// One byte of honest SQL makes at most 130. What is over was copied by the parser.
 const MAX_TREE_BYTES: usize = 1 << 20;
 const MAX_TREE_BYTES_PER_TEXT_BYTE: usize = 200;
+/// What is remembered of statements in a dialect, by the bytes of their texts…
+const REMEMBERED_BYTES: u64 = 4 << 20;
+/// …and of what is said of each, so that many short texts are bounded, too.
+const ANSWER_BYTES: u64 = 512;
 /// Idle parser connections. More are opened when more statements are checked at once.
 const IDLE_CONNECTIONS: usize = 4;
 
@@ -86,15 +96,29 @@ pub struct Validator {
     /// The connection that others are cloned from: it keeps the instance alive.
     root: Mutex<Connection>,
     idle: Mutex<Vec<Connection>>,
-    remembered: Mutex<Remembered>,
-    remembered_postgres: Mutex<Remembered>,
+    remembered: Answers,
+    remembered_postgres: Answers,
+}
+
+/// What was said of texts.
+type Answers = Cache<String, Result<Arc<ValidatedStatement>, Rejection>, ByText>;
+
+fn answers() -> Answers {
+    Cache::with_weighter((REMEMBERED_BYTES / ANSWER_BYTES) as usize, REMEMBERED_BYTES, ByText)
+}
+
+#[derive(Debug, Clone)]
+struct ByText;
+
+impl<T> Weighter<String, T> for ByText {
+    fn weight(&self, sql: &String, _: &T) -> u64 {
+        sql.len() as u64 + ANSWER_BYTES
+    }
 }
 
 /// A statement that may be prepared, once every table that it names is known to exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidatedStatement {
-    /// What it is.
-    pub kind: StatementKind,
     /// What DuckDB will look up in its catalog, each once: every table that is not a CTE in scope.
     /// The caller rejects the statement unless all of them are in its snapshot.
     pub tables: Vec<TableName>,
@@ -135,17 +159,6 @@ pub enum Dialect {
     DuckDb,
     /// The same, with what PostgreSQL has and DuckDB lacks, its catalog among it.
     Postgres,
-}
-
-/// The kinds of statements that are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StatementKind {
-    /// A query, in any of its forms.
-    Select,
-    /// The columns of a table or a query.
-    Describe,
-    /// Statistics of the columns of a table or a query.
-    Summarize,
 }
 
 /// A table as the statement names it.
@@ -270,15 +283,9 @@ impl Validator {
         Ok(Self {
             root: Mutex::new(root),
             idle: Mutex::new(Vec::new()),
-            remembered: Mutex::default(),
-            remembered_postgres: Mutex::default(),
+            remembered: answers(),
+            remembered_postgres: answers(),
         })
-    }
-
-    /// The result of an earlier validation of this text, if it is remembered. Needs neither time nor
-    /// stack.
-    pub fn recall(&self, sql: &str) -> Option<Result<Arc<ValidatedStatement>, Rejection>> {
-        self.remembered.lock().get(sql)
     }
 
     /// Validates a text. It is this text, unchanged, that may then be prepared.
@@ -302,7 +309,7 @@ impl Validator {
             Dialect::DuckDb => &self.remembered,
             Dialect::Postgres => &self.remembered_postgres,
         };
-        if let Some(answer) = remembered.lock().get(sql) {
+        if let Some(answer) = remembered.get(sql) {
             return answer;
         }
         let answer = match dialect {
@@ -312,7 +319,7 @@ impl Validator {
         let answer = answer.map(|statement| Arc::new(ValidatedStatement { dialect, ..statement }));
         let knows = !matches!(answer, Err(Rejection::OutOfMemory | Rejection::Failed(_)));
         if knows && sql.len() <= lexer::MAX_TEXT_BYTES {
-            remembered.lock().put(sql, answer.clone());
+            remembered.insert(sql.to_owned(), answer.clone());
         }
         answer
     }
@@ -350,10 +357,7 @@ impl Validator {
         let json = self.serialize(sql)?;
         let limit = MAX_TREE_BYTES + MAX_TREE_BYTES_PER_TEXT_BYTE * sql.len();
         if json.len() > limit || depth(&json) > MAX_TREE_DEPTH {
-            return Err(Rejection::statement(
-                "the statement is nested too deep, or grows too large when it is parsed",
-                None,
-            ));
+            reject!(None, "the statement is nested too deep, or grows too large when it is parsed");
         }
         let mut statements = read(&json)?.statements(sql)?;
         match (statements.pop(), statements.is_empty()) {
@@ -417,18 +421,15 @@ impl Serialized {
             sql.char_indices().nth(characters).map_or(sql.len(), |(position, _)| position)
         });
         if self.error_message.starts_with("Only SELECT statements") {
-            return Err(Rejection::statement(
-                "only SELECT is served (with WITH, FROM, VALUES, DESCRIBE and SUMMARIZE; PIVOT \
-                 needs its values listed with IN)",
+            reject!(
                 position,
-            ));
+                "only SELECT is served (with WITH, FROM, VALUES, DESCRIBE and SUMMARIZE; PIVOT \
+                 needs its values listed with IN)"
+            );
         }
         let exhausted = ["Max expression depth", "memory exhausted"];
         if exhausted.iter().any(|start| self.error_message.starts_with(start)) {
-            return Err(Rejection::statement(
-                "the statement is nested or chained too deep",
-                position,
-            ));
+            reject!(position, "the statement is nested or chained too deep");
         }
         if self.error_type == "serialization" {
             return Err(Rejection::statement(self.error_message, position));

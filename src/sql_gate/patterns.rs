@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::duck::quote_literal;
+
 /// A regular expression that is PostgreSQL's: what DuckDB reads in another way is refused; what it cannot read
 /// is an error of its own.
 pub(super) fn matching(pattern: Option<&str>, template: &str) -> Result<String, String> {
@@ -61,7 +63,7 @@ pub(super) fn similar(pattern: Option<&str>) -> Result<String, String> {
         }
         read
     });
-    Ok(format!("regexp_full_match(_1, '{}', 's')", read.replace('\'', "''")))
+    Ok(format!("regexp_full_match(_1, {}, 's')", quote_literal(&read)))
 }
 
 /// The items of a list that is written out.

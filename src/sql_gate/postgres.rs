@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use super::lexer::{Token, tokens};
+use super::lexer::{Token, edited, tokens};
 use super::{Rejection, functions};
 
 /// The statements that make the catalog. Whoever runs them fills in `{database}`, `{schema}` and
@@ -59,8 +59,8 @@ pub(super) fn respell(sql: &str) -> String {
     let word = |token: Option<&Token<'_>>, word: &str| {
         token.is_some_and(|token| token.text.trim_matches('"').eq_ignore_ascii_case(word))
     };
-    let (mut text, mut copied) = (String::with_capacity(sql.len()), 0);
-    let mut at = 0;
+    let (mut edits, mut at) = (Vec::new(), 0);
+    let nothing = String::new;
     while at < tokens.len() {
         let next = |further: usize| tokens.get(at + further);
         let end = |further: usize| next(further).map_or(sql.len(), |token| token.at);
@@ -75,26 +75,22 @@ pub(super) fn respell(sql: &str) -> String {
             && word(next(1), "pg_catalog")
             && next(2).is_some_and(|token| token.is_symbol(b'.'));
         if is_type {
-            text.push_str(&sql[copied..end(1)]);
-            copied = end(3);
+            edits.push((end(1)..end(3), nothing()));
             at += 2;
         } else if is_operator
             && let Some(close) = (at..tokens.len()).find(|&at| tokens[at].is_symbol(b')'))
         {
-            text.push_str(&sql[copied..tokens[at].at]);
-            text.push_str(&sql[end(4)..tokens[close].at]);
-            copied = tokens[close].at + 1;
+            edits.push((tokens[at].at..end(4), nothing()));
+            edits.push((tokens[close].at..tokens[close].end(), nothing()));
             at = close;
         } else if is_collation {
             let last = if word(next(1), "pg_catalog") { 3 } else { 1 };
-            text.push_str(&sql[copied..tokens[at].at]);
-            copied = next(last).map_or(sql.len(), |token| token.at + token.text.len());
+            edits.push((tokens[at].at..next(last).map_or(sql.len(), Token::end), nothing()));
             at += last;
         }
         at += 1;
     }
-    text.push_str(&sql[copied..]);
-    text
+    edited(sql, edits)
 }
 
 /// Whether a statement asks the catalog.
@@ -180,7 +176,7 @@ fn is_duckdbs(function: &str) -> bool {
     matches!(functions::expression(function), Some(functions::Review::Allowed { .. }))
 }
 
-fn text<'m>(map: &'m Map<String, Value>, field: &str) -> &'m str {
+pub(super) fn text<'m>(map: &'m Map<String, Value>, field: &str) -> &'m str {
     map.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 

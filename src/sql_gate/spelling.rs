@@ -1,12 +1,12 @@
 //! What is PostgreSQL's and DuckDB's parser refuses, or reads in another way than it can be told by.
 
-use super::lexer::{Token, TokenKind, tokens};
+use super::lexer::{Token, TokenKind, edited, tokens};
 
 /// The text with `LIKE ANY (…)` and its kin, which DuckDB's parser refuses, as `= ANY (martd_like_any(…))`;
 /// and with `float`, which is PostgreSQL's `double precision`.
 pub(super) fn respell(sql: &str) -> String {
     let tokens = tokens(sql).unwrap_or_default();
-    let mut edits: Vec<(usize, usize, String)> = Vec::new();
+    let mut edits = Vec::new();
     let word = |at: usize, words: &[&str]| {
         tokens.get(at).is_some_and(|token: &Token<'_>| {
             token.kind == TokenKind::Word
@@ -27,26 +27,18 @@ pub(super) fn respell(sql: &str) -> String {
             let like = tokens[at].text.to_ascii_lowercase();
             let which = if word(at + 1, &["all"]) { "all" } else { "any" };
             let open = tokens[at + 2].at + 1;
-            edits.push((start, open, format!("= ANY (martd_{not}{like}_{which}(")));
-            edits.push((tokens[close].at, tokens[close].at, ")".to_owned()));
+            edits.push((start..open, format!("= ANY (martd_{not}{like}_{which}(")));
+            edits.push((tokens[close].at..tokens[close].at, ")".to_owned()));
         }
         // `x::float`, and `CAST(x AS float)`.
         let is_type = symbol(at, b':') && at > 0 && symbol(at - 1, b':') && !symbol(at + 2, b'(')
             || word(at, &["as"]) && symbol(at + 2, b')');
         if is_type && word(at + 1, &["float"]) {
-            let token = &tokens[at + 1];
-            edits.push((token.at, token.at + token.text.len(), "double".to_owned()));
+            edits.push((tokens[at + 1].at..tokens[at + 1].end(), "double".to_owned()));
         }
     }
-    edits.sort();
-    let (mut text, mut copied) = (String::with_capacity(sql.len()), 0);
-    for (start, end, with) in edits {
-        text.push_str(&sql[copied..start]);
-        text.push_str(&with);
-        copied = end;
-    }
-    text.push_str(&sql[copied..]);
-    text
+    edits.sort_by_key(|(part, _)| part.start);
+    edited(sql, edits)
 }
 
 /// The token that closes what the one at `open` opens.

@@ -21,7 +21,7 @@ impl Walk {
         self.count();
         self.expressions += 1;
         if self.expressions > MAX_EXPRESSION_DEPTH {
-            return Err(Rejection::statement("the FROM clause is nested too deep", None));
+            reject!(None, "the FROM clause is nested too deep");
         }
         let node = object(value, "table")?;
         self.sample(node.required("sample")?)?;
@@ -41,7 +41,7 @@ impl Walk {
                 node.only_with(TABLE_FIELDS, "expected_names expected_types values")?;
                 let mut complexity = Complexity::TABLE;
                 for row in node.array("values")? {
-                    complexity = complexity.and(self.expressions(list(row, "VALUES")?)?);
+                    complexity += self.expressions(list(row, "VALUES")?)?;
                 }
                 Ok(complexity)
             }
@@ -59,11 +59,11 @@ impl Walk {
             "schema_name table_name column_name_alias catalog_name at_clause",
         )?;
         if !node.required("at_clause")?.is_null() {
-            return Err(Rejection::statement(
-                "AT (VERSION or TIMESTAMP) is not supported; a request reads one snapshot, named by \
-                 the header Martd-Snapshot",
+            reject!(
                 node.position(),
-            ));
+                "AT (VERSION or TIMESTAMP) is not supported; a request reads one snapshot, named by \
+                 the header Martd-Snapshot"
+            );
         }
         let schema = node.text("schema_name")?;
         let table = TableName {
@@ -75,7 +75,7 @@ impl Walk {
             return Err(not_a_mart(&table, "tables of other databases are not served"));
         }
         if let Some(complexity) = self.cte(&table) {
-            return Ok(complexity.and(Complexity::ONE));
+            return Ok(complexity + Complexity::ONE);
         }
         if self.asks_catalog {
             return match table.schema.as_deref() == Some("main") && postgres::is_table(&table.name)
@@ -143,10 +143,9 @@ impl Walk {
         }
         let left = self.table_ref(node.required("left")?)?;
         let right = self.table_ref(node.required("right")?)?;
-        let condition = self.condition(node.required("condition")?)?;
-        let using = node.array("using_columns")?.len() as u64;
-        let using = Complexity { equalities: using, ..Complexity::default() };
-        Ok(left.and(right).and(condition).and(using))
+        let equalities = node.array("using_columns")?.len() as u64;
+        let using = Complexity { equalities, ..Complexity::default() };
+        Ok(left + right + self.condition(node, "condition")? + using)
     }
 
     pub(super) fn table_function(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
@@ -159,7 +158,7 @@ impl Walk {
         call.only_with(EXPRESSION_FIELDS, FUNCTION_FIELDS)?;
         let name = call.text("function_name")?;
         self.review(functions::table(&name.to_ascii_lowercase()), name, call.position())?;
-        Ok(self.call(call)?.and(Complexity::TABLE))
+        Ok(self.call(call)? + Complexity::TABLE)
     }
 
     /// DESCRIBE and SUMMARIZE of a query or a table, and SHOW TABLES.
@@ -174,11 +173,11 @@ impl Walk {
             return Ok(Complexity::TABLE); // the search path is that of the snapshot
         }
         if !of_query {
-            return Err(Rejection::statement(
-                "of SHOW and DESCRIBE without a table, SHOW TABLES alone is served; \
-                 information_schema.columns has the columns of all marts",
+            reject!(
                 node.position(),
-            ));
+                "of SHOW and DESCRIBE without a table, SHOW TABLES alone is served; \
+                 information_schema.columns has the columns of all marts"
+            );
         }
         self.nested(node.position(), |walk| Ok(walk.query(query)?.planned_apart()))
     }
@@ -196,12 +195,12 @@ impl Walk {
             let pivot =
                 fields(pivot, "PIVOT", "pivot_expressions unpivot_names entries pivot_enum")?;
             if !pivot.text("pivot_enum")?.is_empty() {
-                return Err(Rejection::statement(
-                    "PIVOT over an enum type is not supported; list the values",
+                reject!(
                     node.position(),
-                ));
+                    "PIVOT over an enum type is not supported; list the values"
+                );
             }
-            complexity = complexity.and(self.expressions(pivot.array("pivot_expressions")?)?);
+            complexity += self.parts(pivot, "pivot_expressions")?;
             let entries = pivot.array("entries")?;
             columns = columns.saturating_mul(entries.len().max(1) as u64);
             for entry in entries {
@@ -209,19 +208,16 @@ impl Walk {
                 for value in entry.array("values")? {
                     constant(value)?;
                 }
-                complexity = complexity.and(self.optional(entry.required("star_expr")?)?);
+                complexity += self.optional(entry, "star_expr")?;
             }
         }
         let aggregates = node.array("aggregates")?;
         if columns.saturating_mul(aggregates.len().max(1) as u64) > MAX_PIVOT_COLUMNS {
-            return Err(Rejection::statement(
-                format!("PIVOT makes more than {MAX_PIVOT_COLUMNS} columns"),
-                node.position(),
-            ));
+            reject!(node.position(), "PIVOT makes more than {MAX_PIVOT_COLUMNS} columns");
         }
         let aggregates = self.expressions(aggregates)?;
         let copied = Complexity { nodes: aggregates.nodes.saturating_mul(columns), ..aggregates };
-        Ok(complexity.and(copied).planned_apart())
+        Ok((complexity + copied).planned_apart())
     }
 }
 
@@ -236,13 +232,13 @@ const SYSTEM_VIEWS: &str = "
     sqlite_temp_schema
 ";
 
-/// Whether a name can only be DuckDB's own catalog, or could be taken for it.
 /// Whether a schema is DuckDB's own, in whatever case: no mart can be named by it.
 pub(crate) fn is_system_schema(name: &str) -> bool {
     const OWN: [&str; 4] = ["information_schema", "pg_catalog", "system", "temp"];
     OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
+/// Whether a name can only be DuckDB's own catalog, or could be taken for it.
 fn is_system(table: &TableName) -> bool {
     let schema = table.schema.as_deref().unwrap_or_default();
     let name = table.name.to_ascii_lowercase();

@@ -3,6 +3,8 @@
 //! A format is read as PostgreSQL reads it, the longest pattern first. What DuckDB does not write in the very
 //! same way is refused by the part that it is in: an answer is PostgreSQL's, or there is none.
 
+use crate::duck::quote_literal;
+
 /// What a format comes to, or the part of it that is not served.
 type Read<T> = Result<T, String>;
 
@@ -69,11 +71,6 @@ fn parts(format: &str) -> Read<Vec<Part>> {
     Ok(parts)
 }
 
-/// A text of SQL.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
 /// `to_char(_1, format)`.
 pub(super) fn to_char(format: &str) -> Read<String> {
     let is_numbers = format.trim_start_matches("FM").chars().all(|char| "90,.GD".contains(char));
@@ -102,12 +99,12 @@ fn of_date(format: &str) -> Read<String> {
             },
         };
         if !plain.is_empty() {
-            pieces.push(format!("strftime(_1, {})", quoted(&std::mem::take(&mut plain))));
+            pieces.push(format!("strftime(_1, {})", quote_literal(&std::mem::take(&mut plain))));
         }
         pieces.push(piece);
     }
     if !plain.is_empty() || pieces.is_empty() {
-        pieces.push(format!("strftime(_1, {})", quoted(&plain)));
+        pieces.push(format!("strftime(_1, {})", quote_literal(&plain)));
     }
     Ok(format!("({})", pieces.join(" || ")))
 }
@@ -196,7 +193,7 @@ pub(super) fn to_date(format: &str) -> Read<String> {
         }
     }
     match has_year && has_12 <= noon {
-        true => Ok(quoted(&read)),
+        true => Ok(quote_literal(&read)),
         false => Err(format.to_owned()),
     }
 }

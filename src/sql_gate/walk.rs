@@ -6,11 +6,13 @@
 //! it is, and how large each part grows when the binder copies it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign};
 
 use serde_json::Value;
 
 use super::tree::{Node, fields, object, one_of};
-use super::{Asks, Dialect, Rejection, StatementKind, TableName, ValidatedStatement};
+use super::{Asks, Dialect, Rejection, TableName, ValidatedStatement};
 
 /// Relations that DuckDB joins as one, through subqueries and CTEs: 48 that are joined on one
 /// column plan in 0.5 s, 64 in 2 s, and the optimizer cannot be interrupted.
@@ -30,7 +32,6 @@ const COLUMNS_COPIES: u64 = 50;
 pub(super) fn validate(tree: &Value, asks: Asks) -> Result<ValidatedStatement, Rejection> {
     let mut walk = Walk { asks_catalog: asks == Asks::Catalog, ..Walk::default() };
     let statement = fields(tree, "statement", "node named_param_map")?;
-    let kind = kind(statement.required("node")?);
     let complexity = walk.query(statement.required("node")?)?;
     walk.within_budget(complexity)?;
     let mut parameters = BTreeSet::new();
@@ -39,7 +40,6 @@ pub(super) fn validate(tree: &Value, asks: Asks) -> Result<ValidatedStatement, R
         parameters.insert(entry.text("key")?.to_owned());
     }
     Ok(ValidatedStatement {
-        kind,
         tables: walk.tables,
         cacheable: !walk.inconsistent,
         parameters: parameters.into_iter().collect(),
@@ -49,15 +49,6 @@ pub(super) fn validate(tree: &Value, asks: Asks) -> Result<ValidatedStatement, R
         asks,
         dialect: Dialect::DuckDb,
     })
-}
-
-fn kind(node: &Value) -> StatementKind {
-    let from = &node["from_table"];
-    match (from["type"].as_str(), from["show_type"].as_str()) {
-        (Some("SHOW_REF"), Some("SUMMARY")) => StatementKind::Summarize,
-        (Some("SHOW_REF"), _) => StatementKind::Describe,
-        _ => StatementKind::Select,
-    }
 }
 
 #[derive(Default)]
@@ -100,14 +91,6 @@ impl Complexity {
     pub(super) const ONE: Self = Self { nodes: 1, relations: 0, equalities: 0 };
     pub(super) const TABLE: Self = Self { nodes: 1, relations: 1, equalities: 0 };
 
-    pub(super) fn and(self, other: Self) -> Self {
-        Self {
-            nodes: self.nodes.saturating_add(other.nodes),
-            relations: self.relations.saturating_add(other.relations),
-            equalities: self.equalities.saturating_add(other.equalities),
-        }
-    }
-
     pub(super) fn times(self, copies: u64) -> Self {
         Self {
             nodes: self.nodes.saturating_mul(copies),
@@ -122,26 +105,44 @@ impl Complexity {
     }
 }
 
+impl Add for Complexity {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            nodes: self.nodes.saturating_add(other.nodes),
+            relations: self.relations.saturating_add(other.relations),
+            equalities: self.equalities.saturating_add(other.equalities),
+        }
+    }
+}
+
+impl AddAssign for Complexity {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sum for Complexity {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), Self::add)
+    }
+}
+
 impl Walk {
     pub(super) fn within_budget(&self, complexity: Complexity) -> Result<(), Rejection> {
         if complexity.nodes.saturating_sub(self.written) > MAX_COPIED_NODES {
-            return Err(Rejection::statement(
-                "the statement grows too large when its CTEs, column aliases, macros (nullif, \
-                 round_even, ...) and BETWEENs are expanded; nest them less",
+            reject!(
                 None,
-            ));
+                "the statement grows too large when its CTEs, column aliases, macros (nullif, \
+                 round_even, ...) and BETWEENs are expanded; nest them less"
+            );
         }
         if complexity.relations > MAX_RELATIONS {
-            return Err(Rejection::statement(
-                format!("more than {MAX_RELATIONS} tables and subqueries are joined at once"),
-                None,
-            ));
+            reject!(None, "more than {MAX_RELATIONS} tables and subqueries are joined at once");
         }
         if complexity.equalities > MAX_EQUALITIES {
-            return Err(Rejection::statement(
-                format!("tables are joined by more than {MAX_EQUALITIES} equalities at once"),
-                None,
-            ));
+            reject!(None, "tables are joined by more than {MAX_EQUALITIES} equalities at once");
         }
         Ok(())
     }
@@ -178,7 +179,7 @@ impl Walk {
             let info =
                 fields(entry.required("value")?, "CTE", "aliases query materialized key_targets")?;
             let name = entry.text("key")?.to_ascii_lowercase();
-            let keyed = self.expressions(info.array("key_targets")?)?;
+            let keyed = self.parts(info, "key_targets")?;
             let query = fields(info.required("query")?, "CTE", "node named_param_map")?;
             let body = query.required("node")?;
             let body = if object(body, "query")?.text("type")? == "RECURSIVE_CTE_NODE" {
@@ -186,7 +187,7 @@ impl Walk {
             } else {
                 self.query(body)?
             };
-            complexity = complexity.and(keyed).and(body);
+            complexity += keyed + body;
             self.ctes.push(Cte { name, keyed: false, complexity: body });
         }
         Ok(complexity)
@@ -204,16 +205,15 @@ impl Walk {
         }
         let outer = self.ctes.len();
         let mut complexity = self.with(node.required("cte_map")?)?.planned_apart();
-        let keys = node.array("key_targets")?;
-        complexity = complexity.and(self.expressions(keys)?);
-        complexity = complexity.and(self.query(node.required("left")?)?.planned_apart());
+        complexity += self.parts(node, "key_targets")?;
+        complexity += self.query(node.required("left")?)?.planned_apart();
         self.ctes.push(Cte {
             name: name.to_owned(),
-            keyed: !keys.is_empty(),
+            keyed: !node.array("key_targets")?.is_empty(),
             complexity: Complexity::TABLE,
         });
-        complexity = complexity.and(self.query(node.required("right")?)?.planned_apart());
-        complexity = complexity.and(self.modifiers(node)?);
+        complexity += self.query(node.required("right")?)?.planned_apart();
+        complexity += self.modifiers(node)?;
         self.ctes.truncate(outer);
         Ok(complexity.planned_apart())
     }
@@ -223,14 +223,10 @@ impl Walk {
         let plain = one_of(node.text("setop_type")?, "UNION UNION_BY_NAME EXCEPT INTERSECT")?;
         self.set_operations += usize::from(!plain.starts_with("UNION"));
         if self.set_operations > MAX_SET_OPERATIONS {
-            return Err(Rejection::statement(
-                format!("more than {MAX_SET_OPERATIONS} EXCEPTs and INTERSECTs"),
-                None,
-            ));
+            reject!(None, "more than {MAX_SET_OPERATIONS} EXCEPTs and INTERSECTs");
         }
-        let left = self.query(node.required("left")?)?;
-        let right = self.query(node.required("right")?)?;
-        Ok(left.and(right).and(self.modifiers(node)?).planned_apart())
+        let both = self.query(node.required("left")?)? + self.query(node.required("right")?)?;
+        Ok((both + self.modifiers(node)?).planned_apart())
     }
 
     pub(super) fn select(&mut self, node: Node<'_>) -> Result<Complexity, Rejection> {
@@ -242,9 +238,8 @@ impl Walk {
             node.text("aggregate_handling")?,
             "STANDARD_HANDLING NO_AGGREGATES_ALLOWED FORCE_AGGREGATES",
         )?;
-        let from = self.table_ref(node.required("from_table")?)?;
+        let mut complexity = self.table_ref(node.required("from_table")?)?;
         self.aliases.push(HashMap::new());
-        let mut complexity = from;
         for item in node.array("select_list")? {
             let (item_complexity, columns) = self.counting_columns(item)?;
             let item_complexity =
@@ -255,20 +250,19 @@ impl Walk {
             {
                 aliases.insert(alias.to_ascii_lowercase(), item_complexity.nodes);
             }
-            complexity = complexity.and(item_complexity);
+            complexity += item_complexity;
         }
-        let condition = node.required("where_clause")?;
-        complexity = complexity.and(self.condition(condition)?);
-        let groups = node.array("group_expressions")?;
-        complexity = complexity.and(self.expressions(groups)?);
+        complexity += self.condition(node, "where_clause")?;
+        complexity += self.parts(node, "group_expressions")?;
         for clause in ["having", "qualify"] {
-            complexity = complexity.and(self.optional(node.required(clause)?)?);
+            complexity += self.optional(node, clause)?;
         }
         self.sample(node.required("sample")?)?;
-        complexity = complexity.and(self.modifiers(node)?);
+        complexity += self.modifiers(node)?;
         self.aliases.pop();
         self.within_budget(complexity)?;
-        let apart = !groups.is_empty() || !node.array("modifiers")?.is_empty();
+        let has = |field| Ok(!node.array(field)?.is_empty());
+        let apart = has("group_expressions")? || has("modifiers")?;
         Ok(if apart { complexity.planned_apart() } else { complexity })
     }
 
@@ -276,19 +270,18 @@ impl Walk {
         let mut complexity = Complexity::default();
         for modifier in node.array("modifiers")? {
             let modifier = object(modifier, "modifier")?;
-            complexity = complexity.and(match modifier.text("type")? {
+            complexity += match modifier.text("type")? {
                 "ORDER_MODIFIER" => self.order(modifier)?,
                 "LIMIT_MODIFIER" | "LIMIT_PERCENT_MODIFIER" => {
                     modifier.only("type limit offset")?;
-                    self.optional(modifier.required("limit")?)?
-                        .and(self.optional(modifier.required("offset")?)?)
+                    self.optional(modifier, "limit")? + self.optional(modifier, "offset")?
                 }
                 "DISTINCT_MODIFIER" => {
                     modifier.only("type distinct_on_targets")?;
-                    self.expressions(modifier.array("distinct_on_targets")?)?
+                    self.parts(modifier, "distinct_on_targets")?
                 }
                 other => return Err(Rejection::unknown(other)),
-            });
+            };
         }
         Ok(complexity)
     }
@@ -307,7 +300,7 @@ impl Walk {
                 &order.text("null_order")?.replace(' ', "_"),
                 "ORDER_DEFAULT NULLS_FIRST NULLS_LAST",
             )?;
-            complexity = complexity.and(self.expression(order.required("expression")?)?);
+            complexity += self.part(order, "expression")?;
         }
         Ok(complexity)
     }

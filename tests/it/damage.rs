@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use duckdb::Connection;
 use fastrand::Rng;
 use martd::mart_pin::{MartPin, PinnedFile};
-use martd::marts::build::{self, Footer, Pool, TableBudget, Verdict, has_tail};
+use martd::marts::build::{self, Footer, Pool, TableBudget, has_tail};
 use martd::pin::{Budget, Pin};
 
 use crate::harness::{Martd, Root, names, program, seed};
@@ -281,8 +281,8 @@ fn judge_all(bench: &Bench, mutants: &[Mutant]) -> Vec<Result<(), String>> {
         verdicts.extend(judged.iter().map(|judged| match judged {
             Judgement::Refused(reason) => Err(reason.clone()),
             Judgement::ToBuild(pin) => match &built[&pin.hash()] {
-                Verdict::Built(_) => Ok(()),
-                Verdict::Rejected(rejection) => Err(rejection.reason.clone()),
+                Ok(_) => Ok(()),
+                Err(rejection) => Err(rejection.reason.clone()),
             },
         }));
     }

@@ -6,7 +6,6 @@ use arrow_buffer::{BooleanBufferBuilder, i256};
 
 use super::message::MessageBody;
 use crate::duck::{Plain, RawHugeInt, RawInterval, RawListEntry, Type, Vector, enum_width};
-use crate::encode::text::Spelling;
 use crate::encode::{EncodeError, text};
 
 const OFFSET_BYTES: usize = size_of::<i32>();
@@ -140,9 +139,8 @@ impl MessageBody<'_> {
                 self.texts(values, |out, vector, row| text::bignum(out, vector.bytes(row)))?;
             }
             Type::Bit | Type::TimeTz => {
-                let spelling = Spelling::of(ty).expect("has one");
                 self.texts(values, |out, vector, row| {
-                    spelling.write(out, vector, row).expect("has no infinity");
+                    text::spell(out, ty, vector, row); // has no infinity
                 })?;
             }
             Type::Interval => {

@@ -29,24 +29,21 @@ impl Pool {
     /// that several schemas have is the first one's. In a builder of its own, besides the pool's.
     ///
     /// # Errors
-    /// The outer one says nothing about the file (no builder or no memory could be had, a builder was
-    /// killed, DuckDB failed): try again later. The inner one is why the file cannot be served.
+    /// Why the file cannot be served; or, when that is not lasting, something that says nothing about it (no
+    /// builder or no memory could be had, a builder was killed, DuckDB failed): try again later.
     pub fn build_legacy(
         &self,
         version: &LegacyVersion,
         schemas: &[String],
-    ) -> io::Result<Result<Vec<BuiltLegacyTable>, String>> {
+    ) -> Result<Vec<BuiltLegacyTable>, FileRejection> {
         let deadline = self.shared().settings.deadline(version.file.size());
         let export = Export { shared: self.shared(), version, schemas, deadline };
-        let built = match export.run()? {
-            Ok(built) => built,
-            Err(reason) => return Ok(Err(reason)),
-        };
+        let built = export.run()?;
         if built.iter().any(|table| table.outcome.is_ok()) {
-            return Ok(Ok(built));
+            return Ok(built);
         }
         let unread = built.iter().find_map(|view| Some((view, view.outcome.as_ref().err()?)));
-        Ok(Err(match unread {
+        Err(FileRejection::lasting(match unread {
             Some((BuiltLegacyTable { schema, name, .. }, reason)) => format!(
                 "has views alone, which cannot be read without what they name ({schema}.{name}: {reason}); \
                  serve those files with PARQUET_DIR, or have dbt build tables"
@@ -74,24 +71,12 @@ impl From<ReadFailure> for FileRejection {
     }
 }
 
-/// A rejection of the whole file.
-fn told<T>(rejection: FileRejection) -> io::Result<Result<T, String>> {
-    if rejection.lasting {
-        Ok(Err(rejection.reason))
-    } else {
-        Err(io::Error::other(rejection.reason))
-    }
-}
-
 /// A builder that has the file attached, and what is in it.
 type Attached<'e> = (PooledBuilder<'e>, Vec<Listed>);
 
 impl<'e> Export<'e> {
-    fn run(&self) -> io::Result<Result<Vec<BuiltLegacyTable>, String>> {
-        let (known, listed) = match self.attach(None)? {
-            Ok(attached) => attached,
-            Err(rejection) => return told(rejection),
-        };
+    fn run(&self) -> Result<Vec<BuiltLegacyTable>, FileRejection> {
+        let (known, listed) = self.attach(None)??;
         let mut kept = Some(known);
         let mut built = Vec::with_capacity(listed.len());
         for table in listed {
@@ -101,11 +86,11 @@ impl<'e> Export<'e> {
                     warn!(schema = table.schema, view = table.name, reason, "a view has no table");
                     Err(reason)
                 }
-                Err(rejection) => return told(rejection),
+                Err(rejection) => return Err(rejection),
             };
             built.push(BuiltLegacyTable { schema: table.schema, name: table.name, outcome });
         }
-        Ok(Ok(built))
+        Ok(built)
     }
 
     /// Starts a builder and has it attach the file. It will be able to write `draft`.

@@ -30,6 +30,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -80,14 +81,9 @@ pub struct FileRejection {
     pub lasting: bool,
 }
 
-/// What building a content came to.
-#[derive(Debug, Clone)]
-pub enum Verdict {
-    /// Its table. Whoever drops the last of these gives its memory back.
-    Built(Arc<BuiltTable>),
-    /// It has none.
-    Rejected(FileRejection),
-}
+/// What building a content came to: its table, or why it has none. Whoever drops the last of a table's gives
+/// its memory back.
+pub type Verdict = Result<Arc<BuiltTable>, FileRejection>;
 
 /// What became of a version that was submitted.
 #[derive(Debug, Clone)]
@@ -102,6 +98,17 @@ pub enum BuildResult {
     Superseded,
 }
 
+impl From<Option<Verdict>> for BuildResult {
+    /// There is no verdict on a file that was rewritten.
+    fn from(verdict: Option<Verdict>) -> Self {
+        match verdict {
+            Some(Ok(table)) => Self::Built(table),
+            Some(Err(rejection)) => Self::Rejected(rejection),
+            None => Self::Rewritten,
+        }
+    }
+}
+
 /// What a [`Pool`] reports, once or (after a rejection that is not lasting) more often for each version.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -113,12 +120,18 @@ pub struct Outcome {
     pub result: BuildResult,
 }
 
+impl From<io::Error> for FileRejection {
+    fn from(error: io::Error) -> Self {
+        Self::passing(error.to_string())
+    }
+}
+
 impl FileRejection {
     fn lasting(reason: String) -> Self {
         Self { reason, lasting: true }
     }
 
-    fn passing(reason: String) -> Self {
+    pub(crate) fn passing(reason: String) -> Self {
         Self { reason, lasting: false }
     }
 }

@@ -233,7 +233,7 @@ impl PoolShared {
             let uncompressed = match Footer::read(pin) {
                 Ok(footer) => footer.uncompressed,
                 Err(FooterError::Broken(reason)) => {
-                    return Verdict::Rejected(FileRejection::lasting(reason));
+                    return Err(FileRejection::lasting(reason));
                 }
                 Err(FooterError::Incomplete(_)) => pin.size().saturating_mul(USUAL_COMPRESSION),
             };
@@ -241,12 +241,10 @@ impl PoolShared {
         }
         let deadline = self.settings.deadline(estimate);
         let (mut stopped, mut on_disk) = (0, false);
-        let rejected = |reason| Verdict::Rejected(FileRejection::passing(reason));
+        let rejected = |reason| Err(FileRejection::passing(reason));
         loop {
-            let draft = match self.settings.budget.draft(estimate, on_disk) {
-                Ok(draft) => draft,
-                Err(reason) => return rejected(reason),
-            };
+            let draft = self.settings.budget.draft(estimate, on_disk);
+            let draft = draft.map_err(FileRejection::passing)?;
             on_disk = draft.kind() == TableKind::Disk;
             let alone = on_disk || pin.kind() == PinKind::Descriptor;
             if alone || stopped > 0 || !kept.as_mut().is_some_and(|k| k.builder.is_fresh_enough()) {
@@ -271,7 +269,7 @@ impl PoolShared {
                     match draft.finish(report) {
                         Ok(Some(table)) => {
                             debug!(bytes = table.bytes(), elapsed = ?began.elapsed(), "built");
-                            return Verdict::Built(Arc::new(table));
+                            return Ok(Arc::new(table));
                         }
                         Ok(None) => {
                             on_disk = true;
@@ -281,9 +279,7 @@ impl PoolShared {
                     }
                 }
                 Ok(BuildResponse::Failed(failure)) => match failure.cause {
-                    Cause::Content => {
-                        return Verdict::Rejected(FileRejection::lasting(failure.reason));
-                    }
+                    Cause::Content => return Err(FileRejection::lasting(failure.reason)),
                     Cause::TooLarge if !on_disk => {
                         on_disk = true;
                         continue;

@@ -91,11 +91,11 @@ impl Queue {
     /// What is known of a content. A rejection that is not lasting is known until it is tried again.
     pub(super) fn verdict(&self, hash: &Digest) -> Option<Verdict> {
         if let Some(table) = self.tables.get(hash).and_then(Weak::upgrade) {
-            return Some(Verdict::Built(table));
+            return Some(Ok(table));
         }
         let rejection = self.rejected.peek(hash);
         let rejection = rejection.or_else(|| self.again.get(hash).map(|again| &again.rejection));
-        rejection.map(|rejection| Verdict::Rejected(rejection.clone()))
+        rejection.cloned().map(Err)
     }
 
     /// Enters that somebody wants to know of a pin.
@@ -195,16 +195,16 @@ impl Queue {
         let hash = pin.hash();
         let mut waiters = self.entries.remove(&hash).unwrap_or_default().waiters;
         match &verdict {
-            Some(Verdict::Built(table)) => {
+            Some(Ok(table)) => {
                 self.tables.retain(|_, table| table.strong_count() > 0);
                 self.tables.insert(hash, Arc::downgrade(table));
                 self.again.remove(&hash);
             }
-            Some(Verdict::Rejected(rejection)) if rejection.lasting => {
+            Some(Err(rejection)) if rejection.lasting => {
                 self.rejected.insert(hash, rejection.clone());
                 self.again.remove(&hash);
             }
-            Some(Verdict::Rejected(rejection)) => self.note_again(hash, rejection, &waiters, now),
+            Some(Err(rejection)) => self.note_again(hash, rejection, &waiters, now),
             None => {
                 // What others hold of the same content may be as it was.
                 let intact =
@@ -247,11 +247,7 @@ impl Queue {
     fn answer(&mut self, waiter: Waiter, verdict: Option<Verdict>) {
         match waiter.asker {
             Asker::Report { name, .. } => {
-                let result = match verdict {
-                    Some(Verdict::Built(table)) => BuildResult::Built(table),
-                    Some(Verdict::Rejected(rejection)) => BuildResult::Rejected(rejection),
-                    None => BuildResult::Rewritten,
-                };
+                let result = BuildResult::from(verdict);
                 self.outcomes.push_back(Outcome { name, pin: waiter.pin, result });
             }
             Asker::Caller(caller) => drop(caller.send((waiter.pin.hash(), verdict))),

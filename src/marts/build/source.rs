@@ -10,6 +10,7 @@ use duckdb::{Config, Connection};
 
 use super::messages::{Cause, Listed, ReadFailure};
 use super::{Report, ReportColumn, TABLE};
+use crate::duck::{quote_identifier, quote_literal};
 use crate::limits;
 
 /// Empty databases, by the size of their blocks; `scripts/empty-databases` writes them.
@@ -322,16 +323,6 @@ fn is_of_the_machine(message: &str) -> bool {
         "Read-only file system",
     ];
     SAYS_SO.iter().any(|words| message.contains(words))
-}
-
-/// An identifier in double quotes, so that any name is only ever a name.
-fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A text in single quotes.
-fn quote_literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 #[cfg(test)]

@@ -138,17 +138,11 @@ fn next(outcomes: &Receiver<Outcome>) -> Outcome {
 }
 
 fn table(verdict: &Verdict) -> &Arc<BuiltTable> {
-    match verdict {
-        Verdict::Built(table) => table,
-        Verdict::Rejected(rejection) => panic!("{rejection:?}"),
-    }
+    verdict.as_ref().expect("a table")
 }
 
 fn rejection(verdict: &Verdict) -> &FileRejection {
-    match verdict {
-        Verdict::Built(table) => panic!("{:?}", table.report()),
-        Verdict::Rejected(rejection) => rejection,
-    }
+    verdict.as_ref().expect_err("no table")
 }
 
 /// What an engine reads of a table.
