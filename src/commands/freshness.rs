@@ -88,11 +88,35 @@ fn show(document: &Json) {
             print(&format!("{}\n", printable(&line, usize::MAX)));
         }
     }
+    if let Some(line) = mirror(&document["mirror"]) {
+        print(&format!("{}\n", printable(&line, usize::MAX)));
+    }
     for (word, what) in [("held", &document["held"]), ("not served yet", &document["building"])] {
         if let Some(reason) = what["reason"].as_str() {
             print(&format!("{word}: {}\n", printable(reason, usize::MAX)));
         }
     }
+}
+
+/// How far the directory's mirror is behind, and why.
+fn mirror(mirror: &Json) -> Option<String> {
+    let mirrors = format!("the mirror of {}", mirror["source"].as_str()?);
+    if mirror["seconds_behind"] == 0 {
+        return Some(format!("{mirrors} is up to date"));
+    }
+    let (behind, objects) = (age(&mirror["seconds_behind"]), &mirror["objects_behind"]);
+    let missing = match objects.as_u64() {
+        Some(0) | None => String::new(),
+        Some(1) => ", 1 object is missing".to_owned(),
+        Some(count) => format!(", {count} objects are missing"),
+    };
+    let silent = match mirror["silent"] == true {
+        true => format!(", and silent since {}", moment(&mirror["checked_at"])),
+        false => String::new(),
+    };
+    let reason = mirror["error"]["reason"].as_str();
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    Some(format!("{mirrors} is {behind} behind{missing}{silent}{reason}"))
 }
 
 fn text(json: &Json) -> &str {
@@ -135,7 +159,29 @@ fn period(json: &Json) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_mirror_tells_how_far_it_is_behind_and_why() {
+        let of = |behind: u64, objects: u64, silent: bool, error: Json| {
+            mirror(&json!({
+                "source": "s3://b/p", "checked_at": "2026-11-28T06:00:09Z", "seconds_behind": behind,
+                "objects_behind": objects, "silent": silent, "error": error,
+            }))
+            .expect("a line")
+        };
+        assert_eq!(of(0, 0, false, Json::Null), "the mirror of s3://b/p is up to date");
+        let writing = of(61, 1, false, Json::Null);
+        assert_eq!(writing, "the mirror of s3://b/p is 1m 1s behind, 1 object is missing");
+        assert_eq!(
+            of(3_600, 7, true, json!({"reason": "refused"})),
+            "the mirror of s3://b/p is 1h 0m behind, 7 objects are missing, and silent since \
+             2026-11-28 06:00:09 UTC: refused"
+        );
+        assert_eq!(mirror(&Json::Null), None);
+    }
 
     #[test]
     fn ages_have_two_units() {

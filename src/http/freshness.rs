@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::access::Sizes;
-use super::snapshot::BuildDocument;
+use super::snapshot::{BuildDocument, MirrorDocument};
 use crate::catalog::{Held, Mart, Snapshot, Source, State};
 use crate::duck;
 use crate::ledger::{FreshnessRule, Model, Period};
@@ -39,6 +39,8 @@ pub(super) struct FreshnessDocument<'s> {
     build: Option<BuildDocument<'s>>,
     held: Option<&'s Held>,
     building: Option<&'s Held>,
+    /// As in `/v1/snapshot`; the status is that of the marts alone.
+    mirror: Option<MirrorDocument<'s>>,
     results: Vec<MartFreshness<'s>>,
 }
 
@@ -106,6 +108,7 @@ impl<'s> FreshnessDocument<'s> {
             build: snapshot.and_then(Snapshot::vouching).map(BuildDocument::of),
             held: state.held_back(),
             building: state.under_way(),
+            mirror: state.mirror.as_ref().map(|status| MirrorDocument::of(status, now)),
             results,
         }
     }

@@ -258,15 +258,15 @@ fn directory(families: &mut MetricFamilies, state: &State) {
     let retained = state.retained.len();
     families.add_count("martd_snapshots_retained", "Replaced snapshots that can be read", retained);
     if let Some(mirror) = &state.mirror {
-        let help = "When the mart directory was last equal to what it mirrors";
-        let succeeded = mirror.succeeded_at.map(seconds);
-        families.add("martd_mirror_success_timestamp_seconds", help, succeeded);
+        let now = Timestamp::now();
+        let help = "For how long the mart directory may have differed from what it mirrors; 0 when it is equal";
+        let behind = mirror.seconds_behind(now);
+        families.add("martd_mirror_behind_seconds", help, behind as f64);
         let help = "Objects that the mirror has not written yet";
         families.add("martd_mirror_objects_behind", help, mirror.behind.objects as f64);
         let help =
             "Whether the mirror fails, or has not been heard of; /v1/snapshot has the reason";
-        let fails = mirror.error.is_some() || mirror.is_silent(Timestamp::now());
-        families.add("martd_mirror_failing", help, truth(fails));
+        families.add("martd_mirror_failing", help, truth(mirror.is_failing(now)));
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct SnapshotDocument<'s> {
 
 /// The mirror that fills the directory.
 #[derive(Debug, Serialize)]
-struct MirrorDocument<'s> {
+pub(super) struct MirrorDocument<'s> {
     source: &'s str,
     checked_at: Timestamp,
     succeeded_at: Option<Timestamp>,
@@ -48,13 +48,13 @@ struct MirrorDocument<'s> {
     bytes: u64,
     objects_behind: u64,
     bytes_behind: u64,
-    seconds_behind: Option<u64>,
+    seconds_behind: u64,
     silent: bool,
     error: Option<&'s MirrorFailure>,
 }
 
 impl<'s> MirrorDocument<'s> {
-    fn of(status: &'s MirrorStatus, now: Timestamp) -> Self {
+    pub(super) fn of(status: &'s MirrorStatus, now: Timestamp) -> Self {
         Self {
             source: &status.source,
             checked_at: status.checked_at,

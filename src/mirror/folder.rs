@@ -408,6 +408,11 @@ impl Folder {
         self.write(&self.dir.join(STATUS_FILE), &text, false)
     }
 
+    /// What it was told last; nothing of what does not parse.
+    pub(super) fn told(&self) -> Option<MirrorStatus> {
+        serde_json::from_slice(&fs::read(self.dir.join(STATUS_FILE)).ok()?).ok()
+    }
+
     fn write(&self, path: &Path, text: &[u8], lasting: bool) -> Result<(), FolderError> {
         let mut file = at(&self.own, self.temporary())?;
         at(path, file.write_all(text))?;

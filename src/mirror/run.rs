@@ -98,11 +98,15 @@ impl Mirror {
     /// When another mirror has the directory, or it cannot be used.
     pub fn open(bucket: Bucket, settings: &MirrorSettings) -> Result<Self, FolderError> {
         let folder = Folder::open(&settings.dir, bucket.url(), settings.overwrites)?;
+        let now = Timestamp::now();
+        // A mirror that is started again is not less behind for it.
+        let before = folder.told().filter(|before| before.source == bucket.url());
         let status = MirrorStatus {
             source: bucket.url().to_owned(),
             interval_seconds: settings.interval.as_secs_f64(),
-            checked_at: Timestamp::now(),
-            succeeded_at: None,
+            started_at: before.as_ref().map_or(now, |before| before.started_at),
+            checked_at: now,
+            succeeded_at: before.and_then(|before| before.succeeded_at),
             objects: 0,
             bytes: 0,
             behind: Behind::default(),
@@ -220,6 +224,7 @@ impl Mirror {
         let (good, missing) = self.choose(downloads);
         let (count, refused) = self.folder.install(good)?;
         written += count;
+        self.status.behind.objects = (asked - written) as u64;
         troubles.extend(refused.into_iter().map(Trouble::from));
         if let Some(Missing { build, path }) = &missing
             && self.missed == missing

@@ -19,6 +19,8 @@ pub struct MirrorStatus {
     pub source: String,
     /// How often it looks.
     pub interval_seconds: f64,
+    /// When the directory began to be a mirror of this.
+    pub started_at: Timestamp,
     /// When it wrote this.
     pub checked_at: Timestamp,
     /// When the directory was last equal to the source.
@@ -38,7 +40,7 @@ pub struct MirrorStatus {
 pub struct Behind {
     /// Objects to write.
     pub objects: u64,
-    /// Their size.
+    /// What of them is to be downloaded, in bytes.
     pub bytes: u64,
 }
 
@@ -62,14 +64,21 @@ impl MirrorStatus {
     }
 
     /// For how many seconds the directory may have differed from the source: 0 when it is equal as far as
-    /// anybody knows; `None` when it has never been equal.
-    pub fn seconds_behind(&self, now: Timestamp) -> Option<u64> {
+    /// anybody knows, and the mirror's age when it has never been.
+    pub fn seconds_behind(&self, now: Timestamp) -> u64 {
         let is_equal = self.error.is_none() && self.behind.objects == 0 && !self.is_silent(now);
-        if is_equal && self.succeeded_at.is_some() {
-            return Some(0);
+        match self.succeeded_at {
+            Some(_) if is_equal => 0,
+            succeeded => {
+                let since = now.duration_since(succeeded.unwrap_or(self.started_at));
+                since.as_secs().max(0) as u64
+            }
         }
-        let since = now.duration_since(self.succeeded_at?);
-        Some(since.as_secs().max(0) as u64)
+    }
+
+    /// Whether it fails, or has not been heard of.
+    pub fn is_failing(&self, now: Timestamp) -> bool {
+        self.error.is_some() || self.is_silent(now)
     }
 }
 
@@ -84,6 +93,7 @@ mod tests {
         MirrorStatus {
             source: "s3://bucket/marts".to_owned(),
             interval_seconds: 5.0,
+            started_at: now,
             checked_at: now,
             succeeded_at: Some(now),
             objects: 1,
@@ -97,17 +107,17 @@ mod tests {
     fn a_silent_failing_or_writing_mirror_is_behind() {
         let at = |seconds: i64| Timestamp::from_second(1_000 + seconds).expect("a time");
         let well = status();
-        assert_eq!(well.seconds_behind(at(20)), Some(0));
+        assert_eq!(well.seconds_behind(at(20)), 0);
         assert!(!well.is_silent(at(25)) && well.is_silent(at(26)));
-        assert_eq!(well.seconds_behind(at(60)), Some(60));
+        assert_eq!(well.seconds_behind(at(60)), 60);
         let behind = MirrorStatus { behind: Behind { objects: 1, bytes: 5 }, ..status() };
-        assert_eq!(behind.seconds_behind(at(2)), Some(2));
+        assert_eq!(behind.seconds_behind(at(2)), 2);
         let failure = MirrorFailure { reason: "no".to_owned(), object: None, since: at(0) };
         let failed = MirrorStatus { error: Some(failure), checked_at: at(7), ..status() };
-        assert_eq!(failed.seconds_behind(at(8)), Some(8));
+        assert_eq!(failed.seconds_behind(at(8)), 8);
         let never = MirrorStatus { succeeded_at: None, ..status() };
-        assert_eq!(never.seconds_behind(at(1)), None);
+        assert_eq!(never.seconds_behind(at(3)), 3);
         // A clock that was set back is no time travel.
-        assert_eq!(behind.seconds_behind(at(0).checked_sub(9.seconds()).expect("a time")), Some(0));
+        assert_eq!(behind.seconds_behind(at(0).checked_sub(9.seconds()).expect("a time")), 0);
     }
 }

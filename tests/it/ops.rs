@@ -58,9 +58,17 @@ fn metrics(text: &str) -> BTreeSet<&str> {
 }
 
 /// What a mirror says that has failed.
-const MIRROR: &str = r#"{"source": "s3://b/p", "interval_seconds": 5, "checked_at": "2026-11-28T06:00:09Z",
+const MIRROR: &str = r#"{"source": "s3://b/p", "interval_seconds": 5, "started_at": "2026-11-27T06:00:00Z", "checked_at": "2026-11-28T06:00:09Z",
     "succeeded_at": "2026-11-28T06:00:00Z", "objects": 2, "bytes": 9, "behind": {"objects": 1, "bytes": 5},
     "error": {"reason": "the store is not reached: refused", "object": null, "since": "2026-11-28T06:00:05Z"}}"#;
+
+/// Lets the mirror say something else.
+fn put(martd: &Martd, root: &Root, status: &str, is_shown: impl Fn(&Json) -> bool) {
+    let temporary = root.mart("tmp_mirror");
+    fs::write(&temporary, status).expect("write");
+    fs::rename(&temporary, root.mart("_mirror.json")).expect("rename");
+    martd.wait_snapshot("the news", is_shown);
+}
 
 #[test]
 fn what_a_mirror_says_is_shown() {
@@ -79,15 +87,30 @@ fn what_a_mirror_says_is_shown() {
     let scrape = Scrape::of(&martd);
     assert_eq!(scrape.get("martd_mirror_failing"), Some(1.0));
     assert_eq!(scrape.get("martd_mirror_objects_behind"), Some(1.0));
+    assert!(scrape.value("martd_mirror_behind_seconds") > 1.0);
+    let told = Command::new(crate::harness::program())
+        .args(["freshness", "--server", &martd.address])
+        .output()
+        .expect("martd runs");
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(
+        told.contains("the mirror of s3://b/p is ") && told.contains(" behind, 1 object"),
+        "{told}"
+    );
+    assert!(told.contains(": the store is not reached: refused"), "{told}");
+    // One that has never been equal is behind, too.
+    let never = MIRROR.replace("\"2026-11-28T06:00:00Z\"", "null");
+    put(&martd, &root, &never, |now| now["mirror"]["succeeded_at"].is_null());
+    assert!(martd.snapshot()["mirror"]["seconds_behind"].as_u64() > Some(1));
+    assert!(Scrape::of(&martd).value("martd_mirror_behind_seconds") > 1.0);
     // Told anew, and no more.
     let well = MIRROR.replace("2026-11-28T06:00:09Z", "2999-01-01T00:00:00Z");
     let (head, _) = well.split_once(", \"behind\"").expect("a part");
     let well = format!("{head}, \"behind\": {{\"objects\": 0, \"bytes\": 0}}, \"error\": null}}");
-    let temporary = root.mart("tmp_mirror");
-    fs::write(&temporary, well).expect("write");
-    fs::rename(&temporary, root.mart("_mirror.json")).expect("rename");
-    martd.wait_snapshot("the news", |now| now["mirror"]["error"].is_null());
+    put(&martd, &root, &well, |now| now["mirror"]["error"].is_null());
     assert_eq!(martd.snapshot()["mirror"]["seconds_behind"], 0);
+    assert_eq!(Scrape::of(&martd).get("martd_mirror_behind_seconds"), Some(0.0));
+    assert_eq!(martd.get("/v1/freshness").json()["mirror"]["silent"], false);
     fs::remove_file(root.mart("_mirror.json")).expect("remove");
     martd.wait_snapshot("no mirror", |now| now["mirror"].is_null());
 }

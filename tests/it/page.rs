@@ -135,7 +135,7 @@ fn the_page_says_how_the_mirror_is_behind() {
     let status = |minutes: i64, error: Json| {
         let equal = now - SignedDuration::from_mins(minutes);
         let status = json!({
-            "source": "s3://bucket/marts", "interval_seconds": 3_600, "checked_at": now,
+            "source": "s3://bucket/marts", "interval_seconds": 3_600, "started_at": now, "checked_at": now,
             "succeeded_at": equal, "objects": 9, "bytes": 90,
             "behind": {"objects": 7, "bytes": 70}, "error": error,
         });

@@ -258,9 +258,9 @@ class Rights(unittest.TestCase):
                 self.assertIn(volume["persistentVolumeClaim"]["claimName"], claims, form)
 
 
-class Readme(unittest.TestCase):
+class Document(unittest.TestCase):
     def test_it_says_what_was_not_tried(self):
-        text = (render.SOURCES / "README.md").read_text()
+        text = (ROOT / "docs/kubernetes.md").read_text()
         self.assertIn("has not run on a cluster", text)
         for form in render.FORMS:
             self.assertIn(f"overlays/{form}", text)

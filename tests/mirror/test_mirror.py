@@ -445,6 +445,17 @@ class Files(Case):
         metrics = martd.request("GET", "/metrics")[1].decode()
         self.assertIn("martd_mirror_failing 1", metrics)
 
+    def test_a_restart_is_as_far_behind_as_before(self) -> None:
+        self.project().build(1)
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        status = self.marts / "_mirror.json"
+        before = json.loads(status.read_text())
+        self.assertEqual(once("http://127.0.0.1:1", self.prefix, self.place)[0], 1)
+        after = json.loads(status.read_text())
+        self.assertIn("not reached", after["error"]["reason"])
+        for word in ("started_at", "succeeded_at"):
+            self.assertEqual(after[word], before[word], word)
+
     def test_a_record_waits_for_its_files(self) -> None:
         project = self.project()
         project.build(1)

@@ -130,7 +130,7 @@ fn mirror(notices: &mut Vec<Notice>, state: &State, now: Timestamp) {
             p.do { "What is here is served. The mirror tries again by itself." }
         };
         notices.push(Notice::new(Level::Bad, "The mirror has failed", body));
-    } else if mirror.seconds_behind(now).is_some_and(|seconds| seconds > BEHIND.as_secs() as u64) {
+    } else if mirror.seconds_behind(now) > BEHIND.as_secs() as u64 {
         let body = html! {
             p { (equal) }
             p.do { "See whether downloads are slow, or builds come faster than they can be downloaded." }
