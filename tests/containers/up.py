@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 import signal
 import time
 import traceback
@@ -19,6 +20,7 @@ BACKEND, DAGSTER = "http://127.0.0.1:8000", "http://127.0.0.1:3000"
 PARQUET_DIR = "/opt/dagster/dagster_home/data/parquet"
 WRITERS = {"first-build", "dagster-daemon"}
 MARTD_USER = 65532
+PICTURES = Path(__file__).parents[2] / "target/containers"
 NOBODY = "00000000-0000-0000-0000-000000000000"
 SOMEBODY = f"user_id={NOBODY}"
 
@@ -245,6 +247,20 @@ def a_run_whose_daemon_was_killed_blocks_no_other(compose):
     succeed(compose)
 
 
+def dagster_shows_what_it_ran(compose):
+    """For people to look at: target/containers has pictures of its pages, where there is a browser."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        return
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name, path in {"assets": "asset-groups/", "runs": "runs"}.items():
+        picture = PICTURES / f"dagster-{name}.png"
+        picture.unlink(missing_ok=True)
+        options = ["--headless", "--no-sandbox", "--window-size=1400,900", "--virtual-time-budget=20000"]
+        compose.own.run(browser, *options, f"--screenshot={picture}", f"{DAGSTER}/{path}")
+        assert picture.stat().st_size > 0, picture
+
+
 def a_damaged_file_leaves_the_build_served(compose):
     before = compose.snapshot()
     (compose.tree / "data/parquet/mart/fct_transactions.parquet").write_bytes(b"PAR1 no, it is not PAR1")
@@ -337,6 +353,7 @@ STEPS = [
     a_token_is_asked_for_and_the_gate_is_shut,
     a_user_sees_its_own_rows_through_the_backend,
     a_run_whose_daemon_was_killed_blocks_no_other,
+    dagster_shows_what_it_ran,
     a_damaged_file_leaves_the_build_served,
     a_restart_keeps_the_state,
     a_killed_martd_leaves_nothing_and_comes_back,
