@@ -1,5 +1,6 @@
 //! The store: lists, reads and writes objects below a prefix.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -18,8 +19,9 @@ use object_store::{
 use tokio::io::AsyncWriteExt;
 
 use super::credentials::FileCredentials;
+use super::keys::OddKeys;
 use super::object::{Object, ObjectVersion, kind};
-use super::plan::Listing;
+use super::plan::{Listing, within_files};
 use super::settings::{Addressing, StoreArgs};
 use crate::digest::{Digest, Hasher};
 
@@ -44,6 +46,7 @@ const SHA256: &str = "sha256";
 pub struct Bucket {
     store: Arc<AmazonS3>,
     prefix: Path,
+    odd: OddKeys,
     url: String,
 }
 
@@ -101,6 +104,11 @@ impl Bucket {
                 options = options.with_root_certificate(certificate);
             }
         }
+        let prefix = Path::parse(prefix).map_err(|error| wrong(error.into()))?;
+        let odd = OddKeys::new(match prefix.is_root() {
+            true => String::new(),
+            false => format!("{prefix}/"),
+        });
         let retry = RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: RETRIES,
@@ -109,6 +117,7 @@ impl Bucket {
         let mut builder = AmazonS3Builder::from_env()
             .with_client_options(options)
             .with_retry(retry)
+            .with_http_connector(odd.clone())
             .with_bucket_name(bucket);
         if let Some(credentials) = FileCredentials::of_environment() {
             builder = builder.with_credentials(Arc::new(credentials));
@@ -132,8 +141,7 @@ impl Bucket {
             });
         }
         let store = Arc::new(builder.build().map_err(wrong)?);
-        let prefix = Path::parse(prefix).map_err(|error| wrong(error.into()))?;
-        Ok(Self { store, prefix, url: url.trim_end_matches('/').to_owned() })
+        Ok(Self { store, prefix, odd, url: url.trim_end_matches('/').to_owned() })
     }
 
     /// Its URL.
@@ -141,11 +149,13 @@ impl Bucket {
         &self.url
     }
 
-    /// The objects below the prefix that martd reads.
+    /// The objects below the prefix that martd reads, and the paths of those that it would read if files could
+    /// have them.
     ///
     /// # Errors
     /// When the store does not list them.
-    pub async fn list(&self) -> Result<Listing, BucketError> {
+    pub async fn list(&self) -> Result<(Listing, BTreeSet<String>), BucketError> {
+        self.odd.take(); // of a listing that failed
         let mut objects = self.store.list(Some(&self.prefix));
         let mut listing = Listing::new();
         while let Some(meta) = objects.try_next().await? {
@@ -163,7 +173,10 @@ impl Bucket {
                 listing.insert(path.to_owned(), version);
             }
         }
-        Ok(listing)
+        let mut odd = self.odd.take();
+        odd.extend(within_files(&listing));
+        listing.retain(|path, _| !odd.contains(path));
+        Ok((listing, odd))
     }
 
     /// Reads an object as it was listed, and writes it to `to`.

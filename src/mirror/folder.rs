@@ -210,8 +210,17 @@ impl Folder {
         self.state.objects.get(path).is_some_and(|known| known.contents.contains(content))
     }
 
-    /// What is at a path. A file that is not as it was left is read.
+    /// What is at a path. A file that is not as it was left is read. What cannot be looked at is another program's.
     pub(super) fn look(&mut self, path: &str) -> Result<LocalFile, FolderError> {
+        let found = self.look_at(path);
+        if found.is_err() {
+            self.state.stamps.remove(path);
+            self.foreign.insert(path.to_owned(), ForeignFile::default());
+        }
+        found
+    }
+
+    fn look_at(&mut self, path: &str) -> Result<LocalFile, FolderError> {
         let whole = self.dir.join(path);
         let metadata = match fs::symlink_metadata(&whole) {
             Ok(metadata) => metadata,
@@ -281,10 +290,14 @@ impl Folder {
         let mut count = 0;
         for mut download in downloads {
             let path = download.object.path.clone();
-            let whole = self.dir.join(&path);
-            let is_foreign = self.look(&path)? == LocalFile::Foreign && !self.overwrites;
-            let is_copy = is_foreign && at(&whole, digest(&whole))? == download.digest;
-            if is_foreign && !is_copy {
+            let copy = match self.is_copy(&path, &download.digest) {
+                Ok(copy) => copy,
+                Err(error) => {
+                    refused.push(error);
+                    continue;
+                }
+            };
+            if copy == Some(false) {
                 let foreign = self.foreign.entry(path.clone()).or_default();
                 foreign.differs_from = Some(download.object.version);
                 refused.push(FolderError::Foreign(path));
@@ -293,12 +306,12 @@ impl Folder {
             let none = || MirroredObject { version: None, contents: Vec::new() };
             let known = self.state.objects.entry(path.clone()).or_insert_with(none);
             known.remember(download.object.version.clone(), download.digest);
-            count += 1;
-            if is_copy {
+            if copy == Some(true) {
                 // It is the mirror's from here on.
                 let foreign = self.foreign.remove(&path).expect("it was looked at");
                 self.note_record(&path, &text_of(&mut download));
                 self.state.stamps.insert(path, foreign.stamp);
+                count += 1;
             } else {
                 self.state.stamps.remove(&path);
                 ready.push(download);
@@ -309,26 +322,51 @@ impl Folder {
         }
         self.save()?; // before the first of them is there
         let mut parents = BTreeSet::new();
-        for mut download in ready {
-            let path = download.object.path.clone();
-            if let Some(mart) = directory(&path).filter(|_| record_of(&path).is_none()) {
-                self.unseal(mart)?;
+        for download in ready {
+            let (path, content) = (download.object.path.clone(), download.digest);
+            match self.put(download) {
+                Ok(parent) => {
+                    parents.insert(parent);
+                    count += 1;
+                }
+                Err(error) => {
+                    let known = self.state.objects.get_mut(&path).expect("it was remembered");
+                    known.forget(&content); // no record may go by it
+                    refused.push(error);
+                }
             }
-            let whole = self.dir.join(&path);
-            let parent = whole.parent().expect("it is in the directory").to_owned();
-            at(&parent, fs::create_dir_all(&parent))?;
-            let text = text_of(&mut download);
-            let file = download.file.persist(&whole).map_err(|error| error.error);
-            let stamp = Stamp::of(&at(&whole, at(&whole, file)?.metadata())?);
-            self.foreign.remove(&path);
-            self.note_record(&path, &text);
-            self.state.stamps.insert(path, stamp);
-            parents.insert(parent);
         }
         for parent in parents {
             at(&parent, File::open(&parent).and_then(|dir| dir.sync_all()))?;
         }
         Ok((count, refused))
+    }
+
+    /// Whether another program's file is the same as an object; `None` when none is in the way.
+    fn is_copy(&mut self, path: &str, content: &Digest) -> Result<Option<bool>, FolderError> {
+        if self.look(path)? != LocalFile::Foreign || self.overwrites {
+            return Ok(None);
+        }
+        let whole = self.dir.join(path);
+        Ok(Some(at(&whole, digest(&whole))? == *content))
+    }
+
+    /// Puts one file into its place. Returns the directory that it is in.
+    fn put(&mut self, mut download: Download) -> Result<PathBuf, FolderError> {
+        let path = download.object.path.clone();
+        if let Some(mart) = directory(&path).filter(|_| record_of(&path).is_none()) {
+            self.unseal(mart)?;
+        }
+        let whole = self.dir.join(&path);
+        let parent = whole.parent().expect("it is in the directory").to_owned();
+        at(&parent, fs::create_dir_all(&parent))?;
+        let text = text_of(&mut download);
+        let file = download.file.persist(&whole).map_err(|error| error.error);
+        let stamp = Stamp::of(&at(&whole, at(&whole, file)?.metadata())?);
+        self.foreign.remove(&path);
+        self.note_record(&path, &text);
+        self.state.stamps.insert(path, stamp);
+        Ok(parent)
     }
 
     /// Removes a file that the mirror wrote, if it still is that one.

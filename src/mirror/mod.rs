@@ -5,12 +5,12 @@
 //!
 //! - [`object`] says which objects are marts, parts and records; [`plan`] compares what is listed with what is there, and
 //!   decides what is written and removed, in which order, and what is not;
-//! - `bucket` talks to the store, `folder` writes in the mart directory, `run` goes round;
+//! - `bucket` talks to the store, `keys` leaves out what no file can be called, `folder` writes in the mart directory, `run` goes round;
 //! - `upload` is for `publish`.
 //!
 //! Invariants: a file appears under its name whole, or not at all. A record appears when the files that it
-//! names have been there. What another program wrote is neither replaced nor removed. None but `bucket`
-//! names `object_store`.
+//! names have been there. What another program wrote is neither replaced nor removed. None but `bucket`,
+//! `credentials` and `keys` name `object_store`.
 
 mod settings;
 mod status;
@@ -24,6 +24,8 @@ mod bucket;
 mod credentials;
 #[cfg(feature = "object-store")]
 mod folder;
+#[cfg(feature = "object-store")]
+mod keys;
 #[cfg(feature = "object-store")]
 mod run;
 #[cfg(feature = "object-store")]

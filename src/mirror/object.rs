@@ -49,17 +49,36 @@ pub enum ObjectKind {
     Success,
 }
 
+/// Why no file can have an object's path, if none can.
+pub fn unusable(path: &str) -> Option<&'static str> {
+    // A store replaces what its listing cannot hold.
+    let cannot_be_listed = |sign: char| sign.is_control() || sign == char::REPLACEMENT_CHARACTER;
+    path.split('/').find_map(|name| match name {
+        "" => Some("a name in it is empty"),
+        "." | ".." => Some("it has a dot for a name"),
+        _ if name.len() > LONGEST_NAME => Some("a name in it is longer than 255 bytes"),
+        _ if name.contains(cannot_be_listed) => Some("it has signs that are not printable UTF-8"),
+        _ => None,
+    })
+}
+
+/// Whether an object would be read if a file could have its path.
+pub fn is_meant_for_martd(path: &str) -> bool {
+    let names = path.split('/').filter(|name| !["", ".", ".."].contains(name));
+    kind_of(&names.collect::<Vec<_>>()).is_some()
+}
+
 /// What an object of this path is; `None` when it is nothing that martd reads.
 pub fn kind(path: &str) -> Option<ObjectKind> {
-    let names: Vec<&str> = path.split('/').collect();
-    let is_wrong = |name: &&str| {
-        ["", ".", ".."].contains(name) || name.contains('\0') || name.len() > LONGEST_NAME
-    };
-    if names.iter().any(is_wrong) {
+    if unusable(path).is_some() {
         return None;
     }
+    kind_of(&path.split('/').collect::<Vec<_>>())
+}
+
+fn kind_of(names: &[&str]) -> Option<ObjectKind> {
     let is_data = |name: &str| name.ends_with(EXTENSION) && hidden(name).is_none();
-    match names.as_slice() {
+    match names {
         [FIRST_EDITION] => Some(ObjectKind::Record),
         [name] => is_data(name).then_some(ObjectKind::Data),
         [RECORDS, name] => record_id(name).map(|_| ObjectKind::Record),
@@ -126,6 +145,7 @@ mod tests {
             ("../orders.parquet", None),
             ("sales/../../x.parquet", None),
             ("sales//x.parquet", None),
+            ("a\nb.parquet", None),
             ("", None),
         ] {
             assert_eq!(kind(path), expected, "{path}");

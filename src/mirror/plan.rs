@@ -37,6 +37,12 @@ impl MirroredObject {
         self.contents.insert(0, content);
         self.contents.truncate(REMEMBERED_VERSIONS);
     }
+
+    /// Takes back a content that did not get there.
+    pub fn forget(&mut self, content: &Digest) {
+        self.version = None;
+        self.contents.retain(|known| known != content);
+    }
 }
 
 /// What is at a path of the mart directory.
@@ -96,6 +102,13 @@ pub fn changes(
         }
     }
     changes
+}
+
+/// Objects whose folder is an object, too: a file cannot be both.
+pub fn within_files(listing: &Listing) -> impl Iterator<Item = String> {
+    let folders =
+        |path: &str| path.rmatch_indices('/').any(|(end, _)| listing.contains_key(&path[..end]));
+    listing.keys().filter(move |path| folders(path)).cloned()
 }
 
 /// How many of the new records, which are in the order in which they are folded, may be written: as many as
@@ -300,6 +313,18 @@ mod tests {
         let known = mirrored(&[("a.parquet", "a")]);
         let found = changes(&listing, &known, |_| LocalFile::Foreign, |_, _| false);
         assert_eq!(found.foreign, ["a.parquet"]);
+    }
+
+    #[test]
+    fn an_object_within_an_object_is_found() {
+        let listing = listing(&[
+            ("sales/x.parquet", "a"),
+            ("sales/x.parquet.parquet", "b"),
+            ("sales/x.parquet/y.parquet", "c"),
+            ("sales/x.parquet/z/y.parquet", "d"),
+        ]);
+        let found: Vec<String> = within_files(&listing).collect();
+        assert_eq!(found, ["sales/x.parquet/y.parquet", "sales/x.parquet/z/y.parquet"]);
     }
 
     #[test]

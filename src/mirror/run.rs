@@ -1,5 +1,6 @@
 //! The mirror's rounds: list, compare, download, write, remove, tell.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tracing::{info, warn};
 
 use super::bucket::{Bucket, BucketError};
 use super::folder::{Download, Folder, FolderError, record_in};
-use super::object::Object;
+use super::object::{Object, unusable};
 use super::plan::{self, Listing, Missing, ObjectChanges};
 use super::status::{Behind, MirrorFailure, MirrorStatus};
 use crate::scan::SUCCESS;
@@ -199,10 +200,12 @@ impl Mirror {
 
     /// One round: whether the directory is equal to the listing.
     async fn mirror(&mut self) -> Result<bool, Trouble> {
-        let listing = self.bucket.list().await.map_err(|error| Trouble::of_store(None, error))?;
+        let listed = self.bucket.list().await;
+        let (listing, odd) = listed.map_err(|error| Trouble::of_store(None, error))?;
         let known: Vec<String> = self.folder.mirrored().keys().cloned().collect();
+        let mut troubles = Vec::new();
         for path in listing.keys().chain(&known) {
-            self.folder.look(path)?;
+            troubles.extend(self.folder.look(path).err().map(Trouble::from));
         }
         let ObjectChanges { data, records, foreign } = plan::changes(
             &listing,
@@ -210,7 +213,6 @@ impl Mirror {
             |path| self.folder.seen(path),
             |path, version| self.folder.may_be(path, version),
         );
-        let mut troubles = Vec::new();
         if let Some(path) = foreign.first() {
             troubles.push(Trouble::new(path.clone(), FolderError::Foreign(path.clone())));
         }
@@ -237,9 +239,11 @@ impl Mirror {
         self.missed = missing;
         let mut is_equal = written == asked && troubles.is_empty() && self.missed.is_none();
         if is_equal {
-            is_equal &= self.remove(&listing, &mut troubles)?;
+            is_equal &= self.remove(&listing, &mut troubles);
         }
-        self.mark_complete(&listing)?;
+        self.mark_complete(&listing, &mut troubles);
+        // Last, for the directory is as equal to the bucket as it can be.
+        troubles.extend(left_out(&odd));
         if written > 0 {
             info!(source = self.bucket.url(), objects = written, of = asked, "mirrored");
         }
@@ -318,15 +322,16 @@ impl Mirror {
     }
 
     /// Removes what has left the bucket. Returns whether nothing is kept that has left.
-    fn remove(&mut self, listing: &Listing, troubles: &mut Vec<Trouble>) -> Result<bool, Trouble> {
+    fn remove(&mut self, listing: &Listing, troubles: &mut Vec<Trouble>) -> bool {
         let removals = plan::removals(listing, self.folder.mirrored(), self.folder.records());
-        for path in &removals.remove {
-            self.folder.remove(path)?;
+        let failed = removals.remove.iter().filter_map(|path| self.folder.remove(path).err());
+        let failed: Vec<Trouble> = failed.map(Trouble::from).collect();
+        let removed = removals.remove.len() - failed.len();
+        if removed > 0 {
+            info!(source = self.bucket.url(), objects = removed, "removed");
         }
-        if !removals.remove.is_empty() {
-            info!(source = self.bucket.url(), objects = removals.remove.len(), "removed");
-        }
-        let Some(first) = removals.keep.first() else { return Ok(true) };
+        troubles.extend(failed);
+        let Some(first) = removals.keep.first() else { return true };
         let count = removals.keep.len();
         let reason = if listing.is_empty() {
             format!("the bucket lists nothing here; what was mirrored ({count} objects) is kept")
@@ -337,20 +342,20 @@ impl Mirror {
             )
         };
         troubles.push(Trouble::new(first.clone(), reason));
-        Ok(false)
+        false
     }
 
     /// Marks directories of parts that are complete in the bucket and here.
-    fn mark_complete(&mut self, listing: &Listing) -> Result<(), Trouble> {
+    fn mark_complete(&mut self, listing: &Listing, troubles: &mut Vec<Trouble>) {
         if listing.is_empty() {
-            return Ok(()); // as nothing is removed then
+            return; // as nothing is removed then
         }
         let complete = plan::complete(listing, self.folder.mirrored());
         let marked = self.folder.mirrored().keys();
         let marked = marked.filter_map(|path| path.strip_suffix(SUCCESS)?.strip_suffix('/'));
         let left = marked.filter(|mart| !complete.contains_key(mart));
         for mart in left.map(str::to_owned).collect::<Vec<_>>() {
-            self.folder.unseal(&mart)?;
+            troubles.extend(self.folder.unseal(&mart).err().map(Trouble::from));
         }
         for (mart, (mark, is_here)) in complete {
             let path = format!("{mart}/{SUCCESS}");
@@ -358,11 +363,21 @@ impl Mirror {
             let is_marked = known.is_some_and(|known| known.version.as_ref() == Some(mark))
                 && self.folder.seen(&path) == plan::LocalFile::Own;
             if is_here && !is_marked {
-                self.folder.seal(mart, mark)?;
+                troubles.extend(self.folder.seal(mart, mark).err().map(Trouble::from));
             }
         }
-        Ok(())
     }
+}
+
+/// What is said of objects whose paths no file can have.
+fn left_out(odd: &BTreeSet<String>) -> Option<Trouble> {
+    let (first, count) = (odd.first()?, odd.len());
+    let why = unusable(first).unwrap_or("another object has the name of its folder");
+    let reason = format!(
+        "{count} objects are left out, for no file can have their names, {first:?} first: {why}; write them \
+         under other names, and remove these"
+    );
+    Some(Trouble::new(first.clone(), reason))
 }
 
 async fn fetch(

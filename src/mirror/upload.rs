@@ -37,7 +37,7 @@ pub async fn upload(
         let object = object.to_owned();
         move |error| UploadError { object, error }
     };
-    let listing = bucket.list().await.map_err(of(bucket.url()))?;
+    let (listing, _) = bucket.list().await.map_err(of(bucket.url()))?;
     let path = |record: &Record| format!("{RECORDS}/{}.json", record.build.id);
     // Not the first edition's ledger, which has no file among the records.
     let is_new = |record: &&Record| {

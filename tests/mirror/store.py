@@ -139,17 +139,27 @@ class Store:
         """Writes an object behind S3's back: nobody has hashed it."""
         self._filer("PUT", path, content)
 
-    def put_claiming(self, path: str, content: bytes, sha256: str) -> None:
-        """Writes an object whose writer claims another content."""
+    def _s3(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] = {}) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            headers = {"x-amz-meta-sha256": sha256}
-            connection.request("PUT", f"/{BUCKET}/{path}", content, headers)
+            connection.request(method, f"/{BUCKET}/{path}", body, headers)
             answer = connection.getresponse()
             if answer.status >= 300:
-                raise RuntimeError(f"PUT {path}: {answer.status} {answer.read()[:200]!r}")
+                raise RuntimeError(f"{method} {path}: {answer.status} {answer.read()[:200]!r}")
         finally:
             connection.close()
+
+    def put_claiming(self, path: str, content: bytes, sha256: str) -> None:
+        """Writes an object whose writer claims another content."""
+        self._s3("PUT", path, content, {"x-amz-meta-sha256": sha256})
+
+    def put_raw(self, path: str, content: bytes) -> None:
+        """Writes an object whose path is percent-encoded already."""
+        self._s3("PUT", path, content)
+
+    def delete_raw(self, path: str) -> None:
+        """Removes an object whose path is percent-encoded already."""
+        self._s3("DELETE", path)
 
     def get(self, path: str) -> bytes:
         return self._filer("GET", path)

@@ -333,6 +333,31 @@ class Reaches(Case):
         self.assertEqual(code, 0, said)
         self.assertEqual(len(list(self.marts.rglob("a.parquet"))), 1200)
 
+    def test_an_odd_key_stops_no_other(self) -> None:
+        project = self.project()
+        project.build(1)
+        part = (project.marts / "m0.parquet").read_bytes()
+        odd = ["new%0Aline", "control%01", "not-utf-8%FF"]
+        fine = {"percent%252F": "percent%2F", "%20sign%2B%3F%23%26": " sign+?#&", "%C3%A9": "é"}
+        for name in (*odd, *fine):
+            store.put_raw(f"{self.prefix}/{name}.parquet", part)
+        store.put_raw(f"{self.prefix}/folder.parquet/", b"")
+        mirror = self.mirror()
+        martd = self.martd()
+        wait_for_build(martd, 1)
+        wait_for("it is told", lambda: "3 objects are left out" in str(mirror.status()["error"]))
+        self.assertIn("control", mirror.status()["error"]["reason"])
+        for name in fine.values():
+            self.assertEqual((self.marts / f"{name}.parquet").read_bytes(), part)
+        # What comes and goes beside them is seen as ever.
+        project.build(2)
+        wait_for_build(martd, 2)
+        store.delete(f"{self.prefix}/é.parquet")
+        wait_for("it is removed", lambda: not (self.marts / "é.parquet").exists())
+        for name in odd:
+            store.delete_raw(f"{self.prefix}/{name}.parquet")
+        wait_for("all is well", lambda: mirror.status()["error"] is None)
+
     def test_a_killed_mirror_goes_on(self) -> None:
         project = self.project()
         project.build(1)

@@ -107,3 +107,19 @@ fn a_directory_has_one_mirror_of_one_source() {
     let broken = Folder::open(dir.path(), SOURCE, false).expect_err("refused").to_string();
     assert!(broken.contains("state.json does not parse"), "{broken}");
 }
+
+#[test]
+fn a_file_that_cannot_be_written_stops_no_other() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut folder = Folder::open(dir.path(), SOURCE, false).expect("opened");
+    let late = ["a.parquet", "sales/x.parquet", "sales/x.parquet/y.parquet", "z.parquet"];
+    let downloads: Vec<Download> = late.iter().map(|path| download(&folder, path, path)).collect();
+    let contents: Vec<Digest> = downloads.iter().map(|download| download.digest).collect();
+    let (count, refused) = folder.install(downloads).expect("the directory can be written");
+    assert_eq!(count, 3);
+    assert!(matches!(refused.as_slice(), [FolderError::File { .. }]), "{refused:?}");
+    assert_eq!(read(dir.path(), "z.parquet"), "z.parquet");
+    let has_had: Vec<bool> =
+        late.iter().zip(&contents).map(|(path, content)| folder.has_had(path, content)).collect();
+    assert_eq!(has_had, [true, true, false, true], "no record may go by it");
+}
