@@ -31,10 +31,10 @@ use crate::spawner::Spawner;
 
 /// An engine that does not start within this time is given up.
 const START_WITHIN: Duration = Duration::from_secs(30);
-/// How DuckDB's allocator (jemalloc) behaves. Addresses are given back with their pages: kept for later, in
-/// an arena for each thread, they count towards the limit of data until every statement fails. Pages are
-/// given back after ten seconds: at 100 ms each statement faults them in anew, a fifth of TPC-H's time.
-const ALLOCATOR: &str = "retain:false,narenas:2,dirty_decay_ms:10000,muzzy_decay_ms:0";
+/// How DuckDB's allocator (jemalloc) behaves: what is free is unmapped soon. It would keep the addresses
+/// for later, which count towards the limit of data, in an arena for each thread, until there are none left
+/// and every statement fails.
+const ALLOCATOR: &str = "retain:false,narenas:2,dirty_decay_ms:100,muzzy_decay_ms:0";
 /// Where tests look for faults to cause.
 const TEST_FAULTS: &str = "MARTD_TEST_FAULTS";
 
