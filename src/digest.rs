@@ -3,6 +3,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+#[cfg(feature = "object-store")]
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -13,6 +19,22 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The hash of what a file holds now.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    #[cfg(feature = "object-store")]
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let (mut hasher, mut part) = (Hasher::default(), vec![0; 1 << 20]);
+        loop {
+            match file.read(&mut part)? {
+                0 => return Ok(hasher.finish()),
+                length => hasher.update(&part[..length]),
+            }
+        }
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -244,7 +244,7 @@ impl Folder {
         if let Some(known) = self.state.objects.get_mut(path)
             && metadata.is_file()
         {
-            let content = at(&whole, digest(&whole))?;
+            let content = at(&whole, Digest::of_file(&whole))?;
             if let Some(place) = known.contents.iter().position(|own| *own == content) {
                 if place > 0 {
                     known.version = None; // an older one of the mirror's
@@ -348,7 +348,7 @@ impl Folder {
             return Ok(None);
         }
         let whole = self.dir.join(path);
-        Ok(Some(at(&whole, digest(&whole))? == *content))
+        Ok(Some(at(&whole, Digest::of_file(&whole))? == *content))
     }
 
     /// Puts one file into its place. Returns the directory that it is in.
@@ -488,17 +488,6 @@ fn text_of(download: &mut Download) -> Vec<u8> {
         let _ = file.rewind().and_then(|()| file.take(MAX_BYTES).read_to_end(&mut text));
     }
     text
-}
-
-fn digest(path: &Path) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let (mut hasher, mut part) = (Hasher::default(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut part)? {
-            0 => return Ok(hasher.finish()),
-            length => hasher.update(&part[..length]),
-        }
-    }
 }
 
 #[cfg(test)]
