@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant as Clock;
 
 use parking_lot::Mutex;
@@ -23,8 +24,7 @@ pub(super) struct Slots {
     reserved: Arc<Semaphore>,
     total: usize,
     queue: usize,
-    /// Those who wait have one of its permits each.
-    waiting: Semaphore,
+    waiting: AtomicUsize,
     held: Arc<SlotCounts>,
     /// Cancels every running query. Theirs are its children.
     all: CancellationToken,
@@ -41,7 +41,7 @@ impl Slots {
             reserved: Arc::new(Semaphore::new(1)),
             total,
             queue,
-            waiting: Semaphore::new(Semaphore::MAX_PERMITS),
+            waiting: AtomicUsize::new(0),
             held: Arc::default(),
             all: CancellationToken::new(),
             metrics,
@@ -73,10 +73,9 @@ impl Slots {
             return Ok(permit);
         }
         // Who has nothing yet may always wait: another's queries must not take all of the queue.
-        let _waits = self.waiting.try_acquire().expect("there is no end of them");
-        if !holds_none && self.waiting() > self.queue {
-            return Err(self.overloaded(Shed::QueueFull));
-        }
+        let limit = if holds_none { usize::MAX } else { self.queue };
+        let permit = QueuePermit::take(&self.waiting, limit);
+        let _permit = permit.ok_or_else(|| self.overloaded(Shed::QueueFull))?;
         let free = Arc::clone(&self.free).acquire_owned();
         let taken = async {
             if !holds_none {
@@ -109,7 +108,7 @@ impl Slots {
 
     /// How many wait for one.
     pub(super) fn waiting(&self) -> usize {
-        Semaphore::MAX_PERMITS - self.waiting.available_permits()
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// The token of a new query.
@@ -120,6 +119,26 @@ impl Slots {
     /// Cancels every query, and those that come after it.
     pub(super) fn cancel_all(&self) {
         self.all.cancel();
+    }
+}
+
+/// A permit of the queue.
+struct QueuePermit<'s>(&'s AtomicUsize);
+
+impl<'s> QueuePermit<'s> {
+    fn take(waiting: &'s AtomicUsize, limit: usize) -> Option<Self> {
+        waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < limit).then_some(count + 1)
+            })
+            .ok()
+            .map(|_| Self(waiting))
+    }
+}
+
+impl Drop for QueuePermit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
