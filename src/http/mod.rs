@@ -36,7 +36,6 @@ mod snapshot;
 mod metrics_guard;
 mod trace;
 mod upload;
-mod validated;
 mod waiting;
 
 use std::ops::Deref;
@@ -47,10 +46,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
-use crate::engine::{Engine, Scoping};
+use crate::engine::{Engine, QueryError, Scoping};
 use crate::events::Events;
 use crate::metrics::Metrics;
-use crate::sql_gate::Dialect;
+use crate::sql_gate::{Dialect, Remembered, ValidatedStatement};
 
 pub use access::Tokens;
 pub use ask::{PgAnswer, PgClient};
@@ -63,7 +62,9 @@ pub use server::Server;
 use cache::Answers;
 use queries::Queries;
 use slots::Slots;
-use validated::Validated;
+
+/// What the validator said of statements, which depends on their text alone.
+type Validated = Remembered<Result<Arc<ValidatedStatement>, QueryError>>;
 
 /// Statements that are validated at once.
 const VALIDATIONS: usize = 2;
@@ -149,7 +150,7 @@ pub struct AppShared {
     /// Those that may ask, where not everybody may.
     pub(crate) tokens: Option<Tokens>,
     slots: Slots,
-    /// What the validator said of statements.
+    /// By dialect.
     validated: [Validated; 2],
     validating: Semaphore,
     /// Places for those who wait for a snapshot.

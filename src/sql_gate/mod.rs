@@ -33,8 +33,6 @@ use std::sync::Arc;
 
 use duckdb::{Config, Connection};
 use parking_lot::Mutex;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -59,6 +57,7 @@ mod patterns;
 #[cfg(test)]
 mod plan_tests;
 mod postgres;
+mod remembered;
 mod spelling;
 mod tables;
 #[cfg(test)]
@@ -70,6 +69,7 @@ mod walk;
 pub use introspection::{SCHEMA as INTROSPECTION_SCHEMA, TABLES as INTROSPECTION_TABLES};
 pub use lexer::{replace_parameters, split, words};
 pub use postgres::PG_CATALOG;
+pub use remembered::Remembered;
 pub(crate) use tables::is_system_schema;
 pub use tables::looks_like_a_file;
 
@@ -83,10 +83,6 @@ const MAX_TREE_DEPTH: usize = 1_600;
 /// One byte of honest SQL makes at most 130. What is over was copied by the parser.
 const MAX_TREE_BYTES: usize = 1 << 20;
 const MAX_TREE_BYTES_PER_TEXT_BYTE: usize = 200;
-/// What is remembered of statements in a dialect, by the bytes of their texts…
-const REMEMBERED_BYTES: u64 = 4 << 20;
-/// …and of what is said of each, so that many short texts are bounded, too.
-const ANSWER_BYTES: u64 = 512;
 /// Idle parser connections. More are opened when more statements are checked at once.
 const IDLE_CONNECTIONS: usize = 4;
 
@@ -96,25 +92,12 @@ pub struct Validator {
     /// The connection that others are cloned from: it keeps the instance alive.
     root: Mutex<Connection>,
     idle: Mutex<Vec<Connection>>,
-    remembered: Answers,
-    remembered_postgres: Answers,
+    remembered: Remembered<Answer>,
+    remembered_postgres: Remembered<Answer>,
 }
 
-/// What was said of texts.
-type Answers = Cache<String, Result<Arc<ValidatedStatement>, Rejection>, ByText>;
-
-fn answers() -> Answers {
-    Cache::with_weighter((REMEMBERED_BYTES / ANSWER_BYTES) as usize, REMEMBERED_BYTES, ByText)
-}
-
-#[derive(Debug, Clone)]
-struct ByText;
-
-impl<T> Weighter<String, T> for ByText {
-    fn weight(&self, sql: &String, _: &T) -> u64 {
-        sql.len() as u64 + ANSWER_BYTES
-    }
-}
+/// What is said of a text.
+type Answer = Result<Arc<ValidatedStatement>, Rejection>;
 
 /// A statement that may be prepared, once every table that it names is known to exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,8 +266,8 @@ impl Validator {
         Ok(Self {
             root: Mutex::new(root),
             idle: Mutex::new(Vec::new()),
-            remembered: answers(),
-            remembered_postgres: answers(),
+            remembered: Remembered::default(),
+            remembered_postgres: Remembered::default(),
         })
     }
 
@@ -319,7 +302,7 @@ impl Validator {
         let answer = answer.map(|statement| Arc::new(ValidatedStatement { dialect, ..statement }));
         let knows = !matches!(answer, Err(Rejection::OutOfMemory | Rejection::Failed(_)));
         if knows && sql.len() <= lexer::MAX_TEXT_BYTES {
-            remembered.insert(sql.to_owned(), answer.clone());
+            remembered.put(sql, answer.clone());
         }
         answer
     }

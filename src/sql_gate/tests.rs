@@ -230,8 +230,8 @@ fn results_are_remembered_up_to_a_number_of_bytes() {
     for number in 0..200 {
         let _ = validator.validate(&format!("select '{}{number}'", "x".repeat(60_000)));
     }
-    let bytes = validator.remembered.weight();
-    assert!((1..=super::REMEMBERED_BYTES).contains(&bytes), "{bytes}");
+    let bytes = validator.remembered.bytes();
+    assert!((1..=super::remembered::REMEMBERED_BYTES).contains(&bytes), "{bytes}");
 }
 
 #[test]
