@@ -3,12 +3,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-#[cfg(feature = "object-store")]
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -24,8 +18,9 @@ impl Digest {
     /// # Errors
     /// When the file cannot be read.
     #[cfg(feature = "object-store")]
-    pub fn of_file(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+    pub fn of_file(path: &std::path::Path) -> std::io::Result<Self> {
+        use std::io::Read as _;
+        let mut file = std::fs::File::open(path)?;
         let (mut hasher, mut part) = (Hasher::default(), vec![0; 1 << 20]);
         loop {
             match file.read(&mut part)? {

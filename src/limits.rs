@@ -55,8 +55,8 @@ impl Shares {
     }
 }
 
-/// What martd takes at most with these settings, with two engines while one is replaced. Builders take theirs
-/// on top, for moments: the kernel ends them before it ends anything else.
+/// What martd takes at most with these settings, with two engines while one is replaced. Builders, and engines
+/// that run a suspect alone, take theirs on top, for moments: the kernel ends them before it ends anything else.
 pub fn most_bytes(Shares { engine, pins, tables, answers, waiting_rows, catalogs }: Shares) -> u64 {
     FRONT_BYTES + pins + tables + answers + waiting_rows + 2 * (engine + catalogs + ENGINE_BYTES)
 }

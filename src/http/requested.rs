@@ -62,7 +62,7 @@ impl<'r> RequestedSnapshot<'r> {
         if let Some(found) = self.find(app, state)? {
             return Ok(found);
         }
-        let _place = app.waiting.try_acquire().map_err(|_| {
+        let _permit = app.waiting.try_acquire().map_err(|_| {
             let detail = "too many requests wait for snapshots that are not here yet (MARTD_QUEUE)";
             Problem::new(problem::OVERLOADED, detail).retry_after(1)
         })?;

@@ -5,7 +5,8 @@
 //!
 //! - [`object`] says which objects are marts, parts and records; [`plan`] compares what is listed with what is there, and
 //!   decides what is written and removed, in which order, and what is not;
-//! - `bucket` talks to the store, `keys` leaves out what no file can be called, `folder` writes in the mart directory, `run` goes round;
+//! - `bucket` talks to the store, `keys` leaves out what no file can be called, `folder` writes in the mart
+//!   directory, `run` goes round;
 //! - `upload` is for `publish`.
 //!
 //! Invariants: a file appears under its name whole, or not at all. A record appears when the files that it
@@ -54,6 +55,6 @@ pub struct Uploaded {
     pub files: usize,
     /// Their size.
     pub bytes: u64,
-    /// MirroredRecords.
+    /// Records.
     pub records: usize,
 }

@@ -61,7 +61,7 @@ pub enum LocalFile {
 pub struct ObjectChanges {
     /// Marts and parts.
     pub data: Vec<Object>,
-    /// MirroredRecords.
+    /// Records.
     pub records: Vec<Object>,
     /// Files of other programs that stand in the way.
     pub foreign: Vec<String>,

@@ -216,12 +216,12 @@ impl Mirror {
         if let Some(path) = foreign.first() {
             troubles.push(Trouble::new(path.clone(), FolderError::Foreign(path.clone())));
         }
-        let bytes = data.iter().chain(&records).map(|object| object.version.size).sum();
-        self.status.behind = Behind { objects: (data.len() + records.len()) as u64, bytes };
-
         let asked = data.len() + records.len();
+        let bytes = data.iter().chain(&records).map(|object| object.version.size).sum();
+        self.status.behind = Behind { objects: asked as u64, bytes };
+
         let mut written = self.write(data, &mut troubles).await?;
-        // MirroredRecords are small; what they name has been asked for before they were.
+        // Records are small; what they name has been asked for before they were.
         let downloads = self.download(records, &mut troubles).await;
         let (good, missing) = self.choose(downloads);
         let (count, refused) = self.folder.install(good)?;
@@ -237,10 +237,8 @@ impl Mirror {
             troubles.push(Trouble::new(path.clone(), reason));
         }
         self.missed = missing;
-        let mut is_equal = written == asked && troubles.is_empty() && self.missed.is_none();
-        if is_equal {
-            is_equal &= self.remove(&listing, &mut troubles);
-        }
+        let is_written = written == asked && troubles.is_empty() && self.missed.is_none();
+        let is_equal = is_written && self.remove(&listing, &mut troubles);
         self.mark_complete(&listing, &mut troubles);
         // Last, for the directory is as equal to the bucket as it can be.
         troubles.extend(left_out(&odd));

@@ -1,19 +1,19 @@
 //! The PostgreSQL protocol: the same questions as over HTTP, for the clients that speak it.
 //!
-//! [`PgServer`] accepts connections, learns who comes and lets them cancel; [`session`] is the life of one,
-//! with [`extended`];
-//! [`connections`] says who gives way when there are too many, [`portal`] what is prepared, [`shape`] what is a message,
-//! [`wire`] its bytes, [`rows`] what it is sent, [`types`] what it sends, [`command`] the statements about
-//! itself, [`PgSettings`] where it is served, [`error`] how it is told what went wrong. PgRows are encoded by the engine
-//! ([`crate::encode::postgres`]); who may ask what is decided by [`crate::http::PgClient`].
+//! [`PgServer`] accepts connections, learns who comes and lets them cancel; [`connections`] says who gives way
+//! when there are too many. [`session`] is the life of one, with [`extended`]; [`portal`] is what is prepared,
+//! [`command`] the statements about the session itself, [`error`] how it is told what went wrong. [`shape`] is
+//! what is a message, [`wire`] its bytes, [`types`] what it sends, [`rows`] what it is sent. Rows are encoded by
+//! the engine ([`crate::encode::postgres`]); who may ask what is decided by [`crate::http::PgClient`].
+//! [`PgSettings`] says where it is served.
 //!
 //! **Invariants.** Passwords are tokens and come in clear text, so they come over TLS ([`tls`]), loopback or a
 //! Unix socket alone. A transaction reads one snapshot. A portal that waits for its client holds no slot.
 
 mod command;
+mod connections;
 mod error;
 mod extended;
-mod connections;
 mod portal;
 mod rows;
 mod session;

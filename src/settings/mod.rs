@@ -1,7 +1,7 @@
 //! What the user types: every flag of `serve`, with an environment variable behind it.
 //! [`config`](crate::config) makes of it what the program uses.
 //!
-//! Called by `commands` alone. No default that depends on the machine is here.
+//! Called by `commands` and `config`. No default that depends on the machine is here.
 
 mod value;
 

@@ -247,8 +247,8 @@ def a_run_whose_daemon_was_killed_blocks_no_other(compose):
     succeed(compose)
 
 
-def dagster_shows_what_it_ran(compose):
-    """For people to look at: target/containers has pictures of its pages, where there is a browser."""
+def dagsters_pages_are_pictured(compose):
+    """Into target/containers, for people to look at, where there is a browser."""
     browser = shutil.which("chromium")
     if browser is None:
         return
@@ -353,7 +353,7 @@ STEPS = [
     a_token_is_asked_for_and_the_gate_is_shut,
     a_user_sees_its_own_rows_through_the_backend,
     a_run_whose_daemon_was_killed_blocks_no_other,
-    dagster_shows_what_it_ran,
+    dagsters_pages_are_pictured,
     a_damaged_file_leaves_the_build_served,
     a_restart_keeps_the_state,
     a_killed_martd_leaves_nothing_and_comes_back,
