@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::bucket::{Bucket, BucketError};
 use super::folder::{Download, Folder, FolderError, record_in};
-use super::object::{Object, unusable};
+use super::object::{self, Object, ObjectKind, unusable};
 use super::plan::{self, Listing, Missing, ObjectChanges};
 use super::status::{Behind, MirrorFailure, MirrorStatus};
 use crate::scan::SUCCESS;
@@ -107,10 +107,11 @@ impl Mirror {
             interval_seconds: settings.interval.as_secs_f64(),
             started_at: before.as_ref().map_or(now, |before| before.started_at),
             checked_at: now,
-            succeeded_at: before.and_then(|before| before.succeeded_at),
+            succeeded_at: before.as_ref().and_then(|before| before.succeeded_at),
             objects: 0,
             bytes: 0,
             behind: Behind::default(),
+            awaits_record: before.as_ref().is_some_and(|before| before.awaits_record),
             error: None,
         };
         let interval = settings.interval;
@@ -146,6 +147,7 @@ impl Mirror {
     /// Makes the directory equal to the bucket, as far as it can.
     pub async fn round(&mut self) -> Round {
         let outcome = self.mirror().await;
+        self.status.awaits_record &= self.folder.records().is_empty();
         let saved = self.folder.save();
         let (round, trouble) = match (outcome, saved) {
             (Ok(is_equal), Ok(())) => (if is_equal { Round::Equal } else { Round::Changed }, None),
@@ -216,6 +218,7 @@ impl Mirror {
         if let Some(path) = foreign.first() {
             troubles.push(Trouble::new(path.clone(), FolderError::Foreign(path.clone())));
         }
+        self.await_record(&listing)?;
         let asked = data.len() + records.len();
         let bytes = data.iter().chain(&records).map(|object| object.version.size).sum();
         self.status.behind = Behind { objects: asked as u64, bytes };
@@ -246,6 +249,18 @@ impl Mirror {
             info!(source = self.bucket.url(), objects = written, of = asked, "mirrored");
         }
         troubles.into_iter().next().map_or(Ok(is_equal), Err)
+    }
+
+    /// Tells `serve` that it cannot know yet which files are one build, before the first of them is here.
+    fn await_record(&mut self, listing: &Listing) -> Result<(), Trouble> {
+        let has_record = |listing: &Listing| {
+            listing.keys().any(|path| object::kind(path) == Some(ObjectKind::Record))
+        };
+        self.status.awaits_record = self.folder.records().is_empty() && has_record(listing);
+        if self.status.awaits_record {
+            self.folder.tell(&self.status)?;
+        }
+        Ok(())
     }
 
     /// Downloads marts and parts, and puts them into their places together.

@@ -31,6 +31,10 @@ pub struct MirrorStatus {
     pub bytes: u64,
     /// What is not here yet, as far as it knows.
     pub behind: Behind,
+    /// Whether files are or will be here whose records are not: then nobody can tell yet which of them are one
+    /// build. `serve` shows none of them until a record is here.
+    #[serde(default)] // a mirror of an earlier version does not say
+    pub awaits_record: bool,
     /// Why that is so, where something is wrong.
     pub error: Option<MirrorFailure>,
 }
@@ -99,6 +103,7 @@ mod tests {
             objects: 1,
             bytes: 10,
             behind: Behind::default(),
+            awaits_record: false,
             error: None,
         }
     }

@@ -102,6 +102,8 @@ pub struct Situation<'a> {
     pub legacy: bool,
     /// The ledger in force.
     pub ledger: Option<&'a Arc<Ledger>>,
+    /// Whether a mirror writes files here whose records it has not brought yet.
+    pub awaits_record: bool,
     /// The last good version of every mart whose file is there (or gone for a moment only).
     pub files: &'a BTreeMap<String, Arc<Version>>,
     /// Why the directory of a mart is no version as it is now.
@@ -144,6 +146,9 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
             Some(rollback) => rolled_back(situation, ledger, rollback),
             None => by_ledger(situation, ledger),
         },
+        None if situation.awaits_record && situation.policy != Policy::File => {
+            before_records(situation)
+        }
         None if situation.policy == Policy::Build => without_ledger(situation),
         None if situation.policy == Policy::Auto && situation.legacy => without_ledger(situation),
         None => every_file(situation, ledger),
@@ -179,6 +184,13 @@ fn without_ledger(situation: &Situation<'_>) -> Decision {
         pending,
         ..Hold::default()
     };
+    Decision { target: situation.published.cloned(), settled: false, held: Some(held) }
+}
+
+/// Nobody can tell yet which files belong together, and to which build.
+fn before_records(situation: &Situation<'_>) -> Decision {
+    let reason = "the mirror has not brought a whole build and its record yet";
+    let held = Hold { reason: reason.to_owned(), ..Hold::default() };
     Decision { target: situation.published.cloned(), settled: false, held: Some(held) }
 }
 

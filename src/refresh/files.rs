@@ -4,6 +4,7 @@
 //! changed, not what exists.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,8 +51,8 @@ pub(super) struct Files {
     misnamed: Vec<Fault>,
     /// The marts of which nothing can be known, and why.
     unseen: BTreeMap<String, String>,
-    /// What a mirror says, and the file that says it.
-    mirror: Option<(Identity, MirrorStatus)>,
+    /// The file in which a mirror tells how it is, and what it says or why it cannot be read.
+    mirror: Option<(Identity, Result<MirrorStatus, Fault>)>,
     last_scan: Instant,
     /// How long the last scan took to list what is there.
     listing: Duration,
@@ -148,17 +149,24 @@ impl Files {
         if self.mirror.as_ref().map(|(known, _)| *known) == found {
             return;
         }
-        let read = |identity: Identity| {
-            let file = dir.open_file(STATUS_FILE).ok()?;
-            let status = serde_json::from_reader(file.take(MIRROR_STATUS_BYTES)).ok()?;
-            Some((identity, status))
+        let read = |identity| {
+            let file = dir.open_file(STATUS_FILE).map_err(|error| error.to_string());
+            let parse = |file: File| serde_json::from_reader(file.take(MIRROR_STATUS_BYTES));
+            let status = file.and_then(|file| parse(file).map_err(|error| error.to_string()));
+            (identity, status.map_err(unreadable_mirror))
         };
-        self.mirror = found.and_then(read);
+        self.mirror = found.map(read);
     }
 
     /// What a mirror says of itself that writes into the directory.
     pub(super) fn mirror(&self) -> Option<&MirrorStatus> {
-        self.mirror.as_ref().map(|(_, status)| status)
+        self.mirror.as_ref().and_then(|(_, status)| status.as_ref().ok())
+    }
+
+    /// Whether a mirror writes files whose records are not here yet. One whose word cannot be read may.
+    pub(super) fn awaits_record(&self) -> bool {
+        let status = self.mirror.as_ref().map(|(_, status)| status.as_ref());
+        status.is_some_and(|status| status.map_or(true, |status| status.awaits_record))
     }
 
     /// When the directory may be scanned again, whatever happens in it.
@@ -227,7 +235,9 @@ impl Files {
     /// Files that will not be served.
     pub(super) fn rejected(&self) -> impl Iterator<Item = Fault> {
         let entries = self.entries.values().filter_map(Entry::rejected);
-        self.ledger.faults().chain(self.misnamed.iter().cloned()).chain(entries)
+        let mirror = self.mirror.as_ref().and_then(|(_, status)| status.as_ref().err());
+        let others = self.misnamed.iter().chain(mirror).cloned();
+        self.ledger.faults().chain(others).chain(entries)
     }
 
     /// The marts of which nothing can be known as they are now, and why.
@@ -424,6 +434,15 @@ impl Files {
             Fault { file, reason, since }
         }));
     }
+}
+
+fn unreadable_mirror(error: String) -> Fault {
+    let reason = format!(
+        "what the mirror says of itself cannot be read: {error}; a mirror that runs writes it anew, and where \
+         none does, remove it"
+    );
+    warn!(file = STATUS_FILE, reason, "it cannot be told whether a build is missing");
+    Fault { file: STATUS_FILE.to_owned(), reason, since: Timestamp::now() }
 }
 
 /// What tells versions apart.

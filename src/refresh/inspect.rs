@@ -201,6 +201,7 @@ fn decide(
         unverified_due: intake.unverified == Unverified::Serve,
         legacy: false,
         ledger: files.ledger(),
+        awaits_record: files.awaits_record(),
         files: good,
         waiting: &files.waiting(),
         unseen: files.unseen(),

@@ -50,7 +50,8 @@ pub(super) struct Writer {
     legacy: Option<LegacyFile>,
     next_legacy_look: Instant,
     metrics: Metrics,
-    started: Instant,
+    /// When unverified files may be served.
+    unverified_at: Instant,
     next_scan: Instant,
     scan_reason: ScanReason,
     /// The changes that are not published yet.
@@ -103,7 +104,7 @@ impl Writer {
             building: Vec::new(),
             chosen: None,
             chosen_at: now,
-            started: now,
+            unverified_at: now + hooks::shortened("unverified", UNVERIFIED_AFTER),
             next_scan: now,
             scan_reason: ScanReason::Timer,
             unsettled: None,
@@ -327,15 +328,14 @@ impl Writer {
 
     fn decide(&self, now: Instant) -> Decision {
         let legacy = self.has_legacy();
-        let unverified_due = self.settings.intake.unverified == Unverified::Serve
-            && !legacy
-            && now >= self.started + hooks::shortened("unverified", UNVERIFIED_AFTER);
+        let may_be_unverified = self.settings.intake.unverified == Unverified::Serve && !legacy;
         let (files, waiting) = (self.files.good(), self.files.waiting());
         publish::decide(&Situation {
             policy: self.settings.intake.policy,
-            unverified_due,
+            unverified_due: may_be_unverified && now >= self.unverified_at,
             legacy,
             ledger: self.files.ledger(),
+            awaits_record: self.files.awaits_record(),
             files: &files,
             waiting: &waiting,
             unseen: self.files.unseen(),
@@ -365,8 +365,7 @@ impl Writer {
         }
         let settled = self.unsettled.filter(|_| !self.is_busy());
         let settled = settled.map(|burst| burst.over());
-        let unverified = self.started + hooks::shortened("unverified", UNVERIFIED_AFTER);
-        let unverified = self.current.is_none().then_some(unverified);
+        let unverified = self.current.is_none().then_some(self.unverified_at);
         // What is over has been acted on, or there was nothing to do: no reason to wake again.
         let dues = [settled, self.retry, unverified];
         for due in dues.into_iter().flatten().filter(|due| *due > now) {

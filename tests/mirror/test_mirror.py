@@ -358,6 +358,22 @@ class Reaches(Case):
             store.delete_raw(f"{self.prefix}/{name}.parquet")
         wait_for("all is well", lambda: mirror.status()["error"] is None)
 
+    def test_a_new_replica_shows_no_half_build(self) -> None:
+        project = self.project()
+        project.build(1)
+        project.write(2)
+        for name in MARTS[:3]:  # the second build is being sent, and the bucket has the first no more
+            store.put(f"{self.prefix}/{name}.parquet", (project.marts / f"{name}.parquet").read_bytes())
+        martd = self.martd()
+        mirror = self.mirror()
+        wait_for("it is told", lambda: "does not have; build again" in str(mirror.status().get("error")))
+        snapshot = martd.snapshot()
+        self.assertEqual((snapshot["id"], snapshot["marts"]), (None, []))
+        self.assertIn("has not brought a whole build", snapshot["building"]["reason"])
+        self.assertEqual(len(list(self.marts.glob("*.parquet"))), len(MARTS))
+        project.publish("--build", "build-00002")
+        wait_for_build(martd, 2)
+
     def test_a_killed_mirror_goes_on(self) -> None:
         project = self.project()
         project.build(1)
