@@ -19,11 +19,14 @@ const WHOLE_BYTES: usize = 4 << 20;
 
 /// Where an answer goes.
 pub(super) trait Sink {
-    /// From here on this stops the statement.
+    /// From here until [`end`](Self::end) this stops the statement.
     ///
     /// # Errors
     /// [`QueryError::Cancelled`] when it is to be stopped already.
     fn begin(&mut self, interrupt: Interrupt) -> Result<(), StatementFailure>;
+
+    /// The statement is over: on its connection the next one runs, which may be another client's.
+    fn end(&mut self);
 
     /// Whether a part was sent.
     fn has_begun(&self) -> bool;
@@ -81,6 +84,7 @@ fn answer(
         }
         outcome
     });
+    sink.end();
     // After a fatal error the whole database is of no use.
     if statement.asks == Asks::Marts
         && outcome.as_ref().err().is_none_or(|failure| failure.blame == Blame::Request)
@@ -324,24 +328,37 @@ impl From<EncodeError> for StatementFailure {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
     use super::*;
     use crate::engine::tests::{job, open, validate};
 
     /// Takes everything.
-    struct Parts(Vec<u8>);
+    #[derive(Default)]
+    struct Parts {
+        bytes: Vec<u8>,
+        /// Whether a statement can be stopped.
+        is_running: Rc<Cell<bool>>,
+    }
 
     impl Sink for Parts {
         fn begin(&mut self, _: Interrupt) -> Result<(), StatementFailure> {
+            self.is_running.set(true);
             Ok(())
         }
 
+        fn end(&mut self) {
+            self.is_running.set(false);
+        }
+
         fn has_begun(&self) -> bool {
-            !self.0.is_empty()
+            !self.bytes.is_empty()
         }
 
         fn part(&mut self, bytes: &[u8], _: u64) -> Result<(), StatementFailure> {
             assert!(!bytes.is_empty() && bytes.len() <= PART_BYTES);
-            self.0.extend_from_slice(bytes);
+            self.bytes.extend_from_slice(bytes);
             Ok(())
         }
     }
@@ -351,12 +368,12 @@ mod tests {
         let snapshot =
             open(&[("a", "SELECT range AS x, repeat('x', 1000) AS y FROM range(20000)")]);
         for sql in ["SELECT x FROM mart.a ORDER BY x", "SELECT x, y FROM mart.a ORDER BY x"] {
-            let mut parts = Parts(Vec::new());
+            let mut parts = Parts::default();
             let job = job(sql);
             let (end, last) = answer(&snapshot, &validate(sql), &job, &mut parts).expect("rows");
             assert_eq!((end.rows, end.truncated), (20_000, false));
-            assert_eq!(parts.0.is_empty(), !sql.contains('y'));
-            let text = String::from_utf8([parts.0, last].concat()).expect("UTF-8");
+            assert_eq!(parts.bytes.is_empty(), !sql.contains('y'));
+            let text = String::from_utf8([parts.bytes, last].concat()).expect("UTF-8");
             let first = text.lines().skip(1).filter_map(|line| line.split(',').next());
             assert!(first.eq((0..20_000).map(|x| x.to_string())), "{sql}");
         }
@@ -388,7 +405,7 @@ mod tests {
         let run = |sql: &str, keep: bool| {
             let mut statement = validate(sql);
             statement.keep_prepared |= keep;
-            answer(&snapshot, &statement, &job(sql), &mut Parts(Vec::new()))
+            answer(&snapshot, &statement, &job(sql), &mut Parts::default())
         };
         let asof = "SELECT count(*) FROM mart.t a ASOF JOIN mart.t b \
                     ON a.id % 7 = b.id % 7 AND a.id > b.id";
@@ -405,8 +422,12 @@ mod tests {
     fn kept_statements_give_their_memory_to_others() {
         let snapshot = open(&[("t", "SELECT range AS id FROM range(100000)")]);
         let run = |sql: &str| {
-            let mut parts = Parts(Vec::new());
-            let free = || snapshot.forget_prepared();
+            let mut parts = Parts::default();
+            let is_running = Rc::clone(&parts.is_running);
+            let free = || {
+                assert!(!is_running.get(), "what is to stop the one may stop another");
+                snapshot.forget_prepared();
+            };
             answer_with_room(&snapshot, &validate(sql), &job(sql), &mut parts, free)
         };
         // Each holds 25 MB of 64 once it has run, until it is run again or dropped.

@@ -387,6 +387,10 @@ impl Sink for AnswerSink<'_> {
         Ok(())
     }
 
+    fn end(&mut self) {
+        self.engine.slots[self.slot].lock().running = None;
+    }
+
     fn has_begun(&self) -> bool {
         self.has_begun
     }
