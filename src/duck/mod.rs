@@ -15,7 +15,8 @@
 //! Called by the engine, which runs statements, by the builder, which fills tables, and by the
 //! encoders, which read vectors. Deliberately absent: callbacks of any kind (replacement scans, table
 //! functions), so that no panic crosses C; tasks for threads of martd's own; what a statement may say,
-//! which the validator decides before anything gets here; and a wait or a lock of our own.
+//! which the validator decides before anything gets here; and a wait or a lock of our own, but for
+//! the one of a database that holds nothing.
 //!
 //! Not in reach: an exception that DuckDB lets through its C API (it catches them in all calls that run
 //! a statement) aborts the process.
@@ -38,6 +39,7 @@ use std::ffi::CStr;
 use std::sync::LazyLock;
 
 use duckdb::ffi;
+use parking_lot::Mutex;
 
 pub use chunk::Chunk;
 pub use connection::{Connection, Database, Interrupt};
@@ -61,10 +63,20 @@ pub fn is_keyword(name: &str) -> bool {
     KEYWORDS.contains(name)
 }
 
+/// Has DuckDB's allocator give back to the system what is free, whichever thread freed it. DuckDB does so when the
+/// memory of a database is set, and by no call that would do nothing else.
+pub fn give_back_free_memory() {
+    let _ = OWN.lock().execute("SET memory_limit = '16MB'"); // where there is no room for that, there is none
+}
+
+/// A database of this module's own, which holds nothing. [`is_keyword`] opens it.
+static OWN: LazyLock<Mutex<Connection>> = LazyLock::new(|| {
+    let database = Database::open_in_memory(&[("threads", "1".to_owned())]);
+    Mutex::new(database.and_then(|database| database.connect()).expect("DuckDB opens a database"))
+});
+
 fn keywords() -> Result<HashSet<String>, DuckError> {
-    let database = Database::open_in_memory(&[("threads", "1".to_owned())])?;
-    let mut statement =
-        database.connect()?.prepare("SELECT keyword_name FROM duckdb_keywords()")?;
+    let mut statement = OWN.lock().prepare("SELECT keyword_name FROM duckdb_keywords()")?;
     let mut rows = statement.execute()?;
     let mut keywords = HashSet::new();
     while let Some(chunk) = rows.next_chunk()? {

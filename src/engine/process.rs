@@ -31,10 +31,10 @@ use crate::spawner::Spawner;
 
 /// An engine that does not start within this time is given up.
 const START_WITHIN: Duration = Duration::from_secs(30);
-/// How DuckDB's allocator (jemalloc) behaves: what is free is unmapped soon. It would keep the addresses
-/// for later, which count towards the limit of data, in an arena for each thread, until there are none left
-/// and every statement fails.
-const ALLOCATOR: &str = "retain:false,narenas:2,dirty_decay_ms:100,muzzy_decay_ms:0";
+/// How DuckDB's allocator (jemalloc) behaves: what is free is unmapped after ten seconds, for a statement that has to
+/// fault its pages in anew takes a fifth longer. It would keep addresses for ever, in an arena for each thread. When
+/// memory runs out before that time, the engine asks for it (`duck::give_back_free_memory`).
+const ALLOCATOR: &str = "retain:false,narenas:2,dirty_decay_ms:10000,muzzy_decay_ms:0";
 /// Where tests look for faults to cause.
 const TEST_FAULTS: &str = "MARTD_TEST_FAULTS";
 

@@ -118,7 +118,7 @@ fn start(control: &UnixStream) -> Result<(Arc<Worker>, Sender<Change>), StartErr
     })?;
     let catalogs = settings.postgres.then(|| Catalogs::open(&settings)).transpose()?;
     let validator = Validator::new().map_err(|error| other(error.to_string()))?;
-    duck::is_keyword(""); // which opens a database the first time
+    duck::is_keyword(""); // which opens a database
     sandbox::confine_engine(settings.table_dir.as_deref())
         .map_err(|error| other(format!("an engine's rights cannot be given up: {error}")))?;
     sandbox::bound_data(settings.data_bytes)
@@ -240,11 +240,12 @@ impl Worker {
         found.ok_or_else(|| QueryError::Internal("the snapshot was not published".into()).into())
     }
 
-    /// Gives up what kept statements hold.
+    /// Gives up what kept statements hold, and what the allocator keeps for later.
     fn free(&self) {
         let snapshots = self.snapshots.read();
         let snapshots: Vec<_> = snapshots.values().cloned().collect();
         snapshots.iter().for_each(|snapshot| snapshot.forget_prepared());
+        duck::give_back_free_memory();
     }
 
     /// Does what the control socket says, until it ends.
