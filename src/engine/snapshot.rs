@@ -18,7 +18,7 @@ use crate::sql_gate::{self, Dialect, TableName, ValidatedStatement};
 use parking_lot::Mutex;
 
 /// Statements that a connection keeps prepared.
-const PREPARED_PER_CONNECTION: usize = 16;
+const PREPARED_PER_CONNECTION: usize = 64;
 /// Connections that a snapshot keeps for later statements.
 const IDLE_CONNECTIONS: usize = 64;
 
