@@ -6,7 +6,7 @@
 //! - [`pin`] makes a file's bytes immutable and names them by their [`digest`], [`mart_pin`] holds the files of a mart together, and
 //!   [`marts`] builds a table from them, which is their verification, too;
 //! - [`legacy`] is the DuckDB file that is served until the first mart lands;
-//! - [`ledger`] is what dbt says of its builds (in files that `record_files` reads), and [`publish`] decides what may be served;
+//! - [`ledger`] is what writers say of their builds (in files that `record_files` reads), and [`publish`] decides what may be served;
 //! - [`state`] keeps it over a restart;
 //! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
 //! - [`events`] tells those who listen what has changed;

@@ -180,7 +180,7 @@ pub struct ServeArgs {
     #[arg(long, help_heading = QUERIES, env = "MARTD_THREADS", value_name = "N", value_parser = count)]
     pub(crate) threads: Option<Count>,
 
-    /// Queries that run at once [default: the processors there are]
+    /// Queries that run at once, and one more for a client that has no other [default: the processors there are]
     #[arg(long, help_heading = QUERIES, env = "MARTD_QUERIES", value_name = "N", value_parser = count)]
     pub(crate) queries: Option<Count>,
 
