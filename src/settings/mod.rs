@@ -158,8 +158,8 @@ pub struct ServeArgs {
     #[arg(long, help_heading = ACCESS, env = "MARTD_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     pub(crate) hosts: Vec<String>,
 
-    /// Origins of the web pages that may ask from a browser, such as https://app.example.org, separated
-    /// by commas
+    /// Origins of the web pages that may ask from a browser, such as `https://app.example.org`,
+    /// separated by commas
     #[arg(long, help_heading = ACCESS, env = "MARTD_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     pub(crate) cors_origins: Vec<String>,
 
