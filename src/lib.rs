@@ -1,25 +1,7 @@
 //! martd serves a directory of Parquet marts as one consistent database.
 //!
-//! The modules in the order in which data flows through them:
-//!
-//! - [`watch`] notices that the directory ([`mart_dir`]) may have changed, and [`scan`] looks;
-//! - [`pin`] makes a file's bytes immutable and names them by their [`digest`], [`mart_pin`] holds the files of a mart together, and
-//!   [`marts`] builds a table from them, which is their verification, too;
-//! - [`legacy`] is the DuckDB file that is served until the first mart lands;
-//! - [`ledger`] is what dbt says of its builds (in files that `record_files` reads), and [`publish`] decides what may be served;
-//! - [`state`] keeps it over a restart;
-//! - [`refresh`] is the one writer that does all this, and [`catalog`] what it publishes;
-//! - [`events`] tells those who listen what has changed;
-//! - [`sql_gate`] says which statements may run;
-//! - [`engine`] answers SQL over one snapshot in a process that may die, with [`duck`] and [`encode`];
-//! - [`http`] serves the answers on the sockets of [`listen`], in a process that gave up its rights in
-//!   [`sandbox`], and tells its [`service`] manager how it is;
-//! - [`mirror`] fills the directory from an object store, in a process of its own;
-//! - [`pg`] gives the same answers over the PostgreSQL protocol;
-//! - [`metrics`] is what all of them count, and [`commands`] what can be typed.
-//!
-//! No module but `watch` names notify, none but `duck` names DuckDB's C API, none but `http` names hyper,
-//! none but `pg` names pgwire, none but `mirror` names object_store.
+//! The modules stand here in the order in which data flows through them. `docs/architecture.md` says what each is
+//! for, follows a file and a query through them, and has what always holds.
 
 pub mod settings;
 pub mod config;

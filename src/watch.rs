@@ -26,12 +26,12 @@ use crate::scan::{CLOCK_TICK, DirId, OpenDir};
 /// `MARTD_WATCH`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum WatchSetting {
-    /// inotify where it works, polling elsewhere.
+    /// inotify; polling on a file system of a network, where inotify misses what other machines do.
     #[default]
     Auto,
-    /// inotify; polling only while it cannot be had.
+    /// inotify on every file system; polling only while it cannot be had.
     Inotify,
-    /// Polling.
+    /// Polling, four times a second.
     Poll,
 }
 

@@ -15,14 +15,15 @@ use crate::http::client::ClientError;
 pub struct FreshnessArgs {
     /// How the answer is written
     #[arg(short, long, value_enum, default_value_t)]
-    format: OutputFormat,
+    format: ReportFormat,
 
     #[command(flatten)]
     server: ServerArgs,
 }
 
+/// How the answer is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum OutputFormat {
+enum ReportFormat {
     /// For people
     #[default]
     Table,
@@ -37,8 +38,8 @@ pub(super) async fn run(args: FreshnessArgs) -> Result<ExitCode, ClientError> {
     }
     let document = reply.json().await?;
     match args.format {
-        OutputFormat::Json => print(&format!("{document}\n")),
-        OutputFormat::Table => show(&document),
+        ReportFormat::Json => print(&format!("{document}\n")),
+        ReportFormat::Table => show(&document),
     }
     Ok(match document["status"].as_str() {
         Some("pass") => ExitCode::SUCCESS,

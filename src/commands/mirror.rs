@@ -13,11 +13,11 @@ use crate::settings::time;
 /// What `mirror` needs.
 #[derive(Debug, Args)]
 pub struct MirrorArgs {
-    /// What is mirrored: s3://BUCKET/PREFIX, which holds what PARQUET_DIR/mart is to hold
+    /// What is mirrored: s3://BUCKET/PREFIX, which holds what PARQUET_DIR/mart will hold
     #[arg(env = "MARTD_MIRROR_URL", value_name = "URL")]
     url: String,
 
-    /// The directory above `mart`, which is made where it is not there
+    /// The directory above `mart`, which is created if it is missing
     #[arg(long = "dir", env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
     parquet_dir: PathBuf,
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -10,10 +9,10 @@ use jiff::Timestamp;
 use super::publish::new_id;
 use super::records::Records;
 use super::table::{Cell, TextTable, Tone, colours};
-use super::{CommandError, ServerArgs, asking, print, wait};
+use super::wait::{self, ServedArgs};
+use super::{CommandError, asking, print};
 use crate::ledger::{Build, Ledger, Record};
 use crate::mart_dir::MartDir;
-use crate::settings::time;
 
 /// The builds that are listed.
 const LISTED: usize = 20;
@@ -36,16 +35,8 @@ pub struct RollbackArgs {
     #[arg(long = "dir", env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
     parquet_dir: PathBuf,
 
-    /// Wait until it is served
-    #[arg(long)]
-    wait: bool,
-
-    /// How long to wait at most
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5m", requires = "wait")]
-    timeout: Duration,
-
     #[command(flatten)]
-    server: ServerArgs,
+    served: ServedArgs,
 }
 
 pub(super) fn run(args: RollbackArgs) -> Result<ExitCode, CommandError> {
@@ -78,10 +69,11 @@ pub(super) fn run(args: RollbackArgs) -> Result<ExitCode, CommandError> {
             node.unique_id, node.status
         ),
     });
-    match (args.wait, build) {
+    let ServedArgs { wait, timeout, server } = args.served;
+    match (wait, build) {
         (false, _) => Ok(ExitCode::SUCCESS),
-        (true, Some(build)) => asking(wait::for_rollback(build, args.timeout, args.server)),
-        (true, None) => asking(wait::for_release(newest, args.timeout, args.server)),
+        (true, Some(build)) => asking(wait::for_rollback(build, timeout, server)),
+        (true, None) => asking(wait::for_release(newest, timeout, server)),
     }
 }
 

@@ -26,6 +26,21 @@ pub struct WaitArgs {
     server: ServerArgs,
 }
 
+/// Whether a command comes back when what it has recorded is served.
+#[derive(Debug, Args)]
+pub(super) struct ServedArgs {
+    /// Wait until it is served
+    #[arg(long)]
+    pub(super) wait: bool,
+
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5m", requires = "wait")]
+    pub(super) timeout: Duration,
+
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+}
+
 pub(super) async fn run(args: WaitArgs) -> Result<ExitCode, ClientError> {
     wait_for(args.build, args.timeout, args.server).await
 }

@@ -1,5 +1,5 @@
-//! Compression of answers: on the thread that encodes them, part by part, each of which the client
-//! can read as soon as it has it.
+//! Compression of answers, on the thread that encodes them: part by part, and a client can read each as soon
+//! as it has it.
 
 use std::io::Write as _;
 
@@ -9,8 +9,7 @@ use zstd::stream::write::Encoder as ZstdEncoder;
 
 /// Less than this is better sent as it is: it fits into one network packet either way.
 const WORTHWHILE_BYTES: usize = 1_400;
-/// Both levels are the ones from which on a query waits for the compressor rather than for DuckDB
-/// or the network.
+/// At a higher level of either, queries would wait for the compressor longer than for DuckDB and the network.
 const GZIP_LEVEL: flate2::Compression = flate2::Compression::fast();
 const ZSTD_LEVEL: i32 = 1;
 

@@ -60,7 +60,7 @@ pub fn overhead_bytes(queries: usize, threads: usize) -> u64 {
     /// An answer of 4 MiB, compressed too, and what a scalar function builds.
     const PER_QUERY: u64 = 32 << 20;
     let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(UNLIMITED);
-    let queries = queries as u64 + 4;
+    let queries = (queries + supervisor::OTHER_SLOTS) as u64;
     BASE + (threads as u64).saturating_mul(stack)
         + queries.saturating_mul(worker::STACK_BYTES as u64 + PER_QUERY)
 }

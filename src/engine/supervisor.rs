@@ -30,9 +30,10 @@ const PUBLISH_WITHIN: Duration = Duration::from_secs(60);
 /// Pauses between attempts to start an engine: the first, which doubles each time, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Beside those of queries: for what the front asks of its own accord, and for validation, which must
-/// not wait for queries.
-const OTHER_SLOTS: usize = 4;
+/// Slots beside [`EngineSettings::queries`]: the one for a client that has no other, two for statements
+/// that are validated or described, and one for what the front asks of its own accord. None of these may
+/// wait for queries.
+pub(super) const OTHER_SLOTS: usize = 4;
 
 /// Why an engine was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,7 +72,7 @@ impl StartReason {
 pub struct EngineSettings {
     /// The program that has the subcommand: martd itself.
     pub program: PathBuf,
-    /// Queries that run at once.
+    /// Queries that run at once, beside one of a client that has no other.
     pub queries: usize,
     /// What each process is told.
     pub process: ProcessSettings,

@@ -66,7 +66,7 @@ use slots::Slots;
 /// What the validator said of statements, which depends on their text alone.
 type Validated = Remembered<Result<Arc<ValidatedStatement>, QueryError>>;
 
-/// Statements that are validated at once.
+/// Statements that are validated or described at once.
 const VALIDATIONS: usize = 2;
 
 /// What the server needs to know.
@@ -82,7 +82,7 @@ pub struct HttpSettings {
     pub time_zone: String,
     /// Memory for cached answers, in bytes; 0 for no cache.
     pub cache_bytes: u64,
-    /// Queries that run at once.
+    /// Queries that run at once, beside one of a client that has no other.
     pub queries: usize,
     /// Queries that may wait for their turn.
     pub queue: usize,

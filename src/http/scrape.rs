@@ -272,7 +272,8 @@ fn directory(families: &mut MetricFamilies, state: &State) {
 
 fn load(families: &mut MetricFamilies, app: &App) {
     let slots = &app.slots;
-    families.add_count("martd_query_slots", "Queries that may run at once", slots.total());
+    let help = "Queries that may run at once, beside one of a client that has no other";
+    families.add_count("martd_query_slots", help, slots.shared());
     families.add_count("martd_queries_in_flight", "Queries that hold a slot", slots.in_flight());
     families.add_count("martd_queries_waiting", "Queries that wait for a slot", slots.waiting());
     families.add_count(

@@ -20,9 +20,10 @@ use crate::metrics::{Metrics, Shed};
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Arc<Semaphore>,
-    /// One more, for whoever holds none.
+    /// One beside these, for a client that has no other.
     reserved: Arc<Semaphore>,
-    total: usize,
+    /// How many there are without the reserved one.
+    shared: usize,
     queue: usize,
     waiting: AtomicUsize,
     held: Arc<SlotCounts>,
@@ -35,11 +36,12 @@ pub(super) struct Slots {
 type SlotCounts = Mutex<HashMap<Principal, usize>>;
 
 impl Slots {
-    pub(super) fn new(total: usize, queue: usize, metrics: Metrics) -> Self {
+    /// As many slots as this, and the reserved one.
+    pub(super) fn new(shared: usize, queue: usize, metrics: Metrics) -> Self {
         Self {
-            free: Arc::new(Semaphore::new(total)),
+            free: Arc::new(Semaphore::new(shared)),
             reserved: Arc::new(Semaphore::new(1)),
-            total,
+            shared,
             queue,
             waiting: AtomicUsize::new(0),
             held: Arc::default(),
@@ -92,18 +94,17 @@ impl Slots {
 
     fn overloaded(&self, reason: Shed) -> Problem {
         self.metrics.shed(reason);
-        let detail = format!("all {} query slots are busy; try again", self.total);
-        Problem::new(problem::OVERLOADED, detail).retry_after(1)
+        Problem::new(problem::OVERLOADED, "all query slots are busy; try again").retry_after(1)
     }
 
-    /// How many queries there may be at once.
-    pub(super) fn total(&self) -> usize {
-        self.total
+    /// How many queries there may be at once, without the one that has the reserved slot.
+    pub(super) fn shared(&self) -> usize {
+        self.shared
     }
 
-    /// How many hold a slot.
+    /// How many hold a slot, the reserved one too.
     pub(super) fn in_flight(&self) -> usize {
-        self.total + 1 - self.free.available_permits() - self.reserved.available_permits()
+        self.shared + 1 - self.free.available_permits() - self.reserved.available_permits()
     }
 
     /// How many wait for one.

@@ -1,4 +1,4 @@
-//! `martd mirror`: keeps the mart directory equal to a prefix of an object store, and `martd publish --to` is the other way.
+//! `martd mirror` keeps the mart directory equal to a prefix of an object store, which `martd publish --to` fills.
 //!
 //! It is a process of its own beside `serve`, which has no network and may not write. What the two share is
 //! the mart directory, and in it the [`MirrorStatus`], which `serve` shows.

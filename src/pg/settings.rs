@@ -13,17 +13,17 @@ const HEADING: &str = "PostgreSQL";
 /// What the user types.
 #[derive(Debug, Args)]
 pub struct PgArgs {
-    /// Where to serve the PostgreSQL protocol: ADDRESS:PORT, which without TLS is one of loopback, or
-    /// unix:PATH
+    /// Where to serve the PostgreSQL protocol: ADDRESS:PORT, or unix:PATH; off when not given. Without
+    /// TLS the address must be one of loopback
     #[arg(long, help_heading = HEADING, env = "MARTD_PG_LISTEN", value_name = "ADDR")]
     pg_listen: Option<Address>,
 
-    /// Certificate for the PostgreSQL protocol, with those that lead to its issuer, as PEM. Only
-    /// clients on this machine may then come without TLS
+    /// Certificate for the PostgreSQL protocol with its chain, as PEM. Clients of other machines must then
+    /// use TLS
     #[arg(long, help_heading = HEADING, env = "MARTD_PG_TLS_CERT", value_name = "FILE")]
     pg_tls_cert: Option<PathBuf>,
 
-    /// Its private key, as PEM
+    /// The certificate's private key, as PEM
     #[arg(long, help_heading = HEADING, env = "MARTD_PG_TLS_KEY", value_name = "FILE")]
     pg_tls_key: Option<PathBuf>,
 }

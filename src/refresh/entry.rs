@@ -43,7 +43,7 @@ pub(super) struct Entry {
 pub(super) enum Condition {
     Valid,
     Landing(String),
-    /// A directory that nobody has said to be complete, however long that takes.
+    /// A directory whose `_SUCCESS` or record has not come, however long that takes.
     Waiting(String),
     Rejected(String),
 }

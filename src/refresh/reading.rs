@@ -19,11 +19,13 @@ use crate::scan::{Candidate, Found, Identity, MOST_PARTS, OpenDir};
 /// the file's time. Parquet files are written as a whole.
 const WRITTEN_IN_A_MILLISECOND: u64 = 16 << 20;
 
-/// What reading a mart came to.
+/// What reading a mart came to, with the reason where it is no version.
 pub(super) enum Reading {
     Version(Arc<Version>),
+    /// Not complete yet: rejected when that lasts and nothing changes.
     Landing(String),
-    /// A directory that nobody has said to be complete.
+    /// A directory whose `_SUCCESS` or record has not come. It is *landing* to who asks, but never rejected: its
+    /// writer may take any time.
     Waiting(String),
     Rejected(String),
     /// Reading failed, and may succeed although nothing changes.

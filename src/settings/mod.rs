@@ -42,16 +42,15 @@ pub struct SourceArgs {
     #[arg(long, help_heading = SERVED, env = "PARQUET_DIR", value_name = "DIR", default_value = "data/parquet")]
     pub(crate) parquet_dir: PathBuf,
 
-    /// What is published: every valid file, only builds that records vouch for, or the latter as soon
-    /// as there is a record
+    /// Whether each valid file is published as it lands, or whole builds that records vouch for
     #[arg(long, help_heading = SERVED, env = "MARTD_PUBLISH", value_enum, default_value_t)]
     pub(crate) publish: Policy,
 
-    /// What to do after a start when no record vouches for the files within 10 s
+    /// What to serve after a start when no record vouches for the files within 10 s
     #[arg(long, help_heading = SERVED, env = "MARTD_UNVERIFIED", value_enum, default_value_t)]
     pub(crate) unverified: Unverified,
 
-    /// Private directory in which the last published builds survive a restart; not kept when not given
+    /// Private directory that keeps the last published builds over a restart; without it they are lost
     #[arg(long, help_heading = SERVED, env = "MARTD_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 
@@ -98,7 +97,7 @@ pub struct ServeArgs {
     #[arg(long, help_heading = SERVED, env = "MARTD_MAX_AGE_WARN", value_name = "TIME", value_parser = time)]
     pub(crate) max_age_warn: Option<Duration>,
 
-    /// Age above which they are an error
+    /// Age above which /v1/freshness says `error` of the same marts
     #[arg(long, help_heading = SERVED, env = "MARTD_MAX_AGE_ERROR", value_name = "TIME", value_parser = time)]
     pub(crate) max_age_error: Option<Duration>,
 
@@ -114,8 +113,8 @@ pub struct ServeArgs {
     #[arg(long, help_heading = SERVED, env = "MARTD_RETAIN_COUNT", value_name = "N", value_parser = number::<usize>, default_value_t = 4)]
     pub(crate) retain_count: usize,
 
-    /// How long a request waits for a snapshot or a build that it names and that is not here yet, as on a
-    /// replica that is behind
+    /// How long a request waits for a snapshot or build that it names and that this replica does not have
+    /// yet
     #[arg(long, help_heading = SERVED, env = "MARTD_CATCH_UP", value_name = "TIME", value_parser = time, default_value = "2s")]
     pub(crate) catch_up: Duration,
 
@@ -127,13 +126,13 @@ pub struct ServeArgs {
     #[arg(long, help_heading = LEGACY, env = "MARTD_FALLBACK", value_enum, default_value_t)]
     pub(crate) fallback: Fallback,
 
-    /// Where to serve: ADDRESS:PORT, or unix:PATH for a socket of its user and group. What systemd
-    /// passes on takes its place
+    /// Where to serve: ADDRESS:PORT, or unix:PATH for a socket of its user and group. A socket
+    /// that systemd passes takes its place
     #[arg(long, help_heading = ACCESS, env = "MARTD_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8321")]
     pub(crate) listen: Address,
 
-    /// Where to serve probes and metrics too, without a token; they answer there when all else is
-    /// saturated
+    /// Where to serve probes and metrics as well, without a token. They answer there even when all
+    /// connections are taken
     #[arg(long, help_heading = ACCESS, env = "MARTD_ADMIN_LISTEN", value_name = "ADDR")]
     pub(crate) admin_listen: Option<Address>,
 
@@ -144,8 +143,8 @@ pub struct ServeArgs {
     #[arg(long, help_heading = ACCESS, env = "MARTD_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// Column that scopes rows: every query then carries Martd-Scope: COLUMN=VALUE and sees the rows
-    /// with that value alone
+    /// Column that scopes rows: every query must then carry Martd-Scope: COLUMN=VALUE, and sees only the
+    /// rows with that value
     #[arg(long, help_heading = ACCESS, env = "MARTD_SCOPE_COLUMN", value_name = "COLUMN")]
     pub(crate) scope_column: Option<String>,
 
@@ -159,11 +158,12 @@ pub struct ServeArgs {
     #[arg(long, help_heading = ACCESS, env = "MARTD_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     pub(crate) hosts: Vec<String>,
 
-    /// Web pages that may ask from a browser, by scheme and authority, separated by commas
+    /// Origins of the web pages that may ask from a browser, such as `https://app.example.org`,
+    /// separated by commas
     #[arg(long, help_heading = ACCESS, env = "MARTD_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     pub(crate) cors_origins: Vec<String>,
 
-    /// Whether a kernel that cannot take rights from a process will do
+    /// What to do on a kernel without Landlock, by which martd gives up its rights
     #[arg(long, help_heading = ACCESS, env = "MARTD_LANDLOCK", value_enum, default_value_t)]
     pub(crate) landlock: Landlock,
 
@@ -175,17 +175,17 @@ pub struct ServeArgs {
     #[arg(long, help_heading = STORAGE, env = "MARTD_CACHE", value_name = "SIZE", value_parser = size)]
     pub(crate) cache: Option<u64>,
 
-    /// Processors that queries use together, and one query where marts have 491,520 rows or more
-    /// [default: those there are]
+    /// Processors that queries use together. A single query uses more than one only over marts of 491,520
+    /// rows or more [default: those there are]
     #[arg(long, help_heading = QUERIES, env = "MARTD_THREADS", value_name = "N", value_parser = count)]
     pub(crate) threads: Option<Count>,
 
-    /// Queries that run at once [default: the processors there are]
+    /// Queries that run at once, and one more for a client that has no other [default: the processors there are]
     #[arg(long, help_heading = QUERIES, env = "MARTD_QUERIES", value_name = "N", value_parser = count)]
     pub(crate) queries: Option<Count>,
 
-    /// Queries that may wait for their turn, until their own timeout. A client with no running query may
-    /// always wait [default: twice MARTD_QUERIES, and 32 at least]
+    /// Queries that may wait for their turn, each until its own timeout. A client that has no other query
+    /// may always wait [default: twice MARTD_QUERIES, and 32 at least]
     #[arg(long, help_heading = QUERIES, env = "MARTD_QUEUE", value_name = "N", value_parser = number::<usize>)]
     pub(crate) queue: Option<usize>,
 
@@ -193,7 +193,7 @@ pub struct ServeArgs {
     #[arg(long, help_heading = QUERIES, env = "MARTD_QUERY_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "10s")]
     pub(crate) query_timeout: Duration,
 
-    /// The most rows of an answer; one in JSON has 10000 unless the request says more
+    /// The most rows of an answer. JSON stops at 10000 unless the request has a limit
     #[arg(long, help_heading = QUERIES, env = "MARTD_MAX_ROWS", value_name = "N", value_parser = number::<u64>, default_value_t = 10_000_000)]
     pub(crate) max_rows: u64,
 
@@ -225,8 +225,8 @@ pub struct ServeArgs {
     #[arg(long, help_heading = CONNECTIONS, env = "MARTD_STALL_TIMEOUT", value_name = "TIME", value_parser = time, default_value = "30s")]
     pub(crate) stall_timeout: Duration,
 
-    /// Whether statements are logged as text, without the values of their parameters; by their hash
-    /// alone when off
+    /// Whether statements are logged as text, without the values of their parameters. When off, only
+    /// their hashes are
     #[arg(long, help_heading = LOG, env = "MARTD_LOG_SQL", value_enum, default_value_t)]
     pub(crate) log_sql: Switch,
 
@@ -235,7 +235,7 @@ pub struct ServeArgs {
     #[arg(long, help_heading = LOG, env = "MARTD_DRAIN_DELAY", value_name = "TIME", value_parser = time, default_value = "500ms")]
     pub(crate) drain_delay: Duration,
 
-    /// Time for requests in flight to finish after that
+    /// Time after that for requests in flight to finish
     #[arg(long, help_heading = LOG, env = "MARTD_DRAIN", value_name = "TIME", value_parser = time, default_value = "20s")]
     pub(crate) drain: Duration,
 }
@@ -243,10 +243,10 @@ pub struct ServeArgs {
 /// `MARTD_LANDLOCK`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Landlock {
-    /// Rights are given up where the kernel has Landlock; with MARTD_SCOPE_COLUMN it must
+    /// Warn, and with MARTD_SCOPE_COLUMN do not start
     #[default]
     Auto,
-    /// The same, but a kernel without it will do for scoped rows, too
+    /// Warn, also with MARTD_SCOPE_COLUMN
     Optional,
 }
 
@@ -256,7 +256,7 @@ pub(crate) enum Fallback {
     /// The legacy file is served until the first mart has landed
     #[default]
     On,
-    /// It never is: the migration is over
+    /// It is never served: the migration is over
     Off,
 }
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Faults, Martd, Output, names, program, run};
-use crate::publish::{Stage, wait_build};
+use crate::publish::Stage;
 use crate::writers::{Records, put};
 
 /// Runs these commands at once, each of `martd NAME --dir DIR ARGUMENTS`.
@@ -44,6 +44,17 @@ fn record(stage: &Stage, build: &str, from_now: SignedDuration) {
     let mut record: Json = serde_json::from_str(&text).expect("JSON");
     record["build"]["finished_at"] = json!(Timestamp::now() + from_now);
     put(stage.root.mart(&format!("_builds/{build}.json")), record.to_string().as_bytes());
+}
+
+/// Build `ahead` is served, whose record ends five minutes from now.
+fn with_a_record_ahead() -> (Stage, Martd) {
+    let stage = Stage::new();
+    stage.write(&["a"], "one");
+    stage.publish(&["--build", "one"]);
+    record(&stage, "ahead", SignedDuration::from_mins(5));
+    let martd = Martd::start(stage.root.path());
+    martd.wait_build("ahead");
+    (stage, martd)
 }
 
 #[test]
@@ -124,7 +135,7 @@ fn what_is_no_record_is_named_and_blocks_nobody() {
     assert_eq!(stage.martd("rollback", &["--release"]).code, 0);
     let check = run(&["check", stage.root.path().to_str().expect("UTF-8")], &[]);
     let martd = Martd::start(stage.root.path());
-    let rejected = wait_build(&martd, &"two".into())["rejected"].take();
+    let rejected = martd.wait_build("two")["rejected"].take();
     let of_martd =
         |rejected: &Json| format!("{} {}", rejected["file"], rejected["reason"]).replace('"', "");
     let rejected: Vec<_> = rejected.as_array().expect("a list").iter().map(of_martd).collect();
@@ -144,12 +155,7 @@ fn what_is_no_record_is_named_and_blocks_nobody() {
 
 #[test]
 fn a_command_counts_after_a_record_from_the_future() {
-    let stage = Stage::new();
-    stage.write(&["a"], "one");
-    stage.publish(&["--build", "one"]);
-    record(&stage, "ahead", SignedDuration::from_mins(5));
-    let martd = Martd::start(stage.root.path());
-    wait_build(&martd, &"ahead".into());
+    let (stage, martd) = with_a_record_ahead();
 
     stage.write(&["a"], "two");
     let waiting = ["--wait", "--timeout", "60s", "--server", martd.address.as_str()];
@@ -162,7 +168,7 @@ fn a_command_counts_after_a_record_from_the_future() {
     stage.publish(&["--fail", "check=no"]);
     martd.wait_snapshot("the hold", |s| s["held"]["outstanding"][0]["unique_id"] == "check");
     let (_, said) = stage.publish(&["--clear", "check"]);
-    wait_build(&martd, &said["build"]);
+    martd.wait_build(&said["build"]);
     assert_eq!(stage.martd("rollback", &["two"]).code, 0);
     martd.wait_snapshot("the rollback", |s| s["held"]["rollback"] == "two");
     assert_eq!(stage.martd("rollback", &["--release"]).code, 0);
@@ -182,12 +188,7 @@ fn a_command_counts_after_a_record_from_the_future() {
 
 #[test]
 fn a_build_overtaken_by_another_record_is_not_served() {
-    let stage = Stage::new();
-    stage.write(&["a"], "one");
-    stage.publish(&["--build", "one"]);
-    record(&stage, "ahead", SignedDuration::from_mins(5));
-    let martd = Martd::start(stage.root.path());
-    wait_build(&martd, &"ahead".into());
+    let (stage, martd) = with_a_record_ahead();
     stage.write(&["a"], "two");
     record(&stage, "two", SignedDuration::ZERO);
     let waiting = ["wait", "--build", "two", "--timeout", "60s", "--server", &martd.address];
@@ -231,7 +232,7 @@ fn a_new_file_in_another_case_is_not_vouched_for() {
     }
     // So does a martd say that starts now.
     let martd = Martd::start(stage.root.path());
-    let snapshot = wait_build(&martd, &"one".into());
+    let snapshot = martd.wait_build("one");
     assert_eq!(names(&snapshot["rejected"], "file"), ["SALES.parquet"]);
     assert_eq!(martd.query("SELECT text FROM mart.sales").value(), "one");
     let (output, _) = stage.publish(&["--build", "two", "sales"]);

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{agent, wait_for};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 
@@ -43,11 +43,7 @@ impl Browser {
         let (driver, port) = wait_for("a chromedriver", start_driver);
 
         let profile = tempfile::tempdir().expect("a temporary directory");
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE))
-            .build()
-            .new_agent();
+        let agent = agent();
         let mut arguments = vec![
             "--headless".to_owned(),
             "--no-sandbox".to_owned(),

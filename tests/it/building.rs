@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, Root, names, wait_for};
 use crate::proc::{Builder, builders, cpu_ticks, engine};
-use crate::writers::{Project, Writer, put};
+use crate::writers::{Project, Writer, put, serving};
 
 /// A file that DuckDB is at for minutes: lists in lists are read in exponential time.
 fn land_endless(root: &Root, writer: &Writer, name: &str) {
@@ -261,10 +261,7 @@ fn a_build_of_eleven_small_marts_is_published_soon() {
 
 #[test]
 fn the_kernel_ends_builders_first_and_then_engines() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start(root.path());
-    martd.wait_ready();
+    let (_root, martd) = serving("a", "SELECT 1 AS x", &[]);
     let badness = |pid: i32| -> i32 {
         let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it runs");
         text.trim().parse().expect("a number")

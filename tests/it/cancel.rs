@@ -1,7 +1,6 @@
 //! Cancelling is real: the statement stops, its slot is free, and the next user is untouched.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use serde_json::json;
 use crate::harness::{Martd, Root, wait_for};
 use crate::metrics::Scrape;
 use crate::proc::{cpu_ticks, engine};
-use crate::writers::Writer;
+use crate::writers::{Writer, serving};
 
 /// Each would run for minutes.
 const ENDLESS: [&str; 4] = [
@@ -24,11 +23,7 @@ const ENDLESS: [&str; 4] = [
 const UNKEPT: &str = "SELECT x + random() AS x FROM mart.a";
 
 fn martd() -> (Root, Martd) {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start_with(root.path(), &[("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "1")]);
-    martd.wait_ready();
-    (root, martd)
+    serving("a", "SELECT 1 AS x", &[("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "1")])
 }
 
 /// The one slot is free again and the engine idles.
@@ -60,14 +55,7 @@ fn a_timeout_stops_the_statement() {
 fn a_client_that_leaves_stops_the_statement() {
     let (_root, martd) = martd();
     for sql in ENDLESS {
-        let body = json!({ "sql": sql }).to_string();
-        let mut connection = TcpStream::connect(&martd.address).expect("connect");
-        let head = format!(
-            "POST /v1/query HTTP/1.1\r\nhost: localhost\r\nx-request-id: leaver\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        connection.write_all(head.as_bytes()).expect("write");
+        let connection = martd.post_unread(&json!({ "sql": sql }));
         wait_for("the query to run", || {
             (Scrape::of(&martd).value("martd_queries_in_flight") == 1.0).then_some(())
         });
@@ -123,14 +111,7 @@ fn a_statement_that_does_not_stop_costs_its_engine() {
 fn a_stream_that_nobody_reads_on_is_stopped() {
     let (_root, martd) = martd();
     let sql = "SELECT i, repeat('x', 1000) AS x FROM range(5000000) t(i)";
-    let body = json!({"sql": sql, "limit": 5_000_000}).to_string();
-    let mut connection = TcpStream::connect(&martd.address).expect("connect");
-    let head = format!(
-        "POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    connection.write_all(head.as_bytes()).expect("write");
+    let mut connection = martd.post_unread(&json!({"sql": sql, "limit": 5_000_000}));
     let mut start = [0; 4096];
     connection.read_exact(&mut start).expect("the beginning");
     assert!(start.starts_with(b"HTTP/1.1 200 OK"));

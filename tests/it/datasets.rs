@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, Root};
-use crate::writers::{Writer, put};
+use crate::writers::{Writer, put, serving};
 
 /// UUIDv5 of `fct_transactions` in the DNS namespace, as Python's `uuid.uuid5` gives it.
 const ID: &str = "efd80499-4f32-542d-87f2-d085732e39bd";
@@ -88,10 +88,7 @@ fn datasets_are_what_the_project_says_of_its_models() {
 
 #[test]
 fn without_a_ledger_there_are_no_datasets() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start(root.path());
-    martd.wait_ready();
+    let (_root, martd) = serving("a", "SELECT 1 AS x", &[]);
     assert_eq!(martd.get("/v1/datasets").json(), json!({"datasets": [], "total": 0}));
 }
 

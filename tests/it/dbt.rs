@@ -90,19 +90,13 @@ impl Project {
     }
 }
 
-fn wait_build(martd: &Martd, invocation: &str) -> Json {
-    martd.wait_snapshot(&format!("build {invocation}"), |snapshot| {
-        snapshot["build"]["invocation_id"] == invocation
-    })
-}
-
 #[test]
 fn full_builds_are_published_also_after_dbt_parse() {
     let project = Project::new();
     let martd = Martd::start_with(project.root.path(), &[("MARTD_PUBLISH", "build")]);
 
     let first = project.good(&["build"]);
-    let snapshot = wait_build(&martd, &first);
+    let snapshot = martd.wait_build(&first);
     assert_eq!(snapshot["marts"].as_array().map(Vec::len), Some(11));
     assert!(snapshot["held"].is_null() && snapshot["verified"] == true, "{snapshot}");
     assert_eq!(martd.query("SELECT count(*) FROM mart.fct_transactions").value(), 1000);
@@ -114,11 +108,11 @@ fn full_builds_are_published_also_after_dbt_parse() {
 
     // dbt's partial parsing must not freeze the id of the first parse.
     let second = project.good(&["build"]);
-    wait_build(&martd, &second);
+    martd.wait_build(&second);
     let parse = project.dbt(&["parse"]);
     assert_eq!(parse.invocation.as_ref(), Some(&second), "parsing builds nothing");
     let third = project.good(&["build"]);
-    let snapshot = wait_build(&martd, &third);
+    let snapshot = martd.wait_build(&third);
     for mart in snapshot["marts"].as_array().expect("marts") {
         assert_eq!(mart["invocation_id"], third.as_str(), "{mart}");
     }
@@ -129,10 +123,10 @@ fn a_partial_build_leaves_the_other_marts_alone() {
     let project = Project::new();
     let first = project.good(&["build"]);
     let martd = Martd::start(project.root.path());
-    wait_build(&martd, &first);
+    martd.wait_build(&first);
 
     let partial = project.good(&["build", "--select", "dim_tags"]);
-    let snapshot = wait_build(&martd, &partial);
+    let snapshot = martd.wait_build(&partial);
     for mart in snapshot["marts"].as_array().expect("marts") {
         let expected = if mart["name"] == "dim_tags" { &partial } else { &first };
         assert_eq!(mart["invocation_id"], expected.as_str(), "{mart}");
@@ -144,7 +138,7 @@ fn a_failed_data_test_holds_until_it_is_built_again() {
     let project = Project::new();
     let good = project.good(&["build"]);
     let martd = Martd::start(project.root.path());
-    wait_build(&martd, &good);
+    martd.wait_build(&good);
 
     let test = project.file("tests/no_tags.sql");
     std::fs::write(&test, "select * from {{ ref('dim_tags') }}").expect("write");
@@ -162,7 +156,7 @@ fn a_failed_data_test_holds_until_it_is_built_again() {
 
     std::fs::write(&test, "select * from {{ ref('dim_tags') }} where false").expect("write");
     let fixed = project.good(&["build"]);
-    assert!(wait_build(&martd, &fixed)["held"].is_null());
+    assert!(martd.wait_build(&fixed)["held"].is_null());
 }
 
 #[test]
@@ -174,7 +168,7 @@ fn an_empty_model_is_served_a_dropped_one_orphaned() {
     std::fs::write(&goals, empty).expect("write");
     let build = project.good(&["build"]);
     let martd = Martd::start(project.root.path());
-    let snapshot = wait_build(&martd, &build);
+    let snapshot = martd.wait_build(&build);
     let names = names(&snapshot["marts"], "name");
     let place = names.iter().position(|name| name == "fct_goal_progress").expect("served");
     assert_eq!(snapshot["marts"][place]["rows"], 0);
@@ -183,7 +177,7 @@ fn an_empty_model_is_served_a_dropped_one_orphaned() {
     std::fs::remove_file(&goals).expect("remove");
     std::fs::remove_file(goals.with_extension("yml")).expect("remove");
     let build = project.good(&["build"]);
-    let snapshot = wait_build(&martd, &build);
+    let snapshot = martd.wait_build(&build);
     assert_eq!(snapshot["marts"][place]["orphan"], true);
     wait_for("the orphan to be served", || {
         (martd.query("FROM mart.fct_goal_progress").status == 200).then_some(())
@@ -209,7 +203,7 @@ fn martd_publish_vouches_for_what_dbt_did() {
     let first = publish(&["build"]);
     assert_eq!(first["vouched"].as_array().map(Vec::len), Some(11), "{first}");
     let martd = Martd::start(project.root.path());
-    assert!(wait_build(&martd, &build(&first))["held"].is_null());
+    assert!(martd.wait_build(&build(&first))["held"].is_null());
 
     let run = publish(&["run", "--select", "dim_tags"]);
     assert_eq!(names(&run["vouched"], "name"), ["dim_tags"]);
@@ -220,7 +214,7 @@ fn martd_publish_vouches_for_what_dbt_did() {
     assert_eq!(held["build"]["invocation_id"], first["build"]);
 
     let tested = publish(&["test", "--select", "dim_tags"]);
-    let snapshot = wait_build(&martd, &build(&tested));
+    let snapshot = martd.wait_build(&build(&tested));
     assert!(snapshot["held"].is_null(), "{snapshot}");
     let marts = snapshot["marts"].as_array().expect("marts").iter();
     let own = marts.filter(|mart| mart["invocation_id"] == run["build"]);

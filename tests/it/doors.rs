@@ -8,14 +8,10 @@ use serde_json::{Value as Json, json};
 
 use crate::browser::{Browser, DESKTOP};
 use crate::harness::{Martd, Root};
-use crate::writers::Writer;
+use crate::writers::serving;
 
 fn martd(settings: &[(&str, &str)]) -> (Root, Martd) {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start_with(root.path(), settings);
-    martd.wait_ready();
-    (root, martd)
+    serving("a", "SELECT 1 AS x", settings)
 }
 
 /// Sends a request with these lines in its head, and returns the answer in lower case.

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use crate::harness::{Martd, PATIENCE, Root, seed, wait_for};
 use crate::metrics::Scrape;
 use crate::proc::{cpu_ticks, engine, resident};
-use crate::writers::Writer;
+use crate::writers::{Writer, serving};
 
 const FORMATS: [(&str, &str); 4] = [
     ("json", "application/json"),
@@ -22,11 +22,7 @@ const FORMATS: [(&str, &str); 4] = [
 const ARROW_END: &[u8] = b"\xff\xff\xff\xff\0\0\0\0";
 
 fn martd_with(settings: &[(&str, &str)]) -> (Root, Martd) {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start_with(root.path(), settings);
-    martd.wait_ready();
-    (root, martd)
+    serving("a", "SELECT 1 AS x", settings)
 }
 
 /// An answer as it came over the wire.

@@ -1,7 +1,9 @@
 //! Starts martd on a port of its own and asks it questions.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,6 +24,12 @@ pub fn seed() -> u64 {
     let seed = seed.map_or(2026, |seed| seed.parse().expect("TEST_SEED is a number"));
     println!("TEST_SEED={seed}");
     seed
+}
+
+/// What asks over HTTP, and takes every status for an answer.
+pub fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    config.timeout_global(Some(PATIENCE)).build().new_agent()
 }
 
 /// A running martd. Killed when dropped.
@@ -177,12 +185,7 @@ impl Martd {
             let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
             Some((text("address"), text("admin")))
         });
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE))
-            .build()
-            .new_agent();
-        Self { process, address, admin, log, agent }
+        Self { process, address, admin, log, agent: agent() }
     }
 
     fn url(&self, path: &str) -> String {
@@ -222,12 +225,26 @@ impl Martd {
         self.post_with(body, &[])
     }
 
+    /// The same with headers.
     pub fn post_with(&self, body: &Json, headers: &[(&str, &str)]) -> Answer {
         let mut request = self.agent.post(self.url("/v1/query"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         answer(request.send_json(body))
+    }
+
+    /// The same, without waiting for an answer.
+    pub fn post_unread(&self, body: &Json) -> TcpStream {
+        let mut connection = TcpStream::connect(&self.address).expect("martd listens");
+        let body = body.to_string();
+        let head = format!(
+            "POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.write_all(head.as_bytes()).expect("write");
+        connection
     }
 
     /// Posts a text that is JSON, or should be.
@@ -284,6 +301,14 @@ impl Martd {
     /// Waits until `/v1/snapshot` satisfies `condition`, and returns it.
     pub fn wait_snapshot(&self, what: &str, condition: impl Fn(&Json) -> bool) -> Json {
         wait_for(what, || Some(self.snapshot()).filter(|snapshot| condition(snapshot)))
+    }
+
+    /// Waits until this build is served, and returns `/v1/snapshot`.
+    pub fn wait_build<B: Display + ?Sized>(&self, build: &B) -> Json
+    where
+        Json: PartialEq<B>,
+    {
+        self.wait_snapshot(&format!("build {build}"), |s| s["build"]["invocation_id"] == *build)
     }
 
     pub fn wait_ready(&self) -> Json {

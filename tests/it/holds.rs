@@ -19,7 +19,7 @@ impl Stage {
         stage.write(&["a", "b"], "one");
         stage.project.write_ledger(&stage.root, "one");
         let martd = Martd::start(stage.root.path());
-        stage.wait_build(&martd, "one");
+        martd.wait_build("one");
         (stage, martd)
     }
 
@@ -30,12 +30,6 @@ impl Stage {
             self.writer.land_stamped(&self.root, name, &select, Some(invocation));
             self.project.built(name, invocation);
         }
-    }
-
-    fn wait_build(&self, martd: &Martd, invocation: &str) -> Json {
-        martd.wait_snapshot(&format!("build {invocation}"), |snapshot| {
-            snapshot["build"]["invocation_id"] == invocation
-        })
     }
 }
 
@@ -81,7 +75,7 @@ fn a_failed_node_holds_until_it_has_succeeded() {
     stage.write(&["a"], "five");
     stage.project.outstanding.clear();
     stage.project.write_ledger(&stage.root, "five");
-    let snapshot = stage.wait_build(&martd, "five");
+    let snapshot = martd.wait_build("five");
     assert_eq!(snapshot["held"], Json::Null);
     assert_eq!(served(&martd), ("five".to_owned(), "three".to_owned()));
 }
@@ -101,7 +95,7 @@ fn a_killed_build_is_held_until_the_next_good_one() {
     stage.project = before;
     stage.write(&["a", "b"], "two");
     stage.project.write_ledger(&stage.root, "two");
-    let snapshot = stage.wait_build(&martd, "two");
+    let snapshot = martd.wait_build("two");
     assert_eq!(snapshot["held"], Json::Null);
     assert_eq!(served(&martd), both("two"));
 }
@@ -126,7 +120,7 @@ fn overlapping_builds_never_mix() {
 
     stage.write(&["a", "b"], "two");
     stage.project.write_ledger(&stage.root, "two");
-    stage.wait_build(&martd, "two");
+    martd.wait_build("two");
     assert_eq!(served(&martd), both("two"));
 }
 
@@ -145,7 +139,7 @@ fn a_build_that_the_next_overwrote_is_published() {
             .is_some_and(|pending| pending.iter().all(|file| file["invocation_id"] == "three"))
     });
     of_two.write_ledger(&stage.root, "two");
-    let snapshot = stage.wait_build(&martd, "two");
+    let snapshot = martd.wait_build("two");
     assert_eq!(served(&martd), both("two"));
     assert_eq!(snapshot["building"]["pending"][0]["invocation_id"], "three");
 }
@@ -156,7 +150,7 @@ fn a_model_that_left_its_project_is_an_orphan() {
     stage.project.models.retain(|(name, _)| name != "b");
     stage.write(&["a"], "two");
     stage.project.write_ledger(&stage.root, "two");
-    let snapshot = stage.wait_build(&martd, "two");
+    let snapshot = martd.wait_build("two");
 
     assert_eq!(snapshot["marts"][1]["name"], "b");
     assert_eq!(snapshot["marts"][1]["orphan"], true);
@@ -211,7 +205,7 @@ fn a_start_under_a_hold_serves_files_as_unverified() {
     stage.project.outstanding.clear();
     stage.project.write_ledger(&stage.root, "two");
     for martd in [&serving, &refusing] {
-        assert_eq!(stage.wait_build(martd, "two")["verified"], true);
+        assert_eq!(martd.wait_build("two")["verified"], true);
         assert_eq!(martd.get("/v1/freshness").json()["verified"], true);
         assert_eq!(served(martd), both("two"));
     }
@@ -227,7 +221,7 @@ fn a_ledger_that_does_not_parse_changes_nothing() {
 
     stage.write(&["a", "b"], "two");
     stage.project.write_ledger(&stage.root, "two");
-    let snapshot = stage.wait_build(&martd, "two");
+    let snapshot = martd.wait_build("two");
     assert_eq!(snapshot["rejected"], Json::Array(vec![]));
 }
 

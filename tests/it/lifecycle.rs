@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Martd, Root, Tokens, program, wait_for};
 use crate::proc::{self, cpu_ticks, engine};
-use crate::writers::Writer;
+use crate::writers::{Writer, serving};
 
 #[test]
 fn a_wrong_setting_is_named_with_what_is_right() {
@@ -100,10 +100,7 @@ fn a_wrong_setting_is_named_with_what_is_right() {
 #[test]
 fn settings_that_look_wrong_are_warned_of() {
     let warnings = |settings: &[(&str, &str)], wanted: &str| {
-        let root = Root::new();
-        Writer::new().land(&root, "a", "SELECT 1 AS user_id");
-        let martd = Martd::start_with(root.path(), settings);
-        martd.wait_ready();
+        let (_root, martd) = serving("a", "SELECT 1 AS user_id", settings);
         wait_for(wanted, || {
             let log = martd.log();
             let published = log.iter().any(|line| line["message"] == "published");

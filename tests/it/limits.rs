@@ -8,14 +8,10 @@ use serde_json::json;
 
 use crate::harness::{Martd, Root, Tokens, wait_for};
 use crate::proc::{self, engine};
-use crate::writers::Writer;
+use crate::writers::{Writer, serving};
 
 fn martd(settings: &[(&str, &str)]) -> (Root, Martd) {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT i AS x, 'n' || i AS name FROM range(1000) t(i)");
-    let martd = Martd::start_with(root.path(), settings);
-    martd.wait_ready();
-    (root, martd)
+    serving("a", "SELECT i AS x, 'n' || i AS name FROM range(1000) t(i)", settings)
 }
 
 /// The most memory that the process has ever had resident, in bytes.

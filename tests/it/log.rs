@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, Root, wait_for};
-use crate::writers::Writer;
+use crate::writers::{Writer, serving};
 
 /// The line of the answer to the request with this id.
 fn line_of(martd: &Martd, id: &str) -> Json {
@@ -60,10 +60,7 @@ fn an_answer_is_logged_with_its_size_and_times() {
 
 #[test]
 fn statements_are_logged_if_asked_parameters_never() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start_with(root.path(), &[("MARTD_LOG_SQL", "on")]);
-    martd.wait_ready();
+    let (_root, martd) = serving("a", "SELECT 1 AS x", &[("MARTD_LOG_SQL", "on")]);
     let body = json!({"sql": "SELECT x FROM mart.a WHERE 'a' <> $s", "params": {"s": "hunter2"}});
     martd.post_with(&body, &[("x-request-id", "q1")]);
     assert_eq!(line_of(&martd, "q1")["sql"], "SELECT x FROM mart.a WHERE 'a' <> $s");

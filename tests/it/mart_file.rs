@@ -1,7 +1,7 @@
 //! `GET /v1/marts/{name}.parquet`: the mart's bytes as served.
 
 use crate::harness::{Martd, Root};
-use crate::writers::Writer;
+use crate::writers::{Writer, serving};
 
 #[test]
 fn a_marts_file_is_served_whole_and_in_ranges() {
@@ -41,10 +41,7 @@ fn a_marts_file_is_served_whole_and_in_ranges() {
 
 #[test]
 fn conditions_are_those_of_rfc_9110() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS i");
-    let martd = Martd::start(root.path());
-    martd.wait_ready();
+    let (root, martd) = serving("a", "SELECT 1 AS i", &[]);
     let ask = |headers: &[(&str, &str)]| martd.get_bytes("/v1/marts/a.parquet", headers).0;
     let answer = martd.get_with("/v1/marts/a.parquet", &[("range", "bytes=0-3")]);
     let (etag, modified) = (answer.header("etag"), answer.header("last-modified"));
@@ -79,10 +76,7 @@ fn conditions_are_those_of_rfc_9110() {
 
 #[test]
 fn a_query_is_answered_for_the_version_asked_for() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS i");
-    let martd = Martd::start(root.path());
-    martd.wait_ready();
+    let (_root, martd) = serving("a", "SELECT 1 AS i", &[]);
     let path = "/v1/query?sql=from+mart.a";
     let etag = martd.get(path).header("etag").to_owned();
     let ask = |headers: &[(&str, &str)]| martd.get_with(path, headers).status;
@@ -94,10 +88,7 @@ fn a_query_is_answered_for_the_version_asked_for() {
 
 #[test]
 fn a_file_is_not_served_where_rows_are_scoped() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS user_id");
-    let martd = Martd::start_with(root.path(), &[("MARTD_SCOPE_COLUMN", "user_id")]);
-    martd.wait_ready();
+    let (_root, martd) = serving("a", "SELECT 1 AS user_id", &[("MARTD_SCOPE_COLUMN", "user_id")]);
     let answer = martd.get_with("/v1/marts/a.parquet", &[("martd-scope", "user_id=1")]);
     assert_eq!((answer.status, answer.problem().0.as_str()), (403, "scope-required"));
 }

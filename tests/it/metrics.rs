@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -281,7 +280,7 @@ fn every_way_in_which_a_query_ends_is_counted() {
     wait_value(&martd, "martd_queries_in_flight", 0.0);
 
     // A client that leaves while its query runs, and one that leaves a stream.
-    let mut leaver = ask(&martd, &json!({"sql": ENDLESS}));
+    let mut leaver = martd.post_unread(&json!({"sql": ENDLESS}));
     wait_value(&martd, "martd_queries_in_flight", 1.0);
     let connections = Scrape::of(&martd).value("martd_connections");
     assert!(connections >= 2.0, "{connections}");
@@ -290,7 +289,7 @@ fn every_way_in_which_a_query_ends_is_counted() {
     wait_value(&martd, "martd_connections", connections - 1.0);
     wait_value(&martd, "martd_queries_in_flight", 0.0);
     let sql = "SELECT a.x, repeat('x', 1000) AS y FROM mart.a, mart.a AS b";
-    leaver = ask(&martd, &json!({"sql": sql, "limit": 1_000_000}));
+    leaver = martd.post_unread(&json!({"sql": sql, "limit": 1_000_000}));
     leaver.read_exact(&mut [0; 1000]).expect("a beginning");
     drop(leaver);
     wait_value(&martd, &ended("gone", "json"), 2.0);
@@ -303,19 +302,6 @@ fn every_way_in_which_a_query_ends_is_counted() {
     assert_eq!(scrape.value("martd_statements_quarantined"), 0.0);
 }
 
-/// Sends a query and does not wait for its answer.
-fn ask(martd: &Martd, body: &Json) -> TcpStream {
-    let mut connection = TcpStream::connect(&martd.address).expect("connect");
-    let body = body.to_string();
-    let head = format!(
-        "POST /v1/query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    connection.write_all(head.as_bytes()).expect("write");
-    connection
-}
-
 #[test]
 fn a_query_that_finds_no_slot_in_time_is_shed() {
     let root = Root::new();
@@ -323,7 +309,7 @@ fn a_query_that_finds_no_slot_in_time_is_shed() {
     let settings = [("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "1")];
     let martd = Martd::start_with(root.path(), &settings);
     martd.wait_ready();
-    let _endless = ask(&martd, &json!({"sql": ENDLESS}));
+    let _endless = martd.post_unread(&json!({"sql": ENDLESS}));
     wait_value(&martd, "martd_queries_in_flight", 1.0);
     let martd = &martd;
     std::thread::scope(|scope| {

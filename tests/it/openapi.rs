@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{Martd, Root, seed, wait_for};
-use crate::writers::Writer;
+use crate::writers::{Writer, serving};
 
 /// Requests for each operation in each of schemathesis's phases.
 const EXAMPLES: &str = "40";
@@ -65,10 +65,8 @@ fn schemathesis(martd: &Martd, arguments: &[&str]) {
 
 #[test]
 fn whatever_is_asked_is_answered_as_described() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT i AS x, 'n' || i AS name FROM range(10) t(i)");
-    let martd = Martd::start_with(root.path(), &[AT_ONCE]);
-    martd.wait_ready();
+    let (_root, martd) =
+        serving("a", "SELECT i AS x, 'n' || i AS name FROM range(10) t(i)", &[AT_ONCE]);
 
     schemathesis(&martd, &[]);
     assert_eq!(martd.query("SELECT count(*) FROM mart.a").value(), 10);

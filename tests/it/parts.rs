@@ -50,13 +50,9 @@ impl Stage {
         stage.write("sales", &sales(1, 3), "day", "");
         stage.record("one", &["sales"]);
         let martd = Martd::start(stage.root.path());
-        wait_build(&martd, "one");
+        martd.wait_build("one");
         (stage, martd)
     }
-}
-
-fn wait_build(martd: &Martd, build: &str) -> Json {
-    martd.wait_snapshot(&format!("build {build}"), |s| s["build"]["invocation_id"] == build)
 }
 
 /// What is said of an entry in one of the lists of a snapshot.
@@ -87,7 +83,7 @@ fn a_directory_is_a_mart_if_a_record_names_its_parts() {
     assert!(reason(&snapshot, "ignored", "notes").contains("without Parquet files"), "{snapshot}");
 
     stage.record("one", &["sales"]);
-    let first = wait_build(&martd, "one");
+    let first = martd.wait_build("one");
     let mart = &first["marts"][0];
     assert_eq!(
         (&mart["name"], &mart["files"], &mart["rows"]),
@@ -110,7 +106,7 @@ fn a_directory_is_a_mart_if_a_record_names_its_parts() {
     std::os::unix::fs::symlink(outside.path(), stage.root.mart("sales/day=2026-02-01"))
         .expect("symlink");
     stage.record("two", &[]);
-    assert_eq!(wait_build(&martd, "two")["id"], first["id"]);
+    assert_eq!(martd.wait_build("two")["id"], first["id"]);
     assert_eq!(value(&martd, SUMMARY), "1 1 60 3");
     fs::remove_file(stage.root.mart("sales/day=2026-01-01/more.parquet")).expect("removed");
     let output = run(
@@ -119,7 +115,7 @@ fn a_directory_is_a_mart_if_a_record_names_its_parts() {
     );
     let said: Json = serde_json::from_str(&output.out).expect("JSON");
     assert_eq!((output.code, &said["vouched"][0]["files"]), (0, &json!(3)), "{said}");
-    assert_eq!(wait_build(&martd, "three")["id"], first["id"], "{said}");
+    assert_eq!(martd.wait_build("three")["id"], first["id"], "{said}");
 
     for junk in ["tmp_a.parquet", "_a.parquet", ".a.parquet", "day=2026-02-01"] {
         fs::remove_file(stage.root.mart(&format!("sales/{junk}"))).expect("removed");
@@ -130,7 +126,7 @@ fn a_directory_is_a_mart_if_a_record_names_its_parts() {
         .map(|day| stage.root.mart(&format!("sales/day=2026-{day}/data_0.parquet")));
     fs::rename(from, to).expect("moved");
     stage.record("four", &["sales"]);
-    let moved = wait_build(&martd, "four");
+    let moved = martd.wait_build("four");
     assert_ne!(moved["id"], first["id"]);
     assert_eq!(value(&martd, "SELECT max(day)::VARCHAR FROM mart.sales"), "2026-03-01");
 
@@ -231,7 +227,7 @@ fn rewritten_while_it_is_asked_for(options: &str) {
             let build = format!("b{generation}");
             let marts = json!([{"name": "sales", "files": files}]);
             stage.records.write(&stage.root, &build, &[], json!({"marts": marts}));
-            wait_build(&martd, &build);
+            martd.wait_build(&build);
             let expected = format!("{generation} {generation} 60 {days}");
             assert_eq!(value(&martd, SUMMARY), expected, "what is published is served");
         }
@@ -279,7 +275,7 @@ fn builds_of_parts_survive_restarts_and_rollbacks() {
     stage.write("sales", &sales(1, 3), "day", "");
     stage.record("one", &["sales"]);
     let martd = Martd::start_with(stage.root.path(), &settings);
-    let first = wait_build(&martd, "one");
+    let first = martd.wait_build("one");
     let kept = |build: &str| {
         wait_for("the state", || {
             let text = fs::read_to_string(state.path().join("snapshot.json")).ok()?;
@@ -289,13 +285,13 @@ fn builds_of_parts_survive_restarts_and_rollbacks() {
     kept("one");
     stage.write("sales", &sales(2, 2), "day", ", OVERWRITE");
     stage.record("two", &["sales"]);
-    wait_build(&martd, "two");
+    martd.wait_build("two");
     kept("two");
     drop(martd);
 
     stage.write("sales", &sales(3, 1), "day", ", OVERWRITE"); // and killed
     let martd = Martd::start_with(stage.root.path(), &settings);
-    wait_build(&martd, "two");
+    martd.wait_build("two");
     assert_eq!(value(&martd, SUMMARY), "2 2 60 2");
     let root = stage.root.path().to_str().expect("UTF-8");
     assert_eq!(run(&["rollback", "--dir", root, "one"], &[]).code, 0);
@@ -324,7 +320,7 @@ fn a_mart_is_a_file_or_a_directory_and_not_both() {
     fs::remove_dir_all(stage.root.mart("sales")).expect("removed");
     let output = run(&["publish", "--dir", root, "--build", "file"], &[]);
     assert_eq!(output.code, 0, "{}", output.out);
-    assert_eq!(wait_build(&martd, "file")["marts"][0]["files"], 1);
+    assert_eq!(martd.wait_build("file")["marts"][0]["files"], 1);
     assert_eq!(value(&martd, SUMMARY), "5 5 60 1");
 }
 
@@ -334,7 +330,7 @@ fn what_hides_a_recorded_mart_is_said_in_the_hold() {
     stage.writer.land(&stage.root, "sales", &sales(1, 1));
     stage.record("one", &["sales"]);
     let martd = Martd::start(stage.root.path());
-    wait_build(&martd, "one");
+    martd.wait_build("one");
     // The mart becomes a directory, and its file stays.
     stage.write("sales", &sales(2, 3), "day", "");
     stage.record("two", &["sales"]);
@@ -345,7 +341,7 @@ fn what_hides_a_recorded_mart_is_said_in_the_hold() {
     });
     assert_eq!(held["build"]["invocation_id"], "one");
     fs::remove_file(stage.root.mart("sales.parquet")).expect("removed");
-    wait_build(&martd, "two");
+    martd.wait_build("two");
     assert_eq!(value(&martd, SUMMARY), "2 2 60 3");
 }
 
@@ -357,7 +353,7 @@ fn an_empty_model_of_parts_has_no_rows() {
     stage.record("one", &["empty", "sales"]);
     let settings = [("MARTD_SCOPE_COLUMN", "user_id"), ("MARTD_UNSCOPED", "empty")];
     let martd = Martd::start_with(stage.root.path(), &settings);
-    let snapshot = wait_build(&martd, "one");
+    let snapshot = martd.wait_build("one");
     assert_eq!(snapshot["marts"][0]["columns"].as_array().map(Vec::len), Some(2), "{snapshot}");
     let ask = |user: &str, sql: &str| {
         let scope = format!("user_id={user}");
@@ -384,7 +380,7 @@ fn a_mart_has_up_to_a_thousand_parts() {
     let martd = Martd::start(stage.root.path());
     let began = Instant::now();
     stage.record("one", &["many"]);
-    let snapshot = wait_build(&martd, "one");
+    let snapshot = martd.wait_build("one");
     println!("a thousand parts took {:?}", began.elapsed());
     assert_eq!(snapshot["marts"][0]["files"], 1000);
     assert_eq!(

@@ -105,10 +105,6 @@ fn result<'r>(results: &'r Json, id: &str) -> &'r Json {
 
 fn nothing(_: &mut Json, _: &mut Json) {}
 
-pub(crate) fn wait_build(martd: &Martd, build: &Json) -> Json {
-    martd.wait_snapshot(&format!("build {build}"), |s| s["build"]["invocation_id"] == *build)
-}
-
 fn outstanding(said: &Json) -> Vec<String> {
     names(&said["outstanding"], "unique_id")
 }
@@ -135,7 +131,7 @@ fn a_script_publishes_its_directory_as_one_build() {
     stage.write(&["a", "b"], "two");
     let (output, said) = stage.publish(&["a"]);
     assert_eq!((output.code, names(&said["vouched"], "name")), (0, vec!["a".to_owned()]));
-    wait_build(&martd, &said["build"]);
+    martd.wait_build(&said["build"]);
     let texts = "SELECT a.text || b.text FROM mart.a, mart.b";
     assert_eq!(martd.query(texts).value(), "twoone");
 
@@ -165,7 +161,7 @@ fn a_failed_check_holds_until_it_is_cleared() {
     stage.write(&["a"], "one");
     let (_, one) = stage.publish(&[]);
     let martd = Martd::start(stage.root.path());
-    wait_build(&martd, &one["build"]);
+    martd.wait_build(&one["build"]);
     stage.write(&["a"], "two");
     let (output, said) = stage.publish(&["--fail", "check=three rows too few"]);
     assert_eq!((output.code, outstanding(&said)), (0, vec!["check".to_owned()]));
@@ -178,7 +174,7 @@ fn a_failed_check_holds_until_it_is_cleared() {
     let (output, _) = stage.publish(&["--clear", "chekc"]);
     assert!(output.code == 2 && output.err.contains("there is [check]"), "{output:?}");
     let (_, said) = stage.publish(&["--clear", "check"]);
-    wait_build(&martd, &said["build"]);
+    martd.wait_build(&said["build"]);
     assert_eq!(martd.query("SELECT text FROM mart.a").value(), "two");
     assert_eq!(stage.publish(&["--fail", "check"]).0.code, 2);
 }
@@ -247,7 +243,7 @@ fn every_dbt_publishes_what_its_build_wrote() {
             Some(1),
             "without the test that only warns: {orders}"
         );
-        let snapshot = wait_build(&martd, &said["build"]);
+        let snapshot = martd.wait_build(&said["build"]);
         assert_eq!((names(&snapshot["marts"], "name").len(), &snapshot["held"]), (2, &Json::Null));
         let columns = martd.get("/v1/freshness").json();
         assert_eq!(columns["results"][1]["unique_id"], "model.shop.orders");
@@ -437,7 +433,7 @@ fn a_partitioned_model_has_the_parts_of_its_run() {
         let build = results["metadata"]["invocation_id"].as_str().expect("an id");
         validate(&stage.root.mart(&format!("_builds/{build}.json")));
         let martd = Martd::start(stage.root.path());
-        let snapshot = wait_build(&martd, &json!(build));
+        let snapshot = martd.wait_build(&build);
         assert_eq!(snapshot["marts"][1]["files"], files, "{snapshot}");
         let sql = "SELECT min(day)::VARCHAR FROM mart.orders";
         let first = if appends { "2025-12-31" } else { "2026-01-01" };
@@ -461,7 +457,7 @@ fn old_records_are_compacted_and_nothing_changes() {
     let (output, said) = stage.publish(&["--compact"]);
     assert_eq!((output.code, &said["compacted"], count()), (0, &5.into(), 11), "{output:?}");
     let (_, said) = stage.publish(&["a"]);
-    let after = wait_build(&martd, &said["build"]);
+    let after = martd.wait_build(&said["build"]);
     assert_eq!(
         (&after["id"], &after["held"], &after["rejected"]),
         (&before["id"], &Json::Null, &json!([]))

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Martd, Root};
-use crate::writers::Writer;
+use crate::writers::{Writer, serving};
 
 fn martd() -> (Root, Martd) {
     let root = Root::new();
@@ -281,10 +281,8 @@ fn rows_are_limited_and_the_cut_is_told() {
 
 #[test]
 fn a_query_over_its_time_limit_frees_its_slot() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start_with(root.path(), &[("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "0")]);
-    martd.wait_ready();
+    let (_root, martd) =
+        serving("a", "SELECT 1 AS x", &[("MARTD_QUERIES", "1"), ("MARTD_QUEUE", "0")]);
     let endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b";
     let answer = martd.post(&json!({"sql": endless, "timeout_ms": 100}));
     assert_eq!((answer.status, answer.problem().0.as_str()), (504, "query-timeout"));

@@ -40,13 +40,9 @@ impl Stage {
         stage.write(&["a", "b"], "one");
         stage.record("one", &["a", "b"], json!({}));
         let martd = Martd::start(stage.root.path());
-        wait_build(&martd, "one");
+        martd.wait_build("one");
         (stage, martd)
     }
-}
-
-fn wait_build(martd: &Martd, build: &str) -> Json {
-    martd.wait_snapshot(&format!("build {build}"), |s| s["build"]["invocation_id"] == build)
 }
 
 fn wait_held(martd: &Martd, reason: &str) -> Json {
@@ -85,7 +81,7 @@ fn files_go_live_as_they_land_until_a_record_exists() {
 
     stage.write(&["a", "b"], "one");
     stage.record("one", &["a", "b"], json!({}));
-    let snapshot = wait_build(&martd, "one");
+    let snapshot = martd.wait_build("one");
     assert_eq!((&snapshot["publishing"], &snapshot["held"]), (&"builds".into(), &Json::Null));
     assert_eq!(snapshot["marts"][0]["invocation_id"], "one");
     stage.write(&["a"], "two");
@@ -104,10 +100,10 @@ fn a_new_mart_of_a_killed_writer_is_not_published() {
     wait_reason(&martd, "building", "new.parquet: no record names it yet");
     // A record of something else does not bring it in either.
     stage.record("tests", &[], json!({"results": [{"id": "t", "status": "pass"}]}));
-    let snapshot = wait_build(&martd, "tests");
+    let snapshot = martd.wait_build("tests");
     assert_eq!(names(&snapshot["marts"], "name"), ["a", "b"]);
     stage.record("two", &["new"], json!({}));
-    let snapshot = wait_build(&martd, "two");
+    let snapshot = martd.wait_build("two");
     assert_eq!((names(&snapshot["marts"], "name").len(), &snapshot["held"]), (3, &Json::Null));
 }
 
@@ -131,7 +127,7 @@ fn the_failed_node_comes_before_the_skipped_ones() {
     let passed: Vec<Json> =
         results.iter().map(|r| json!({"id": r["id"], "status": "pass"})).collect();
     stage.record("four", &[], json!({"results": passed}));
-    wait_build(&martd, "four");
+    martd.wait_build("four");
     assert_eq!(served(&martd), ("two".to_owned(), "one".to_owned()));
 }
 
@@ -144,7 +140,7 @@ fn a_mart_whose_tests_have_not_run_is_held() {
     wait_held(&martd, "not tested yet: test.p.t has not run since mart a was built");
     assert_eq!(served(&martd), both("one"));
     stage.record("three", &[], json!({"results": [{"id": "test.p.t", "status": "pass"}]}));
-    wait_build(&martd, "three");
+    martd.wait_build("three");
     assert_eq!(served(&martd), ("two".to_owned(), "one".to_owned()));
 }
 
@@ -163,7 +159,7 @@ fn overlapping_runs_are_published_whole_or_not_at_all() {
         &[],
         json!({"marts": of_x.clone(), "results": [{"id": "t", "status": "pass"}]}),
     );
-    wait_build(&martd, "x");
+    martd.wait_build("x");
     assert_eq!(served(&martd), both("x"), "martd had seen all of x");
 
     // A martd that was not there has no bytes of x's b: it does not mix.
@@ -171,7 +167,7 @@ fn overlapping_runs_are_published_whole_or_not_at_all() {
     wait_held(&late, "b.parquet: overwritten by another run; build again");
     assert_eq!(late.snapshot()["id"], Json::Null);
     stage.record("z", &["a", "b"], json!({}));
-    wait_build(&late, "z");
+    late.wait_build("z");
     assert_eq!(served(&late), ("x".to_owned(), "y".to_owned()), "z vouches for both");
 }
 
@@ -183,7 +179,7 @@ fn a_stamp_against_its_record_is_not_vouched_for() {
     wait_held(&martd, "a.parquet: the file is of build y, the ledger names x");
     assert_eq!(served(&martd), both("one"));
     stage.record("y", &["a"], json!({}));
-    wait_build(&martd, "y");
+    martd.wait_build("y");
     assert_eq!(served(&martd), ("y".to_owned(), "one".to_owned()));
 }
 
@@ -192,7 +188,7 @@ fn two_projects_share_a_directory_but_no_mart() {
     let (mut stage, martd) = Stage::with_a_build();
     stage.write(&["c"], "two");
     stage.record("two", &["c"], json!({"project": "q", "nodes": ["c"]}));
-    let snapshot = wait_build(&martd, "two");
+    let snapshot = martd.wait_build("two");
     assert_eq!(names(&snapshot["marts"], "name"), ["a", "b", "c"]);
     assert!(
         snapshot["marts"].as_array().expect("marts").iter().all(|mart| mart["orphan"] == false)
@@ -213,7 +209,7 @@ fn a_build_with_a_schema_of_duckdbs_own_is_served() {
     let mut marts = stage.records.of_files(&stage.root, &["a", "b"]);
     (marts[0]["schema"], marts[1]["schema"]) = (json!("temp"), json!("Information_Schema"));
     stage.record("two", &[], json!({"marts": marts}));
-    wait_build(&martd, "two");
+    martd.wait_build("two");
     assert_eq!(served(&martd), both("two"));
 }
 
@@ -222,7 +218,7 @@ fn equal_bytes_of_a_new_build_are_told_at_once() {
     let (mut stage, martd) = Stage::with_a_build();
     let before = martd.snapshot();
     stage.record("two", &["a", "b"], json!({}));
-    let after = wait_build(&martd, "two");
+    let after = martd.wait_build("two");
     assert_eq!(after["id"], before["id"]);
     assert_eq!(martd.get("/v1/snapshot?build=two").status, 200);
     assert_eq!(after["marts"][0]["invocation_id"], "two");
@@ -253,7 +249,7 @@ fn a_record_that_does_not_fit_changes_nothing() {
         std::fs::remove_file(stage.root.mart(&format!("_builds/{name}.json"))).expect("remove");
     }
     stage.record("two", &["a"], json!({}));
-    wait_build(&martd, "two");
+    martd.wait_build("two");
     martd.wait_snapshot("no fault", |s| s["rejected"] == json!([]));
 }
 
@@ -308,7 +304,7 @@ fn records_take_over_from_the_first_editions_ledger() {
         &["a", "b"],
         json!({"results": [{"id": "test.finance.t", "status": "pass"}]}),
     );
-    wait_build(&martd, "new");
+    martd.wait_build("new");
     assert_eq!(served(&martd), both("new"));
     std::fs::remove_file(stage.root.mart("_build.json")).expect("remove");
     let snapshot = martd.wait_snapshot("its end", |s| s["held"].is_null());
@@ -323,12 +319,12 @@ fn a_rollback_serves_an_earlier_build_until_released() {
     let settings =
         [("MARTD_STATE_DIR", state.path().to_str().expect("UTF-8")), ("MARTD_RETAIN", "0s")];
     let mut keeper = Martd::start_with(stage.root.path(), &settings);
-    wait_build(&keeper, "one");
+    keeper.wait_build("one");
     for build in ["two", "three"] {
         stage.write(&["a", "b"], build);
         stage.record(build, &["a", "b"], json!({}));
-        wait_build(&keeper, build);
-        wait_build(&martd, build);
+        keeper.wait_build(build);
+        martd.wait_build(build);
     }
     // A build is held when somebody rolls back: the rollback is younger than that.
     stage.record("bad", &[], json!({"results": [{"id": "check", "status": "error"}]}));
@@ -345,7 +341,7 @@ fn a_rollback_serves_an_earlier_build_until_released() {
     let record: Json = serde_json::from_slice(&record).expect("JSON");
     assert_eq!(listener.wait("rolled-back")["rollback"], "one");
     for martd in [&martd, &keeper] {
-        wait_build(martd, "one");
+        martd.wait_build("one");
         let held = wait_held(martd, "rolled back to build one; martd rollback --release ends it");
         assert_eq!(served(martd), both("one"), "{held}");
         assert_eq!(held["held"]["rollback"], "one", "{held}");
@@ -373,7 +369,7 @@ fn a_rollback_serves_an_earlier_build_until_released() {
     let waiting = martd.get("/v1/snapshot?build=four&wait=60");
     assert_eq!(waiting.status, 409, "{}", waiting.body);
     assert!(waiting.body.contains("martd rollback --release ends it"), "{}", waiting.body);
-    wait_build(&keeper, "one");
+    keeper.wait_build("one");
     wait_held(&keeper, "rolled back to build one;");
     for martd in [&martd, &keeper] {
         assert_eq!(served(martd), both("one"));
@@ -388,7 +384,7 @@ fn a_rollback_serves_an_earlier_build_until_released() {
     stage.record("release", &[], json!({"release": true}));
     listener.wait("released");
     for martd in [&martd, &keeper, &late] {
-        wait_build(martd, "four");
+        martd.wait_build("four");
         assert_eq!(served(martd), both("four"));
     }
 }

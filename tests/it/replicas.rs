@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use crate::harness::{Answer, Martd, Root, wait_for};
 use crate::metrics::Scrape;
-use crate::writers::{Records, Writer, put};
+use crate::writers::{Records, Writer, put, serving};
 
 /// Longer than any test waits.
 const PATIENT: [(&str, &str); 2] = [("MARTD_CATCH_UP", "1h"), ("MARTD_QUERY_TIMEOUT", "1h")];
@@ -58,8 +58,7 @@ impl Stage {
 }
 
 fn wait_build(martd: &Martd, build: &str) -> String {
-    let snapshot = martd.wait_snapshot(build, |s| s["build"]["invocation_id"] == build);
-    snapshot["id"].as_str().expect("an id").to_owned()
+    martd.wait_build(build)["id"].as_str().expect("an id").to_owned()
 }
 
 fn pinned(martd: &Martd, id: &str) -> Answer {
@@ -205,10 +204,7 @@ fn what_a_rollback_put_aside_counts_as_seen() {
 
 #[test]
 fn without_records_nothing_tells_what_is_newer() {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 'one' AS text");
-    let martd = Martd::start_with(root.path(), &[("MARTD_CATCH_UP", "0s")]);
-    martd.wait_ready();
+    let (_root, martd) = serving("a", "SELECT 'one' AS text", &[("MARTD_CATCH_UP", "0s")]);
     let answer = martd.query(TEXT);
     assert_eq!((answer.value(), answer.header("martd-build")), (json!("one"), ""));
     assert_eq!(problem(&after(&martd, "one")).0, 410);

@@ -1,7 +1,7 @@
 //! `martd rollback`: an earlier build is served again, and people find out which there are.
 
 use crate::harness::Martd;
-use crate::publish::{Stage, wait_build};
+use crate::publish::Stage;
 
 #[test]
 fn a_rollback_is_a_command_and_so_is_its_end() {
@@ -10,7 +10,7 @@ fn a_rollback_is_a_command_and_so_is_its_end() {
     for build in ["one", "two"] {
         stage.write(&["a"], build);
         stage.publish(&["--build", build]);
-        wait_build(&martd, &build.into());
+        martd.wait_build(build);
     }
     assert_eq!(stage.martd("rollback", &["--release"]).code, 2, "there is none");
     let unknown = stage.martd("rollback", &["zero"]);

@@ -4,14 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use crate::harness::{Martd, PATIENCE, Root};
-use crate::writers::Writer;
+use crate::writers::serving;
 
 fn martd() -> (Root, Martd) {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start_with(root.path(), &[("MARTD_MAX_BODY", "1000B")]);
-    martd.wait_ready();
-    (root, martd)
+    serving("a", "SELECT 1 AS x", &[("MARTD_MAX_BODY", "1000B")])
 }
 
 /// Posts bytes with these lines in the head; returns the head of the answer in lower case and the body.

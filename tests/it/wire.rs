@@ -4,14 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::harness::{Martd, PATIENCE, Root};
-use crate::writers::Writer;
+use crate::writers::serving;
 
 fn martd(settings: &[(&str, &str)]) -> (Root, Martd) {
-    let root = Root::new();
-    Writer::new().land(&root, "a", "SELECT 1 AS x");
-    let martd = Martd::start_with(root.path(), settings);
-    martd.wait_ready();
-    (root, martd)
+    serving("a", "SELECT 1 AS x", settings)
 }
 
 /// Sends bytes, and returns all that comes until martd closes the connection.

@@ -7,7 +7,7 @@ use duckdb::Connection;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use crate::harness::Root;
+use crate::harness::{Martd, Root};
 
 /// A DuckDB that writes Parquet files.
 pub struct Writer {
@@ -58,6 +58,15 @@ impl Writer {
 /// COPY's option that stamps a file with the build that writes it.
 pub fn stamp(invocation: Option<&str>) -> String {
     invocation.map(|id| format!("KV_METADATA {{dbt_invocation_id: '{id}'}}")).unwrap_or_default()
+}
+
+/// A martd that serves one mart.
+pub fn serving(name: &str, select: &str, settings: &[(&str, &str)]) -> (Root, Martd) {
+    let root = Root::new();
+    Writer::new().land(&root, name, select);
+    let martd = Martd::start_with(root.path(), settings);
+    martd.wait_ready();
+    (root, martd)
 }
 
 /// Replaces a file in one step.

@@ -4,7 +4,11 @@ import datetime
 import decimal
 import sys
 
-import pyodbc
+try:
+    import pyodbc
+except ImportError as error:
+    print(f"skipped: no ODBC (Debian has it as odbc-postgresql): {error}", file=sys.stderr)
+    sys.exit(77)
 
 DRIVER = "PostgreSQL Unicode"
 WAYS = ["", "UseDeclareFetch=1;Fetch=1000", "UseServerSidePrepare=0"]

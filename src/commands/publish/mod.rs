@@ -9,22 +9,19 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::records::Records;
-use super::{
-    CommandError, EXIT_NO, EXIT_USAGE, EXIT_WARN, ServerArgs, asking, complain, print, wait,
-};
+use super::wait::ServedArgs;
+use super::{CommandError, EXIT_NO, EXIT_USAGE, EXIT_WARN, asking, complain, print, wait};
 use crate::digest::Digest;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, REFUSED, Record, Status};
 use crate::mart_dir::MartDir;
 use crate::mirror::StoreArgs;
 use crate::scan::{OpenDir, Scan, differs_in_case};
-use crate::settings::time;
 use dbt::Artifacts;
 pub(super) use dbt::Project;
 use report::PublishReport;
@@ -80,16 +77,8 @@ pub struct PublishArgs {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Wait until it is served
-    #[arg(long)]
-    wait: bool,
-
-    /// How long to wait at most
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5m", requires = "wait")]
-    timeout: Duration,
-
     #[command(flatten)]
-    server: ServerArgs,
+    served: ServedArgs,
 }
 
 fn parse_failure(text: &str) -> Result<(String, String), String> {
@@ -129,7 +118,7 @@ struct Unserved {
 }
 
 pub(super) fn run(args: PublishArgs) -> ExitCode {
-    let (compacts, wait_for) = (args.compact, args.wait.then_some(args.timeout));
+    let compacts = args.compact;
     let to = args.to.as_ref().map(|url| Destination::open(url, &args.store));
     let destination = match to.transpose() {
         Ok(destination) => destination,
@@ -176,11 +165,13 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
         }
     }
     print(&report.text());
-    match (report.code(), report.build, wait_for) {
-        (_, Some(build), Some(timeout)) => {
-            asking(wait::wait_for(build, timeout, args.server)).unwrap_or_else(CommandError::tell)
+    let served = args.served;
+    match (report.code(), report.build) {
+        (_, Some(build)) if served.wait => {
+            let told = asking(wait::wait_for(build, served.timeout, served.server));
+            told.unwrap_or_else(CommandError::tell)
         }
-        (code, ..) => code,
+        (code, _) => code,
     }
 }
 
