@@ -237,8 +237,12 @@ fn check_order(records: &[Record], new: &[Own<'_>], others: &[Record]) -> Result
     let refuse = |record: &Record, reason| {
         Err(UploadError::Order { build: record.build.id.clone(), reason })
     };
-    match ledger::newest_ahead(others, Timestamp::now()) {
-        Some((build, ahead)) if ahead > MOST_AHEAD => {
+    let is_new = |record: &Record| new.iter().any(|(new, _)| new.build.id == record.build.id);
+    let sent = records.iter().filter(|record| !is_new(record));
+    match ledger::newest_ahead(others.iter().chain(sent), Timestamp::now()) {
+        Some((build, ahead))
+            if ahead > MOST_AHEAD && build.finished_at > last.build.finished_at =>
+        {
             return refuse(last, ledger::too_far_ahead(build, "the bucket"));
         }
         _ => {}
@@ -253,9 +257,7 @@ fn check_order(records: &[Record], new: &[Own<'_>], others: &[Record]) -> Result
             *known = record;
         }
     }
-    let mut sent = newest
-        .into_values()
-        .filter(|record| new.iter().any(|(new, _)| new.build.id == record.build.id));
+    let mut sent = newest.into_values().filter(|record| is_new(record));
     match sent.find_map(|record| Some((record, ledger::overtaken_by(record, others)?))) {
         None => Ok(()),
         Some((record, other)) => refuse(

@@ -182,6 +182,10 @@ class Order(Case):
             self.fails(done, NOT_SENT, build, "build ahead", year)
             self.assertEqual(self.store.sent(), [])
             self.other("ahead", timedelta(days=365), marts=self.marts_of(b"x", "m0"))
+        # Nor when that record is here, too.
+        (project.marts / "_builds/ahead.json").write_bytes(self.store.get(self.key("ahead")))
+        self.fails(project.attempt("--recorded"), NOT_SENT, build, "build ahead", year)
+        (project.marts / "_builds/ahead.json").unlink()
         # Once it is gone, or a record here stands for it, all is well.
         self.other("stands", timedelta(), replaces=["ahead"])
         (project.marts / "_builds/stands.json").write_bytes(self.store.get(self.key("stands")))
