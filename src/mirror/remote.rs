@@ -30,8 +30,7 @@ impl RemoteLedger {
     /// # Errors
     /// What cannot be listed or read.
     pub async fn look(&mut self, bucket: &Bucket, here: &[Record]) -> Result<(), UploadError> {
-        let list = async { bucket.list().await };
-        (self.listing, _) = list.await.map_err(UploadError::of(bucket.url()))?;
+        (self.listing, _) = bucket.list().await.map_err(UploadError::of(bucket.url()))?;
         let known: BTreeSet<&str> = here
             .iter()
             .flat_map(|record| record.replaces.iter().chain([&record.build.id]))
