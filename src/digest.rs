@@ -13,6 +13,14 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The hash of these bytes.
+    #[cfg(feature = "object-store")]
+    pub fn of(content: &[u8]) -> Self {
+        let mut hasher = Hasher::default();
+        hasher.update(content);
+        hasher.finish()
+    }
+
     /// The hash of what a file holds now.
     ///
     /// # Errors

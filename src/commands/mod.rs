@@ -37,6 +37,8 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_UNKNOWN: u8 = 3;
 /// It is so, but worth a look.
 const EXIT_WARN: u8 = 4;
+/// It is recorded here, and not in the object store.
+const EXIT_UNSENT: u8 = 5;
 
 /// martd serves a directory of Parquet marts as one consistent database.
 #[derive(Debug, Parser)]
@@ -46,7 +48,7 @@ const EXIT_WARN: u8 = 4;
     args_conflicts_with_subcommands = true,
     max_term_width = 100,
     after_help = "Exit codes of all commands: 0 yes or done, 1 no or failed, 2 wrong usage, \
-                  3 no answer in time, 4 a warning"
+                  3 no answer in time, 4 a warning, 5 recorded here and not sent"
 )]
 pub struct Cli {
     /// What to do; `serve` when absent.
@@ -79,7 +81,8 @@ pub enum Command {
     /// Vouch for marts, so that martd serves them together
     ///
     /// Exit code: 0 recorded, 1 a file was refused (the record says so and holds), or nothing could be
-    /// recorded, 2 wrong usage, 4 there was nothing to vouch for; with --wait as `wait`
+    /// recorded, 2 wrong usage, 4 there was nothing to vouch for, 5 with --to: what is recorded here is
+    /// not all in the bucket, and --recorded goes on; with --wait as `wait`
     Publish(Box<publish::PublishArgs>),
     /// Serve an earlier build again, on every martd that has kept it, until --release; without BUILD,
     /// list the builds

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp, Unit};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{unreadable, warn};
-use crate::ledger::{self, Build, FIRST_EDITION, Ledger, RECORDS, Record};
+use crate::ledger::{self, FIRST_EDITION, Ledger, MOST_AHEAD, RECORDS, Record};
 use crate::mart_dir::MartDir;
 use crate::record_files::{self, LoadError, load};
 use crate::scan::OpenDir;
@@ -17,8 +17,6 @@ use crate::scan::OpenDir;
 /// What to do when there is no mart directory.
 const NAME_IT: &str = "name PARQUET_DIR with --dir";
 
-/// A writer's clock that is further ahead than this is not followed.
-const MOST_AHEAD: SignedDuration = SignedDuration::from_mins(10);
 /// What a record ends after another, where clocks do not tell: the least that every JSON reader keeps.
 const JUST_AFTER: SignedDuration = SignedDuration::from_micros(1);
 
@@ -29,6 +27,8 @@ pub(super) struct Records {
     dir: PathBuf,
     /// All that are good, the first edition's ledger among them.
     all: Vec<Record>,
+    /// What an object store has beside them, and its URL.
+    elsewhere: (Vec<Record>, String),
     /// Those that count for nothing, and why.
     rejected: Vec<String>,
     /// Whether there is a ledger of the first edition.
@@ -44,30 +44,32 @@ impl Records {
     pub(super) fn open(mart_dir: &MartDir) -> Result<(Self, OpenDir), String> {
         let open = mart_dir.open().map_err(|error| unreadable(mart_dir, &error, NAME_IT))?;
         let dir = mart_dir.path().join(RECORDS);
-        let mut records =
-            Self { dir, all: Vec::new(), rejected: Vec::new(), has_first_edition: false };
+        let mut records = Self {
+            dir,
+            all: Vec::new(),
+            elsewhere: Default::default(),
+            rejected: Vec::new(),
+            has_first_edition: false,
+        };
         records
             .read(&open)
             .map_err(|error| format!("{} cannot be read: {error}", records.dir.display()))?;
         for rejected in &records.rejected {
             warn(&format!("{rejected}; it counts for nothing until that is mended"));
         }
-        if let Some((build, ahead)) = records.of_the_future() {
-            let id = &build.id;
-            warn(&format!(
-                "the record of build {id} ends {:#} from now; set the clocks of all writers right",
-                ahead.round(Unit::Second).unwrap_or(ahead)
-            ));
-        }
+        warn_of_the_future(&records.all);
         Ok((records, open))
     }
 
-    /// The newest build, if it has not ended yet by this machine's clock, and how far that is ahead.
-    fn of_the_future(&self) -> Option<(&Build, SignedDuration)> {
-        let builds = self.all.iter().map(|record| &record.build);
-        let newest = builds.max_by_key(|build| build.finished_at)?;
-        let ahead = newest.finished_at.duration_since(Timestamp::now());
-        ahead.is_positive().then_some((newest, ahead))
+    /// Takes note of what an object store has beside them: what is written from here on comes after that, too.
+    pub(super) fn know_of(&mut self, records: Vec<Record>, url: &str) {
+        warn_of_the_future(&records);
+        self.elsewhere = (records, url.to_owned());
+    }
+
+    /// The record of a build that is in the object store alone.
+    pub(super) fn of_build_elsewhere(&self, build: &str) -> Option<&Record> {
+        self.elsewhere.0.iter().find(|record| record.build.id == build)
     }
 
     /// When a record that ended at `ended` and is written now has to end, so that it counts after those that are
@@ -76,17 +78,24 @@ impl Records {
     /// # Errors
     /// When another one ends so far in the future that its clock must be wrong.
     pub(super) fn end_after_all(&self, ended: Timestamp) -> Result<Timestamp, String> {
-        match self.of_the_future() {
-            None => Ok(ended),
-            Some((newest, ahead)) if ahead <= MOST_AHEAD => {
-                Ok(newest.finished_at.saturating_add(JUST_AFTER).unwrap_or(ended))
+        let (elsewhere, url) = &self.elsewhere;
+        let here = self.dir.parent().unwrap_or(&self.dir).display().to_string();
+        let now = Timestamp::now();
+        let mut end = ended;
+        for (records, place) in [(&self.all, &here), (elsewhere, url)] {
+            match ledger::newest_ahead(records, now) {
+                None => {}
+                Some((newest, ahead)) if ahead <= MOST_AHEAD => {
+                    let after = newest.finished_at.saturating_add(JUST_AFTER);
+                    end = end.max(after.unwrap_or(ended));
+                }
+                Some((newest, _)) => {
+                    let reason = ledger::too_far_ahead(newest, place);
+                    return Err(format!("nothing is recorded: {reason}"));
+                }
             }
-            Some((Build { id, finished_at, .. }, _)) => Err(format!(
-                "nothing is recorded: the record of build {id} ends at {finished_at}, so none that is written now \
-                 counts after it; set the clock of its writer right, remove {RECORDS}/{id}.json, and publish that \
-                 build again under another id"
-            )),
         }
+        Ok(end)
     }
 
     /// Reads all of them, anew when one has gone meanwhile: what stands for it may not have been listed.
@@ -213,5 +222,16 @@ impl Records {
             }
         }
         Ok(fewer)
+    }
+}
+
+/// Names a record that has not ended by this machine's clock.
+fn warn_of_the_future(records: &[Record]) {
+    if let Some((build, ahead)) = ledger::newest_ahead(records, Timestamp::now()) {
+        let id = &build.id;
+        warn(&format!(
+            "the record of build {id} ends {:#} from now; set the clocks of all writers right",
+            ahead.round(Unit::Second).unwrap_or(ahead)
+        ));
     }
 }

@@ -10,6 +10,7 @@
 mod first_edition;
 mod fold;
 mod freshness;
+mod order;
 mod record;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use first_edition::convert as of_first_edition;
 pub(crate) use fold::REMEMBERED;
 pub use fold::{Compaction, compact, fold};
 pub use freshness::{FreshnessRule, Period, Unit};
+pub use order::{MOST_AHEAD, newest_ahead, overtaken_by, too_far_ahead};
 pub use record::{
     Build, Column, EMPTY, File, MAX_BYTES, Model, NodeResult, REFUSED, Record, RecordError,
     SKIPPED, Status, UNTESTED, is_id,

@@ -13,7 +13,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, BackoffConfig, Certificate, ClientOptions, GetOptions, ObjectStore,
-    PutMode, RetryConfig,
+    PutMode, PutOptions, RetryConfig,
 };
 
 use tokio::io::AsyncWriteExt;
@@ -40,6 +40,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRIES: usize = 3;
 /// The object's SHA-256, as whoever wrote it says.
 const SHA256: &str = "sha256";
+/// No file has more bytes.
+const LARGEST_FILE: u64 = i64::MAX as u64;
 
 /// A prefix of a bucket.
 #[derive(Debug)]
@@ -185,6 +187,10 @@ impl Bucket {
     /// When it is another one by now, is not what it claims to be, or cannot be read.
     pub async fn get(&self, object: &Object, mut to: impl Write) -> Result<Digest, BucketError> {
         let listed = &object.version;
+        if listed.size > LARGEST_FILE {
+            let reason = "it is listed with a size that no file can have; upload it again";
+            return Err(BucketError::Content(reason.to_owned()));
+        }
         let options = GetOptions {
             if_match: listed.etag.clone(),
             version: listed.id.clone(),
@@ -243,13 +249,11 @@ impl Bucket {
         (size, sha256): (u64, Digest),
         sent: impl Fn(u64),
     ) -> Result<(), BucketError> {
-        let mut attributes = Attributes::new();
-        attributes.insert(Attribute::Metadata(SHA256.into()), sha256.to_string().into());
         let part_bytes = PART_BYTES.max(size.div_ceil(MOST_PARTS)) as usize;
         let store = Arc::clone(&self.store) as Arc<dyn ObjectStore>;
         let mut writer = BufWriter::with_capacity(store, self.key(path)?, part_bytes)
             .with_max_concurrency(PARTS_AT_ONCE)
-            .with_attributes(attributes);
+            .with_attributes(claim(sha256));
         let write = async {
             let mut hasher = Hasher::default();
             loop {
@@ -280,9 +284,23 @@ impl Bucket {
     ///
     /// # Errors
     /// [`BucketError::Exists`], and when the store fails.
-    pub async fn create(&self, path: &str, content: Vec<u8>) -> Result<(), BucketError> {
-        let key = self.key(path)?;
-        match self.store.put_opts(&key, content.into(), PutMode::Create.into()).await {
+    pub async fn create(&self, path: &str, content: &[u8]) -> Result<(), BucketError> {
+        self.write(path, content, PutMode::Create).await
+    }
+
+    /// Writes an object, whatever is there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn replace(&self, path: &str, content: &[u8]) -> Result<(), BucketError> {
+        self.write(path, content, PutMode::Overwrite).await
+    }
+
+    async fn write(&self, path: &str, content: &[u8], mode: PutMode) -> Result<(), BucketError> {
+        let (key, content) = (self.key(path)?, content.to_vec());
+        let attributes = claim(Digest::of(&content));
+        let options = PutOptions { mode, attributes, ..PutOptions::default() };
+        match self.store.put_opts(&key, content.into(), options).await {
             Ok(_) => Ok(()),
             Err(
                 object_store::Error::AlreadyExists { .. }
@@ -312,6 +330,11 @@ impl From<object_store::Error> for BucketError {
             _ => Self::Store(reason(&error)),
         }
     }
+}
+
+/// What an object says of its content, for whoever downloads it.
+fn claim(sha256: Digest) -> Attributes {
+    [(Attribute::Metadata(SHA256.into()), sha256.to_string())].into_iter().collect()
 }
 
 /// The bucket and the prefix that a URL names.

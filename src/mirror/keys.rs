@@ -1,5 +1,6 @@
-//! Objects whose keys no file can have. The crate that talks to the store refuses all that a page lists for one
-//! of them, so they are taken out of the answer before the crate reads it, and told.
+//! Listings as the crate that talks to the store can read them. It refuses all that a page lists for one object whose
+//! key no file can have, or whose size is no number, and asks for pages as long as it is told of another one. So the
+//! former are taken out of the answer before the crate reads it, and told; and pages without an end are an error.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -7,29 +8,51 @@ use std::sync::Arc;
 
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
 };
 use parking_lot::Mutex;
 use quick_xml::escape::unescape;
 
 use super::object::{is_meant_for_martd, unusable};
 
+/// The size of an object whose size is no number: larger than a file can be.
+const ABSURD_SIZE: u64 = u64::MAX;
+
 /// Connects to the store, and keeps what its listings have of such keys below a prefix.
 #[derive(Debug, Clone)]
 pub(super) struct OddKeys {
     prefix: Arc<str>,
     found: Arc<Mutex<BTreeSet<String>>>,
+    /// What the pages of the present listing have named as the next page.
+    pages: Arc<Mutex<BTreeSet<Vec<u8>>>>,
 }
+
+/// Why a listing is given up.
+#[derive(Debug, thiserror::Error)]
+#[error("the store lists the same page again and again")]
+struct Endless;
 
 impl OddKeys {
     /// `prefix` is that of the listings, with the slash at its end.
     pub(super) fn new(prefix: String) -> Self {
-        Self { prefix: prefix.into(), found: Arc::default() }
+        Self { prefix: prefix.into(), found: Arc::default(), pages: Arc::default() }
     }
 
     /// Paths below the prefix that were found since this was asked before.
     pub(super) fn take(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.found.lock())
+    }
+
+    /// Takes note of the page that comes after this one. `is_first` begins a listing.
+    fn turn(&self, page: &[u8], is_first: bool) -> Result<(), Endless> {
+        let mut pages = self.pages.lock();
+        if is_first {
+            pages.clear();
+        }
+        let next = between(page, b"<NextContinuationToken>", b"</NextContinuationToken>");
+        let is_new = next.is_none_or(|(from, to)| pages.insert(page[from..to].to_vec()));
+        is_new.then_some(()).ok_or(Endless)
     }
 }
 
@@ -58,13 +81,17 @@ impl HttpService for Sieve {
     {
         let query = request.uri().query().unwrap_or_default();
         let is_listing = query.split('&').any(|pair| pair == "list-type=2");
+        let is_first = !query.split('&').any(|pair| pair.starts_with("continuation-token="));
         Box::pin(async move {
             let answer = self.client.execute(request).await?;
             if !is_listing || !answer.status().is_success() {
                 return Ok(answer);
             }
             let (head, body) = answer.into_parts();
-            let (text, odd) = sift(&body.bytes().await?, &self.keys.prefix);
+            let page = body.bytes().await?;
+            let turned = self.keys.turn(&page, is_first);
+            turned.map_err(|error| HttpError::new(HttpErrorKind::Decode, error))?;
+            let (text, odd) = sift(&page, &self.keys.prefix);
             self.keys.found.lock().extend(odd);
             Ok(HttpResponse::from_parts(head, text.into()))
         })
@@ -76,7 +103,6 @@ impl HttpService for Sieve {
 fn sift(page: &[u8], prefix: &str) -> (Vec<u8>, Vec<String>) {
     const BEGIN: &[u8] = b"<Contents>";
     const END: &[u8] = b"</Contents>";
-    let find = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|part| part == what);
     let (mut kept, mut odd) = (Vec::with_capacity(page.len()), Vec::new());
     let mut rest = page;
     while let Some(begin) = find(rest, BEGIN)
@@ -96,12 +122,33 @@ fn sift(page: &[u8], prefix: &str) -> (Vec<u8>, Vec<String>) {
                     odd.push(path.to_owned());
                 }
             }
-            _ => kept.extend_from_slice(object),
+            _ => match between(object, b"<Size>", b"</Size>") {
+                Some((from, to)) if !is_size(&object[from..to]) => {
+                    kept.extend_from_slice(&object[..from]);
+                    kept.extend_from_slice(ABSURD_SIZE.to_string().as_bytes());
+                    kept.extend_from_slice(&object[to..]);
+                }
+                _ => kept.extend_from_slice(object),
+            },
         }
         rest = &rest[end..];
     }
     kept.extend_from_slice(rest);
     (kept, odd)
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|part| part == what)
+}
+
+/// Where what stands between two marks begins and ends.
+fn between(text: &[u8], begin: &[u8], end: &[u8]) -> Option<(usize, usize)> {
+    let from = find(text, begin)? + begin.len();
+    Some((from, from + find(&text[from..], end)?))
+}
+
+fn is_size(text: &[u8]) -> bool {
+    str::from_utf8(text).is_ok_and(|text| text.trim().parse::<u64>().is_ok())
 }
 
 #[cfg(test)]
@@ -152,5 +199,30 @@ mod tests {
             page(&[b"p/a b+%2F?#.parquet", b"p/\xc3\xa9.parquet", b"p/sales/day=1/x.parquet"]);
         assert_eq!(sift(&all, "p/"), (all.clone(), Vec::new()));
         assert_eq!(sift(b"<Error/>", "p/"), (b"<Error/>".to_vec(), Vec::new()));
+    }
+
+    #[test]
+    fn a_size_that_is_no_number_is_absurd() {
+        let object = |size: &str| {
+            format!("<Contents><Key>p/a.parquet</Key><Size>{size}</Size></Contents>").into_bytes()
+        };
+        for size in ["18446744073709551616", "-1", "", "1e3"] {
+            assert_eq!(sift(&object(size), "p/"), (object(&u64::MAX.to_string()), Vec::new()));
+        }
+        for size in ["0", "9223372036854775808", " 7 "] {
+            assert_eq!(sift(&object(size), "p/"), (object(size), Vec::new()));
+        }
+    }
+
+    #[test]
+    fn a_listing_without_an_end_is_given_up() {
+        let keys = OddKeys::new(String::new());
+        let page = |next: &str| {
+            format!("<L><NextContinuationToken>{next}</NextContinuationToken></L>").into_bytes()
+        };
+        let turns = |is_first, next: &str| keys.turn(&page(next), is_first).is_ok();
+        assert!(turns(true, "a") && turns(false, "b") && keys.turn(b"<L></L>", false).is_ok());
+        // The next listing has the same pages; and one of its own comes again.
+        assert!(turns(true, "a") && turns(false, "b") && !turns(false, "a"));
     }
 }

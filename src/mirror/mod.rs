@@ -7,7 +7,7 @@
 //!   decides what is written and removed, in which order, and what is not;
 //! - `bucket` talks to the store, `keys` leaves out what no file can be called, `folder` writes in the mart
 //!   directory, `run` goes round;
-//! - `upload` is for `publish`.
+//! - `upload` is for `publish`, and `remote` says what the bucket has of the ledger.
 //!
 //! Invariants: a file appears under its name whole, or not at all. A record appears when the files that it
 //! names have been there. What another program wrote is neither replaced nor removed. None but `bucket`,
@@ -28,6 +28,8 @@ mod folder;
 #[cfg(feature = "object-store")]
 mod keys;
 #[cfg(feature = "object-store")]
+mod remote;
+#[cfg(feature = "object-store")]
 mod run;
 #[cfg(feature = "object-store")]
 mod upload;
@@ -41,15 +43,17 @@ pub use bucket::{Bucket, BucketError};
 #[cfg(feature = "object-store")]
 pub use folder::FolderError;
 #[cfg(feature = "object-store")]
+pub use remote::RemoteLedger;
+#[cfg(feature = "object-store")]
 pub use run::{Mirror, MirrorSettings, Round};
 #[cfg(feature = "object-store")]
-pub use upload::{UploadError, upload};
+pub use upload::{BucketUpload, UploadError};
 
 /// The mirror's own directory in the mart directory: its lock, what it knows, and what it is writing.
 pub const OWN_DIRECTORY: &str = ".mirror";
 
 /// What `publish --to` has sent.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Uploaded {
     /// Files.
     pub files: usize,
@@ -57,4 +61,6 @@ pub struct Uploaded {
     pub bytes: u64,
     /// Records.
     pub records: usize,
+    /// What is wrong in the bucket, and what was done about it.
+    pub warnings: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! The mirror's rounds: list, compare, download, write, remove, tell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +24,8 @@ const TELL_INTERVAL: Duration = Duration::from_secs(2);
 /// How soon a bucket is listed again that changed while it was mirrored, and how often in a row.
 const SOON: Duration = Duration::from_millis(100);
 const SOON_AT_MOST: u32 = 20;
+/// Rounds in a row in which an object may be another one than was listed, before that is told.
+const CHANGED_AT_MOST: u32 = 5;
 /// The longest pause after failures, unless the interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -49,6 +51,8 @@ pub struct Mirror {
     failures: u32,
     /// Rounds in a row after which the directory was not equal, and nothing failed.
     changes: u32,
+    /// Objects that were others than were listed, and in how many rounds in a row.
+    moved: BTreeMap<String, u32>,
     /// What the last round missed: when it does so again, it is no matter of a moment.
     missed: Option<Missing>,
 }
@@ -115,7 +119,8 @@ impl Mirror {
             error: None,
         };
         let interval = settings.interval;
-        Ok(Self { bucket, folder, interval, status, failures: 0, changes: 0, missed: None })
+        let (failures, changes, moved, missed) = (0, 0, BTreeMap::new(), None);
+        Ok(Self { bucket, folder, interval, status, failures, changes, moved, missed })
     }
 
     /// How it is.
@@ -220,7 +225,9 @@ impl Mirror {
         }
         self.await_record(&listing)?;
         let asked = data.len() + records.len();
-        let bytes = data.iter().chain(&records).map(|object| object.version.size).sum();
+        let sizes = data.iter().chain(&records).map(|object| object.version.size);
+        let bytes = sizes.fold(0, u64::saturating_add); // a listing may say anything
+        self.moved.retain(|path, _| listing.contains_key(path));
         self.status.behind = Behind { objects: asked as u64, bytes };
 
         let mut written = self.write(data, &mut troubles).await?;
@@ -285,7 +292,7 @@ impl Mirror {
         if objects.is_empty() {
             return done;
         }
-        let Self { bucket, folder, status, .. } = self;
+        let Self { bucket, folder, status, moved, .. } = self;
         let downloads = objects.into_iter().map(|object| fetch(bucket, folder, object));
         let mut downloads = futures_util::stream::iter(downloads).buffer_unordered(AT_ONCE);
         let mut tick = tokio::time::interval(TELL_INTERVAL);
@@ -304,9 +311,20 @@ impl Mirror {
                 Some(Ok(download)) => {
                     status.behind.bytes -= download.object.version.size.min(status.behind.bytes);
                     status.behind.objects -= 1.min(status.behind.objects);
+                    moved.remove(&download.object.path);
                     done.push(download);
                 }
-                Some(Err((_, BucketError::Changed))) => {} // the next listing tells
+                // The next listing tells, unless the store never has what it lists.
+                Some(Err((path, BucketError::Changed))) => {
+                    let rounds = moved.entry(path.clone()).or_default();
+                    *rounds += 1;
+                    if *rounds > CHANGED_AT_MOST {
+                        let reason = format!(
+                            "{path}: the store does not have it as it lists it, round after round: it changes all                              the time, or its ETag or version is not the one in the listing"
+                        );
+                        troubles.push(Trouble::new(path, reason));
+                    }
+                }
                 Some(Err((path, error))) => troubles.push(Trouble::of_store(Some(path), error)),
                 None => return done,
             }

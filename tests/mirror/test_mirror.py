@@ -579,6 +579,21 @@ class Uploads(Case):
         sent = project.publish("--recorded")["uploaded"]
         self.assertEqual((sent["files"], sent["records"], sent["bytes"]), (0, 0, 0))
 
+    def test_what_was_overwritten_is_sent_again(self) -> None:
+        project = self.project()
+        project.build(1)
+        record, file = f"{self.prefix}/_builds/build-00001.json", f"{self.prefix}/m2.parquet"
+        good = {key: store.get(key) for key in (record, file)}
+        for key, content in good.items():
+            store.put(key, bytes(len(content)))
+        sent = project.publish("--recorded")["uploaded"]
+        self.assertEqual((sent["files"], sent["records"]), (1, 1))
+        self.assertEqual({key: store.get(key) for key in good}, good)
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        store.put_claiming(record, good[record], "0" * 64)
+        project.publish("--recorded")
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+
     def test_a_large_file_is_sent_in_parts(self) -> None:
         project = self.project()
         project.write(1, ["m0"])
@@ -609,8 +624,9 @@ class Uploads(Case):
         done = subprocess.run(
             project.command("--build", "build-00002"), env=denied, capture_output=True, text=True
         )
-        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.returncode, 5)
         self.assertIn("the store answers SignatureDoesNotMatch", done.stderr)
+        self.assertIn("build build-00002 is recorded here, and is not in the bucket", done.stderr)
         self.assertIn("--recorded", done.stderr)
         project.publish("--recorded")
         self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)

@@ -16,11 +16,13 @@ use uuid::Uuid;
 
 use super::records::Records;
 use super::wait::ServedArgs;
-use super::{CommandError, EXIT_NO, EXIT_USAGE, EXIT_WARN, asking, complain, print, wait};
+use super::{
+    CommandError, EXIT_NO, EXIT_UNSENT, EXIT_USAGE, EXIT_WARN, asking, complain, print, wait, warn,
+};
 use crate::digest::Digest;
 use crate::ledger::{self, Build, Ledger, Model, NodeResult, REFUSED, Record, Status};
 use crate::mart_dir::MartDir;
-use crate::mirror::StoreArgs;
+use crate::mirror::{StoreArgs, Uploaded};
 use crate::scan::{OpenDir, Scan, differs_in_case};
 use dbt::Artifacts;
 pub(super) use dbt::Project;
@@ -70,7 +72,8 @@ pub struct PublishArgs {
     #[arg(long, value_name = "URL")]
     to: Option<String>,
 
-    /// With --to: record nothing, and send what is recorded already
+    /// With --to: record nothing, and send what is recorded already; also again what is not in the
+    /// bucket as it was recorded
     #[arg(long, requires = "to", conflicts_with_all = ["marts", "dbt_target", "build", "fail", "clear", "compact"])]
     recorded: bool,
 
@@ -120,7 +123,7 @@ struct Unserved {
 pub(super) fn run(args: PublishArgs) -> ExitCode {
     let compacts = args.compact;
     let to = args.to.as_ref().map(|url| Destination::open(url, &args.store));
-    let destination = match to.transpose() {
+    let mut destination = match to.transpose() {
         Ok(destination) => destination,
         Err(problem) => return complain(&problem, EXIT_USAGE),
     };
@@ -131,11 +134,16 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
         Err(problem) => return complain(&problem, EXIT_NO),
     };
     let mut report = PublishReport::default();
+    let mut unreachable = None;
     if !only_compacts(&args) && !args.recorded {
         let plan = match plan(&args, &mart_dir, &open, records.fold().as_ref()) {
             Ok(plan) => plan,
             Err(problem) => return complain(&problem, EXIT_USAGE),
         };
+        if let Some(destination) = &mut destination {
+            // What is built is recorded all the same.
+            unreachable = look(destination, &mut records).err();
+        }
         if let Err(problem) = publish(plan, &open, &mut records, &mut report) {
             return complain(&problem, EXIT_NO);
         }
@@ -154,14 +162,17 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
     if let Some(ledger) = records.fold() {
         report.outstanding = ledger.outstanding;
     }
-    if let Some(destination) = destination {
-        match destination.send(&open, records.all()) {
-            Ok(uploaded) => report.uploaded = Some(uploaded),
-            Err(problem) => {
-                print(&report.text());
-                let again = "what is recorded here can be sent again with --recorded";
-                return complain(&format!("{problem}; {again}"), EXIT_NO);
-            }
+    if let Some(mut destination) = destination {
+        let (uploaded, outcome) = match unreachable {
+            Some(problem) => (Uploaded::default(), Err(problem)),
+            None => destination.send(&open, records.all(), args.recorded),
+        };
+        uploaded.warnings.iter().for_each(|warning| warn(warning));
+        report.uploaded = Some(uploaded);
+        if let Err(problem) = outcome {
+            print(&report.text());
+            let unsent = report.unsent(destination.url());
+            return complain(&format!("{problem}; {unsent}"), EXIT_UNSENT);
         }
     }
     print(&report.text());
@@ -173,6 +184,13 @@ pub(super) fn run(args: PublishArgs) -> ExitCode {
         }
         (code, _) => code,
     }
+}
+
+/// Looks at the records that an object store has, for what is recorded now is to come after them.
+fn look(destination: &mut Destination, records: &mut Records) -> Result<(), String> {
+    let others = destination.look(records.all())?.to_vec();
+    records.know_of(others, destination.url());
+    Ok(())
 }
 
 fn only_compacts(args: &PublishArgs) -> bool {
@@ -286,7 +304,8 @@ fn publish(
         let problem = |error| format!("build {id} has a record already, which {error}; remove it");
         before = Some(records.load(dir, &id).cloned().map_err(problem)?);
     }
-    if before.is_none() {
+    let elsewhere = records.of_build_elsewhere(&id).filter(|_| before.is_none()).cloned();
+    if before.is_none() && elsewhere.is_none() {
         plan.build.finished_at = records.end_after_all(plan.build.finished_at)?;
     }
     if !plan.claims.is_empty() {
@@ -321,12 +340,21 @@ fn publish(
     if plan.results.iter().any(|result| !result.has_passed()) {
         plan.build.status = Status::Error;
     }
+    report.already = elsewhere.is_some();
     let mut record = Record::new(plan.build);
     (record.marts, record.results, record.nodes) = (marts, plan.results, plan.nodes);
     record.check().map_err(|problem| format!("nothing is recorded: {problem}"))?;
     report.unserved = plan.unserved;
     report.ran = record.results.len();
     report.build = Some(id.clone());
+    if let Some(elsewhere) = elsewhere {
+        if !says_the_same(&elsewhere, &record) {
+            return Err(format!(
+                "nothing is recorded: the bucket has build {id} already, with other files or results, and records are                  never changed; build again under another id"
+            ));
+        }
+        record = elsewhere;
+    }
     if before.is_none() {
         match records.write(&record) {
             Ok(path) => {

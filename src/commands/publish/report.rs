@@ -52,6 +52,19 @@ impl PublishReport {
         }
     }
 
+    /// What is done and what is not when not all was sent, and how to go on.
+    pub(super) fn unsent(&self, url: &str) -> String {
+        let records = self.uploaded.as_ref().map_or(0, |sent| sent.records);
+        let done = match (&self.build, records) {
+            (Some(build), 0) => format!("build {build} is recorded here, and is not in the bucket"),
+            (Some(build), _) => {
+                format!("build {build} is recorded here, and not all records are in the bucket")
+            }
+            (None, _) => "what is recorded here is not all in the bucket".to_owned(),
+        };
+        format!("{done}; once that is mended, martd publish --to {url} --recorded sends the rest")
+    }
+
     pub(super) fn text(&self) -> String {
         if std::io::stdout().is_terminal() { self.table() } else { format!("{}\n", self.json()) }
     }
@@ -73,7 +86,7 @@ impl PublishReport {
             "not_served": unserved.map(|node| json!({"id": node.id, "reason": node.reason})).collect::<Vec<_>>(),
             "outstanding": self.outstanding,
             "compacted": self.compacted,
-            "uploaded": self.uploaded.map(|sent| json!({
+            "uploaded": self.uploaded.as_ref().map(|sent| json!({
                 "files": sent.files, "bytes": sent.bytes, "records": sent.records,
             })),
         })
@@ -116,8 +129,8 @@ impl PublishReport {
         if let Some(fewer) = self.compacted {
             text.push_str(&format!("{fewer} records fewer\n"));
         }
-        if let Some(Uploaded { files, bytes, records }) = self.uploaded {
-            let size = ByteSize::b(bytes);
+        if let Some(Uploaded { files, bytes, records, .. }) = &self.uploaded {
+            let size = ByteSize::b(*bytes);
             text.push_str(&format!("sent: {files} files ({size}) and {records} records\n"));
         }
         text
@@ -125,5 +138,5 @@ impl PublishReport {
 }
 
 fn bytes(files: &[File]) -> u64 {
-    files.iter().map(|file| file.bytes).sum()
+    files.iter().map(|file| file.bytes).fold(0, u64::saturating_add)
 }

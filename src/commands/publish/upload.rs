@@ -4,8 +4,13 @@ use crate::ledger::Record;
 use crate::mirror::{StoreArgs, Uploaded};
 use crate::scan::OpenDir;
 
-/// Where to.
-pub(super) struct Destination(#[cfg(feature = "object-store")] crate::mirror::Bucket);
+/// Where to, and what is known of what it has.
+pub(super) struct Destination {
+    #[cfg(feature = "object-store")]
+    bucket: crate::mirror::Bucket,
+    #[cfg(feature = "object-store")]
+    ledger: crate::mirror::RemoteLedger,
+}
 
 #[cfg(not(feature = "object-store"))]
 impl Destination {
@@ -13,7 +18,20 @@ impl Destination {
         Err(crate::commands::mirror::LACKING.to_owned())
     }
 
-    pub(super) fn send(&self, _: &OpenDir, _: &[Record]) -> Result<Uploaded, String> {
+    pub(super) fn url(&self) -> &str {
+        unreachable!("none is opened in this build")
+    }
+
+    pub(super) fn look(&mut self, _: &[Record]) -> Result<&[Record], String> {
+        unreachable!("none is opened in this build")
+    }
+
+    pub(super) fn send(
+        &mut self,
+        _: &OpenDir,
+        _: &[Record],
+        _: bool,
+    ) -> (Uploaded, Result<(), String>) {
         unreachable!("none is opened in this build")
     }
 }
@@ -22,18 +40,38 @@ impl Destination {
 impl Destination {
     /// What `url` names. The store is not asked yet.
     pub(super) fn open(url: &str, store: &StoreArgs) -> Result<Self, String> {
-        let bucket = crate::mirror::Bucket::open(url, store);
-        bucket.map(Self).map_err(|error| error.to_string())
+        let bucket = crate::mirror::Bucket::open(url, store).map_err(|error| error.to_string())?;
+        Ok(Self { bucket, ledger: Default::default() })
     }
 
-    /// Sends; an error names the object and the reason.
-    pub(super) fn send(&self, dir: &OpenDir, records: &[Record]) -> Result<Uploaded, String> {
+    /// Its URL.
+    pub(super) fn url(&self) -> &str {
+        self.bucket.url()
+    }
+
+    /// The records that it has beside these.
+    pub(super) fn look(&mut self, here: &[Record]) -> Result<&[Record], String> {
+        let look = self.ledger.look(&self.bucket, here);
+        runtime()?.block_on(look).map_err(|error| error.to_string())?;
+        Ok(self.ledger.records())
+    }
+
+    /// Sends what it does not have; what it has is compared if `looks_at_all`. Returns what was sent, and whether that
+    /// is all: an error names the object or the build, and the reason.
+    pub(super) fn send(
+        &mut self,
+        dir: &OpenDir,
+        records: &[Record],
+        looks_at_all: bool,
+    ) -> (Uploaded, Result<(), String>) {
         use std::io::IsTerminal;
 
         use indicatif::{ProgressBar, ProgressStyle};
 
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("threads cannot be had: {error}"))?;
+        let runtime = match runtime() {
+            Ok(runtime) => runtime,
+            Err(problem) => return (Uploaded::default(), Err(problem)),
+        };
         let bar = match std::io::stderr().is_terminal() {
             true => ProgressBar::new(0),
             false => ProgressBar::hidden(),
@@ -41,8 +79,17 @@ impl Destination {
         let style = "{spinner} sending {wide_bar} {bytes} of {total_bytes}, {eta} left";
         bar.set_style(ProgressStyle::with_template(style).expect("a template"));
         let (begin, sent) = (|bytes| bar.set_length(bytes), |bytes| bar.inc(bytes));
-        let outcome = runtime.block_on(crate::mirror::upload(&self.0, dir, records, begin, sent));
+        let upload = crate::mirror::BucketUpload { bucket: &self.bucket, dir, looks_at_all };
+        let done = Default::default();
+        let run = upload.run(&mut self.ledger, records, &done, (begin, sent));
+        let outcome = runtime.block_on(run).map_err(|error| error.to_string());
         bar.finish_and_clear();
-        outcome.map_err(|error| error.to_string())
+        (done.into_inner(), outcome)
     }
+}
+
+#[cfg(feature = "object-store")]
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("threads cannot be had: {error}"))
 }
