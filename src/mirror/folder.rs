@@ -6,26 +6,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::OWN_DIRECTORY;
-use super::object::{Object, ObjectKind, ObjectVersion, directory, kind, record_of};
+use super::download::{Download, text_of};
+use super::object::{ObjectKind, ObjectVersion, directory, kind, record_of};
 use super::plan::{LocalFile, Mirrored, MirroredObject, MirroredRecords};
+use super::state::{Stamp, State};
 use super::status::{MirrorStatus, STATUS_FILE};
 use crate::digest::{Digest, Hasher};
-use crate::ledger::{self, FIRST_EDITION, MAX_BYTES, Record};
+use crate::ledger::{self, FIRST_EDITION, Record};
 use crate::scan::SUCCESS;
 
 const STATE_FILE: &str = "state.json";
 const LOCK_FILE: &str = "lock";
 const TEMPORARY: &str = "tmp_";
-const STATE_VERSION: u32 = 1;
 
 /// Why the directory cannot be mirrored into.
 #[derive(Debug, thiserror::Error)]
@@ -68,37 +68,6 @@ pub enum FolderError {
     Foreign(String),
 }
 
-/// What tells whether a file is as it was left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    ino: u64,
-    size: u64,
-    mtime_ns: i64,
-    ctime_ns: i64,
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000) + nanos;
-        Self {
-            ino: metadata.ino(),
-            size: metadata.size(),
-            mtime_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            ctime_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
-/// What is known of the directory, as it is kept over a restart.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct State {
-    version: u32,
-    source: String,
-    objects: Mirrored,
-    /// Each file when it was last looked at.
-    stamps: BTreeMap<String, Stamp>,
-}
-
 /// A file of another program's.
 #[derive(Debug, Default)]
 struct ForeignFile {
@@ -106,14 +75,6 @@ struct ForeignFile {
     stamp: Stamp,
     /// The object that it is no copy of.
     differs_from: Option<ObjectVersion>,
-}
-
-/// A downloaded object whose file is not in its place yet.
-#[derive(Debug)]
-pub(super) struct Download {
-    pub(super) object: Object,
-    pub(super) file: NamedTempFile,
-    pub(super) digest: Digest,
 }
 
 /// The mart directory, as long as no other mirror has it.
@@ -161,9 +122,7 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(FolderError::File { path, error }),
         };
-        let (objects, stamps) = (Mirrored::new(), BTreeMap::new());
-        let fresh = State { version: STATE_VERSION, source: source.to_owned(), objects, stamps };
-        let state = saved.clone().unwrap_or(fresh);
+        let state = saved.clone().unwrap_or_else(|| State::new(source));
         if state.source != source {
             let (dir, known, asked) = (dir.to_owned(), state.source, source.to_owned());
             return Err(FolderError::OtherSource { dir, known, asked });
@@ -470,24 +429,6 @@ impl Folder {
             self.records.extend(record.map(|record| (id.to_owned(), record)));
         }
     }
-}
-
-/// The record in a downloaded file, if it is one that counts.
-pub(super) fn record_in(download: &mut Download) -> Option<Record> {
-    let id = record_of(&download.object.path)?.to_owned();
-    let record = Record::parse(&text_of(download)).ok()?;
-    (record.build.id == id).then_some(record)
-}
-
-/// The text of a downloaded file of the ledger; nothing of others, nor of what cannot be read, which is no
-/// record then.
-fn text_of(download: &mut Download) -> Vec<u8> {
-    let mut text = Vec::new();
-    if kind(&download.object.path) == Some(ObjectKind::Record) {
-        let file = download.file.as_file_mut();
-        let _ = file.rewind().and_then(|()| file.take(MAX_BYTES).read_to_end(&mut text));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -24,11 +24,15 @@ mod bucket;
 #[cfg(feature = "object-store")]
 mod credentials;
 #[cfg(feature = "object-store")]
+mod download;
+#[cfg(feature = "object-store")]
 mod folder;
 #[cfg(feature = "object-store")]
 mod keys;
 #[cfg(feature = "object-store")]
 mod run;
+#[cfg(feature = "object-store")]
+mod state;
 #[cfg(feature = "object-store")]
 mod upload;
 

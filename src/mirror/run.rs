@@ -11,7 +11,8 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::bucket::{Bucket, BucketError};
-use super::folder::{Download, Folder, FolderError, record_in};
+use super::download::{Download, record_in};
+use super::folder::{Folder, FolderError};
 use super::object::{Object, unusable};
 use super::plan::{self, Listing, Missing, ObjectChanges};
 use super::status::{Behind, MirrorFailure, MirrorStatus};

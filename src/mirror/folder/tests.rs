@@ -1,4 +1,5 @@
 use super::*;
+use crate::mirror::object::Object;
 
 const SOURCE: &str = "s3://bucket/marts";
 

@@ -1,0 +1,50 @@
+//! What a mirror knows of its directory, as it is kept over a restart.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Mirrored;
+
+const STATE_VERSION: u32 = 1;
+
+/// What tells whether a file is as it was left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    ino: u64,
+    pub(super) size: u64,
+    mtime_ns: i64,
+    ctime_ns: i64,
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &fs::Metadata) -> Self {
+        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000) + nanos;
+        Self {
+            ino: metadata.ino(),
+            size: metadata.size(),
+            mtime_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// What is known of the directory, as it is kept over a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct State {
+    version: u32,
+    pub(super) source: String,
+    pub(super) objects: Mirrored,
+    /// Each file when it was last looked at.
+    pub(super) stamps: BTreeMap<String, Stamp>,
+}
+
+impl State {
+    /// Nothing is known yet.
+    pub(super) fn new(source: &str) -> Self {
+        let (objects, stamps) = (Mirrored::new(), BTreeMap::new());
+        Self { version: STATE_VERSION, source: source.to_owned(), objects, stamps }
+    }
+}
