@@ -20,6 +20,8 @@ pub mod object;
 pub mod plan;
 
 #[cfg(feature = "object-store")]
+mod beneath;
+#[cfg(feature = "object-store")]
 mod bucket;
 #[cfg(feature = "object-store")]
 mod credentials;

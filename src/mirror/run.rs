@@ -100,15 +100,13 @@ impl Mirror {
     /// When another mirror has the directory, or it cannot be used.
     pub fn open(bucket: Bucket, settings: &MirrorSettings) -> Result<Self, FolderError> {
         let folder = Folder::open(&settings.dir, bucket.url(), settings.overwrites)?;
-        let now = Timestamp::now();
-        // A mirror that is started again is not less behind for it.
-        let before = folder.told().filter(|before| before.source == bucket.url());
+        let (started_at, succeeded_at) = history(&folder, &bucket);
         let status = MirrorStatus {
             source: bucket.url().to_owned(),
             interval_seconds: settings.interval.as_secs_f64(),
-            started_at: before.as_ref().map_or(now, |before| before.started_at),
-            checked_at: now,
-            succeeded_at: before.and_then(|before| before.succeeded_at),
+            started_at,
+            checked_at: Timestamp::now(),
+            succeeded_at,
             objects: 0,
             bytes: 0,
             behind: Behind::default(),
@@ -146,7 +144,10 @@ impl Mirror {
 
     /// Makes the directory equal to the bucket, as far as it can.
     pub async fn round(&mut self) -> Round {
-        let outcome = self.mirror().await;
+        let outcome = match self.find_folder() {
+            Ok(()) => self.mirror().await,
+            Err(error) => Err(error.into()),
+        };
         let saved = self.folder.save();
         let (round, trouble) = match (outcome, saved) {
             (Ok(is_equal), Ok(())) => (if is_equal { Round::Equal } else { Round::Changed }, None),
@@ -156,6 +157,20 @@ impl Mirror {
         self.note(round, trouble);
         self.tell();
         round
+    }
+
+    /// Opens the directory anew if it is another one than before, and tells `serve` that it is not equal yet.
+    fn find_folder(&mut self) -> Result<(), FolderError> {
+        if self.folder.find_again()? {
+            warn!(
+                source = self.bucket.url(),
+                "the mart directory was replaced; mirroring into the new one"
+            );
+            (self.status.started_at, self.status.succeeded_at) =
+                history(&self.folder, &self.bucket);
+            self.tell();
+        }
+        Ok(())
     }
 
     /// Takes note of how a round ended, and logs what is new of it.
@@ -194,7 +209,9 @@ impl Mirror {
     fn tell(&mut self) {
         self.status.checked_at = Timestamp::now();
         (self.status.objects, self.status.bytes) = self.folder.size();
-        if let Err(error) = self.folder.tell(&self.status) {
+        if let Err(error) = self.folder.tell(&self.status)
+            && self.folder.is_there()
+        {
             warn!(reason = error.to_string(), "serve is not told how the mirror is");
         }
     }
@@ -203,6 +220,12 @@ impl Mirror {
     async fn mirror(&mut self) -> Result<bool, Trouble> {
         let listed = self.bucket.list().await;
         let (listing, odd) = listed.map_err(|error| Trouble::of_store(None, error))?;
+        if listing.is_empty() && odd.is_empty() && self.folder.mirrored().is_empty() {
+            let url = self.bucket.url();
+            let reason =
+                format!("nothing is listed below {url} that martd reads; is the prefix right?");
+            return Err(Trouble::new(None, reason));
+        }
         let known: Vec<String> = self.folder.mirrored().keys().cloned().collect();
         let mut troubles = Vec::new();
         for path in listing.keys().chain(&known) {
@@ -215,7 +238,7 @@ impl Mirror {
             |path, version| self.folder.may_be(path, version),
         );
         if let Some(path) = foreign.first() {
-            troubles.push(Trouble::new(path.clone(), FolderError::Foreign(path.clone())));
+            troubles.push(Trouble::new(path.clone(), self.folder.refusal(path)));
         }
         let asked = data.len() + records.len();
         let bytes = data.iter().chain(&records).map(|object| object.version.size).sum();
@@ -366,6 +389,14 @@ impl Mirror {
             }
         }
     }
+}
+
+/// When the directory began to be a mirror of the bucket, and when it was last equal: a mirror that is started again
+/// is not less behind for it.
+fn history(folder: &Folder, bucket: &Bucket) -> (Timestamp, Option<Timestamp>) {
+    let before = folder.told().filter(|before| before.source == bucket.url());
+    before
+        .map_or_else(|| (Timestamp::now(), None), |before| (before.started_at, before.succeeded_at))
 }
 
 /// What is said of objects whose paths no file can have.

@@ -288,6 +288,24 @@ class Failures(Case):
         wait_for("both are kept", lambda: "2 objects are gone" in str(mirror.status()["error"]))
         self.assertEqual(served_build(martd), 1)
 
+    def test_a_mistyped_prefix_is_told(self) -> None:
+        self.project().build(1)
+        wrong = self.prefix.replace("mart", "mrat")
+        store.put(f"{wrong}/notes.txt", b"nothing that martd reads")
+        for prefix in (wrong, f"{self.prefix}/none"):
+            code, said = once(store.endpoint, prefix, self.directory / prefix)
+            self.assertEqual(code, 1)
+            self.assertIn(f"nothing is listed below s3://marts/{prefix} ", said)
+            self.assertIn("is the prefix right?", said)
+
+    def test_a_prefix_that_is_filled_later_heals(self) -> None:
+        mirror = self.mirror()
+        wait_for("it is told", lambda: "nothing is listed" in str(mirror.status().get("error")))
+        self.assertIsNone(mirror.status()["succeeded_at"])
+        self.project().build(1)
+        mirror.wait_until_equal()
+        self.assertIsNone(mirror.status()["error"])
+
     def test_no_such_bucket(self) -> None:
         code, said = once(store.endpoint, self.prefix, self.place, bucket="no-such-bucket")
         self.assertEqual(code, 1)
@@ -429,6 +447,69 @@ class Files(Case):
         code, said = once(store.endpoint, "another", self.place)
         self.assertEqual(code, 2)
         self.assertIn(f"mirrors s3://marts/{self.prefix}, and not s3://marts/another", said)
+
+    def test_a_removed_directory_is_filled_again(self) -> None:
+        self.project().build(1)
+        mirror = self.mirror()
+        mirror.wait_until_equal()
+        martd = self.martd()
+        wait_for_build(martd, 1)
+        started = mirror.status()["started_at"]
+        whole = lambda: len(list(self.marts.glob("*.parquet"))) == len(MARTS)  # noqa: E731
+        shutil.rmtree(self.marts)
+        wait_for("the marts are back", whole)
+        mirror.wait_until_equal()
+        self.assertGreater(mirror.status()["started_at"], started, "it is a new directory")
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 1, "the lock is taken again")
+        # Its parent is not the mirror's to make.
+        shutil.rmtree(self.place)
+        wait_for("the reason is told", lambda: "mirror is not there" in json.dumps(mirror.log))
+        self.assertFalse(self.place.exists())
+        self.place.mkdir()
+        wait_for("the marts are back", whole)
+        mirror.wait_until_equal()
+        self.assertIsNone(mirror.status()["error"])
+        wait_for_build(martd, 1)
+        self.assertEqual(mirror.stop(), 0)
+
+    def test_a_damaged_state_begins_anew(self) -> None:
+        self.project().build(1)
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        before = {path: path.stat().st_ino for path in self.marts.rglob("*.parquet")}
+        status = json.loads((self.marts / "_mirror.json").read_text())
+        state = self.marts / ".mirror/state.json"
+        state.write_bytes(state.read_bytes()[:100])
+        code, said = once(store.endpoint, self.prefix, self.place)
+        self.assertEqual(code, 0, said)
+        self.assertIn("begins anew", said)
+        self.assertEqual(before, {path: path.stat().st_ino for path in before})
+        after = json.loads((self.marts / "_mirror.json").read_text())
+        self.assertGreater(after["started_at"], status["started_at"])
+
+    def test_a_lost_state_is_no_success(self) -> None:
+        self.project().build(1)
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        (self.marts / ".mirror/state.json").unlink()
+        self.assertEqual(once("http://127.0.0.1:1", self.prefix, self.place)[0], 1)
+        self.assertIsNone(json.loads((self.marts / "_mirror.json").read_text())["succeeded_at"])
+
+    def test_a_link_does_not_lead_elsewhere(self) -> None:
+        writer = self.project()
+        writer.write(1, ["part"])
+        part = (writer.marts / "part.parquet").read_bytes()
+        for name in ("day=1/a.parquet", "_SUCCESS"):
+            store.put(f"{self.prefix}/sales/{name}", b"" if name == "_SUCCESS" else part)
+        elsewhere = self.directory / "elsewhere"
+        elsewhere.mkdir()
+        self.marts.mkdir(parents=True)
+        (self.marts / "sales").symlink_to(elsewhere)
+        for flags in ([], ["--overwrite"]):
+            code, said = once(store.endpoint, self.prefix, self.place, *flags)
+            self.assertEqual(code, 1)
+            self.assertIn("sales is a link or a file where the mirror needs a directory; remove it", said)
+            self.assertEqual(list(elsewhere.iterdir()), [])
+        (self.marts / "sales").unlink()
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
 
     def test_a_stop_is_clean_and_quick(self) -> None:
         self.project().build(1)
