@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 /// Where the path of a file leads.
 #[derive(Debug)]
-pub(super) enum Parent {
+pub(super) enum FileParent {
     /// Into this directory.
     Dir(OwnedFd),
     /// Into none that is there.
@@ -24,10 +24,10 @@ pub(super) enum Parent {
 ///
 /// # Errors
 /// When one of them cannot be opened, or made.
-pub(super) fn parent(root: &Path, path: &str, make: bool) -> io::Result<Parent> {
+pub(super) fn parent(root: &Path, path: &str, make: bool) -> io::Result<FileParent> {
     const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
     let mut dir = match rustix::fs::openat(CWD, root, DIRECTORY, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(Parent::Absent),
+        Err(Errno::NOENT) => return Ok(FileParent::Absent),
         opened => opened?,
     };
     for (end, _) in path.match_indices('/') {
@@ -41,14 +41,14 @@ pub(super) fn parent(root: &Path, path: &str, make: bool) -> io::Result<Parent> 
         let flags = DIRECTORY | OFlags::NOFOLLOW;
         dir = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
             Ok(inner) => inner,
-            Err(Errno::NOENT) => return Ok(Parent::Absent),
+            Err(Errno::NOENT) => return Ok(FileParent::Absent),
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Ok(Parent::Blocked(path[..end].to_owned()));
+                return Ok(FileParent::Blocked(path[..end].to_owned()));
             }
             Err(error) => return Err(error.into()),
         };
     }
-    Ok(Parent::Dir(dir))
+    Ok(FileParent::Dir(dir))
 }
 
 /// The last name of a path.
@@ -59,7 +59,7 @@ pub(super) fn name(path: &str) -> &str {
 /// Removes the directories of a file below `root` that are empty now.
 pub(super) fn prune(root: &Path, path: &str) {
     for (end, _) in path.rmatch_indices('/') {
-        let Ok(Parent::Dir(above)) = parent(root, &path[..end], false) else { return };
+        let Ok(FileParent::Dir(above)) = parent(root, &path[..end], false) else { return };
         if rustix::fs::unlinkat(&above, name(&path[..end]), AtFlags::REMOVEDIR).is_err() {
             return;
         }

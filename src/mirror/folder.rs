@@ -19,11 +19,11 @@ use tempfile::NamedTempFile;
 pub use self::error::FolderError;
 use self::error::at;
 use super::OWN_DIRECTORY;
-use super::beneath::{self, Parent};
+use super::beneath::{self, FileParent};
 use super::download::{Download, text_of};
 use super::object::{ObjectKind, ObjectVersion, directory, kind, record_of};
 use super::plan::{LocalFile, Mirrored, MirroredObject, MirroredRecords};
-use super::state::{Stamp, State};
+use super::state::{MirrorState, Stamp};
 use super::status::{MirrorStatus, STATUS_FILE};
 use crate::digest::{Digest, Hasher};
 use crate::ledger::{self, FIRST_EDITION, Record};
@@ -52,9 +52,9 @@ pub(super) struct Folder {
     dir: PathBuf,
     own: PathBuf,
     overwrites: bool,
-    state: State,
+    state: MirrorState,
     /// The state as it is on disk.
-    saved: Option<State>,
+    saved: Option<MirrorState>,
     /// Files of other programs.
     foreign: BTreeMap<String, ForeignFile>,
     records: MirroredRecords,
@@ -65,9 +65,9 @@ pub(super) struct Folder {
 /// mirror's own directory is to be.
 fn open_lock(dir: &Path) -> io::Result<Option<File>> {
     match beneath::parent(dir, &format!("{OWN_DIRECTORY}/{LOCK_FILE}"), true)? {
-        Parent::Blocked(_) => Ok(None),
-        Parent::Absent => Err(io::ErrorKind::NotFound.into()),
-        Parent::Dir(own) => {
+        FileParent::Blocked(_) => Ok(None),
+        FileParent::Absent => Err(io::ErrorKind::NotFound.into()),
+        FileParent::Dir(own) => {
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let lock = rustix::fs::openat(own, LOCK_FILE, flags, Mode::from_raw_mode(0o666))?;
             Ok(Some(lock.into()))
@@ -99,8 +99,8 @@ impl Folder {
             }
         }
         let path = own.join(STATE_FILE);
-        let saved = at(&path, State::load(&path))?;
-        let state = saved.clone().unwrap_or_else(|| State::new(source));
+        let saved = at(&path, MirrorState::load(&path))?;
+        let state = saved.clone().unwrap_or_else(|| MirrorState::new(source));
         if state.source != source {
             let (dir, known, asked) = (dir.to_owned(), state.source, source.to_owned());
             return Err(FolderError::OtherSource { dir, known, asked });
@@ -185,9 +185,9 @@ impl Folder {
     fn look_at(&mut self, path: &str) -> Result<LocalFile, FolderError> {
         let whole = self.dir.join(path);
         let metadata = match at(&whole, beneath::parent(&self.dir, path, false))? {
-            Parent::Dir(_) => fs::symlink_metadata(&whole),
-            Parent::Absent => Err(io::ErrorKind::NotFound.into()),
-            Parent::Blocked(by) => {
+            FileParent::Dir(_) => fs::symlink_metadata(&whole),
+            FileParent::Absent => Err(io::ErrorKind::NotFound.into()),
+            FileParent::Blocked(by) => {
                 self.state.stamps.remove(path);
                 let foreign = ForeignFile { blocked_by: Some(by), ..ForeignFile::default() };
                 self.foreign.insert(path.to_owned(), foreign);
@@ -374,9 +374,9 @@ impl Folder {
     fn parent(&self, path: &str, make: bool) -> Result<OwnedFd, FolderError> {
         let whole = self.dir.join(path);
         match at(&whole, beneath::parent(&self.dir, path, make))? {
-            Parent::Dir(dir) => Ok(dir),
-            Parent::Absent => at(&whole, Err(io::ErrorKind::NotFound.into())),
-            Parent::Blocked(by) => Err(FolderError::Blocked(by)),
+            FileParent::Dir(dir) => Ok(dir),
+            FileParent::Absent => at(&whole, Err(io::ErrorKind::NotFound.into())),
+            FileParent::Blocked(by) => Err(FolderError::Blocked(by)),
         }
     }
 

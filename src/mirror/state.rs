@@ -36,7 +36,7 @@ impl Stamp {
 
 /// What is known of the directory, as it is kept over a restart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct MirrorState {
     version: u32,
     pub(super) source: String,
     pub(super) objects: Mirrored,
@@ -44,7 +44,7 @@ pub(super) struct State {
     pub(super) stamps: BTreeMap<String, Stamp>,
 }
 
-impl State {
+impl MirrorState {
     /// Nothing is known yet.
     pub(super) fn new(source: &str) -> Self {
         let (objects, stamps) = (Mirrored::new(), BTreeMap::new());
