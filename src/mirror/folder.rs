@@ -126,6 +126,11 @@ impl Folder {
         Ok(folder)
     }
 
+    /// The mart directory, and the one above it.
+    pub(super) fn directories(&self) -> [&Path; 2] {
+        [&self.dir, above(&self.dir)]
+    }
+
     /// Whether the directory is still the one that was opened.
     pub(super) fn is_there(&self) -> bool {
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());

@@ -32,6 +32,8 @@ mod folder;
 #[cfg(feature = "object-store")]
 mod keys;
 #[cfg(feature = "object-store")]
+mod rights;
+#[cfg(feature = "object-store")]
 mod run;
 #[cfg(feature = "object-store")]
 mod state;

@@ -1,7 +1,6 @@
 //! The mirror's rounds: list, compare, download, write, remove, tell.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::download::{Download, record_in};
 use super::folder::{Folder, FolderError};
 use super::object::{Object, unusable};
 use super::plan::{self, Listing, Missing, ObjectChanges};
+use super::rights::MirrorRights;
 use super::status::{Behind, MirrorFailure, MirrorStatus};
 use crate::scan::SUCCESS;
 
@@ -50,6 +50,8 @@ pub struct Mirror {
     failures: u32,
     /// Rounds in a row after which the directory was not equal, and nothing failed.
     changes: u32,
+    /// What this thread may write, where it has given up the rest.
+    rights: Option<MirrorRights>,
     /// What the last round missed: when it does so again, it is no matter of a moment.
     missed: Option<Missing>,
 }
@@ -113,7 +115,8 @@ impl Mirror {
             error: None,
         };
         let interval = settings.interval;
-        Ok(Self { bucket, folder, interval, status, failures: 0, changes: 0, missed: None })
+        let (rights, missed) = (None, None);
+        Ok(Self { bucket, folder, interval, status, failures: 0, changes: 0, rights, missed })
     }
 
     /// How it is.
@@ -121,9 +124,21 @@ impl Mirror {
         &self.status
     }
 
-    /// Goes round until it is dropped; then it has left nothing half done.
-    pub async fn run(&mut self) -> Infallible {
-        loop {
+    /// Takes the right to write anywhere but in `PARQUET_DIR` from this thread and all that it starts.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn give_up_rights(&mut self) -> Result<(), String> {
+        let _ = self.find_folder(); // the next round tells
+        let [dir, above] = self.folder.directories();
+        self.rights = Some(MirrorRights::give_up_others(above, dir)?);
+        Ok(())
+    }
+
+    /// Goes round until it is dropped; then it has left nothing half done. Ends when `PARQUET_DIR` is another directory
+    /// than that in which this thread may write.
+    pub async fn run(&mut self) {
+        while self.rights.as_ref().is_none_or(MirrorRights::suffice) {
             let round = self.round().await;
             self.changes = if round == Round::Changed { self.changes + 1 } else { 0 };
             tokio::time::sleep(self.pause(round)).await;

@@ -23,7 +23,7 @@ from typing import Any
 import history
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mirror import INTERVAL, MARTS, ROOT, Mirror, Project, environment, once, served_build, wait_for, wait_for_build
+from mirror import INTERVAL, MARTS, PROGRAM, ROOT, Mirror, Project, environment, once, served_build, wait_for, wait_for_build
 from martd import Martd
 from store import Store
 
@@ -313,6 +313,11 @@ class Failures(Case):
 
 
 class Reaches(Case):
+    def test_what_is_missing_is_named(self) -> None:
+        done = subprocess.run([PROGRAM, "mirror"], env=environment(), capture_output=True, text=True)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("<URL> (MARTD_MIRROR_URL)", done.stderr)
+
     def test_a_store_behind_tls(self) -> None:
         if shutil.which("openssl") is None:
             self.skipTest("openssl is not installed")
@@ -472,6 +477,28 @@ class Files(Case):
         wait_for_build(martd, 1)
         self.assertEqual(mirror.stop(), 0)
 
+    def test_it_may_write_in_its_directory_alone(self) -> None:
+        self.project().build(1)
+        mirror = self.mirror()
+        mirror.wait_until_equal()
+        elsewhere = self.directory / "elsewhere"
+        elsewhere.mkdir()
+        self.marts.rename(self.place / "before")
+        self.marts.symlink_to(elsewhere)
+        wait_for("it is refused", lambda: "ermission denied" in json.dumps(mirror.log) or list(elsewhere.iterdir()))
+        if "has no Landlock" in json.dumps(mirror.log):
+            self.skipTest("this kernel has no Landlock")
+        self.assertEqual(list(elsewhere.iterdir()), [])
+        self.marts.unlink()
+        wait_for("the marts are back", lambda: len(list(self.marts.glob("*.parquet"))) == len(MARTS))
+        mirror.wait_until_equal()
+        # What a link leads to when it starts is the directory that was meant.
+        self.assertEqual(mirror.stop(), 0)
+        shutil.rmtree(self.marts)
+        self.marts.symlink_to(elsewhere)
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        self.assertEqual(len(list(elsewhere.glob("*.parquet"))), len(MARTS))
+
     def test_a_damaged_state_begins_anew(self) -> None:
         self.project().build(1)
         self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
@@ -537,6 +564,8 @@ class Files(Case):
         wait_for("it is told", lambda: "gone from the bucket" in str(mirror.status()["error"]))
         self.assertEqual(mirror.stop(), 0)
         self.assertNotIn("not permitted", json.dumps(mirror.log))
+        said = once("http://127.0.0.1:1", self.prefix, self.place)[1]
+        self.assertEqual("no Landlock" in json.dumps(mirror.log), "no Landlock" in said)
 
     def test_a_silent_mirror_is_told(self) -> None:
         self.project().build(1)
