@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 pub use self::error::FolderError;
 use self::error::at;
@@ -272,7 +272,7 @@ impl Folder {
     ) -> Result<(usize, Vec<FolderError>), FolderError> {
         let (mut refused, mut ready) = (Vec::new(), Vec::new());
         let mut count = 0;
-        for mut download in downloads {
+        for download in downloads {
             let path = download.object.path.clone();
             let copy = match self.is_copy(&path, &download.digest) {
                 Ok(copy) => copy,
@@ -293,7 +293,7 @@ impl Folder {
             if copy == Some(true) {
                 // It is the mirror's from here on.
                 let foreign = self.foreign.remove(&path).expect("it was looked at");
-                self.note_record(&path, &text_of(&mut download));
+                self.note_record(&path, &text_of(&download));
                 self.state.stamps.insert(path, foreign.stamp);
                 count += 1;
             } else {
@@ -340,12 +340,12 @@ impl Folder {
     }
 
     /// Puts one file into its place.
-    fn put(&mut self, mut download: Download) -> Result<(), FolderError> {
+    fn put(&mut self, download: Download) -> Result<(), FolderError> {
         let path = download.object.path.clone();
         if let Some(mart) = directory(&path).filter(|_| record_of(&path).is_none()) {
             self.unseal(mart)?;
         }
-        let text = text_of(&mut download);
+        let text = text_of(&download);
         let stamp = self.place(download.file, &path)?;
         self.foreign.remove(&path);
         self.note_record(&path, &text);
@@ -354,10 +354,10 @@ impl Folder {
     }
 
     /// Gives a file its name, and makes the directories that it is in.
-    fn place(&self, file: NamedTempFile, path: &str) -> Result<Stamp, FolderError> {
+    fn place(&self, temporary: TempPath, path: &str) -> Result<Stamp, FolderError> {
         let whole = self.dir.join(path);
         let parent = self.parent(path, true)?;
-        let (file, temporary) = file.into_parts();
+        let file = at(&temporary, File::open(&temporary))?;
         let renamed = rustix::fs::renameat(CWD, &*temporary, &parent, beneath::name(path));
         at(&whole, renamed.map_err(io::Error::from))?;
         let _ = temporary.keep(); // its name is gone
@@ -432,7 +432,7 @@ impl Folder {
         let known = MirroredObject { version: Some(version.clone()), contents };
         self.state.objects.insert(path.clone(), known);
         self.save()?;
-        let stamp = self.place(at(&self.own, self.temporary())?, &path)?;
+        let stamp = self.place(at(&self.own, self.temporary())?.into_temp_path(), &path)?;
         self.foreign.remove(&path);
         self.state.stamps.insert(path, stamp);
         Ok(())

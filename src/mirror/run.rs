@@ -341,8 +341,8 @@ impl Mirror {
     /// what is no record that counts, for `serve` to tell.
     fn choose(&self, downloads: Vec<Download>) -> (Vec<Download>, Option<Missing>) {
         let (mut good, mut new) = (Vec::new(), Vec::new());
-        for mut download in downloads {
-            match record_in(&mut download) {
+        for download in downloads {
+            match record_in(&download) {
                 Some(record) => new.push((record, download)),
                 None => good.push(download),
             }
@@ -434,7 +434,7 @@ async fn fetch(
         let mut file = folder.temporary()?;
         let digest = bucket.get(&object, file.as_file_mut()).await?;
         file.as_file().sync_all()?;
-        Ok((file, digest))
+        Ok((file.into_temp_path(), digest))
     };
     match get.await {
         Ok((file, digest)) => Ok(Download { object, file, digest }),

@@ -13,7 +13,7 @@ fn download(folder: &Folder, path: &str, content: &str) -> Download {
     let mut hasher = Hasher::default();
     hasher.update(content.as_bytes());
     let object = Object { path: path.to_owned(), version: version(content, content.len()) };
-    Download { object, file, digest: hasher.finish() }
+    Download { object, file: file.into_temp_path(), digest: hasher.finish() }
 }
 
 fn install(folder: &mut Folder, path: &str, content: &str) -> Vec<FolderError> {
