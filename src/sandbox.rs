@@ -37,6 +37,26 @@ pub fn forbid_writes<'p>(
     Ok(rules.restrict_self()?.ruleset)
 }
 
+/// What the thread of a mirror and all that it starts may: read, reach other machines, and write in `writable` alone.
+/// They may take no connections, and send no signals to others. Returns how much of that the kernel enforces.
+///
+/// # Errors
+/// When the kernel refuses the rules.
+pub fn confine_mirror<'p>(
+    writable: impl IntoIterator<Item = &'p Path>,
+) -> Result<RulesetStatus, RulesetError> {
+    let writes = AccessFs::from_write(NEWEST);
+    let mut rules = Ruleset::default()
+        .handle_access(writes)?
+        .handle_access(AccessNet::BindTcp)?
+        .scope(Scope::Signal)?
+        .create()?;
+    for path in writable {
+        rules = allow(rules, path, writes)?;
+    }
+    Ok(rules.restrict_self()?.ruleset)
+}
+
 /// What a process that builds tables may: anything in its scratch folder `scratch` and remove that,
 /// read (and write, where they are open for that) the files that it has been given, and read the
 /// legacy file at `legacy` with its logs. No other file, no TCP, no signals to others.
@@ -172,6 +192,42 @@ mod tests {
         });
         assert!(outcome.is_none_or(|outcome| outcome == [true; 9]), "{outcome:?}");
     }
+
+    #[test]
+    fn a_mirror_writes_in_its_directory_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let [own, other] = ["own", "other"].map(|name| dir.path().join(name));
+        for path in [&own, &other, &own.join("mart"), &own.join("mart/.mirror")] {
+            fs::create_dir(path).expect("mkdir");
+        }
+        std::os::unix::fs::symlink(&other, own.join("mart/link")).expect("linked");
+        fs::write(other.join("there"), "x").expect("write");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("still allowed");
+        let address = listener.local_addr().expect("bound");
+        let outcome = thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                let status = confine_mirror([own.as_path()]).expect("Landlock");
+                if status == RulesetStatus::NotEnforced {
+                    eprintln!("this kernel has no Landlock: nothing is tested");
+                    return None;
+                }
+                let temporary = own.join("mart/.mirror/tmp_a");
+                Some([
+                    fs::write(&temporary, "x").is_ok(),
+                    fs::rename(&temporary, own.join("mart/a.parquet")).is_ok(),
+                    fs::remove_file(own.join("mart/a.parquet")).is_ok(),
+                    fs::write(own.join("mart/link/a.parquet"), "x").is_err(),
+                    fs::remove_file(own.join("mart/link/there")).is_err(),
+                    fs::read(other.join("there")).is_ok(),
+                    std::net::TcpStream::connect(address).is_ok(),
+                    std::net::TcpListener::bind("127.0.0.1:0").is_err(),
+                ])
+            });
+            confined.join().expect("no panic")
+        });
+        assert!(outcome.is_none_or(|outcome| outcome == [true; 8]), "{outcome:?}");
+    }
+
     #[test]
     fn a_builder_has_its_scratch_folder_alone() {
         let dir = tempfile::tempdir().expect("a temporary directory");

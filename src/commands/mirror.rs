@@ -49,9 +49,14 @@ pub(super) const LACKING: &str = "this build of martd has no object storage; rel
 
 #[cfg(feature = "object-store")]
 pub(super) fn run(args: MirrorArgs) -> ExitCode {
+    use std::thread;
+
+    use tracing::info;
+
     use super::{EXIT_NO, start};
     use crate::mart_dir::MartDir;
     use crate::mirror::{Bucket, FolderError, Mirror, MirrorSettings};
+    use crate::{service, signal};
 
     if let Err(problem) = start::log() {
         return complain(&problem, EXIT_USAGE);
@@ -66,24 +71,47 @@ pub(super) fn run(args: MirrorArgs) -> ExitCode {
         interval: args.interval,
         overwrites: args.overwrite,
     };
-    let mirror = match Mirror::open(bucket, &settings) {
+    let mut mirror = match Mirror::open(bucket, &settings) {
         Ok(mirror) => mirror,
         Err(error @ FolderError::OtherSource { .. }) => {
             return complain(&error.to_string(), EXIT_USAGE);
         }
         Err(error) => return complain(&error.to_string(), EXIT_NO),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) if args.once => runtime.block_on(once(mirror)),
-        Ok(runtime) => runtime.block_on(go_on(mirror, &settings)),
-        Err(error) => complain(&format!("threads cannot be had: {error}"), EXIT_NO),
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("threads cannot be had: {error}"), EXIT_NO),
+    };
+    let mut asks = None;
+    if !args.once {
+        match signal::listen() {
+            Ok(listening) => asks = Some(listening),
+            Err(error) => return complain(&format!("signals: {error}"), EXIT_NO),
+        }
+        let directory = settings.dir.display();
+        info!(source = mirror.status().source, %directory, version = env!("CARGO_PKG_VERSION"), "mirroring");
+        service::ready();
+    }
+    // A thread has no rights but in the PARQUET_DIR that it began with; where that is replaced, another takes over.
+    loop {
+        let work = || match mirror.give_up_rights() {
+            Err(problem) => Some(complain(&problem, EXIT_NO)),
+            Ok(()) => match &mut asks {
+                Some(asks) => runtime.block_on(go_on(&mut mirror, asks)),
+                None => Some(runtime.block_on(once(&mut mirror))),
+            },
+        };
+        match thread::scope(|scope| scope.spawn(work).join()) {
+            Ok(Some(code)) => return code,
+            Ok(None) => {}
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     }
 }
 
 /// Tries again while the bucket changes.
 #[cfg(feature = "object-store")]
-async fn once(mut mirror: crate::mirror::Mirror) -> ExitCode {
+async fn once(mirror: &mut crate::mirror::Mirror) -> ExitCode {
     use super::EXIT_NO;
     use crate::mirror::Round;
 
@@ -100,30 +128,20 @@ async fn once(mut mirror: crate::mirror::Mirror) -> ExitCode {
     complain(&reason, EXIT_NO)
 }
 
+/// Goes round until a signal ends it; `None` when the mirror needs other rights.
 #[cfg(feature = "object-store")]
 async fn go_on(
-    mut mirror: crate::mirror::Mirror,
-    settings: &crate::mirror::MirrorSettings,
-) -> ExitCode {
-    use tracing::info;
+    mirror: &mut crate::mirror::Mirror,
+    asks: &mut tokio::sync::mpsc::UnboundedReceiver<crate::signal::Ask>,
+) -> Option<ExitCode> {
+    use crate::signal::Ask;
 
-    use super::EXIT_NO;
-    use crate::service;
-    use crate::signal::{self, Ask};
-
-    let mut asks = match signal::listen() {
-        Ok(asks) => asks,
-        Err(error) => return complain(&format!("signals: {error}"), EXIT_NO),
-    };
-    let directory = settings.dir.display();
-    info!(source = mirror.status().source, %directory, version = env!("CARGO_PKG_VERSION"), "mirroring");
-    service::ready();
     loop {
         tokio::select! {
-            never = mirror.run() => match never {},
+            () = mirror.run() => return None,
             ask = asks.recv() => if ask != Some(Ask::Reload) {
-                info!("stopped");
-                return ExitCode::SUCCESS;
+                tracing::info!("stopped");
+                return Some(ExitCode::SUCCESS);
             },
         }
     }

@@ -186,17 +186,26 @@ fn leave_out_of_short_help(arg: Arg) -> Arg {
     arg.hide_short_help(is_long)
 }
 
-/// Names the variable of a flag whose value is wrong: the value may stand there.
+/// Names the variable of a flag whose value is wrong, for it may stand there, or of what is missing.
 fn name_variable(mut error: clap::Error) -> clap::Error {
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
     let mut cli = Cli::command();
     cli.build(); // flags cannot be written out before
-    let mut arguments = cli.get_subcommands().flat_map(clap::Command::get_arguments);
-    let found = arguments.find(|argument| argument.to_string() == *flag).and_then(Arg::get_env);
-    if let Some(variable) = found {
-        let both = ContextValue::String(format!("{flag} ({})", variable.to_string_lossy()));
-        error.insert(ContextKind::InvalidArg, both);
-    }
+    let both = |flag: &String| {
+        let mut arguments = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+        let found = arguments.find(|argument| argument.to_string() == *flag);
+        match found.and_then(Arg::get_env) {
+            Some(variable) => format!("{flag} ({})", variable.to_string_lossy()),
+            None => flag.clone(),
+        }
+    };
+    let named = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => ContextValue::String(both(flag)),
+        Some(ContextValue::Strings(flags)) => {
+            ContextValue::Strings(flags.iter().map(both).collect())
+        }
+        _ => return error,
+    };
+    error.insert(ContextKind::InvalidArg, named);
     error
 }
 

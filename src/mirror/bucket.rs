@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{
@@ -18,7 +18,7 @@ use object_store::{
 
 use tokio::io::AsyncWriteExt;
 
-use super::credentials::FileCredentials;
+use super::credentials::{self, CredentialKind};
 use super::keys::OddKeys;
 use super::object::{Object, ObjectVersion, kind};
 use super::plan::{Listing, within_files};
@@ -47,6 +47,7 @@ const LARGEST_FILE: u64 = i64::MAX as u64;
 #[derive(Debug)]
 pub struct Bucket {
     store: Arc<AmazonS3>,
+    asks_with: CredentialKind,
     prefix: Path,
     odd: OddKeys,
     url: String,
@@ -116,14 +117,11 @@ impl Bucket {
             max_retries: RETRIES,
             retry_timeout: Duration::from_secs(30),
         };
-        let mut builder = AmazonS3Builder::from_env()
+        let mut builder = credentials::builder()
             .with_client_options(options)
             .with_retry(retry)
             .with_http_connector(odd.clone())
             .with_bucket_name(bucket);
-        if let Some(credentials) = FileCredentials::of_environment() {
-            builder = builder.with_credentials(Arc::new(credentials));
-        }
         if let Some(region) = &args.region {
             builder = builder.with_region(region);
         }
@@ -142,8 +140,14 @@ impl Bucket {
                 false => endpoint.clone(),
             });
         }
-        let store = Arc::new(builder.build().map_err(wrong)?);
-        Ok(Self { store, prefix, odd, url: url.trim_end_matches('/').to_owned() })
+        let (store, asks_with) = credentials::build(builder).map_err(BucketError::Setting)?;
+        Ok(Self {
+            store: Arc::new(store),
+            asks_with,
+            prefix,
+            odd,
+            url: url.trim_end_matches('/').to_owned(),
+        })
     }
 
     /// Its URL.
@@ -160,7 +164,7 @@ impl Bucket {
         self.odd.take(); // of a listing that failed
         let mut objects = self.store.list(Some(&self.prefix));
         let mut listing = Listing::new();
-        while let Some(meta) = objects.try_next().await? {
+        while let Some(meta) = objects.try_next().await.map_err(|error| self.refusal(error))? {
             let Some(path) = meta.location.as_ref().strip_prefix(self.prefix.as_ref()) else {
                 continue;
             };
@@ -310,6 +314,20 @@ impl Bucket {
         }
     }
 
+    /// Names the credentials that the store refuses, unless they were not to be had.
+    fn refusal(&self, error: object_store::Error) -> BucketError {
+        let asked_with = self.asks_with.name();
+        let text = error.to_string(); // of a listing the crate has no kinds of errors
+        let is_refused =
+            ["401", "403"].iter().any(|code| text.contains(&format!("status code: {code}")));
+        match error.into() {
+            BucketError::Store(reason) if is_refused && !reason.contains(asked_with) => {
+                BucketError::Store(format!("{reason} (asked with {asked_with})"))
+            }
+            error => error,
+        }
+    }
+
     fn key(&self, path: &str) -> Result<Path, BucketError> {
         let whole = match self.prefix.is_root() {
             true => path.to_owned(),
@@ -359,6 +377,11 @@ fn is_of_bucket(error: &object_store::Error) -> bool {
 
 /// What a person needs to know of an error: what the store says, or else the innermost cause. Neither has secrets in it.
 fn reason(error: &object_store::Error) -> String {
+    said_by("the store", error)
+}
+
+/// The same of another endpoint: `who` answers.
+pub(super) fn said_by(who: &str, error: &object_store::Error) -> String {
     let text = error.to_string();
     let element = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
@@ -367,8 +390,8 @@ fn reason(error: &object_store::Error) -> String {
     if let Some(code) = element("Code") {
         let message = element("Message").filter(|message| !message.is_empty());
         return match message {
-            Some(message) => format!("the store answers {code}: {message}"),
-            None => format!("the store answers {code}"),
+            Some(message) => format!("{who} answers {code}: {message}"),
+            None => format!("{who} answers {code}"),
         };
     }
     let mut innermost: &dyn std::error::Error = error;
@@ -378,7 +401,7 @@ fn reason(error: &object_store::Error) -> String {
     let cause = innermost.to_string();
     match error.source() {
         Some(_) if text.contains("error sending request") => {
-            format!("the store is not reached: {cause}")
+            format!("{who} is not reached: {cause}")
         }
         _ => cause,
     }

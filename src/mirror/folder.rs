@@ -4,116 +4,46 @@
 //! content is noted there before its file is renamed into place, so that a mirror that was killed knows its
 //! files again, and none of another program's is taken for one.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod error;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use tempfile::{NamedTempFile, TempPath};
 
+pub use self::error::FolderError;
+use self::error::at;
 use super::OWN_DIRECTORY;
-use super::object::{Object, ObjectKind, ObjectVersion, directory, kind, record_of};
+use super::beneath::{self, FileParent};
+use super::download::{Download, text_of};
+use super::object::{ObjectKind, ObjectVersion, directory, kind, record_of};
 use super::plan::{LocalFile, Mirrored, MirroredObject, MirroredRecords};
+use super::state::{MirrorState, Stamp};
 use super::status::{MirrorStatus, STATUS_FILE};
 use crate::digest::{Digest, Hasher};
-use crate::ledger::{self, FIRST_EDITION, MAX_BYTES, Record};
+use crate::ledger::{self, FIRST_EDITION, Record};
 use crate::scan::SUCCESS;
 
 const STATE_FILE: &str = "state.json";
 const LOCK_FILE: &str = "lock";
 const TEMPORARY: &str = "tmp_";
-const STATE_VERSION: u32 = 1;
-
-/// Why the directory cannot be mirrored into.
-#[derive(Debug, thiserror::Error)]
-pub enum FolderError {
-    /// Another mirror writes there.
-    #[error("another mirror writes into {0}; end it first")]
-    Locked(PathBuf),
-    /// It mirrors something else.
-    #[error(
-        "{dir} mirrors {known}, and not {asked}: name an empty directory, or remove {OWN_DIRECTORY} in it \
-         and start once with --overwrite",
-        dir = dir.display()
-    )]
-    OtherSource {
-        /// The directory.
-        dir: PathBuf,
-        /// What it mirrors.
-        known: String,
-        /// What it was to mirror.
-        asked: String,
-    },
-    /// What is known of it does not parse.
-    #[error("{path} does not parse: {error}; remove it and start once with --overwrite", path = path.display())]
-    State {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: serde_json::Error,
-    },
-    /// Something in it cannot be read or written.
-    #[error("{path}: {error}", path = path.display())]
-    File {
-        /// What.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-    /// Another program's file is where one is to be written.
-    #[error("{0} was written by another program; remove it, or start once with --overwrite")]
-    Foreign(String),
-}
-
-/// What tells whether a file is as it was left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    ino: u64,
-    size: u64,
-    mtime_ns: i64,
-    ctime_ns: i64,
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000) + nanos;
-        Self {
-            ino: metadata.ino(),
-            size: metadata.size(),
-            mtime_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            ctime_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
-/// What is known of the directory, as it is kept over a restart.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct State {
-    version: u32,
-    source: String,
-    objects: Mirrored,
-    /// Each file when it was last looked at.
-    stamps: BTreeMap<String, Stamp>,
-}
 
 /// A file of another program's.
 #[derive(Debug, Default)]
 struct ForeignFile {
     /// As it was when that was found out.
     stamp: Stamp,
+    /// Whether it is a file of its own: it may be a copy of an object then.
+    is_file: bool,
     /// The object that it is no copy of.
     differs_from: Option<ObjectVersion>,
-}
-
-/// A downloaded object whose file is not in its place yet.
-#[derive(Debug)]
-pub(super) struct Download {
-    pub(super) object: Object,
-    pub(super) file: NamedTempFile,
-    pub(super) digest: Digest,
+    /// What stands where a directory of its path is to be.
+    blocked_by: Option<String>,
 }
 
 /// The mart directory, as long as no other mirror has it.
@@ -122,26 +52,42 @@ pub(super) struct Folder {
     dir: PathBuf,
     own: PathBuf,
     overwrites: bool,
-    state: State,
+    state: MirrorState,
     /// The state as it is on disk.
-    saved: Option<State>,
+    saved: Option<MirrorState>,
     /// Files of other programs.
     foreign: BTreeMap<String, ForeignFile>,
     records: MirroredRecords,
-    _lock: File,
+    lock: File,
 }
 
-fn at<T>(path: &Path, outcome: io::Result<T>) -> Result<T, FolderError> {
-    outcome.map_err(|error| FolderError::File { path: path.to_owned(), error })
+/// Opens the file that is locked, and makes what is needed for that; `None` when a link or a file is where the
+/// mirror's own directory is to be.
+fn open_lock(dir: &Path) -> io::Result<Option<File>> {
+    match beneath::parent(dir, &format!("{OWN_DIRECTORY}/{LOCK_FILE}"), true)? {
+        FileParent::Blocked(_) => Ok(None),
+        FileParent::Absent => Err(io::ErrorKind::NotFound.into()),
+        FileParent::Dir(own) => {
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let lock = rustix::fs::openat(own, LOCK_FILE, flags, Mode::from_raw_mode(0o666))?;
+            Ok(Some(lock.into()))
+        }
+    }
+}
+
+/// The directory that another one is in.
+fn above(dir: &Path) -> &Path {
+    dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Folder {
     /// Opens the directory, which is made where it is not there.
     pub(super) fn open(dir: &Path, source: &str, overwrites: bool) -> Result<Self, FolderError> {
+        at(dir, fs::create_dir_all(dir))?;
         let own = dir.join(OWN_DIRECTORY);
-        at(&own, fs::create_dir_all(&own))?;
         let lock_path = own.join(LOCK_FILE);
-        let lock = at(&lock_path, File::options().create(true).append(true).open(&lock_path))?;
+        let lock = at(&lock_path, open_lock(dir))?
+            .ok_or_else(|| FolderError::Blocked(own.display().to_string()))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(FolderError::Locked(dir.to_owned())),
             outcome => at(&lock_path, outcome.map_err(io::Error::from))?,
@@ -153,17 +99,8 @@ impl Folder {
             }
         }
         let path = own.join(STATE_FILE);
-        let saved: Option<State> = match fs::read(&path) {
-            Ok(text) => {
-                let parsed = serde_json::from_slice(&text);
-                Some(parsed.map_err(|error| FolderError::State { path: path.clone(), error })?)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(FolderError::File { path, error }),
-        };
-        let (objects, stamps) = (Mirrored::new(), BTreeMap::new());
-        let fresh = State { version: STATE_VERSION, source: source.to_owned(), objects, stamps };
-        let state = saved.clone().unwrap_or(fresh);
+        let saved = at(&path, MirrorState::load(&path))?;
+        let state = saved.clone().unwrap_or_else(|| MirrorState::new(source));
         if state.source != source {
             let (dir, known, asked) = (dir.to_owned(), state.source, source.to_owned());
             return Err(FolderError::OtherSource { dir, known, asked });
@@ -176,7 +113,7 @@ impl Folder {
             saved,
             foreign: BTreeMap::new(),
             records: MirroredRecords::new(),
-            _lock: lock,
+            lock,
         };
         let paths: Vec<String> = folder.state.objects.keys().cloned().collect();
         for path in paths {
@@ -187,6 +124,36 @@ impl Folder {
             }
         }
         Ok(folder)
+    }
+
+    /// The mart directory, and the one above it.
+    pub(super) fn directories(&self) -> [&Path; 2] {
+        [&self.dir, above(&self.dir)]
+    }
+
+    /// Whether the directory is still the one that was opened.
+    pub(super) fn is_there(&self) -> bool {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let found = fs::symlink_metadata(self.own.join(LOCK_FILE)).map(identity);
+        self.lock.metadata().map(identity).is_ok_and(|opened| found.is_ok_and(|it| it == opened))
+    }
+
+    /// Opens the directory anew if it is another one than before, with what is known of that. Where it has been
+    /// removed, it is made. Returns whether it was another one.
+    pub(super) fn find_again(&mut self) -> Result<bool, FolderError> {
+        if self.is_there() {
+            return Ok(false);
+        }
+        let above = above(&self.dir);
+        match fs::metadata(above) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(FolderError::File { path: above.to_owned(), error });
+            }
+            _ => return Err(FolderError::Gone(above.to_owned())),
+        }
+        *self = Self::open(&self.dir, &self.state.source, self.overwrites)?;
+        Ok(true)
     }
 
     /// What was mirrored.
@@ -222,17 +189,23 @@ impl Folder {
 
     fn look_at(&mut self, path: &str) -> Result<LocalFile, FolderError> {
         let whole = self.dir.join(path);
-        let metadata = match fs::symlink_metadata(&whole) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let metadata = match at(&whole, beneath::parent(&self.dir, path, false))? {
+            FileParent::Dir(_) => fs::symlink_metadata(&whole),
+            FileParent::Absent => Err(io::ErrorKind::NotFound.into()),
+            FileParent::Blocked(by) => {
                 self.state.stamps.remove(path);
-                return Ok(LocalFile::Absent);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                self.foreign.entry(path.to_owned()).or_default();
+                let foreign = ForeignFile { blocked_by: Some(by), ..ForeignFile::default() };
+                self.foreign.insert(path.to_owned(), foreign);
                 return Ok(LocalFile::Foreign);
             }
-            Err(error) => return Err(FolderError::File { path: whole, error }),
+        };
+        let metadata = match metadata {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.state.stamps.remove(path);
+                self.foreign.remove(path);
+                return Ok(LocalFile::Absent);
+            }
+            metadata => at(&whole, metadata)?,
         };
         let stamp = Stamp::of(&metadata);
         if self.state.stamps.get(path) == Some(&stamp) {
@@ -254,25 +227,36 @@ impl Folder {
             }
         }
         self.state.stamps.remove(path);
-        let foreign = ForeignFile { stamp, differs_from: None };
+        let is_file = metadata.is_file();
+        let foreign = ForeignFile { stamp, is_file, ..ForeignFile::default() };
         self.foreign.insert(path.to_owned(), foreign);
         Ok(LocalFile::Foreign)
     }
 
     /// What is at a path, as it was when it was looked at.
     pub(super) fn seen(&self, path: &str) -> LocalFile {
-        match (self.state.stamps.contains_key(path), self.foreign.contains_key(path)) {
-            (true, _) => LocalFile::Own,
-            (false, true) if !self.overwrites => LocalFile::Foreign,
-            (false, _) => LocalFile::Absent,
+        match self.foreign.get(path) {
+            _ if self.state.stamps.contains_key(path) => LocalFile::Own,
+            // A file can be replaced, and a directory cannot.
+            Some(foreign) if !self.overwrites || foreign.blocked_by.is_some() => LocalFile::Foreign,
+            _ => LocalFile::Absent,
         }
     }
 
     /// Whether another program's file may be a copy of an object.
     pub(super) fn may_be(&self, path: &str, version: &ObjectVersion) -> bool {
         self.foreign.get(path).is_some_and(|foreign| {
-            foreign.stamp.size == version.size && foreign.differs_from.as_ref() != Some(version)
+            let is_as_large = foreign.is_file && foreign.stamp.size == version.size;
+            is_as_large && foreign.differs_from.as_ref() != Some(version)
         })
+    }
+
+    /// Why another program's file, which was looked at, stands in the way.
+    pub(super) fn refusal(&self, path: &str) -> FolderError {
+        match self.foreign.get(path).and_then(|foreign| foreign.blocked_by.as_ref()) {
+            Some(by) => FolderError::Blocked(by.clone()),
+            None => FolderError::Foreign(path.to_owned()),
+        }
     }
 
     /// A file to write an object to.
@@ -288,7 +272,7 @@ impl Folder {
     ) -> Result<(usize, Vec<FolderError>), FolderError> {
         let (mut refused, mut ready) = (Vec::new(), Vec::new());
         let mut count = 0;
-        for mut download in downloads {
+        for download in downloads {
             let path = download.object.path.clone();
             let copy = match self.is_copy(&path, &download.digest) {
                 Ok(copy) => copy,
@@ -300,7 +284,7 @@ impl Folder {
             if copy == Some(false) {
                 let foreign = self.foreign.entry(path.clone()).or_default();
                 foreign.differs_from = Some(download.object.version);
-                refused.push(FolderError::Foreign(path));
+                refused.push(self.refusal(&path));
                 continue;
             }
             let none = || MirroredObject { version: None, contents: Vec::new() };
@@ -309,7 +293,7 @@ impl Folder {
             if copy == Some(true) {
                 // It is the mirror's from here on.
                 let foreign = self.foreign.remove(&path).expect("it was looked at");
-                self.note_record(&path, &text_of(&mut download));
+                self.note_record(&path, &text_of(&download));
                 self.state.stamps.insert(path, foreign.stamp);
                 count += 1;
             } else {
@@ -321,12 +305,13 @@ impl Folder {
             return Ok((count, refused));
         }
         self.save()?; // before the first of them is there
-        let mut parents = BTreeSet::new();
+        let mut parents = BTreeMap::new(); // a file of each directory
         for download in ready {
             let (path, content) = (download.object.path.clone(), download.digest);
             match self.put(download) {
-                Ok(parent) => {
-                    parents.insert(parent);
+                Ok(()) => {
+                    parents
+                        .insert(path.rsplit_once('/').map(|(parent, _)| parent.to_owned()), path);
                     count += 1;
                 }
                 Err(error) => {
@@ -336,42 +321,72 @@ impl Folder {
                 }
             }
         }
-        for parent in parents {
-            at(&parent, File::open(&parent).and_then(|dir| dir.sync_all()))?;
+        for path in parents.values() {
+            self.sync(path)?;
         }
         Ok((count, refused))
     }
 
     /// Whether another program's file is the same as an object; `None` when none is in the way.
     fn is_copy(&mut self, path: &str, content: &Digest) -> Result<Option<bool>, FolderError> {
-        if self.look(path)? != LocalFile::Foreign || self.overwrites {
+        if self.look(path)? != LocalFile::Foreign || self.seen(path) != LocalFile::Foreign {
             return Ok(None);
+        }
+        if !self.foreign.get(path).is_some_and(|foreign| foreign.is_file) {
+            return Ok(Some(false));
         }
         let whole = self.dir.join(path);
         Ok(Some(at(&whole, Digest::of_file(&whole))? == *content))
     }
 
-    /// Puts one file into its place. Returns the directory that it is in.
-    fn put(&mut self, mut download: Download) -> Result<PathBuf, FolderError> {
+    /// Puts one file into its place.
+    fn put(&mut self, download: Download) -> Result<(), FolderError> {
         let path = download.object.path.clone();
         if let Some(mart) = directory(&path).filter(|_| record_of(&path).is_none()) {
             self.unseal(mart)?;
         }
-        let whole = self.dir.join(&path);
-        let parent = whole.parent().expect("it is in the directory").to_owned();
-        at(&parent, fs::create_dir_all(&parent))?;
-        let text = text_of(&mut download);
-        let file = download.file.persist(&whole).map_err(|error| error.error);
-        let stamp = Stamp::of(&at(&whole, at(&whole, file)?.metadata())?);
+        let text = text_of(&download);
+        let stamp = self.place(download.file, &path)?;
         self.foreign.remove(&path);
         self.note_record(&path, &text);
         self.state.stamps.insert(path, stamp);
-        Ok(parent)
+        Ok(())
+    }
+
+    /// Gives a file its name, and makes the directories that it is in.
+    fn place(&self, temporary: TempPath, path: &str) -> Result<Stamp, FolderError> {
+        let whole = self.dir.join(path);
+        let parent = self.parent(path, true)?;
+        let file = at(&temporary, File::open(&temporary))?;
+        let renamed = rustix::fs::renameat(CWD, &*temporary, &parent, beneath::name(path));
+        at(&whole, renamed.map_err(io::Error::from))?;
+        let _ = temporary.keep(); // its name is gone
+        Ok(Stamp::of(&at(&whole, file.metadata())?))
+    }
+
+    /// Takes a file's name away.
+    fn unlink(&self, path: &str) -> Result<(), FolderError> {
+        let parent = self.parent(path, false)?;
+        let unlinked = rustix::fs::unlinkat(&parent, beneath::name(path), AtFlags::empty());
+        at(&self.dir.join(path), unlinked.map_err(io::Error::from))
+    }
+
+    fn sync(&self, path: &str) -> Result<(), FolderError> {
+        let parent = self.parent(path, false)?;
+        at(&self.dir.join(path), rustix::fs::fsync(parent).map_err(io::Error::from))
+    }
+
+    fn parent(&self, path: &str, make: bool) -> Result<OwnedFd, FolderError> {
+        let whole = self.dir.join(path);
+        match at(&whole, beneath::parent(&self.dir, path, make))? {
+            FileParent::Dir(dir) => Ok(dir),
+            FileParent::Absent => at(&whole, Err(io::ErrorKind::NotFound.into())),
+            FileParent::Blocked(by) => Err(FolderError::Blocked(by)),
+        }
     }
 
     /// Removes a file that the mirror wrote, if it still is that one.
     pub(super) fn remove(&mut self, path: &str) -> Result<(), FolderError> {
-        let whole = self.dir.join(path);
         let mart = directory(path).filter(|_| record_of(path).is_none());
         if self.look(path)? == LocalFile::Own {
             if let Some(mart) = mart {
@@ -380,13 +395,8 @@ impl Folder {
                     return Ok(());
                 }
             }
-            at(&whole, fs::remove_file(&whole))?;
-            let mut parent = whole.parent();
-            while let Some(dir) =
-                parent.filter(|dir| *dir != self.dir && fs::remove_dir(dir).is_ok())
-            {
-                parent = dir.parent(); // directories that are empty now
-            }
+            self.unlink(path)?;
+            beneath::prune(&self.dir, path);
         }
         self.state.objects.remove(path);
         self.state.stamps.remove(path);
@@ -404,7 +414,7 @@ impl Folder {
     pub(super) fn unseal(&mut self, mart: &str) -> Result<(), FolderError> {
         let path = format!("{mart}/{SUCCESS}");
         if self.state.objects.contains_key(&path) && self.look(&path)? == LocalFile::Own {
-            at(&self.dir.join(&path), fs::remove_file(self.dir.join(&path)))?;
+            self.unlink(&path)?;
         }
         self.state.objects.remove(&path);
         self.state.stamps.remove(&path);
@@ -414,17 +424,15 @@ impl Folder {
     /// Says that a directory of parts is complete, as its object says.
     pub(super) fn seal(&mut self, mart: &str, version: &ObjectVersion) -> Result<(), FolderError> {
         let path = format!("{mart}/{SUCCESS}");
-        let whole = self.dir.join(&path);
-        if self.look(&path)? == LocalFile::Foreign && !self.overwrites {
-            return Err(FolderError::Foreign(path));
+        self.look(&path)?;
+        if self.seen(&path) == LocalFile::Foreign {
+            return Err(self.refusal(&path));
         }
         let contents = vec![Hasher::default().finish()];
         let known = MirroredObject { version: Some(version.clone()), contents };
         self.state.objects.insert(path.clone(), known);
         self.save()?;
-        let file = at(&whole, self.temporary())?;
-        let file = at(&whole, file.persist(&whole).map_err(|error| error.error))?;
-        let stamp = Stamp::of(&at(&whole, file.metadata())?);
+        let stamp = self.place(at(&self.own, self.temporary())?.into_temp_path(), &path)?;
         self.foreign.remove(&path);
         self.state.stamps.insert(path, stamp);
         Ok(())
@@ -446,8 +454,9 @@ impl Folder {
         self.write(&self.dir.join(STATUS_FILE), &text, false)
     }
 
-    /// What it was told last; nothing of what does not parse.
+    /// What it was told last; nothing of what does not parse, or of a directory of which nothing is known.
     pub(super) fn told(&self) -> Option<MirrorStatus> {
+        self.saved.as_ref()?;
         serde_json::from_slice(&fs::read(self.dir.join(STATUS_FILE)).ok()?).ok()
     }
 
@@ -470,24 +479,6 @@ impl Folder {
             self.records.extend(record.map(|record| (id.to_owned(), record)));
         }
     }
-}
-
-/// The record in a downloaded file, if it is one that counts.
-pub(super) fn record_in(download: &mut Download) -> Option<Record> {
-    let id = record_of(&download.object.path)?.to_owned();
-    let record = Record::parse(&text_of(download)).ok()?;
-    (record.build.id == id).then_some(record)
-}
-
-/// The text of a downloaded file of the ledger; nothing of others, nor of what cannot be read, which is no
-/// record then.
-fn text_of(download: &mut Download) -> Vec<u8> {
-    let mut text = Vec::new();
-    if kind(&download.object.path) == Some(ObjectKind::Record) {
-        let file = download.file.as_file_mut();
-        let _ = file.rewind().and_then(|()| file.take(MAX_BYTES).read_to_end(&mut text));
-    }
-    text
 }
 
 #[cfg(test)]

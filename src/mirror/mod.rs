@@ -20,17 +20,24 @@ pub mod object;
 pub mod plan;
 
 #[cfg(feature = "object-store")]
+mod beneath;
+#[cfg(feature = "object-store")]
 mod bucket;
 #[cfg(feature = "object-store")]
 mod credentials;
+#[cfg(feature = "object-store")]
+mod download;
 #[cfg(feature = "object-store")]
 mod folder;
 #[cfg(feature = "object-store")]
 mod keys;
 #[cfg(feature = "object-store")]
 mod remote;
+mod rights;
 #[cfg(feature = "object-store")]
 mod run;
+#[cfg(feature = "object-store")]
+mod state;
 #[cfg(feature = "object-store")]
 mod upload;
 

@@ -1,7 +1,6 @@
 //! The mirror's rounds: list, compare, download, write, remove, tell.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,9 +10,11 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::bucket::{Bucket, BucketError};
-use super::folder::{Download, Folder, FolderError, record_in};
+use super::download::{Download, record_in};
+use super::folder::{Folder, FolderError};
 use super::object::{self, Object, ObjectKind, unusable};
 use super::plan::{self, Listing, Missing, ObjectChanges};
+use super::rights::MirrorRights;
 use super::status::{Behind, MirrorFailure, MirrorStatus};
 use crate::scan::SUCCESS;
 
@@ -53,6 +54,8 @@ pub struct Mirror {
     changes: u32,
     /// Objects that were others than were listed, and in how many rounds in a row.
     moved: BTreeMap<String, u32>,
+    /// What this thread may write, where it has given up the rest.
+    rights: Option<MirrorRights>,
     /// What the last round missed: when it does so again, it is no matter of a moment.
     missed: Option<Missing>,
 }
@@ -103,24 +106,31 @@ impl Mirror {
     /// When another mirror has the directory, or it cannot be used.
     pub fn open(bucket: Bucket, settings: &MirrorSettings) -> Result<Self, FolderError> {
         let folder = Folder::open(&settings.dir, bucket.url(), settings.overwrites)?;
-        let now = Timestamp::now();
-        // A mirror that is started again is not less behind for it.
-        let before = folder.told().filter(|before| before.source == bucket.url());
+        let (started_at, succeeded_at) = history(&folder, &bucket);
         let status = MirrorStatus {
             source: bucket.url().to_owned(),
             interval_seconds: settings.interval.as_secs_f64(),
-            started_at: before.as_ref().map_or(now, |before| before.started_at),
-            checked_at: now,
-            succeeded_at: before.as_ref().and_then(|before| before.succeeded_at),
+            started_at,
+            checked_at: Timestamp::now(),
+            succeeded_at,
             objects: 0,
             bytes: 0,
             behind: Behind::default(),
-            awaits_record: before.as_ref().is_some_and(|before| before.awaits_record),
+            awaits_record: folder.told().is_some_and(|told| told.awaits_record),
             error: None,
         };
         let interval = settings.interval;
-        let (failures, changes, moved, missed) = (0, 0, BTreeMap::new(), None);
-        Ok(Self { bucket, folder, interval, status, failures, changes, moved, missed })
+        Ok(Self {
+            bucket,
+            folder,
+            interval,
+            status,
+            failures: 0,
+            changes: 0,
+            moved: BTreeMap::new(),
+            rights: None,
+            missed: None,
+        })
     }
 
     /// How it is.
@@ -128,9 +138,21 @@ impl Mirror {
         &self.status
     }
 
-    /// Goes round until it is dropped; then it has left nothing half done.
-    pub async fn run(&mut self) -> Infallible {
-        loop {
+    /// Takes the right to write anywhere but in `PARQUET_DIR` from this thread and all that it starts.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn give_up_rights(&mut self) -> Result<(), String> {
+        let _ = self.find_folder(); // the next round tells
+        let [dir, above] = self.folder.directories();
+        self.rights = Some(MirrorRights::give_up_others(above, dir)?);
+        Ok(())
+    }
+
+    /// Goes round until it is dropped; then it has left nothing half done. Ends when `PARQUET_DIR` is another directory
+    /// than that in which this thread may write.
+    pub async fn run(&mut self) {
+        while self.rights.as_ref().is_none_or(MirrorRights::suffice) {
             let round = self.round().await;
             self.changes = if round == Round::Changed { self.changes + 1 } else { 0 };
             tokio::time::sleep(self.pause(round)).await;
@@ -151,7 +173,10 @@ impl Mirror {
 
     /// Makes the directory equal to the bucket, as far as it can.
     pub async fn round(&mut self) -> Round {
-        let outcome = self.mirror().await;
+        let outcome = match self.find_folder() {
+            Ok(()) => self.mirror().await,
+            Err(error) => Err(error.into()),
+        };
         self.status.awaits_record &= self.folder.records().is_empty();
         let saved = self.folder.save();
         let (round, trouble) = match (outcome, saved) {
@@ -162,6 +187,20 @@ impl Mirror {
         self.note(round, trouble);
         self.tell();
         round
+    }
+
+    /// Opens the directory anew if it is another one than before, and tells `serve` that it is not equal yet.
+    fn find_folder(&mut self) -> Result<(), FolderError> {
+        if self.folder.find_again()? {
+            warn!(
+                source = self.bucket.url(),
+                "the mart directory was replaced; mirroring into the new one"
+            );
+            (self.status.started_at, self.status.succeeded_at) =
+                history(&self.folder, &self.bucket);
+            self.tell();
+        }
+        Ok(())
     }
 
     /// Takes note of how a round ended, and logs what is new of it.
@@ -200,7 +239,9 @@ impl Mirror {
     fn tell(&mut self) {
         self.status.checked_at = Timestamp::now();
         (self.status.objects, self.status.bytes) = self.folder.size();
-        if let Err(error) = self.folder.tell(&self.status) {
+        if let Err(error) = self.folder.tell(&self.status)
+            && self.folder.is_there()
+        {
             warn!(reason = error.to_string(), "serve is not told how the mirror is");
         }
     }
@@ -209,6 +250,12 @@ impl Mirror {
     async fn mirror(&mut self) -> Result<bool, Trouble> {
         let listed = self.bucket.list().await;
         let (listing, odd) = listed.map_err(|error| Trouble::of_store(None, error))?;
+        if listing.is_empty() && odd.is_empty() && self.folder.mirrored().is_empty() {
+            let url = self.bucket.url();
+            let reason =
+                format!("nothing is listed below {url} that martd reads; is the prefix right?");
+            return Err(Trouble::new(None, reason));
+        }
         let known: Vec<String> = self.folder.mirrored().keys().cloned().collect();
         let mut troubles = Vec::new();
         for path in listing.keys().chain(&known) {
@@ -221,7 +268,7 @@ impl Mirror {
             |path, version| self.folder.may_be(path, version),
         );
         if let Some(path) = foreign.first() {
-            troubles.push(Trouble::new(path.clone(), FolderError::Foreign(path.clone())));
+            troubles.push(Trouble::new(path.clone(), self.folder.refusal(path)));
         }
         self.await_record(&listing)?;
         let asked = data.len() + records.len();
@@ -335,8 +382,8 @@ impl Mirror {
     /// what is no record that counts, for `serve` to tell.
     fn choose(&self, downloads: Vec<Download>) -> (Vec<Download>, Option<Missing>) {
         let (mut good, mut new) = (Vec::new(), Vec::new());
-        for mut download in downloads {
-            match record_in(&mut download) {
+        for download in downloads {
+            match record_in(&download) {
                 Some(record) => new.push((record, download)),
                 None => good.push(download),
             }
@@ -400,6 +447,14 @@ impl Mirror {
     }
 }
 
+/// When the directory began to be a mirror of the bucket, and when it was last equal: a mirror that is started again
+/// is not less behind for it.
+fn history(folder: &Folder, bucket: &Bucket) -> (Timestamp, Option<Timestamp>) {
+    let before = folder.told().filter(|before| before.source == bucket.url());
+    before
+        .map_or_else(|| (Timestamp::now(), None), |before| (before.started_at, before.succeeded_at))
+}
+
 /// What is said of objects whose paths no file can have.
 fn left_out(odd: &BTreeSet<String>) -> Option<Trouble> {
     let (first, count) = (odd.first()?, odd.len());
@@ -420,7 +475,7 @@ async fn fetch(
         let mut file = folder.temporary()?;
         let digest = bucket.get(&object, file.as_file_mut()).await?;
         file.as_file().sync_all()?;
-        Ok((file, digest))
+        Ok((file.into_temp_path(), digest))
     };
     match get.await {
         Ok((file, digest)) => Ok(Download { object, file, digest }),

@@ -268,7 +268,7 @@ fn martd_works_under_the_units_restrictions() {
     for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t0000000000000000"] {
         assert!(status.contains(line), "{line} is missing:\n{status}");
     }
-    let no_landlock = "this kernel has no Landlock: the right to write is not given up";
+    let no_landlock = "this kernel has no Landlock: rights are not given up";
     assert!(martd.log().iter().all(|line| line["message"] != no_landlock), "{:?}", martd.log());
     let snapshot = martd.snapshot();
     assert_eq!(snapshot["watch"], "inotify", "{snapshot}");

@@ -23,7 +23,7 @@ from typing import Any
 import history
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mirror import INTERVAL, MARTS, ROOT, Mirror, Project, environment, once, served_build, wait_for, wait_for_build
+from mirror import INTERVAL, MARTS, PROGRAM, ROOT, Mirror, Project, environment, once, served_build, wait_for, wait_for_build
 from martd import Martd
 from store import Store
 
@@ -288,6 +288,24 @@ class Failures(Case):
         wait_for("both are kept", lambda: "2 objects are gone" in str(mirror.status()["error"]))
         self.assertEqual(served_build(martd), 1)
 
+    def test_a_mistyped_prefix_is_told(self) -> None:
+        self.project().build(1)
+        wrong = self.prefix.replace("mart", "mrat")
+        store.put(f"{wrong}/notes.txt", b"nothing that martd reads")
+        for prefix in (wrong, f"{self.prefix}/none"):
+            code, said = once(store.endpoint, prefix, self.directory / prefix)
+            self.assertEqual(code, 1)
+            self.assertIn(f"nothing is listed below s3://marts/{prefix} ", said)
+            self.assertIn("is the prefix right?", said)
+
+    def test_a_prefix_that_is_filled_later_heals(self) -> None:
+        mirror = self.mirror()
+        wait_for("it is told", lambda: "nothing is listed" in str(mirror.status().get("error")))
+        self.assertIsNone(mirror.status()["succeeded_at"])
+        self.project().build(1)
+        mirror.wait_until_equal()
+        self.assertIsNone(mirror.status()["error"])
+
     def test_no_such_bucket(self) -> None:
         code, said = once(store.endpoint, self.prefix, self.place, bucket="no-such-bucket")
         self.assertEqual(code, 1)
@@ -295,6 +313,11 @@ class Failures(Case):
 
 
 class Reaches(Case):
+    def test_what_is_missing_is_named(self) -> None:
+        done = subprocess.run([PROGRAM, "mirror"], env=environment(), capture_output=True, text=True)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("<URL> (MARTD_MIRROR_URL)", done.stderr)
+
     def test_a_store_behind_tls(self) -> None:
         if shutil.which("openssl") is None:
             self.skipTest("openssl is not installed")
@@ -329,9 +352,12 @@ class Reaches(Case):
             for number in range(600):
                 store.put(f"{self.prefix}/{mart}/n={number}/a.parquet", part)
             store.put(f"{self.prefix}/{mart}/_SUCCESS", b"")
-        code, said = once(store.endpoint, self.prefix, self.place)
-        self.assertEqual(code, 0, said)
+        # Nor are more of them open at once than a process may have.
+        mirror = Mirror(store.endpoint, self.prefix, self.place, under=["prlimit", "--nofile=256", "--"])
+        self.addCleanup(mirror.kill)
+        mirror.wait_until_equal()
         self.assertEqual(len(list(self.marts.rglob("a.parquet"))), 1200)
+        self.assertNotIn("open files", json.dumps(mirror.log))
 
     def test_an_odd_key_stops_no_other(self) -> None:
         project = self.project()
@@ -446,6 +472,91 @@ class Files(Case):
         self.assertEqual(code, 2)
         self.assertIn(f"mirrors s3://marts/{self.prefix}, and not s3://marts/another", said)
 
+    def test_a_removed_directory_is_filled_again(self) -> None:
+        self.project().build(1)
+        mirror = self.mirror()
+        mirror.wait_until_equal()
+        martd = self.martd()
+        wait_for_build(martd, 1)
+        started = mirror.status()["started_at"]
+        whole = lambda: len(list(self.marts.glob("*.parquet"))) == len(MARTS)  # noqa: E731
+        shutil.rmtree(self.marts)
+        wait_for("the marts are back", whole)
+        mirror.wait_until_equal()
+        self.assertGreater(mirror.status()["started_at"], started, "it is a new directory")
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 1, "the lock is taken again")
+        # Its parent is not the mirror's to make.
+        shutil.rmtree(self.place)
+        wait_for("the reason is told", lambda: "mirror is not there" in json.dumps(mirror.log))
+        self.assertFalse(self.place.exists())
+        self.place.mkdir()
+        wait_for("the marts are back", whole)
+        mirror.wait_until_equal()
+        self.assertIsNone(mirror.status()["error"])
+        wait_for_build(martd, 1)
+        self.assertEqual(mirror.stop(), 0)
+
+    def test_it_may_write_in_its_directory_alone(self) -> None:
+        self.project().build(1)
+        mirror = self.mirror()
+        mirror.wait_until_equal()
+        elsewhere = self.directory / "elsewhere"
+        elsewhere.mkdir()
+        self.marts.rename(self.place / "before")
+        self.marts.symlink_to(elsewhere)
+        wait_for("it is refused", lambda: "ermission denied" in json.dumps(mirror.log) or list(elsewhere.iterdir()))
+        if "has no Landlock" in json.dumps(mirror.log):
+            self.skipTest("this kernel has no Landlock")
+        self.assertEqual(list(elsewhere.iterdir()), [])
+        self.marts.unlink()
+        wait_for("the marts are back", lambda: len(list(self.marts.glob("*.parquet"))) == len(MARTS))
+        mirror.wait_until_equal()
+        # What a link leads to when it starts is the directory that was meant.
+        self.assertEqual(mirror.stop(), 0)
+        shutil.rmtree(self.marts)
+        self.marts.symlink_to(elsewhere)
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        self.assertEqual(len(list(elsewhere.glob("*.parquet"))), len(MARTS))
+
+    def test_a_damaged_state_begins_anew(self) -> None:
+        self.project().build(1)
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        before = {path: path.stat().st_ino for path in self.marts.rglob("*.parquet")}
+        status = json.loads((self.marts / "_mirror.json").read_text())
+        state = self.marts / ".mirror/state.json"
+        state.write_bytes(state.read_bytes()[:100])
+        code, said = once(store.endpoint, self.prefix, self.place)
+        self.assertEqual(code, 0, said)
+        self.assertIn("begins anew", said)
+        self.assertEqual(before, {path: path.stat().st_ino for path in before})
+        after = json.loads((self.marts / "_mirror.json").read_text())
+        self.assertGreater(after["started_at"], status["started_at"])
+
+    def test_a_lost_state_is_no_success(self) -> None:
+        self.project().build(1)
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        (self.marts / ".mirror/state.json").unlink()
+        self.assertEqual(once("http://127.0.0.1:1", self.prefix, self.place)[0], 1)
+        self.assertIsNone(json.loads((self.marts / "_mirror.json").read_text())["succeeded_at"])
+
+    def test_a_link_does_not_lead_elsewhere(self) -> None:
+        writer = self.project()
+        writer.write(1, ["part"])
+        part = (writer.marts / "part.parquet").read_bytes()
+        for name in ("day=1/a.parquet", "_SUCCESS"):
+            store.put(f"{self.prefix}/sales/{name}", b"" if name == "_SUCCESS" else part)
+        elsewhere = self.directory / "elsewhere"
+        elsewhere.mkdir()
+        self.marts.mkdir(parents=True)
+        (self.marts / "sales").symlink_to(elsewhere)
+        for flags in ([], ["--overwrite"]):
+            code, said = once(store.endpoint, self.prefix, self.place, *flags)
+            self.assertEqual(code, 1)
+            self.assertIn("sales is a link or a file where the mirror needs a directory; remove it", said)
+            self.assertEqual(list(elsewhere.iterdir()), [])
+        (self.marts / "sales").unlink()
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+
     def test_a_stop_is_clean_and_quick(self) -> None:
         self.project().build(1)
         mirror = self.mirror()
@@ -472,6 +583,8 @@ class Files(Case):
         wait_for("it is told", lambda: "gone from the bucket" in str(mirror.status()["error"]))
         self.assertEqual(mirror.stop(), 0)
         self.assertNotIn("not permitted", json.dumps(mirror.log))
+        said = once("http://127.0.0.1:1", self.prefix, self.place)[1]
+        self.assertEqual("no Landlock" in json.dumps(mirror.log), "no Landlock" in said)
 
     def test_a_silent_mirror_is_told(self) -> None:
         self.project().build(1)
