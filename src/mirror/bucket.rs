@@ -40,6 +40,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRIES: usize = 3;
 /// The object's SHA-256, as whoever wrote it says.
 const SHA256: &str = "sha256";
+/// The name in an object's metadata by which `publish --to` says that a record will name it.
+const RECORDED: &str = "martd-recorded";
 /// No file has more bytes.
 const LARGEST_FILE: u64 = i64::MAX as u64;
 
@@ -189,7 +191,7 @@ impl Bucket {
     ///
     /// # Errors
     /// When it is another one by now, is not what it claims to be, or cannot be read.
-    pub async fn get(&self, object: &Object, mut to: impl Write) -> Result<Digest, BucketError> {
+    pub async fn get(&self, object: &Object, mut to: impl Write) -> Result<Received, BucketError> {
         let listed = &object.version;
         if listed.size > LARGEST_FILE {
             let reason = "it is listed with a size that no file can have; upload it again";
@@ -207,6 +209,7 @@ impl Bucket {
             return Err(BucketError::Changed); // of a store that knows no conditions
         }
         let claimed = answer.attributes.get(&Attribute::Metadata(SHA256.into())).cloned();
+        let is_recorded = answer.attributes.get(&Attribute::Metadata(RECORDED.into())).is_some();
         let (mut hasher, mut size) = (Hasher::default(), 0);
         let mut stream = answer.into_stream();
         while let Some(part) = stream.try_next().await? {
@@ -223,7 +226,7 @@ impl Bucket {
             let reason = "its bytes are not those that its writer has hashed; upload it again";
             return Err(BucketError::Content(reason.to_owned()));
         }
-        Ok(digest)
+        Ok(Received { digest, is_recorded })
     }
 
     /// The SHA-256 with which an object was uploaded, if it is there and its writer said so.
@@ -242,7 +245,8 @@ impl Bucket {
         }
     }
 
-    /// Writes an object of a file's bytes, which must be those of the digest: else there is no new object.
+    /// Writes an object of a file's bytes, which must be those of the digest: else there is no new object. A record that
+    /// names it is to follow.
     ///
     /// # Errors
     /// When the file or the store fail, or the file is another one by now.
@@ -253,11 +257,13 @@ impl Bucket {
         (size, sha256): (u64, Digest),
         sent: impl Fn(u64),
     ) -> Result<(), BucketError> {
+        let mut attributes = claim(sha256);
+        attributes.insert(Attribute::Metadata(RECORDED.into()), "yes".into());
         let part_bytes = PART_BYTES.max(size.div_ceil(MOST_PARTS)) as usize;
         let store = Arc::clone(&self.store) as Arc<dyn ObjectStore>;
         let mut writer = BufWriter::with_capacity(store, self.key(path)?, part_bytes)
             .with_max_concurrency(PARTS_AT_ONCE)
-            .with_attributes(claim(sha256));
+            .with_attributes(attributes);
         let write = async {
             let mut hasher = Hasher::default();
             loop {
@@ -348,6 +354,15 @@ impl From<object_store::Error> for BucketError {
             _ => Self::Store(reason(&error)),
         }
     }
+}
+
+/// What was downloaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// Whether its writer says that a record will name it.
+    pub is_recorded: bool,
 }
 
 /// What an object says of its content, for whoever downloads it.

@@ -5,8 +5,8 @@ use std::io::Read;
 
 use tempfile::TempPath;
 
+use super::bucket::Received;
 use super::object::{Object, ObjectKind, kind, record_of};
-use crate::digest::Digest;
 use crate::ledger::{MAX_BYTES, Record};
 
 /// A downloaded object whose file is not in its place yet.
@@ -15,7 +15,7 @@ pub(super) struct Download {
     pub(super) object: Object,
     /// Closed, for all files of a build wait here for each other.
     pub(super) file: TempPath,
-    pub(super) digest: Digest,
+    pub(super) received: Received,
 }
 
 /// The record in a downloaded file, if it is one that counts.

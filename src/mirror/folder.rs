@@ -274,7 +274,7 @@ impl Folder {
         let mut count = 0;
         for download in downloads {
             let path = download.object.path.clone();
-            let copy = match self.is_copy(&path, &download.digest) {
+            let copy = match self.is_copy(&path, &download.received.digest) {
                 Ok(copy) => copy,
                 Err(error) => {
                     refused.push(error);
@@ -287,9 +287,9 @@ impl Folder {
                 refused.push(self.refusal(&path));
                 continue;
             }
-            let none = || MirroredObject { version: None, contents: Vec::new() };
-            let known = self.state.objects.entry(path.clone()).or_insert_with(none);
-            known.remember(download.object.version.clone(), download.digest);
+            let known = self.state.objects.entry(path.clone()).or_default();
+            known.is_recorded = download.received.is_recorded;
+            known.remember(download.object.version.clone(), download.received.digest);
             if copy == Some(true) {
                 // It is the mirror's from here on.
                 let foreign = self.foreign.remove(&path).expect("it was looked at");
@@ -307,7 +307,7 @@ impl Folder {
         self.save()?; // before the first of them is there
         let mut parents = BTreeMap::new(); // a file of each directory
         for download in ready {
-            let (path, content) = (download.object.path.clone(), download.digest);
+            let (path, content) = (download.object.path.clone(), download.received.digest);
             match self.put(download) {
                 Ok(()) => {
                     parents
@@ -429,7 +429,8 @@ impl Folder {
             return Err(self.refusal(&path));
         }
         let contents = vec![Hasher::default().finish()];
-        let known = MirroredObject { version: Some(version.clone()), contents };
+        let version = Some(version.clone());
+        let known = MirroredObject { version, contents, is_recorded: false };
         self.state.objects.insert(path.clone(), known);
         self.save()?;
         let stamp = self.place(at(&self.own, self.temporary())?.into_temp_path(), &path)?;

@@ -46,7 +46,7 @@ pub(crate) use status::STATUS_FILE;
 pub use status::{Behind, MirrorFailure, MirrorStatus};
 
 #[cfg(feature = "object-store")]
-pub use bucket::{Bucket, BucketError};
+pub use bucket::{Bucket, BucketError, Received};
 #[cfg(feature = "object-store")]
 pub use folder::FolderError;
 #[cfg(feature = "object-store")]

@@ -21,12 +21,15 @@ pub type Mirrored = BTreeMap<String, MirroredObject>;
 pub type MirroredRecords = BTreeMap<String, Record>;
 
 /// An object whose file the mirror has written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirroredObject {
     /// Which content it was; `None` when the file has another one of the mirror's.
     pub version: Option<ObjectVersion>,
     /// The contents that the mirror has written there, the newest first.
     pub contents: Vec<Digest>,
+    /// Whether its writer says that a record will name it.
+    #[serde(default)]
+    pub is_recorded: bool,
 }
 
 impl MirroredObject {
@@ -72,6 +75,12 @@ impl ObjectChanges {
     pub fn all(&self) -> impl Iterator<Item = &Object> {
         self.data.iter().chain(&self.records)
     }
+}
+
+/// Whether there are records, or will be.
+pub fn has_records(listing: &Listing, mirrored: &Mirrored) -> bool {
+    let is_record = |path: &String| kind(path) == Some(ObjectKind::Record);
+    listing.keys().any(is_record) || mirrored.values().any(|object| object.is_recorded)
 }
 
 /// Compares. A file of another program's is compared with its object when they have the same size (`may_be` says so), and
@@ -242,8 +251,11 @@ mod tests {
     }
 
     fn mirrored(objects: &[(&str, &str)]) -> Mirrored {
-        let object =
-            |etag| MirroredObject { version: Some(version(etag, 0)), contents: vec![digest(etag)] };
+        let object = |etag| MirroredObject {
+            version: Some(version(etag, 0)),
+            contents: vec![digest(etag)],
+            is_recorded: false,
+        };
         objects.iter().map(|(path, etag)| ((*path).to_owned(), object(etag))).collect()
     }
 
@@ -424,7 +436,7 @@ mod tests {
 
     #[test]
     fn the_last_contents_of_a_path_are_remembered() {
-        let mut object = MirroredObject { version: None, contents: Vec::new() };
+        let mut object = MirroredObject::default();
         for content in ["a", "b", "a", "c", "d"] {
             object.remember(version(content, 0), digest(content));
         }

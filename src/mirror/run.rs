@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::bucket::{Bucket, BucketError};
 use super::download::{Download, record_in};
 use super::folder::{Folder, FolderError};
-use super::object::{self, Object, ObjectKind, unusable};
+use super::object::{Object, unusable};
 use super::plan::{self, Listing, Missing, ObjectChanges};
 use super::rights::MirrorRights;
 use super::status::{Behind, MirrorFailure, MirrorStatus};
@@ -270,7 +270,8 @@ impl Mirror {
         if let Some(path) = foreign.first() {
             troubles.push(Trouble::new(path.clone(), self.folder.refusal(path)));
         }
-        self.await_record(&listing)?;
+        self.status.awaits_record = false;
+        self.await_record(plan::has_records(&listing, self.folder.mirrored()))?;
         let asked = data.len() + records.len();
         let sizes = data.iter().chain(&records).map(|object| object.version.size);
         let bytes = sizes.fold(0, u64::saturating_add); // a listing may say anything
@@ -305,13 +306,10 @@ impl Mirror {
         troubles.into_iter().next().map_or(Ok(is_equal), Err)
     }
 
-    /// Tells `serve` that it cannot know yet which files are one build, before the first of them is here.
-    fn await_record(&mut self, listing: &Listing) -> Result<(), Trouble> {
-        let has_record = |listing: &Listing| {
-            listing.keys().any(|path| object::kind(path) == Some(ObjectKind::Record))
-        };
-        self.status.awaits_record = self.folder.records().is_empty() && has_record(listing);
-        if self.status.awaits_record {
+    /// Where a record is coming and none is here, tells `serve` so before the files that it may name are here.
+    fn await_record(&mut self, is_coming: bool) -> Result<(), Trouble> {
+        if is_coming && self.folder.records().is_empty() && !self.status.awaits_record {
+            self.status.awaits_record = true;
             self.folder.tell(&self.status)?;
         }
         Ok(())
@@ -324,6 +322,7 @@ impl Mirror {
         troubles: &mut Vec<Trouble>,
     ) -> Result<usize, Trouble> {
         let downloads = self.download(objects, troubles).await;
+        self.await_record(downloads.iter().any(|download| download.received.is_recorded))?;
         let (count, refused) = self.folder.install(downloads)?;
         troubles.extend(refused.into_iter().map(Trouble::from));
         Ok(count)
@@ -473,12 +472,12 @@ async fn fetch(
 ) -> Result<Download, (String, BucketError)> {
     let get = async {
         let mut file = folder.temporary()?;
-        let digest = bucket.get(&object, file.as_file_mut()).await?;
+        let received = bucket.get(&object, file.as_file_mut()).await?;
         file.as_file().sync_all()?;
-        Ok((file.into_temp_path(), digest))
+        Ok((file.into_temp_path(), received))
     };
     match get.await {
-        Ok((file, digest)) => Ok(Download { object, file, digest }),
+        Ok((file, received)) => Ok(Download { object, file, received }),
         Err(error) => Err((object.path, error)),
     }
 }

@@ -400,6 +400,21 @@ class Reaches(Case):
         project.publish("--build", "build-00002")
         wait_for_build(martd, 2)
 
+    def test_a_new_replica_waits_for_the_first_build(self) -> None:
+        project = self.project()
+        build = project.build(1)
+        store.delete(f"{self.prefix}/_builds/{build}.json")  # as if it were on its way
+        martd = self.martd()
+        mirror = self.mirror()
+        wait_for("the files are here", lambda: mirror.status().get("succeeded_at"))
+        mirror.kill()
+        self.mirror()
+        reason = wait_for("it is told", lambda: (martd.snapshot()["building"] or {}).get("reason"))
+        self.assertIn("has not brought a whole build", reason)
+        self.assertEqual((martd.snapshot()["marts"], len(list(self.marts.glob("*.parquet")))), ([], len(MARTS)))
+        project.publish("--recorded")
+        wait_for_build(martd, 1)
+
     def test_a_killed_mirror_goes_on(self) -> None:
         project = self.project()
         project.build(1)

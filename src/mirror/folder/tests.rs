@@ -1,4 +1,5 @@
 use super::*;
+use crate::mirror::bucket::Received;
 use crate::mirror::object::Object;
 
 const SOURCE: &str = "s3://bucket/marts";
@@ -13,7 +14,11 @@ fn download(folder: &Folder, path: &str, content: &str) -> Download {
     let mut hasher = Hasher::default();
     hasher.update(content.as_bytes());
     let object = Object { path: path.to_owned(), version: version(content, content.len()) };
-    Download { object, file: file.into_temp_path(), digest: hasher.finish() }
+    Download {
+        object,
+        file: file.into_temp_path(),
+        received: Received { digest: hasher.finish(), is_recorded: false },
+    }
 }
 
 fn install(folder: &mut Folder, path: &str, content: &str) -> Vec<FolderError> {
@@ -258,7 +263,7 @@ fn a_file_that_cannot_be_written_stops_no_other() {
     let mut folder = Folder::open(dir.path(), SOURCE, false).expect("opened");
     let late = ["a.parquet", "sales/x.parquet", "sales/x.parquet/y.parquet", "z.parquet"];
     let downloads: Vec<Download> = late.iter().map(|path| download(&folder, path, path)).collect();
-    let contents: Vec<Digest> = downloads.iter().map(|download| download.digest).collect();
+    let contents: Vec<Digest> = downloads.iter().map(|download| download.received.digest).collect();
     let (count, refused) = folder.install(downloads).expect("the directory can be written");
     assert_eq!(count, 3);
     assert!(
