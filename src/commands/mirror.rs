@@ -136,9 +136,10 @@ async fn go_on(
 ) -> Option<ExitCode> {
     use crate::signal::Ask;
 
+    let mut run = std::pin::pin!(mirror.run()); // what it downloads goes on after a reload
     loop {
         tokio::select! {
-            () = mirror.run() => return None,
+            () = &mut run => return None,
             ask = asks.recv() => if ask != Some(Ask::Reload) {
                 tracing::info!("stopped");
                 return Some(ExitCode::SUCCESS);

@@ -70,7 +70,7 @@ fn in_order<'r>(records: impl IntoIterator<Item = &'r Record>) -> Vec<&'r Record
     let replaced: HashSet<&str> =
         records.iter().flat_map(|record| &record.replaces).map(String::as_str).collect();
     records.retain(|record| !replaced.contains(record.build.id.as_str()));
-    records.sort_by_key(|record| (record.build.finished_at, &record.build.id));
+    records.sort_by_key(|record| record.build.order());
     records
 }
 

@@ -32,16 +32,15 @@ pub fn too_far_ahead(Build { id, finished_at, .. }: &Build, place: &str) -> Stri
 /// The record among `others` behind which `record` stays: it changes nothing of what is shown, and would if it came
 /// last. Of what others have overtaken in part, the rest counts.
 pub fn overtaken_by<'r>(record: &Record, others: &'r [Record]) -> Option<&'r Record> {
-    let key = |record: &Record| (record.build.finished_at, record.build.id.clone());
     let of_builds = record.is_of_a_build();
     let later = others.iter().filter(|other| {
         let is_alike = match of_builds {
             true => other.is_of_a_build() && other.build.project == record.build.project,
             false => !other.is_of_a_build(),
         };
-        is_alike && key(other) > key(record)
+        is_alike && other.build.order() > record.build.order()
     });
-    let last = later.max_by_key(|other| key(other))?;
+    let last = later.max_by_key(|other| other.build.order())?;
     let mut as_if_last = record.clone();
     as_if_last.build.finished_at = Timestamp::MAX;
     let with = |record| shown(others.iter().chain([record]));

@@ -74,6 +74,11 @@ pub struct Build {
 }
 
 impl Build {
+    /// What records are ordered by, the oldest first: when their builds ended, and then their ids.
+    pub fn order(&self) -> (Timestamp, &str) {
+        (self.finished_at, &self.id)
+    }
+
     /// A run of this moment, of no project, in which nothing failed.
     pub fn now(id: String, writer: &str) -> Self {
         let (now, writer) = (Timestamp::now(), Some(writer.to_owned()));

@@ -215,6 +215,9 @@ impl Bucket {
         while let Some(part) = stream.try_next().await? {
             hasher.update(&part);
             size += part.len() as u64;
+            if size > listed.size {
+                break;
+            }
             to.write_all(&part)?;
         }
         if size != listed.size {

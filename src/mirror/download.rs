@@ -7,7 +7,7 @@ use tempfile::TempPath;
 
 use super::bucket::Received;
 use super::object::{Object, ObjectKind, kind, record_of};
-use crate::ledger::{MAX_BYTES, Record};
+use crate::ledger::{self, FIRST_EDITION, MAX_BYTES, Record};
 
 /// A downloaded object whose file is not in its place yet.
 #[derive(Debug)]
@@ -20,9 +20,19 @@ pub(super) struct Download {
 
 /// The record in a downloaded file, if it is one that counts.
 pub(super) fn record_in(download: &Download) -> Option<Record> {
-    let id = record_of(&download.object.path)?.to_owned();
-    let record = Record::parse(&text_of(download)).ok()?;
-    (record.build.id == id).then_some(record)
+    record_of(&download.object.path)?;
+    parse_record(&download.object.path, &text_of(download)).map(|(_, record)| record)
+}
+
+/// The record that a file of the ledger is, by its id, if it counts.
+pub(super) fn parse_record(path: &str, text: &[u8]) -> Option<(String, Record)> {
+    if path == FIRST_EDITION {
+        let record = ledger::of_first_edition(text, Vec::new()).ok()?;
+        return Some((FIRST_EDITION.to_owned(), record));
+    }
+    let id = record_of(path)?;
+    let record = Record::parse(text).ok().filter(|record| record.build.id == id)?;
+    Some((id.to_owned(), record))
 }
 
 /// The text of a downloaded file of the ledger; nothing of others, nor of what cannot be read, which is no

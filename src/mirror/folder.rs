@@ -20,13 +20,12 @@ pub use self::error::FolderError;
 use self::error::at;
 use super::OWN_DIRECTORY;
 use super::beneath::{self, FileParent};
-use super::download::{Download, text_of};
+use super::download::{Download, parse_record, text_of};
 use super::object::{ObjectKind, ObjectVersion, directory, kind, record_of};
 use super::plan::{LocalFile, Mirrored, MirroredObject, MirroredRecords};
 use super::state::{MirrorState, Stamp};
 use super::status::{MirrorStatus, STATUS_FILE};
 use crate::digest::{Digest, Hasher};
-use crate::ledger::{self, FIRST_EDITION, Record};
 use crate::scan::SUCCESS;
 
 const STATE_FILE: &str = "state.json";
@@ -42,7 +41,7 @@ struct ForeignFile {
     is_file: bool,
     /// The object that it is no copy of.
     differs_from: Option<ObjectVersion>,
-    /// What stands where a directory of its path is to be.
+    /// What stands where the file or a directory of its path is to be, and cannot be replaced.
     blocked_by: Option<String>,
 }
 
@@ -115,12 +114,14 @@ impl Folder {
             records: MirroredRecords::new(),
             lock,
         };
-        let paths: Vec<String> = folder.state.objects.keys().cloned().collect();
-        for path in paths {
-            if folder.look(&path)? == LocalFile::Own
+        let is_record = |path: &&String| kind(path) == Some(ObjectKind::Record);
+        let paths = folder.state.objects.keys().filter(is_record).cloned();
+        for path in paths.collect::<Vec<_>>() {
+            // The first round tells of what cannot be looked at.
+            if matches!(folder.look(&path), Ok(LocalFile::Own))
                 && let Ok(text) = fs::read(folder.dir.join(&path))
             {
-                folder.note_record(&path, &text);
+                folder.records.extend(parse_record(&path, &text));
             }
         }
         Ok(folder)
@@ -177,7 +178,8 @@ impl Folder {
         self.state.objects.get(path).is_some_and(|known| known.contents.contains(content))
     }
 
-    /// What is at a path. A file that is not as it was left is read. What cannot be looked at is another program's.
+    /// What is at a path. A file that is not as it was left is read. What cannot be looked at is another program's. A content
+    /// that was noted and did not get there is forgotten: no record may go by it.
     pub(super) fn look(&mut self, path: &str) -> Result<LocalFile, FolderError> {
         let found = self.look_at(path);
         if found.is_err() {
@@ -203,6 +205,9 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.state.stamps.remove(path);
                 self.foreign.remove(path);
+                if let Some(known) = self.state.objects.get_mut(path) {
+                    (known.version, known.contents) = (None, Vec::new());
+                }
                 return Ok(LocalFile::Absent);
             }
             metadata => at(&whole, metadata)?,
@@ -221,6 +226,7 @@ impl Folder {
             if let Some(place) = known.contents.iter().position(|own| *own == content) {
                 if place > 0 {
                     known.version = None; // an older one of the mirror's
+                    known.contents.drain(..place);
                 }
                 self.state.stamps.insert(path.to_owned(), stamp);
                 return Ok(LocalFile::Own);
@@ -228,7 +234,9 @@ impl Folder {
         }
         self.state.stamps.remove(path);
         let is_file = metadata.is_file();
-        let foreign = ForeignFile { stamp, is_file, ..ForeignFile::default() };
+        // A file can be replaced, and a directory cannot.
+        let blocked_by = metadata.is_dir().then(|| path.to_owned());
+        let foreign = ForeignFile { stamp, is_file, blocked_by, ..ForeignFile::default() };
         self.foreign.insert(path.to_owned(), foreign);
         Ok(LocalFile::Foreign)
     }
@@ -237,7 +245,6 @@ impl Folder {
     pub(super) fn seen(&self, path: &str) -> LocalFile {
         match self.foreign.get(path) {
             _ if self.state.stamps.contains_key(path) => LocalFile::Own,
-            // A file can be replaced, and a directory cannot.
             Some(foreign) if !self.overwrites || foreign.blocked_by.is_some() => LocalFile::Foreign,
             _ => LocalFile::Absent,
         }
@@ -254,6 +261,7 @@ impl Folder {
     /// Why another program's file, which was looked at, stands in the way.
     pub(super) fn refusal(&self, path: &str) -> FolderError {
         match self.foreign.get(path).and_then(|foreign| foreign.blocked_by.as_ref()) {
+            Some(by) if by == path => FolderError::Directory(by.clone()),
             Some(by) => FolderError::Blocked(by.clone()),
             None => FolderError::Foreign(path.to_owned()),
         }
@@ -293,7 +301,7 @@ impl Folder {
             if copy == Some(true) {
                 // It is the mirror's from here on.
                 let foreign = self.foreign.remove(&path).expect("it was looked at");
-                self.note_record(&path, &text_of(&download));
+                self.records.extend(parse_record(&path, &text_of(&download)));
                 self.state.stamps.insert(path, foreign.stamp);
                 count += 1;
             } else {
@@ -348,7 +356,7 @@ impl Folder {
         let text = text_of(&download);
         let stamp = self.place(download.file, &path)?;
         self.foreign.remove(&path);
-        self.note_record(&path, &text);
+        self.records.extend(parse_record(&path, &text));
         self.state.stamps.insert(path, stamp);
         Ok(())
     }
@@ -401,12 +409,7 @@ impl Folder {
         self.state.objects.remove(path);
         self.state.stamps.remove(path);
         self.foreign.remove(path);
-        if let Some(id) = record_of(path) {
-            self.records.remove(id);
-        }
-        if path == FIRST_EDITION {
-            self.records.remove(FIRST_EDITION);
-        }
+        self.records.remove(record_of(path).unwrap_or(path));
         Ok(())
     }
 
@@ -455,10 +458,19 @@ impl Folder {
         self.write(&self.dir.join(STATUS_FILE), &text, false)
     }
 
-    /// What it was told last; nothing of what does not parse, or of a directory of which nothing is known.
-    pub(super) fn told(&self) -> Option<MirrorStatus> {
-        self.saved.as_ref()?;
+    /// What it was told last; nothing of what does not parse.
+    fn last_told(&self) -> Option<MirrorStatus> {
         serde_json::from_slice(&fs::read(self.dir.join(STATUS_FILE)).ok()?).ok()
+    }
+
+    /// The same, unless nothing is known of the directory.
+    pub(super) fn told(&self) -> Option<MirrorStatus> {
+        self.saved.as_ref().and_then(|_| self.last_told())
+    }
+
+    /// Whether files may be here whose records are not, as was told last.
+    pub(super) fn awaits_record(&self) -> bool {
+        self.records.is_empty() && self.last_told().is_some_and(|told| told.awaits_record)
     }
 
     fn write(&self, path: &Path, text: &[u8], lasting: bool) -> Result<(), FolderError> {
@@ -468,17 +480,6 @@ impl Folder {
             at(path, file.as_file().sync_all())?;
         }
         at(path, file.persist(path).map_err(|error| error.error)).map(drop)
-    }
-
-    /// Takes note of a record, if the file is one and good.
-    fn note_record(&mut self, path: &str, text: &[u8]) {
-        if path == FIRST_EDITION {
-            let record = ledger::of_first_edition(text, Vec::new()).ok();
-            self.records.extend(record.map(|record| (FIRST_EDITION.to_owned(), record)));
-        } else if let Some(id) = record_of(path) {
-            let record = Record::parse(text).ok().filter(|record| record.build.id == id);
-            self.records.extend(record.map(|record| (id.to_owned(), record)));
-        }
     }
 }
 

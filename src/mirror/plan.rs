@@ -70,13 +70,6 @@ pub struct ObjectChanges {
     pub foreign: Vec<String>,
 }
 
-impl ObjectChanges {
-    /// All of it.
-    pub fn all(&self) -> impl Iterator<Item = &Object> {
-        self.data.iter().chain(&self.records)
-    }
-}
-
 /// Whether there are records, or will be.
 pub fn has_records(listing: &Listing, mirrored: &Mirrored) -> bool {
     let is_record = |path: &String| kind(path) == Some(ObjectKind::Record);

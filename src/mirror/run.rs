@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -116,7 +116,7 @@ impl Mirror {
             objects: 0,
             bytes: 0,
             behind: Behind::default(),
-            awaits_record: folder.told().is_some_and(|told| told.awaits_record),
+            awaits_record: folder.awaits_record(),
             error: None,
         };
         let interval = settings.interval;
@@ -198,6 +198,7 @@ impl Mirror {
             );
             (self.status.started_at, self.status.succeeded_at) =
                 history(&self.folder, &self.bucket);
+            self.status.awaits_record = self.folder.awaits_record();
             self.tell();
         }
         Ok(())
@@ -290,7 +291,8 @@ impl Mirror {
             && self.missed == missing
         {
             let reason = format!(
-                "the record of build {build} names bytes of {path} that the bucket does not have; build again"
+                "the record of build {build} names bytes of {path} that the bucket does not have; the next whole build \
+                 ends this"
             );
             troubles.push(Trouble::new(path.clone(), reason));
         }
@@ -366,7 +368,8 @@ impl Mirror {
                     *rounds += 1;
                     if *rounds > CHANGED_AT_MOST {
                         let reason = format!(
-                            "{path}: the store does not have it as it lists it, round after round: it changes all                              the time, or its ETag or version is not the one in the listing"
+                            "{path}: the store does not have it as it lists it, round after round: it changes all \
+                             the time, or its ETag or version is not the one in the listing"
                         );
                         troubles.push(Trouble::new(path, reason));
                     }
@@ -387,10 +390,7 @@ impl Mirror {
                 None => good.push(download),
             }
         }
-        new.sort_by(|(one, _), (other, _)| {
-            let key = |build: &crate::ledger::Build| (build.finished_at, build.id.clone());
-            key(&one.build).cmp(&key(&other.build))
-        });
+        new.sort_by(|(one, _), (other, _)| one.build.order().cmp(&other.build.order()));
         let (records, downloads): (Vec<_>, Vec<_>) = new.into_iter().unzip();
         let has_had = |path: &str, content: &_| self.folder.has_had(path, content);
         let (count, missing) = plan::ready(self.folder.records(), &records, has_had);
@@ -473,6 +473,11 @@ async fn fetch(
     let get = async {
         let mut file = folder.temporary()?;
         let received = bucket.get(&object, file.as_file_mut()).await?;
+        // As old as the object: replicas tell by it which files were there before the first record.
+        let modified = u64::try_from(object.version.modified_ms).ok().map(Duration::from_millis);
+        if let Some(modified) = modified.and_then(|since| UNIX_EPOCH.checked_add(since)) {
+            file.as_file().set_modified(modified)?;
+        }
         file.as_file().sync_all()?;
         Ok((file.into_temp_path(), received))
     };

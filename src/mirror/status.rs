@@ -35,7 +35,7 @@ pub struct MirrorStatus {
     /// build. `serve` shows none of them until a record is here.
     #[serde(default)] // a mirror of an earlier version does not say
     pub awaits_record: bool,
-    /// Why that is so, where something is wrong.
+    /// What is wrong, if something is.
     pub error: Option<MirrorFailure>,
 }
 

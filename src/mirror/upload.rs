@@ -143,9 +143,7 @@ impl BucketUpload<'_> {
                 }
             }
         }
-        new.sort_by(|(one, _), (other, _)| {
-            (one.build.finished_at, &one.build.id).cmp(&(other.build.finished_at, &other.build.id))
-        });
+        new.sort_by(|(one, _), (other, _)| one.build.order().cmp(&other.build.order()));
         Ok((new, damaged))
     }
 
@@ -252,8 +250,7 @@ fn check_order(records: &[Record], new: &[Own<'_>], others: &[Record]) -> Result
     for record in records.iter().filter(|record| record.replaces.is_empty()) {
         let key = (record.is_of_a_build(), record.build.project.as_deref());
         let known = newest.entry(key).or_insert(record);
-        let at = |record: &Record| (record.build.finished_at, record.build.id.clone());
-        if at(record) > at(known) {
+        if record.build.order() > known.build.order() {
             *known = record;
         }
     }

@@ -102,7 +102,7 @@ pub struct Situation<'a> {
     pub legacy: bool,
     /// The ledger in force.
     pub ledger: Option<&'a Arc<Ledger>>,
-    /// Whether a mirror writes files here whose records it has not brought yet.
+    /// Whether a mirror writes files here, and has not brought the first record yet.
     pub awaits_record: bool,
     /// The last good version of every mart whose file is there (or gone for a moment only).
     pub files: &'a BTreeMap<String, Arc<Version>>,

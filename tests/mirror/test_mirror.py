@@ -392,7 +392,7 @@ class Reaches(Case):
             store.put(f"{self.prefix}/{name}.parquet", (project.marts / f"{name}.parquet").read_bytes())
         martd = self.martd()
         mirror = self.mirror()
-        wait_for("it is told", lambda: "does not have; build again" in str(mirror.status().get("error")))
+        wait_for("it is told", lambda: "does not have; the next whole build" in str(mirror.status().get("error")))
         snapshot = martd.snapshot()
         self.assertEqual((snapshot["id"], snapshot["marts"]), (None, []))
         self.assertIn("has not brought a whole build", snapshot["building"]["reason"])
@@ -446,6 +446,13 @@ class Files(Case):
         (self.marts / ".mirror/state.json").unlink()
         self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
         self.assertEqual(before, {path: path.stat().st_ino for path in before})
+
+    def test_a_file_is_as_old_as_its_object(self) -> None:
+        self.project().build(1)
+        sent = time.time()
+        time.sleep(1.5)  # more than a second, by which the store tells time
+        self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
+        self.assertLess((self.marts / "m0.parquet").stat().st_mtime, sent + 1)
 
     def test_a_file_that_was_damaged_is_told(self) -> None:
         self.project().build(1)

@@ -36,6 +36,9 @@ pub enum FolderError {
     /// Another program's file is where one is to be written.
     #[error("{0} was written by another program; remove it, or start once with --overwrite")]
     Foreign(String),
+    /// A file is to be written where a directory is.
+    #[error("{0} is a directory where the mirror needs a file; remove it")]
+    Directory(String),
     /// A directory is to be made or written into where something else is.
     #[error("{0} is a link or a file where the mirror needs a directory; remove it")]
     Blocked(String),

@@ -275,3 +275,62 @@ fn a_file_that_cannot_be_written_stops_no_other() {
         late.iter().zip(&contents).map(|(path, content)| folder.has_had(path, content)).collect();
     assert_eq!(has_had, [true, true, false, true], "no record may go by it");
 }
+
+#[test]
+fn a_content_that_did_not_get_there_is_forgotten() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let digest = |text: &str| Digest::of(text.as_bytes());
+    let mut folder = Folder::open(dir.path(), SOURCE, false).expect("opened");
+    install(&mut folder, "a.parquet", "one");
+    // Killed after a content was noted, and before its file was renamed into place.
+    for path in ["a.parquet", "b.parquet"] {
+        folder.state.stamps.remove(path);
+        let known = folder.state.objects.entry(path.to_owned()).or_default();
+        known.remember(version("two", 3), digest("two"));
+    }
+    folder.save().expect("saved");
+    drop(folder);
+    let mut folder = Folder::open(dir.path(), SOURCE, false).expect("opened again");
+    assert_eq!(folder.look("a.parquet").expect("looked at"), LocalFile::Own);
+    assert_eq!(folder.look("b.parquet").expect("looked at"), LocalFile::Absent);
+    assert!(folder.has_had("a.parquet", &digest("one")));
+    for path in ["a.parquet", "b.parquet"] {
+        assert!(!folder.has_had(path, &digest("two")), "{path}");
+    }
+}
+
+#[test]
+fn a_directory_in_place_of_a_file_is_not_replaced() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut folder = Folder::open(dir.path(), SOURCE, true).expect("opened");
+    fs::create_dir(dir.path().join("a.parquet")).expect("made");
+    folder.look("a.parquet").expect("looked at");
+    assert_eq!(folder.seen("a.parquet"), LocalFile::Foreign, "it is not downloaded to be refused");
+    assert!(folder.refusal("a.parquet").to_string().contains("is a directory"));
+}
+
+#[test]
+fn a_lost_state_does_not_end_the_wait_for_a_record() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let folder = Folder::open(dir.path(), SOURCE, false).expect("opened");
+    let now = jiff::Timestamp::now();
+    let mut status = MirrorStatus {
+        source: SOURCE.to_owned(),
+        interval_seconds: 5.0,
+        started_at: now,
+        checked_at: now,
+        succeeded_at: Some(now),
+        objects: 0,
+        bytes: 0,
+        behind: Default::default(),
+        awaits_record: true,
+        error: None,
+    };
+    folder.tell(&status).expect("told");
+    drop(folder);
+    let folder = Folder::open(dir.path(), SOURCE, false).expect("opened again");
+    assert!(folder.told().is_none() && folder.awaits_record());
+    status.awaits_record = false;
+    folder.tell(&status).expect("told");
+    assert!(!folder.awaits_record());
+}
