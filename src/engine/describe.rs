@@ -83,6 +83,7 @@ pub(super) fn describe(
         };
     }
     check_types(&described.columns)?;
+    sink.end();
     if asks == Asks::Marts {
         snapshot.give_back(pooled);
     }

@@ -242,8 +242,7 @@ impl Worker {
 
     /// Gives up what kept statements hold, and what the allocator keeps for later.
     fn free(&self) {
-        let snapshots = self.snapshots.read();
-        let snapshots: Vec<_> = snapshots.values().cloned().collect();
+        let snapshots: Vec<_> = self.snapshots.read().values().cloned().collect();
         snapshots.iter().for_each(|snapshot| snapshot.forget_prepared());
         duck::give_back_free_memory();
     }
