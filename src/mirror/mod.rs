@@ -33,6 +33,7 @@ mod folder;
 mod keys;
 #[cfg(feature = "object-store")]
 mod remote;
+#[cfg(feature = "object-store")]
 mod rights;
 #[cfg(feature = "object-store")]
 mod run;
