@@ -1,11 +1,12 @@
 //! An object that was downloaded, before its file is in its place.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::time::{Duration, UNIX_EPOCH};
 
-use tempfile::TempPath;
+use tempfile::{NamedTempFile, TempPath};
 
-use super::bucket::Received;
+use super::bucket::{Bucket, BucketError, Received};
 use super::object::{Object, ObjectKind, kind, record_of};
 use crate::ledger::{self, FIRST_EDITION, MAX_BYTES, Record};
 
@@ -16,6 +17,35 @@ pub(super) struct Download {
     /// Closed, for all files of a build wait here for each other.
     pub(super) file: TempPath,
     pub(super) received: Received,
+}
+
+impl Download {
+    /// Downloads an object as it was listed, into a temporary file.
+    ///
+    /// # Errors
+    /// The object, and why it is not to be had.
+    pub(super) async fn fetch(
+        bucket: &Bucket,
+        object: Object,
+        file: io::Result<NamedTempFile>,
+    ) -> Result<Self, (Object, BucketError)> {
+        let get = async {
+            let mut file = file?;
+            let received = bucket.get(&object, file.as_file_mut()).await?;
+            // As old as the object: replicas tell by it which files were there before the first record.
+            let modified = u64::try_from(object.version.modified_ms).ok();
+            let modified = modified.map(Duration::from_millis);
+            if let Some(modified) = modified.and_then(|since| UNIX_EPOCH.checked_add(since)) {
+                file.as_file().set_modified(modified)?;
+            }
+            file.as_file().sync_all()?;
+            Ok((file.into_temp_path(), received))
+        };
+        match get.await {
+            Ok((file, received)) => Ok(Self { object, file, received }),
+            Err(error) => Err((object, error)),
+        }
+    }
 }
 
 /// The record in a downloaded file, if it is one that counts.

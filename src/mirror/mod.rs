@@ -38,6 +38,8 @@ mod rights;
 #[cfg(feature = "object-store")]
 mod run;
 #[cfg(feature = "object-store")]
+mod setbacks;
+#[cfg(feature = "object-store")]
 mod state;
 #[cfg(feature = "object-store")]
 mod upload;

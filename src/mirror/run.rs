@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use super::folder::{Folder, FolderError};
 use super::object::{Object, unusable};
 use super::plan::{self, Listing, Missing, ObjectChanges};
 use super::rights::MirrorRights;
+use super::setbacks::Setbacks;
 use super::status::{Behind, MirrorFailure, MirrorStatus};
 use crate::scan::SUCCESS;
 
@@ -54,6 +55,8 @@ pub struct Mirror {
     changes: u32,
     /// Objects that were others than were listed, and in how many rounds in a row.
     moved: BTreeMap<String, u32>,
+    /// Objects that came and were not what they should be.
+    setbacks: Setbacks,
     /// What this thread may write, where it has given up the rest.
     rights: Option<MirrorRights>,
     /// What the last round missed: when it does so again, it is no matter of a moment.
@@ -128,6 +131,7 @@ impl Mirror {
             failures: 0,
             changes: 0,
             moved: BTreeMap::new(),
+            setbacks: Setbacks::new(interval),
             rights: None,
             missed: None,
         })
@@ -262,7 +266,7 @@ impl Mirror {
         for path in listing.keys().chain(&known) {
             troubles.extend(self.folder.look(path).err().map(Trouble::from));
         }
-        let ObjectChanges { data, records, foreign } = plan::changes(
+        let ObjectChanges { mut data, mut records, foreign } = plan::changes(
             &listing,
             self.folder.mirrored(),
             |path| self.folder.seen(path),
@@ -278,6 +282,11 @@ impl Mirror {
         let bytes = sizes.fold(0, u64::saturating_add); // a listing may say anything
         self.moved.retain(|path, _| listing.contains_key(path));
         self.status.behind = Behind { objects: asked as u64, bytes };
+        self.setbacks.compare(&listing);
+        for objects in [&mut data, &mut records] {
+            let held = self.setbacks.hold_back(objects, Instant::now());
+            troubles.extend(held.into_iter().map(|(path, reason)| Trouble::new(path, reason)));
+        }
 
         let mut written = self.write(data, &mut troubles).await?;
         // Records are small; what they name has been asked for before they were.
@@ -340,8 +349,9 @@ impl Mirror {
         if objects.is_empty() {
             return done;
         }
-        let Self { bucket, folder, status, moved, .. } = self;
-        let downloads = objects.into_iter().map(|object| fetch(bucket, folder, object));
+        let Self { bucket, folder, status, moved, setbacks, .. } = self;
+        let downloads =
+            objects.into_iter().map(|object| Download::fetch(bucket, object, folder.temporary()));
         let mut downloads = futures_util::stream::iter(downloads).buffer_unordered(AT_ONCE);
         let mut tick = tokio::time::interval(TELL_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -363,7 +373,7 @@ impl Mirror {
                     done.push(download);
                 }
                 // The next listing tells, unless the store never has what it lists.
-                Some(Err((path, BucketError::Changed))) => {
+                Some(Err((Object { path, .. }, BucketError::Changed))) => {
                     let rounds = moved.entry(path.clone()).or_default();
                     *rounds += 1;
                     if *rounds > CHANGED_AT_MOST {
@@ -374,7 +384,14 @@ impl Mirror {
                         troubles.push(Trouble::new(path, reason));
                     }
                 }
-                Some(Err((path, error))) => troubles.push(Trouble::of_store(Some(path), error)),
+                Some(Err((object, error))) => {
+                    let is_content = matches!(error, BucketError::Content(_));
+                    let trouble = Trouble::of_store(Some(object.path.clone()), error);
+                    if is_content {
+                        setbacks.note(&object, &trouble.reason, Instant::now());
+                    }
+                    troubles.push(trouble);
+                }
                 None => return done,
             }
         }
@@ -463,28 +480,6 @@ fn left_out(odd: &BTreeSet<String>) -> Option<Trouble> {
          under other names, and remove these"
     );
     Some(Trouble::new(first.clone(), reason))
-}
-
-async fn fetch(
-    bucket: &Bucket,
-    folder: &Folder,
-    object: Object,
-) -> Result<Download, (String, BucketError)> {
-    let get = async {
-        let mut file = folder.temporary()?;
-        let received = bucket.get(&object, file.as_file_mut()).await?;
-        // As old as the object: replicas tell by it which files were there before the first record.
-        let modified = u64::try_from(object.version.modified_ms).ok().map(Duration::from_millis);
-        if let Some(modified) = modified.and_then(|since| UNIX_EPOCH.checked_add(since)) {
-            file.as_file().set_modified(modified)?;
-        }
-        file.as_file().sync_all()?;
-        Ok((file.into_temp_path(), received))
-    };
-    match get.await {
-        Ok((file, received)) => Ok(Download { object, file, received }),
-        Err(error) => Err((object.path, error)),
-    }
 }
 
 /// Between 0 and 1.

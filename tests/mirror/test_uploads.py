@@ -324,6 +324,16 @@ class Listings(Case):
         done = project.attempt("--recorded")
         self.assertNotIn("panicked", done.stderr)
 
+    def test_a_torn_object_is_not_fetched_without_end(self) -> None:
+        self.store.put(f"{self.prefix}/good.parquet", b"whole")
+        self.store.put(f"{self.prefix}/torn.parquet", b"torn", claim="0" * 64)
+        with Mirror(self.store.endpoint, self.prefix, self.place) as mirror:
+            wait_for("twenty listings", lambda: self.store.listings >= 20)
+            self.assertIn("torn.parquet: its bytes are not those", str(mirror.status()["error"]))
+        fetched = self.store.asked.count(("GET", f"{self.prefix}/torn.parquet"))
+        self.assertTrue(2 <= fetched < self.store.listings / 2, f"{fetched} of {self.store.listings}")
+        self.assertEqual((self.place / "mart/good.parquet").read_bytes(), b"whole")
+
     def test_a_listing_without_an_end_is_an_error(self) -> None:
         project = self.project()
         project.build(1)
