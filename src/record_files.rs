@@ -51,6 +51,14 @@ pub(crate) fn load(dir: &OpenDir, path: &str, last: Option<&Record>) -> Result<R
     })?;
     let mut text = Vec::new();
     file.take(ledger::MAX_BYTES + 1).read_to_end(&mut text)?;
+    parse(path, &text, last)
+}
+
+/// What a file of the ledger says, as [`load`] reads it.
+///
+/// # Errors
+/// Why it does not count.
+pub(crate) fn parse(path: &str, text: &[u8], last: Option<&Record>) -> Result<Record, LoadError> {
     if text.len() as u64 > ledger::MAX_BYTES {
         return Err(LoadError::TooLarge);
     }
@@ -58,12 +66,12 @@ pub(crate) fn load(dir: &OpenDir, path: &str, last: Option<&Record>) -> Result<R
         let before = last.map(|last| last.replaces.iter().chain([&last.build.id]).cloned());
         let before: Vec<String> = before.into_iter().flatten().collect();
         let first = before.len().saturating_sub(ledger::REMEMBERED);
-        let mut record = ledger::of_first_edition(&text, before[first..].to_vec())
-            .map_err(RecordError::Parse)?;
+        let mut record =
+            ledger::of_first_edition(text, before[first..].to_vec()).map_err(RecordError::Parse)?;
         record.replaces.retain(|id| *id != record.build.id);
         return Ok(record);
     }
-    let record = Record::parse(&text)?;
+    let record = Record::parse(text)?;
     if path != format!("{RECORDS}/{}.json", record.build.id) {
         return Err(LoadError::Misnamed(record.build.id));
     }

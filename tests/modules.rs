@@ -195,6 +195,26 @@ fn a_functions_name_has_at_most_fifty_characters() {
     assert_eq!(names, ["one", "two"]);
 }
 
+/// Whether a line of a source breaks a text that goes on in the next one without a `\\`, so that the indentation of the
+/// next one becomes a part of it.
+fn has_gap(line: &str) -> bool {
+    let line = line.trim();
+    let gaps = line.match_indices("      ").map(|(at, _)| &line[..at]);
+    let mut in_text =
+        gaps.filter(|before| !before.ends_with([' ', '^']) && !before.ends_with("\\n"));
+    line.contains('"') && !line.starts_with("//") && in_text.any(|before| before.contains('"'))
+}
+
+#[test]
+fn no_message_has_a_gap_where_a_line_was_joined() {
+    for (path, text) in sources("src", "rs") {
+        let gap = text.lines().find(|line| has_gap(line));
+        assert!(gap.is_none(), "{path}: {}", gap.unwrap_or_default());
+    }
+    assert!(has_gap("\"records are                  never changed\""));
+    assert!(!has_gap("let text = \"LINE 2: FROM f()\\n               ^\";"));
+}
+
 /// The tests that a document cites, as `file::test` (of `tests/it`) or `path/file.ext::test`.
 fn cited(document: &str) -> impl Iterator<Item = (String, &str)> {
     document.split('`').skip(1).step_by(2).filter_map(|code| {

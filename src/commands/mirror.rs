@@ -78,9 +78,9 @@ pub(super) fn run(args: MirrorArgs) -> ExitCode {
         }
         Err(error) => return complain(&error.to_string(), EXIT_NO),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match super::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("threads cannot be had: {error}"), EXIT_NO),
+        Err(problem) => return complain(&problem, EXIT_NO),
     };
     let mut asks = None;
     if !args.once {

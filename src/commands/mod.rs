@@ -260,9 +260,13 @@ impl From<ClientError> for CommandError {
 fn asking<E: Into<CommandError>>(
     command: impl Future<Output = Result<ExitCode, E>>,
 ) -> Result<ExitCode, CommandError> {
+    runtime()?.block_on(command).map_err(Into::into)
+}
+
+/// What a command waits with: on its own thread.
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("threads cannot be had: {error}"))?;
-    runtime.block_on(command).map_err(Into::into)
+    runtime.map_err(|error| format!("threads cannot be had: {error}"))
 }
 
 /// Says that a mart directory cannot be read, and what to do: `advice`, unless more is known.

@@ -12,6 +12,8 @@ mod fold;
 mod freshness;
 mod order;
 mod record;
+#[cfg(test)]
+pub(crate) mod samples;
 
 use std::sync::Arc;
 

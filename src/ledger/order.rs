@@ -72,28 +72,12 @@ fn shown<'r>(records: impl IntoIterator<Item = &'r Record>) -> Shown {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Model, NodeResult, Status};
+    use super::super::{NodeResult, samples};
     use super::*;
-    use crate::digest::Hasher;
 
     fn record(id: &str, second: i64, marts: &[(&str, &str)]) -> Record {
-        let at = Timestamp::from_second(second).expect("a time");
-        let mut record = Record::new(Build {
-            id: id.to_owned(),
-            started_at: at,
-            finished_at: at,
-            writer: None,
-            project: None,
-            status: Status::Success,
-        });
-        for (name, content) in marts {
-            let mut hasher = Hasher::default();
-            hasher.update(content.as_bytes());
-            let path = format!("{name}.parquet");
-            let files = vec![File { path, bytes: 1, sha256: hasher.finish() }];
-            record.marts.push(Model { files, ..Model::named((*name).to_owned()) });
-        }
-        record
+        let file = |(name, content): &(&str, _)| (format!("{name}.parquet"), *content);
+        samples::record(id, second, &marts.iter().map(file).collect::<Vec<_>>())
     }
 
     fn with_result(mut record: Record, id: &str, status: &str) -> Record {

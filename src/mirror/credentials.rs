@@ -118,12 +118,14 @@ pub(super) fn build(builder: AmazonS3Builder) -> Result<(AmazonS3, CredentialKin
     let kind = CredentialKind::named(|name| variable(name).is_some(), file.is_some())?;
     let unusable = |error| said_by("the store", &error);
     let builder = match (kind, file) {
-        (CredentialKind::File, Some(file)) => builder.with_credentials(Arc::new(file)),
+        (CredentialKind::File, Some(file)) => {
+            builder.with_credentials(Arc::new(NamedCredentials::OfFile(file)))
+        }
         (CredentialKind::Key, _) => builder,
         _ => {
             let client = builder.clone().build().map_err(unusable)?; // for its credentials alone
             let provider = client.credentials().clone();
-            builder.with_credentials(Arc::new(NamedCredentials { kind, provider }))
+            builder.with_credentials(Arc::new(NamedCredentials::OfCrate(kind, provider)))
         }
     };
     Ok((builder.build().map_err(unusable)?, kind))
@@ -131,9 +133,9 @@ pub(super) fn build(builder: AmazonS3Builder) -> Result<(AmazonS3, CredentialKin
 
 /// Credentials whose failures say of which kind they are.
 #[derive(Debug)]
-struct NamedCredentials {
-    kind: CredentialKind,
-    provider: AwsCredentialProvider,
+enum NamedCredentials {
+    OfFile(FileCredentials),
+    OfCrate(CredentialKind, AwsCredentialProvider),
 }
 
 impl CredentialProvider for NamedCredentials {
@@ -147,15 +149,18 @@ impl CredentialProvider for NamedCredentials {
         's: 'f,
         Self: 'f,
     {
+        let failed =
+            |reason: String| object_store::Error::Generic { store: "S3", source: reason.into() };
         Box::pin(async move {
-            let found = self.provider.get_credential().await;
-            found.map_err(|error| failed(self.kind.failure(&error)))
+            match self {
+                Self::OfFile(file) => file.read().map(Arc::new).map_err(failed),
+                Self::OfCrate(kind, provider) => {
+                    let found = provider.get_credential().await;
+                    found.map_err(|error| failed(kind.failure(&error)))
+                }
+            }
         })
     }
-}
-
-fn failed(reason: String) -> object_store::Error {
-    object_store::Error::Generic { store: "S3", source: reason.into() }
 }
 
 /// The credentials of a profile in a file.
@@ -181,21 +186,6 @@ impl FileCredentials {
         let text = fs::read_to_string(&self.path)
             .map_err(|error| format!("{} cannot be read: {error}", self.path.display()))?;
         parse(&text, &self.profile, &self.path)
-    }
-}
-
-impl CredentialProvider for FileCredentials {
-    type Credential = AwsCredential;
-
-    // What `async_trait` makes of an async function.
-    fn get_credential<'s, 'f>(
-        &'s self,
-    ) -> Pin<Box<dyn Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'f>>
-    where
-        's: 'f,
-        Self: 'f,
-    {
-        Box::pin(async move { self.read().map(Arc::new).map_err(failed) })
     }
 }
 

@@ -8,7 +8,8 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::bucket::{Bucket, BucketError, Received};
 use super::object::{Object, ObjectKind, kind, record_of};
-use crate::ledger::{self, FIRST_EDITION, MAX_BYTES, Record};
+use crate::ledger::{MAX_BYTES, Record};
+use crate::record_files;
 
 /// A downloaded object whose file is not in its place yet.
 #[derive(Debug)]
@@ -54,15 +55,10 @@ pub(super) fn record_in(download: &Download) -> Option<Record> {
     parse_record(&download.object.path, &text_of(download)).map(|(_, record)| record)
 }
 
-/// The record that a file of the ledger is, by its id, if it counts.
+/// The record that a file of the ledger is, and what the mirror knows it by, if it counts.
 pub(super) fn parse_record(path: &str, text: &[u8]) -> Option<(String, Record)> {
-    if path == FIRST_EDITION {
-        let record = ledger::of_first_edition(text, Vec::new()).ok()?;
-        return Some((FIRST_EDITION.to_owned(), record));
-    }
-    let id = record_of(path)?;
-    let record = Record::parse(text).ok().filter(|record| record.build.id == id)?;
-    Some((id.to_owned(), record))
+    let record = record_files::parse(path, text, None).ok()?;
+    Some((record_of(path).unwrap_or(path).to_owned(), record))
 }
 
 /// The text of a downloaded file of the ledger; nothing of others, nor of what cannot be read, which is no

@@ -337,7 +337,8 @@ impl Folder {
 
     /// Whether another program's file is the same as an object; `None` when none is in the way.
     fn is_copy(&mut self, path: &str, content: &Digest) -> Result<Option<bool>, FolderError> {
-        if self.look(path)? != LocalFile::Foreign || self.seen(path) != LocalFile::Foreign {
+        self.look(path)?;
+        if self.seen(path) != LocalFile::Foreign {
             return Ok(None);
         }
         if !self.foreign.get(path).is_some_and(|foreign| foreign.is_file) {

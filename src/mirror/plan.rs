@@ -229,11 +229,8 @@ pub fn complete<'l>(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::digest::Hasher;
-    use crate::ledger::{Build, File, Model, Status};
+    use crate::ledger::samples::record;
 
     fn version(etag: &str, modified_ms: i64) -> ObjectVersion {
         ObjectVersion { size: 1, etag: Some(etag.to_owned()), id: None, modified_ms }
@@ -253,27 +250,7 @@ mod tests {
     }
 
     fn digest(text: &str) -> Digest {
-        let mut hasher = Hasher::default();
-        hasher.update(text.as_bytes());
-        hasher.finish()
-    }
-
-    fn record(id: &str, second: i64, files: &[(&str, &str)]) -> Record {
-        let at = Timestamp::from_second(second).expect("a time");
-        let mut record = Record::new(Build {
-            id: id.to_owned(),
-            started_at: at,
-            finished_at: at,
-            writer: None,
-            project: None,
-            status: Status::Success,
-        });
-        for (path, content) in files {
-            let name = path.split(['/', '.']).next().expect("a name").to_owned();
-            let file = File { path: (*path).to_owned(), bytes: 1, sha256: digest(content) };
-            record.marts.push(Model { files: vec![file], ..Model::named(name) });
-        }
-        record
+        Digest::of(text.as_bytes())
     }
 
     fn records(all: &[Record]) -> MirroredRecords {
@@ -362,7 +339,7 @@ mod tests {
         );
         // What earlier records miss is nothing that a new one has to wait for.
         assert_eq!(ready(&records(&[first]), &[second], here(&[("a.parquet", "a2")])), (1, None));
-        let failure = record("b3", 3, &[]);
+        let failure = record::<&str>("b3", 3, &[]);
         assert_eq!(ready(&none, &[failure], here(&[])), (1, None));
     }
 

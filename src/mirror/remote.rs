@@ -9,7 +9,8 @@ use super::object::{Object, ObjectVersion, record_of};
 use super::plan::Listing;
 use super::upload::UploadError;
 use crate::digest::Digest;
-use crate::ledger::{self, FIRST_EDITION, MAX_BYTES, Record};
+use crate::ledger::{FIRST_EDITION, MAX_BYTES, Record};
+use crate::record_files::{self, LoadError};
 
 /// Records that are downloaded at once.
 const AT_ONCE: usize = 4;
@@ -24,8 +25,8 @@ pub struct RemoteLedger {
 }
 
 impl RemoteLedger {
-    /// Lists the bucket, and reads the records whose builds none of `here` is of or stands for. What was read before
-    /// is not read again.
+    /// Lists the bucket, and reads its records, but for those that are `here` or that one here replaces. What was read
+    /// before is not read again.
     ///
     /// # Errors
     /// What cannot be listed or read.
@@ -125,7 +126,7 @@ async fn read(
     version: &ObjectVersion,
 ) -> Result<Result<(Record, Vec<u8>), String>, BucketError> {
     if version.size > MAX_BYTES {
-        return Ok(Err(format!("is larger than {} MiB", MAX_BYTES >> 20)));
+        return Ok(Err(LoadError::TooLarge.to_string()));
     }
     let object = Object { path: path.to_owned(), version: version.clone() };
     let mut text = Vec::new();
@@ -134,13 +135,6 @@ async fn read(
         Err(BucketError::Content(reason)) => return Ok(Err(reason)),
         Err(error) => return Err(error),
     }
-    let record = match record_of(path) {
-        Some(id) => match Record::parse(&text) {
-            Ok(record) if record.build.id == id => Ok(record),
-            Ok(record) => Err(format!("is the record of build {}", record.build.id)),
-            Err(error) => Err(error.to_string()),
-        },
-        None => ledger::of_first_edition(&text, Vec::new()).map_err(|error| error.to_string()),
-    };
-    Ok(record.map(|record| (record, text)))
+    let record = record_files::parse(path, &text, None);
+    Ok(record.map(|record| (record, text)).map_err(|error| error.to_string()))
 }

@@ -87,12 +87,13 @@ impl MirrorStatus {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::ToSpan;
 
     use super::*;
 
-    fn status() -> MirrorStatus {
+    /// Of a mirror with which all is well.
+    pub(in crate::mirror) fn status() -> MirrorStatus {
         let now = Timestamp::from_second(1_000).expect("a time");
         MirrorStatus {
             source: "s3://bucket/marts".to_owned(),

@@ -97,10 +97,8 @@ impl BucketUpload<'_> {
         let sends = futures_util::stream::iter(sends).buffer_unordered(AT_ONCE);
         sends.try_collect::<()>().await?;
 
-        for (record, text) in damaged {
-            let path = path(record);
-            self.bucket.replace(&path, &text).await.map_err(UploadError::of(&path))?;
-            note_rewritten(done, &path);
+        for own in damaged {
+            self.write_anew(own, done).await?;
         }
         for own in new {
             self.create(own, remote, done).await?;
@@ -194,12 +192,22 @@ impl BucketUpload<'_> {
         match copy.map_err(UploadError::of(&path))? {
             RemoteCopy::Same => Ok(()),
             RemoteCopy::Other => Err(UploadError::OtherRecord(record.build.id.clone())),
-            RemoteCopy::Damaged => {
-                self.bucket.replace(&path, &text).await.map_err(UploadError::of(&path))?;
-                note_rewritten(done, &path);
-                Ok(())
-            }
+            RemoteCopy::Damaged => self.write_anew((record, text), done).await,
         }
+    }
+
+    /// Writes a record in the place of what is none.
+    async fn write_anew(
+        &self,
+        (record, text): Own<'_>,
+        done: &RefCell<Uploaded>,
+    ) -> Result<(), UploadError> {
+        let path = path(record);
+        self.bucket.replace(&path, &text).await.map_err(UploadError::of(&path))?;
+        let mut done = done.borrow_mut();
+        done.records += 1;
+        done.warnings.push(format!("{path} of the bucket was damaged, and is written anew"));
+        Ok(())
     }
 
     fn text(&self, path: &str) -> std::io::Result<Vec<u8>> {
@@ -211,12 +219,6 @@ impl BucketUpload<'_> {
 
 fn path(record: &Record) -> String {
     format!("{RECORDS}/{}.json", record.build.id)
-}
-
-fn note_rewritten(done: &RefCell<Uploaded>, path: &str) {
-    let mut done = done.borrow_mut();
-    done.records += 1;
-    done.warnings.push(format!("{path} of the bucket was damaged, and is written anew"));
 }
 
 /// The files that one of these records names. What a later one replaces, also another machine's, is nowhere any more,

@@ -184,13 +184,17 @@ fn without_ledger(situation: &Situation<'_>) -> Decision {
         pending,
         ..Hold::default()
     };
-    Decision { target: situation.published.cloned(), settled: false, held: Some(held) }
+    keep(situation, held)
 }
 
 /// Nobody can tell yet which files belong together, and to which build.
 fn before_records(situation: &Situation<'_>) -> Decision {
     let reason = "the mirror has not brought a whole build and its record yet";
-    let held = Hold { reason: reason.to_owned(), ..Hold::default() };
+    keep(situation, Hold { reason: reason.to_owned(), ..Hold::default() })
+}
+
+/// What is served stays, and nothing is served where nothing was.
+fn keep(situation: &Situation<'_>, held: Hold) -> Decision {
     Decision { target: situation.published.cloned(), settled: false, held: Some(held) }
 }
 
@@ -199,8 +203,7 @@ fn rolled_back(situation: &Situation<'_>, ledger: &Ledger, to: &Rollback) -> Dec
         Some(earlier) => by_ledger(situation, earlier),
         None => {
             let reason = "no record is of that build".to_owned();
-            let held = Some(Hold { reason, ..Hold::default() });
-            Decision { target: situation.published.cloned(), settled: false, held }
+            keep(situation, Hold { reason, ..Hold::default() })
         }
     };
     let problem = decision.held.filter(|_| !decision.settled);

@@ -163,7 +163,7 @@ impl Files {
         self.mirror.as_ref().and_then(|(_, status)| status.as_ref().ok())
     }
 
-    /// Whether a mirror writes files whose records are not here yet. One whose word cannot be read may.
+    /// Whether a mirror writes files whose records are not here yet. It may be so where what it says cannot be read.
     pub(super) fn awaits_record(&self) -> bool {
         let status = self.mirror.as_ref().map(|(_, status)| status.as_ref());
         status.is_some_and(|status| status.map_or(true, |status| status.awaits_record))

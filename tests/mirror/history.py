@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirror import ALL, MARTS, ROWS, WHOLE, Mirror, Project, environment, wait_for, wait_for_build
+from mirror import MARTS, ROWS, WHOLE, Mirror, Project, environment, wait_for, wait_for_build
 from martd import Martd, Question, Refused
 from store import Store
 

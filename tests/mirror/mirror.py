@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import unittest
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "answers"))
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 from martd import Martd, Question  # noqa: E402
-from store import BUCKET, Store  # noqa: E402
+from store import BUCKET  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = os.environ.get("MARTD_BIN", str(ROOT / "target/debug/martd"))
@@ -175,3 +179,34 @@ def served_build(martd: Martd) -> int | None:
 
 def wait_for_build(martd: Martd, number: int, within_s: float = WITHIN_S) -> None:
     wait_for(f"build {number} is served", lambda: served_build(martd) == number, within_s)
+
+
+class Case(unittest.TestCase):
+    """A test with a directory for a mirror, and a prefix of its own in the bucket."""
+
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.directory = Path(temporary.name)
+        self.place = self.directory / "mirror"
+        self.marts = self.place / "mart"
+        self.prefix = f"{self.id().rpartition('.')[2]}/mart"
+
+    def certificate(self) -> tuple[Path, ssl.SSLContext]:
+        """An authority, and what a server on loopback shows whom it trusts."""
+        if shutil.which("openssl") is None:
+            self.skipTest("openssl is not installed")
+
+        def make(name: str, *arguments: str) -> tuple[Path, Path]:
+            key, cert = self.directory / f"{name}-key.pem", self.directory / f"{name}.pem"
+            command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+            command += ["-subj", f"/CN={name}", "-keyout", str(key), "-out", str(cert), *arguments]
+            subprocess.run(command, check=True, capture_output=True)
+            return key, cert
+
+        authority_key, authority = make("authority")
+        names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+        key, cert = make("server", *names, "-CA", str(authority), "-CAkey", str(authority_key))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        return authority, context

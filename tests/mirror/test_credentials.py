@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import ssl
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
 from issuers import ARN, Agent, Issuer, Metadata, Sts
-from mirror import PROGRAM, Mirror, Project, environment, store_flags, url, wait_for
+from mirror import PROGRAM, Case, Mirror, Project, environment, store_flags, url, wait_for
 from store import Store
 
 scratch = tempfile.TemporaryDirectory()
@@ -30,34 +28,11 @@ def tearDownModule() -> None:
     scratch.cleanup()
 
 
-class Credentials(unittest.TestCase):
+class Credentials(Case):
     def setUp(self) -> None:
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.directory = Path(temporary.name)
-        self.place = self.directory / "mirror"
-        self.prefix = f"{self.id().rpartition('.')[2]}/mart"
+        super().setUp()
         self.token = self.directory / "token"
         self.token.write_text("token-1")
-
-    def certificate(self) -> tuple[Path, ssl.SSLContext]:
-        """An authority, and what a server shows whom it trusts."""
-        if shutil.which("openssl") is None:
-            self.skipTest("openssl is not installed")
-
-        def make(name: str, *arguments: str) -> tuple[Path, Path]:
-            key, cert = self.directory / f"{name}-key.pem", self.directory / f"{name}.pem"
-            command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-            command += ["-subj", f"/CN={name}", "-keyout", str(key), "-out", str(cert), *arguments]
-            subprocess.run(command, check=True, capture_output=True)
-            return key, cert
-
-        authority_key, authority = make("authority")
-        names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
-        key, cert = make("sts", *names, "-CA", str(authority), "-CAkey", str(authority_key))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert, key)
-        return authority, context
 
     def once(self, variables: dict[str, str]) -> tuple[int, str]:
         command = [PROGRAM, "mirror", url(self.prefix), "--dir", str(self.place), "--once"]

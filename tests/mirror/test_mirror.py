@@ -15,15 +15,26 @@ import tempfile
 import threading
 import time
 import unittest
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import history
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mirror import INTERVAL, MARTS, PROGRAM, ROOT, Mirror, Project, environment, once, served_build, wait_for, wait_for_build
+from issuers import Agent
+from mirror import (
+    INTERVAL,
+    MARTS,
+    PROGRAM,
+    ROOT,
+    Case,
+    Mirror,
+    Project,
+    environment,
+    once,
+    served_build,
+    wait_for,
+    wait_for_build,
+)
 from martd import Martd
 from store import Store
 
@@ -102,56 +113,7 @@ class Gate:
             pass  # cut
 
 
-class Issuer:
-    """Hands out credentials that expire, as the agent of a container's host does."""
-
-    def __init__(self, key: str, secret: str) -> None:
-        issuer = self
-        self.now = (key, secret)
-        self.asked = 0
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                issuer.asked += 1
-                key, secret = issuer.now
-                expires = datetime.now(UTC) + timedelta(seconds=2)
-                body = json.dumps(
-                    {
-                        "AccessKeyId": key,
-                        "SecretAccessKey": secret,
-                        "Token": "",
-                        "Expiration": expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                    }
-                ).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class Case(unittest.TestCase):
-    def setUp(self) -> None:
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.directory = Path(temporary.name)
-        self.place = self.directory / "mirror"
-        self.marts = self.place / "mart"
-        self.prefix = f"{self.id().rpartition('.')[2]}/mart"
-
+class RealStore(Case):
     def project(self, name: str = "writer") -> Project:
         return Project(self.directory / name, store.endpoint, self.prefix)
 
@@ -166,13 +128,13 @@ class Case(unittest.TestCase):
         return martd
 
 
-class Histories(Case):
+class Histories(RealStore):
     def test_every_answer_is_of_one_whole_build(self) -> None:
         figures = history.run(store, self.directory, BUILDS, SEED)
         print(f"\nmirror: SEED={SEED}, listed every {INTERVAL}: {figures}")
 
 
-class Failures(Case):
+class Failures(RealStore):
     """Whatever happens to the store, what is here is served, the reason is told, and it heals by itself."""
 
     def reason(self, martd: Martd, *words: str) -> str:
@@ -217,12 +179,12 @@ class Failures(Case):
         project = self.project()
         project.build(1)
         store.allow("first", "secret-1")
-        issuer = Issuer("first", "secret-1")
+        issuer = Agent("first", "secret-1")
         self.addCleanup(issuer.stop)
         token = self.directory / "token"
-        token.write_text("t")
+        token.write_text(issuer.token)
         self.mirror(
-            AWS_CONTAINER_CREDENTIALS_FULL_URI=issuer.url,
+            AWS_CONTAINER_CREDENTIALS_FULL_URI=f"{issuer.url}/credentials",
             AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=str(token),
         )
         martd = self.martd()
@@ -312,28 +274,14 @@ class Failures(Case):
         self.assertIn("the store answers NoSuchBucket", said)
 
 
-class Reaches(Case):
+class Reaches(RealStore):
     def test_what_is_missing_is_named(self) -> None:
         done = subprocess.run([PROGRAM, "mirror"], env=environment(), capture_output=True, text=True)
         self.assertEqual(done.returncode, 2)
         self.assertIn("<URL> (MARTD_MIRROR_URL)", done.stderr)
 
     def test_a_store_behind_tls(self) -> None:
-        if shutil.which("openssl") is None:
-            self.skipTest("openssl is not installed")
-
-        def make(name: str, *arguments: str) -> tuple[Path, Path]:
-            key, cert = self.directory / f"{name}-key.pem", self.directory / f"{name}.pem"
-            command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-            command += ["-subj", f"/CN={name}", "-keyout", str(key), "-out", str(cert), *arguments]
-            subprocess.run(command, check=True, capture_output=True)
-            return key, cert
-
-        authority_key, authority = make("authority")
-        names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
-        key, cert = make("store", *names, "-CA", str(authority), "-CAkey", str(authority_key))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert, key)
+        authority, context = self.certificate()
         gate = Gate(store.port, context)
         self.addCleanup(gate.close)
         self.project().build(1)
@@ -434,7 +382,7 @@ class Reaches(Case):
         wait_for("nothing is left", lambda: sorted(path.name for path in own.iterdir()) == ["lock", "state.json"])
 
 
-class Files(Case):
+class Files(RealStore):
     def test_a_restart_downloads_nothing_again(self) -> None:
         self.project().build(1)
         self.assertEqual(once(store.endpoint, self.prefix, self.place)[0], 0)
@@ -702,7 +650,7 @@ class Files(Case):
         self.assertFalse((self.marts / "b.parquet").exists())
 
 
-class Uploads(Case):
+class Uploads(RealStore):
     def test_only_what_has_changed_is_sent(self) -> None:
         project = self.project()
         project.write(1)

@@ -5,29 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import tempfile
 import unittest
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from fake import Fake
-from mirror import MARTS, Mirror, Project, once, wait_for
+from mirror import MARTS, Case, Mirror, Project, once, wait_for
 
 # The exit code when a record is here, and not in the bucket.
 NOT_SENT = 5
 
 
-class Case(unittest.TestCase):
+class BrokenStore(Case):
     def setUp(self) -> None:
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.directory = Path(temporary.name)
-        self.place = self.directory / "mirror"
-        self.marts = self.place / "mart"
+        super().setUp()
         self.store = Fake()
         self.addCleanup(self.store.close)
-        self.prefix = "p/mart"
 
     def project(self, name: str = "writer") -> Project:
         return Project(self.directory / name, self.store.endpoint, self.prefix)
@@ -58,7 +51,7 @@ class Case(unittest.TestCase):
             self.assertIn(word, done.stderr)
 
 
-class Damaged(Case):
+class Damaged(BrokenStore):
     def test_a_damaged_record_is_fetched_again(self) -> None:
         project = self.project()
         project.build(1)
@@ -105,7 +98,7 @@ class Damaged(Case):
         self.assertEqual(self.store.get(key), good)
 
 
-class SameBuild(Case):
+class SameBuild(BrokenStore):
     def test_another_record_of_a_build_is_an_error(self) -> None:
         project = self.project()
         project.build(1)
@@ -162,7 +155,7 @@ class SameBuild(Case):
         self.fails(done, NOT_SENT, build, "another record")
 
 
-class Order(Case):
+class Order(BrokenStore):
     def test_a_record_of_the_far_future_is_told(self) -> None:
         project = self.project()
         project.build(1)
@@ -250,7 +243,7 @@ class Order(Case):
         project.publish("--clear", "check")
 
 
-class Recorded(Case):
+class Recorded(BrokenStore):
     def test_what_a_stranger_overwrote_is_sent_again(self) -> None:
         project = self.project()
         project.build(1)
@@ -294,7 +287,7 @@ class Recorded(Case):
         self.assertTrue((project.marts / f"_builds/{build}.json").exists())
 
 
-class Listings(Case):
+class Listings(BrokenStore):
     def test_an_absurd_size_stops_no_other(self) -> None:
         project = self.project()
         project.build(1)

@@ -350,7 +350,8 @@ fn publish(
     if let Some(elsewhere) = elsewhere {
         if !says_the_same(&elsewhere, &record) {
             return Err(format!(
-                "nothing is recorded: the bucket has build {id} already, with other files or results, and records are                  never changed; build again under another id"
+                "nothing is recorded: the bucket has build {id} already, with other files or results, and records are \
+                 never changed; build again under another id"
             ));
         }
         record = elsewhere;

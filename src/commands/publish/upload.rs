@@ -52,7 +52,7 @@ impl Destination {
     /// The records that it has beside these.
     pub(super) fn look(&mut self, here: &[Record]) -> Result<&[Record], String> {
         let look = self.ledger.look(&self.bucket, here);
-        runtime()?.block_on(look).map_err(|error| error.to_string())?;
+        super::super::runtime()?.block_on(look).map_err(|error| error.to_string())?;
         Ok(self.ledger.records())
     }
 
@@ -68,7 +68,7 @@ impl Destination {
 
         use indicatif::{ProgressBar, ProgressStyle};
 
-        let runtime = match runtime() {
+        let runtime = match super::super::runtime() {
             Ok(runtime) => runtime,
             Err(problem) => return (Uploaded::default(), Err(problem)),
         };
@@ -86,10 +86,4 @@ impl Destination {
         bar.finish_and_clear();
         (done.into_inner(), outcome)
     }
-}
-
-#[cfg(feature = "object-store")]
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("threads cannot be had: {error}"))
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::mirror::bucket::Received;
 use crate::mirror::object::Object;
+use crate::mirror::status::tests::status;
 
 const SOURCE: &str = "s3://bucket/marts";
 
@@ -11,13 +12,11 @@ fn version(etag: &str, size: usize) -> ObjectVersion {
 fn download(folder: &Folder, path: &str, content: &str) -> Download {
     let mut file = folder.temporary().expect("a file");
     file.write_all(content.as_bytes()).expect("written");
-    let mut hasher = Hasher::default();
-    hasher.update(content.as_bytes());
     let object = Object { path: path.to_owned(), version: version(content, content.len()) };
     Download {
         object,
         file: file.into_temp_path(),
-        received: Received { digest: hasher.finish(), is_recorded: false },
+        received: Received { digest: Digest::of(content.as_bytes()), is_recorded: false },
     }
 }
 
@@ -313,19 +312,7 @@ fn a_directory_in_place_of_a_file_is_not_replaced() {
 fn a_lost_state_does_not_end_the_wait_for_a_record() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let folder = Folder::open(dir.path(), SOURCE, false).expect("opened");
-    let now = jiff::Timestamp::now();
-    let mut status = MirrorStatus {
-        source: SOURCE.to_owned(),
-        interval_seconds: 5.0,
-        started_at: now,
-        checked_at: now,
-        succeeded_at: Some(now),
-        objects: 0,
-        bytes: 0,
-        behind: Default::default(),
-        awaits_record: true,
-        error: None,
-    };
+    let mut status = MirrorStatus { awaits_record: true, ..status() };
     folder.tell(&status).expect("told");
     drop(folder);
     let folder = Folder::open(dir.path(), SOURCE, false).expect("opened again");
